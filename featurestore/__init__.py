@@ -1,0 +1,24 @@
+"""Hoarfrost's feature store: open, describe, scan and check stored features.
+
+Needs numpy, pyarrow and fsspec only; neither TensorFlow nor Apache Beam is ever imported here.
+"""
+
+from featurestore.errors import HoarfrostError, RunFailed, SpecMismatch, UsageError
+from featurestore.spec import BaseSpec, Numerics, PixelSpec, StoreSpec
+from featurestore.store import FeatureStore, open_store
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BaseSpec",
+    "FeatureStore",
+    "HoarfrostError",
+    "Numerics",
+    "PixelSpec",
+    "RunFailed",
+    "SpecMismatch",
+    "StoreSpec",
+    "UsageError",
+    "__version__",
+    "open_store",
+]

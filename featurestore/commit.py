@@ -1,0 +1,218 @@
+"""The commit of a chunk: publish its files, then one marker, of which exactly one can exist.
+
+Order makes it safe to die at any instant. A part is published under a name that ends in its own
+checksum; nothing refers to it yet. Then the marker is created, exclusively: of two attempts at one
+chunk one wins, the other finds the winner's marker. From then on every other file of the chunk is
+an orphan for certain, because no later marker can name it, and is swept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore import layout
+from featurestore.errors import CorruptStore
+from featurestore.layout import HashedName
+from featurestore.ledger import Ledger
+from featurestore.storage import Storage
+from featurestore.writer import Written
+
+# A file without a marker this old belongs to a run that died: publishing takes milliseconds.
+ORPHAN_AGE_SECONDS = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What one committed chunk holds; the content of ``markers/<chunk_id>.json``.
+
+    Attributes:
+      chunk_id: 32 hex digits.
+      run_id: of the run that committed it.
+      first_key: of its inputs in order; scans go by it.
+      part: file name below ``parts/``, or "" when no image gave a row.
+      part_sha256: of the whole file.
+      part_bytes: its size.
+      quarantine: file name below ``quarantine/``, or "".
+      quarantine_sha256: of the whole file.
+      ledger: the counts.
+      numerics: how the features were computed.
+      seconds: the chunk took.
+      source: for a chunk that is a whole shard, its uri, size and etag; else empty.
+      ignored: names of files that are no images, inside a shard.
+    """
+
+    chunk_id: str
+    run_id: str
+    first_key: str
+    part: str = ""
+    part_sha256: str = ""
+    part_bytes: int = 0
+    quarantine: str = ""
+    quarantine_sha256: str = ""
+    ledger: Ledger = field(default_factory=Ledger)
+    numerics: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    source: Mapping[str, Any] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """Returns the marker file's text."""
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str) -> Marker:
+        """Reads a marker.
+
+        Raises:
+          CorruptStore: when the text is not one.
+        """
+        try:
+            record = json.loads(text)
+            record["ledger"] = Ledger(**record["ledger"])
+            record["ignored"] = tuple(record["ignored"])
+            return cls(**record)
+        except (ValueError, TypeError, KeyError) as error:
+            raise CorruptStore(
+                f"{where}: not a marker ({error}); delete it and run the extraction again, which "
+                "makes the chunk anew"
+            ) from error
+
+
+def publish(storage: Storage, chunk_id: str, written: Written, folder: str) -> str:
+    """Publishes a finished file under its content's name.
+
+    Args:
+      folder: ``parts`` or ``quarantine``.
+
+    Returns:
+      The file name below `folder`.
+    """
+    name = str(HashedName(chunk_id, written.sha256[:16]))
+    storage.publish(written.path, f"{folder}/{name}")
+    return name
+
+
+def commit(storage: Storage, marker: Marker) -> Marker:
+    """Commits a chunk whose files are published, and sweeps its orphans.
+
+    Returns:
+      The marker that counts: `marker`, or the one of another attempt that was faster.
+    """
+    name = layout.marker_file(marker.chunk_id)
+    if not storage.create(name, marker.to_json()):
+        marker = Marker.from_json(storage.read(name), name)
+    sweep_chunk(storage, marker)
+    return marker
+
+
+def committed(storage: Storage, chunk_id: str) -> Marker | None:
+    """Returns the marker of a chunk, or None when it is not committed."""
+    name = layout.marker_file(chunk_id)
+    try:
+        return Marker.from_json(storage.read(name), name)
+    except FileNotFoundError:
+        return None
+
+
+def sweep_chunk(storage: Storage, marker: Marker) -> None:
+    """Deletes the files of a committed chunk that its marker does not name."""
+    for folder, keep in (("parts", marker.part), ("quarantine", marker.quarantine)):
+        pattern = storage.path(f"{folder}/{marker.chunk_id}-*.parquet")
+        storage.fs.invalidate_cache()
+        for path in storage.fs.glob(pattern):
+            name = path.rsplit("/", 1)[-1]
+            if name != keep:
+                storage.remove(f"{folder}/{name}")
+
+
+def find_orphans(storage: Storage, markers: Mapping[str, Marker]) -> dict[str, float | None]:
+    """Lists the data files that no marker names.
+
+    Returns:
+      Path relative to the store -> modification time in seconds, None where unknown.
+    """
+    named = {f"parts/{marker.part}" for marker in markers.values()}
+    named |= {f"quarantine/{marker.quarantine}" for marker in markers.values()}
+    orphans = {}
+    for folder in ("parts", "quarantine"):
+        for file in storage.list(folder):
+            if f"{folder}/{file.name}" not in named:
+                orphans[f"{folder}/{file.name}"] = file.modified
+    return orphans
+
+
+def sweep_store(storage: Storage, now: float) -> list[str]:
+    """Deletes what died with earlier runs: orphans of committed chunks, and any other a day old.
+
+    Args:
+      now: seconds since the epoch.
+
+    Returns:
+      The paths removed.
+    """
+    # Files first, markers second: a chunk committed in between is then seen as committed.
+    candidates = {
+        f"{folder}/{file.name}": file.modified
+        for folder in ("parts", "quarantine")
+        for file in storage.list(folder)
+    }
+    orphans = find_orphans(storage, markers := read_markers(storage))
+    removed = []
+    for path in candidates.keys() & orphans.keys():
+        name = HashedName.parse(path.rsplit("/", 1)[-1])
+        modified = candidates[path]
+        old = modified is not None and now - modified > ORPHAN_AGE_SECONDS
+        if old or (name and name.chunk_id in markers):
+            storage.remove(path)
+            removed.append(path)
+    return sorted(removed)
+
+
+def read_markers(storage: Storage) -> dict[str, Marker]:
+    """Reads every commit of a store: from the manifests, then the markers newer than those.
+
+    Returns:
+      chunk_id -> marker, ordered by the chunks' first keys.
+
+    Raises:
+      CorruptStore: for a marker that cannot be read.
+    """
+    markers: dict[str, Marker] = {}
+    for file in storage.list("manifest"):
+        if file.name.endswith(".parquet"):
+            with storage.open(f"manifest/{file.name}") as handle:
+                texts = pq.read_table(handle)["marker"].to_pylist()
+            for text in texts:
+                marker = Marker.from_json(text, f"manifest/{file.name}")
+                markers[marker.chunk_id] = marker
+    names = [file.name for file in storage.list("markers") if file.name.endswith(".json")]
+    fresh = [f"markers/{name}" for name in names if name.removesuffix(".json") not in markers]
+    for path, text in storage.read_many(fresh).items():
+        marker = Marker.from_json(text, path)
+        markers[marker.chunk_id] = marker
+    ordered = sorted(markers.values(), key=lambda marker: (marker.first_key, marker.chunk_id))
+    return {marker.chunk_id: marker for marker in ordered}
+
+
+def write_manifest(storage: Storage, run_id: str, markers: list[Marker]) -> None:
+    """Folds the markers of a finished run into one file, which readers open instead of many."""
+    if not markers:
+        return
+    table = pa.table(
+        {
+            "chunk_id": [marker.chunk_id for marker in markers],
+            "part": [marker.part for marker in markers],
+            "rows": [marker.ledger.rows for marker in markers],
+            "marker": [marker.to_json() for marker in markers],
+        }
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    storage.write(layout.manifest_file(run_id), sink.getvalue().to_pybytes())

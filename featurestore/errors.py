@@ -1,0 +1,60 @@
+"""The errors a user may meet; each carries the exit code of the command that raises it.
+
+A message says, in one line, the rule, the value that broke it, the likely cause and the fix.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+
+
+class HoarfrostError(Exception):
+    """Any failure that is explained to the user in one line instead of by a traceback."""
+
+    exit_code = 1
+
+
+class RunFailed(HoarfrostError):
+    """A run that ended, and failed its own checks (too many bad images, a ledger that is off)."""
+
+    exit_code = 1
+
+
+class UsageError(HoarfrostError):
+    """A mistake in what the user asked for: a flag, a path, a name, a store."""
+
+    exit_code = 2
+
+
+class SpecMismatch(UsageError):
+    """Features of another identity (base, pixels, views or dtype) than the store holds."""
+
+
+class CorruptStore(HoarfrostError):
+    """Stored bytes that contradict what was recorded of them."""
+
+
+def unknown_choice(what: str, got: str, choices: Collection[str]) -> UsageError:
+    """Builds the error for a name that is none of `choices`, near names first.
+
+    Args:
+      what: the thing that was chosen, as the user knows it, such as ``--model``.
+      got: the value that is not known.
+      choices: every allowed value.
+
+    Example:
+      >>> str(unknown_choice("--pooling", "mean", ["none", "avg", "max"]))
+      "--pooling: unknown value 'mean'; choose from avg, max, none"
+      >>> str(unknown_choice("--model", "VGG61", ["VGG16", "VGG19", "Xception"]))
+      "--model: unknown value 'VGG61'; did you mean VGG16 or VGG19? (all: VGG16, VGG19, Xception)"
+    """
+    by_fold = {choice.casefold(): choice for choice in choices}
+    near = difflib.get_close_matches(got.casefold(), list(by_fold), n=3, cutoff=0.6)
+    everything = ", ".join(sorted(choices))
+    if near:
+        names = " or ".join(sorted(by_fold[name] for name in near))
+        return UsageError(
+            f"{what}: unknown value {got!r}; did you mean {names}? (all: {everything})"
+        )
+    return UsageError(f"{what}: unknown value {got!r}; choose from {everything}")

@@ -1,0 +1,102 @@
+"""Describes a store: what is in it, how it was made, how large it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from featurestore.store import FeatureStore
+
+
+def describe(store: FeatureStore) -> dict[str, Any]:
+    """Gathers the facts that ``python -m featurestore info`` prints.
+
+    Args:
+      store: an open store.
+
+    Returns:
+      A JSON-ready mapping: address, base, feature shape and dtype, rows by split and label, the
+      ledger, quarantined images by kind, bytes, numerics and the number of runs.
+    """
+    spec = store.spec
+    markers = list(store.markers().values())
+    splits: Counter[str] = Counter()
+    labels: Counter[str] = Counter()
+    for batch in store.scan(["split", "labels"], views=[0]):
+        splits.update("(none)" if split is None else split for split in batch["split"])
+        labels.update(label for row in batch["labels"] for label in row)
+    kinds = Counter(row["kind"] for row in store.quarantined())
+    numerics = Counter(
+        f"{marker.numerics.get('engine', '?')} {marker.numerics.get('precision', '?')}"
+        for marker in markers
+        if marker.part
+    )
+    ledger = store.ledger()
+    return {
+        "store": store.url,
+        "identity_hash": spec.identity_hash,
+        "base": {
+            "model": spec.base.model,
+            "weights": spec.base.weights,
+            "weights_hash": spec.base.weights_hash,
+            "layer": spec.base.layer,
+            "pooling": spec.base.pooling,
+            "preprocess": spec.base.preprocess,
+        },
+        "image_size": list(spec.pixels.image_size),
+        "feature_shape": list(spec.feature_shape),
+        "dtype": spec.dtype,
+        "rows": ledger.rows,
+        "splits": dict(sorted(splits.items())),
+        "labels": dict(sorted(labels.items())),
+        "quarantined": ledger.quarantined,
+        "quarantined_by_kind": dict(sorted(kinds.items())),
+        "images_in": ledger.images_in,
+        "parts": sum(bool(marker.part) for marker in markers),
+        "bytes": sum(marker.part_bytes for marker in markers),
+        "numerics": dict(numerics),
+        "runs": len(store.storage.list("runs")),
+    }
+
+
+def format_info(facts: dict[str, Any]) -> str:
+    """Lays out the facts of `describe` for a person."""
+    base = facts["base"]
+    shape = "x".join(map(str, facts["feature_shape"]))
+    height, width = facts["image_size"]
+    lines = [
+        f"store      {facts['store']}",
+        f"base       {base['model']} ({base['weights']}), layer {base['layer']}, "
+        f"pooling {base['pooling']}, preprocessing {base['preprocess']}, {height}x{width} pixels",
+        f"features   {shape} {facts['dtype']}, identity {facts['identity_hash']}",
+        f"rows       {facts['rows']:,} in {facts['parts']:,} parts, {human_bytes(facts['bytes'])}, "
+        f"from {facts['runs']} finished run{'s' if facts['runs'] != 1 else ''}",
+        f"splits     {_counts(facts['splits'])}",
+        f"labels     {_counts(facts['labels'])}",
+        f"quarantine {facts['quarantined']:,} images"
+        + (f": {_counts(facts['quarantined_by_kind'])}" if facts["quarantined"] else ""),
+        f"numerics   {_counts(facts['numerics'])}",
+    ]
+    return "\n".join(lines)
+
+
+def human_bytes(count: float) -> str:
+    """Writes a number of bytes with a binary unit.
+
+    Example:
+      >>> human_bytes(46_003_200)
+      '43.9 MiB'
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def _counts(counts: dict[str, int], most: int = 12) -> str:
+    if not counts:
+        return "none"
+    shown = [f"{name} {count:,}" for name, count in list(counts.items())[:most]]
+    rest = len(counts) - most
+    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")

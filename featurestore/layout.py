@@ -1,0 +1,90 @@
+"""Names of the files in a store: one template each, that formats and parses.
+
+The layout is part of the format (docs/format.md); nothing else in the project spells these paths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+SPEC = "store.json"
+SUMMARY = "summary.json"
+PROBES = "model/probes.parquet"
+FOLDERS = ("model", "parts", "quarantine", "markers", "labels", "runs", "manifest", "plans", "tmp")
+
+_HASHED = re.compile(r"(?P<chunk_id>[0-9a-f]{32})-(?P<checksum>[0-9a-f]{16})\.parquet")
+
+
+@dataclass(frozen=True)
+class HashedName:
+    """The file name of a part or quarantine file: ``<chunk_id>-<checksum>.parquet``.
+
+    Attributes:
+      chunk_id: 32 hex digits naming the chunk whose rows the file holds.
+      checksum: the first 16 hex digits of the file's own sha256.
+
+    Example:
+      >>> name = HashedName("0" * 32, "f" * 16)
+      >>> HashedName.parse(str(name)) == name
+      True
+    """
+
+    chunk_id: str
+    checksum: str
+
+    def __str__(self) -> str:
+        return f"{self.chunk_id}-{self.checksum}.parquet"
+
+    @classmethod
+    def parse(cls, name: str) -> HashedName | None:
+        """Returns the parsed name, or None for a file that is not one of ours."""
+        match = _HASHED.fullmatch(name)
+        return cls(**match.groupdict()) if match else None
+
+
+def chunk_id(members: Iterable[tuple[str, int, str]]) -> str:
+    """Names a chunk by what is in it, in order.
+
+    Args:
+      members: (uri, size in bytes, etag or modification time) of each input.
+
+    Returns:
+      32 hex digits of the sha256 over the members; any change of a file gives another chunk.
+    """
+    digest = hashlib.sha256()
+    for uri, size, etag in members:
+        digest.update(f"{uri}\0{size}\0{etag}\0".encode())
+    return digest.hexdigest()[:32]
+
+
+def model_file(weights_hash: str) -> str:
+    """Returns the stored base's path."""
+    return f"model/{weights_hash}.keras"
+
+
+def marker_file(chunk: str) -> str:
+    """Returns the path of a chunk's commit."""
+    return f"markers/{chunk}.json"
+
+
+def run_file(run_id: str) -> str:
+    """Returns the path of a run's ledger."""
+    return f"runs/{run_id}.json"
+
+
+def manifest_file(run_id: str) -> str:
+    """Returns the path of a run's folded markers."""
+    return f"manifest/{run_id}.parquet"
+
+
+def plan_folder(run_id: str) -> str:
+    """Returns the folder of a run's plan; removed when the run ends."""
+    return f"plans/{run_id}"
+
+
+def attempt_folder(run_id: str, chunk: str, nonce: str) -> str:
+    """Returns the folder in which one attempt of one chunk works."""
+    return f"tmp/{run_id}-{chunk}-{nonce}"

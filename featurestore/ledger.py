@@ -1,0 +1,60 @@
+"""The ledger: where every image of a run went, checked and not assumed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from featurestore.errors import RunFailed
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Counts of images; `check` proves that none is unaccounted for.
+
+    Attributes:
+      images_in: images that were given to the chunks.
+      rows: view-0 rows written.
+      quarantined: images that could not be used, each with its reason.
+      dead_images: images of chunks that failed as a whole, where countable.
+      dead_chunks: chunks that failed as a whole.
+      duplicates: view-0 rows whose content occurred before; they are rows all the same.
+      ignored: files that are no images (hidden files, other types); listed, outside the balance.
+    """
+
+    images_in: int = 0
+    rows: int = 0
+    quarantined: int = 0
+    dead_images: int = 0
+    dead_chunks: int = 0
+    duplicates: int = 0
+    ignored: int = 0
+
+    def __add__(self, other: Ledger) -> Ledger:
+        return Ledger(
+            *(
+                getattr(self, field.name) + getattr(other, field.name)
+                for field in dataclasses.fields(self)
+            )
+        )
+
+    @staticmethod
+    def total(parts: Iterable[Ledger]) -> Ledger:
+        """Adds ledgers up."""
+        return sum(parts, Ledger())
+
+    def check(self, where: str) -> Ledger:
+        """Returns itself if it balances.
+
+        Raises:
+          RunFailed: naming the sides when images_in is not rows + quarantined + dead_images.
+        """
+        out = self.rows + self.quarantined + self.dead_images
+        if self.images_in != out:
+            raise RunFailed(
+                f"{where}: the ledger is off: {self.images_in} images in, but {self.rows} rows + "
+                f"{self.quarantined} quarantined + {self.dead_images} in dead chunks = {out}; "
+                "please report this with the store's runs/ folder"
+            )
+        return self

@@ -1,0 +1,291 @@
+"""One store's folder on any fsspec file system: atomic files, exclusive creation, listings.
+
+A file here is either whole or absent. Local files are written beside their place and renamed; on an
+object store a file appears when its upload is closed, so nothing is uploaded before it is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import random
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from featurestore.errors import UsageError
+
+T = TypeVar("T")
+ATTEMPTS = 4
+_PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError)
+_PERMANENT += (NotADirectoryError,)
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A listed file: path relative to the listed folder, bytes, seconds since the epoch or None."""
+
+    name: str
+    size: int
+    modified: float | None
+
+
+def retrying(call: Callable[[], T], attempts: int = ATTEMPTS, first_wait: float = 0.2) -> T:
+    """Calls `call`, again with exponential back-off and jitter after a transient I/O error.
+
+    Args:
+      call: the operation; must be safe to repeat.
+      attempts: how often at most.
+      first_wait: seconds before the second attempt, doubled each time.
+
+    Raises:
+      OSError: the last error, or at once one that repeating cannot mend.
+    """
+    for attempt in range(attempts):
+        try:
+            return call()
+        except _PERMANENT:
+            raise
+        except (OSError, TimeoutError):
+            if attempt == attempts - 1:
+                raise
+            # Jitter keeps many workers from coming back in step (full jitter, AWS 2015).
+            time.sleep(first_wait * 2**attempt * random.uniform(0.5, 1.0))
+    raise AssertionError("unreachable")
+
+
+def connect(url: str, options: Mapping[str, Any] | None = None, flag: str = "URL"):
+    """Opens the file system of `url`.
+
+    Args:
+      url: a local path or any fsspec URL.
+      options: for the file system, such as ``{"anon": True}``.
+      flag: what the user called the URL, for the message.
+
+    Returns:
+      (file system, path on it).
+
+    Raises:
+      UsageError: for an unknown protocol or one whose package is missing.
+    """
+    try:
+        return fsspec.core.url_to_fs(url, **(options or {}))
+    except ImportError as error:
+        raise UsageError(f"{flag}: {url!r} needs a package that is missing: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{flag}: cannot open {public_url(url)!r}: {error}") from error
+
+
+def public_url(url: str) -> str:
+    """Removes user, password, query and fragment from a URL: fit for the store and the logs.
+
+    Example:
+      >>> public_url("https://me:secret@host/a.jpg?token=1")
+      'https://host/a.jpg'
+      >>> public_url("photos/cat #1.jpg")
+      'photos/cat #1.jpg'
+    """
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    if parts.scheme in ("file", "memory", "local"):
+        return url
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A folder on a file system; all paths are relative to it, with forward slashes.
+
+    Attributes:
+      url: local path or fsspec URL of the folder.
+      options: for the file system. Never written anywhere.
+    """
+
+    url: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _connection(self):
+        return connect(self.url, self.options)
+
+    def __getstate__(self):
+        # A connection does not travel between processes; the address does.
+        return {"url": self.url, "options": dict(self.options)}
+
+    @property
+    def fs(self):
+        """The fsspec file system."""
+        return self._connection[0]
+
+    @property
+    def public_url(self) -> str:
+        """The folder's address without credentials; an absolute path when local."""
+        return self.path("") if self.is_local else public_url(self.url)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether files can be renamed, linked and memory-mapped."""
+        return isinstance(self.fs, LocalFileSystem)
+
+    def path(self, name: str) -> str:
+        """Returns the path of `name` on the file system."""
+        root = self._connection[1].rstrip("/")
+        return f"{root}/{name}" if name else root
+
+    def exists(self, name: str) -> bool:
+        """Whether the file or folder is there now (caches are bypassed)."""
+        self.fs.invalidate_cache()
+        return retrying(lambda: self.fs.exists(self.path(name)))
+
+    def read(self, name: str) -> bytes:
+        """Returns a file's bytes.
+
+        Raises:
+          FileNotFoundError: when it is not there.
+        """
+        return retrying(lambda: self.fs.cat_file(self.path(name)))
+
+    def read_many(self, names: list[str]) -> dict[str, bytes]:
+        """Returns the bytes of many small files, fetched concurrently where the protocol can."""
+        if not names:
+            return {}
+        paths = {self.path(name): name for name in names}
+        found = retrying(lambda: self.fs.cat(list(paths), on_error="raise"))
+        if isinstance(found, bytes):
+            return {names[0]: found}
+        return {
+            paths.get(path) or paths["/" + path.lstrip("/")]: data for path, data in found.items()
+        }
+
+    def open(self, name: str):
+        """Opens a file for reading at random positions."""
+        return retrying(lambda: self.fs.open(self.path(name), "rb"))
+
+    def list(self, folder: str) -> list[FileInfo]:
+        """Lists the files below `folder`, recursively, by name; an absent folder is empty."""
+        self.fs.invalidate_cache()
+        root = self.path(folder)
+        found = retrying(lambda: self.fs.find(root, detail=True))
+        prefix = root.lstrip("/") + "/"
+        files = [
+            FileInfo(path.lstrip("/").removeprefix(prefix), info["size"] or 0, modified_time(info))
+            for path, info in found.items()
+            if path.lstrip("/").startswith(prefix)
+        ]
+        return sorted(files, key=lambda file: file.name)
+
+    def write(self, name: str, data: bytes | str) -> None:
+        """Writes a whole file atomically, replacing an older one."""
+        data = data.encode() if isinstance(data, str) else data
+        if not self.is_local:
+            retrying(lambda: self.fs.pipe_file(self.path(name), data))
+            return
+        with self._beside(name, data) as draft:
+            os.replace(draft, self.path(name))
+
+    def create(self, name: str, data: bytes | str) -> bool:
+        """Writes a whole file unless it exists; of many writers at once exactly one wins.
+
+        Returns:
+          True for the winner, False when the file was there.
+        """
+        data = data.encode() if isinstance(data, str) else data
+        if not self.is_local:
+            try:
+                retrying(lambda: self.fs.pipe_file(self.path(name), data, mode="create"))
+            except FileExistsError:
+                # A retry after a lost answer meets its own file: that is a win, not a loss.
+                return self.read(name) == data
+            return True
+        with self._beside(name, data) as draft:
+            try:
+                # A link, unlike O_EXCL, shows the file only when it is complete.
+                os.link(draft, self.path(name))
+            except FileExistsError:
+                return False
+        return True
+
+    @contextmanager
+    def _beside(self, name: str, data: bytes) -> Iterator[str]:
+        path = self.path(name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        draft = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{uuid.uuid4().hex}")
+        try:
+            with open(draft, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield draft
+        finally:
+            if os.path.exists(draft):
+                os.remove(draft)
+
+    def publish(self, local_file: Path, name: str) -> None:
+        """Moves a finished local file to its place, atomically."""
+        if not self.is_local:
+            retrying(lambda: self.fs.put_file(str(local_file), self.path(name)))
+            os.remove(local_file)
+            return
+        path = self.path(name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(local_file, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(local_file, path)
+
+    def remove(self, name: str) -> None:
+        """Deletes a file or folder; one that is gone already is no error."""
+        try:
+            self.fs.rm(self.path(name), recursive=True)
+        except FileNotFoundError:
+            return
+
+    @contextmanager
+    def workspace(self, name: str) -> Iterator[Path]:
+        """Yields a local folder for unfinished files, removed at the end.
+
+        On a local store it is the folder `name`, so that publishing is a rename on one disk.
+        """
+        if self.is_local:
+            folder = Path(self.path(name))
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            folder = Path(tempfile.mkdtemp(prefix="hoarfrost-"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def local_copy(self, name: str) -> Iterator[Path]:
+        """Yields a local path with the file's content, downloaded where need be."""
+        if self.is_local:
+            yield Path(self.path(name))
+            return
+        with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
+            target = Path(folder) / posixpath.basename(name)
+            retrying(lambda: self.fs.get_file(self.path(name), str(target)))
+            yield target
+
+
+def modified_time(info: Mapping[str, Any]) -> float | None:
+    """Returns a listed file's modification time in seconds, by whatever name the protocol has."""
+    for key in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        value = info.get(key)
+        if isinstance(value, datetime):
+            return value.timestamp() if value.tzinfo else value.replace(tzinfo=UTC).timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return None

@@ -1,0 +1,202 @@
+"""A feature store: open it, describe it, read it. No TensorFlow, no Beam."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from featurestore import layout
+from featurestore.commit import Marker, read_markers
+from featurestore.errors import CorruptStore, SpecMismatch, UsageError, unknown_choice
+from featurestore.ledger import Ledger
+from featurestore.scan import Columns, ScanOptions, scan_parts
+from featurestore.schema import FEATURES, QUARANTINE_SCHEMA
+from featurestore.spec import StoreSpec
+from featurestore.storage import Storage
+
+SCAN_COLUMNS = ("key", "labels", "split", FEATURES)
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """An open store. Each call sees the chunks that are committed when it begins.
+
+    Attributes:
+      storage: the folder.
+      spec: what the features are.
+    """
+
+    storage: Storage
+    spec: StoreSpec
+
+    @property
+    def url(self) -> str:
+        """The store's address without credentials."""
+        return self.storage.public_url
+
+    def markers(self) -> dict[str, Marker]:
+        """Reads the commits, ordered by key: chunk_id -> marker."""
+        return read_markers(self.storage)
+
+    def scan(
+        self,
+        columns: Sequence[str] = SCAN_COLUMNS,
+        *,
+        splits: Sequence[str | None] | None = None,
+        labels: Sequence[str] | None = None,
+        batch_size: int = 1024,
+        views: Sequence[int] | None = None,
+    ) -> Iterator[Columns]:
+        """Streams rows in bounded memory: never more than a row group is held.
+
+        Args:
+          columns: any of key, uri, size, etag, content_hash, labels, split, view, width, height and
+            features.
+          splits: keep rows of these splits; None keeps all, a None inside means rows without one.
+          labels: keep rows that have at least one of these labels.
+          batch_size: rows per batch at most; batches do not cross row groups.
+          views: keep these views; 0 is the image as it is.
+
+        Returns:
+          An iterator of column name -> array: features are float32 (n, d) for embeddings and
+          float16 or float32 (n, h, w, c) for maps; other columns as NumPy stores them, strings and
+          lists of labels as object arrays.
+
+        Raises:
+          UsageError: for an unknown column or split.
+          CorruptStore: for a part that is missing or unreadable.
+        """
+        options = ScanOptions(
+            columns=tuple(columns),
+            splits=None if splits is None else tuple(splits),
+            labels=None if labels is None else tuple(labels),
+            batch_size=batch_size,
+            views=None if views is None else tuple(views),
+        )
+        return scan_parts(self.storage, list(self.markers().values()), self.spec, options)
+
+    def load(
+        self,
+        columns: Sequence[str] = SCAN_COLUMNS,
+        *,
+        splits: Sequence[str | None] | None = None,
+        labels: Sequence[str] | None = None,
+        views: Sequence[int] | None = None,
+    ) -> Columns:
+        """Reads rows into memory at once; arguments and arrays as `scan`."""
+        batches = list(self.scan(columns, splits=splits, labels=labels, views=views))
+        if not batches:
+            empty: dict[str, Any] = dict.fromkeys(columns, np.empty(0, object))
+            if FEATURES in empty:
+                dtype = self.spec.dtype if self.spec.is_map else np.float32
+                empty[FEATURES] = np.empty((0, *self.spec.feature_shape), dtype)
+            return empty
+        return {name: np.concatenate([batch[name] for batch in batches]) for name in columns}
+
+    def split_counts(self) -> dict[str | None, int]:
+        """Counts view-0 rows by split; None stands for rows without one."""
+        counts: Counter[str | None] = Counter()
+        for batch in self.scan(["split"], views=[0]):
+            counts.update(batch["split"])
+        return dict(counts)
+
+    def require_split(self, split: str) -> None:
+        """Refuses a split that no row has.
+
+        Raises:
+          UsageError: listing the splits there are.
+        """
+        names = [name for name in self.split_counts() if name is not None]
+        if not names:
+            raise UsageError(f"--split {split}: the rows of {self.url} have no split")
+        if split not in names:
+            raise unknown_choice("--split", split, names)
+
+    def quarantined(self) -> Iterator[Mapping[str, Any]]:
+        """Yields the images that could not be used: key, uri, size, etag, kind and message."""
+        for marker in self.markers().values():
+            if marker.quarantine:
+                with self.storage.open(f"quarantine/{marker.quarantine}") as handle:
+                    yield from pq.read_table(handle, schema=QUARANTINE_SCHEMA).to_pylist()
+
+    def ledger(self) -> Ledger:
+        """Adds up the ledgers of the committed chunks."""
+        return Ledger.total(marker.ledger for marker in self.markers().values())
+
+    def last_summary(self) -> dict[str, Any] | None:
+        """Returns the last finished run's summary, or None before the first has finished."""
+        try:
+            return json.loads(self.storage.read(layout.SUMMARY))
+        except FileNotFoundError:
+            return None
+
+    def local_model(self) -> AbstractContextManager[Path]:
+        """Yields a local path of the stored base, downloaded where need be."""
+        return self.storage.local_copy(layout.model_file(self.spec.base.weights_hash))
+
+
+def open_store(url: str, storage_options: Mapping[str, Any] | None = None) -> FeatureStore:
+    """Opens a store for reading.
+
+    Args:
+      url: the store's folder, local or any fsspec URL.
+      storage_options: for the file system.
+
+    Raises:
+      UsageError: when there is no store, or it cannot be reached.
+    """
+    storage = Storage(str(url), storage_options or {})
+    try:
+        text = storage.read(layout.SPEC)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"no feature store at {storage.public_url!r}: {layout.SPEC} is not there; make one "
+            f"with python -m pipelines.extract --output {storage.public_url}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the store at {storage.public_url!r}: {error}") from error
+    return FeatureStore(storage, StoreSpec.from_json(text, f"{storage.public_url}/{layout.SPEC}"))
+
+
+def create_store(storage: Storage, spec: StoreSpec) -> FeatureStore:
+    """Creates a store, or joins the one that is there when it holds the same features.
+
+    Args:
+      storage: the folder.
+      spec: what a new store would hold.
+
+    Returns:
+      The store with the spec that counts: the first writer's.
+
+    Raises:
+      SpecMismatch: when it holds other features.
+    """
+    try:
+        created = storage.create(layout.SPEC, spec.to_json())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--output: cannot write to {storage.public_url!r}: {error}; choose a folder or bucket "
+            "that exists and that you may write to"
+        ) from error
+    if created:
+        return FeatureStore(storage, spec)
+    store = open_store(storage.url, storage.options)
+    store.spec.require_same(spec, f"the store at {store.url}")
+    return store
+
+
+__all__ = [
+    "CorruptStore",
+    "FeatureStore",
+    "SpecMismatch",
+    "create_store",
+    "open_store",
+]

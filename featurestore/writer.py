@@ -1,0 +1,182 @@
+"""Writes parts and quarantine files: Parquet whose checksum is taken on the way to disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore.schema import FEATURES, META_FIELDS, QUARANTINE_SCHEMA, row_schema, row_table
+from featurestore.spec import StoreSpec
+
+ROW_GROUP_BYTES = 8 << 20
+ROW_GROUP_ROWS = (256, 1024)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A finished file that is not published yet.
+
+    Attributes:
+      path: where it lies.
+      sha256: 64 hex digits over its bytes.
+      rows: in it.
+      size: in bytes.
+    """
+
+    path: Path
+    sha256: str
+    rows: int
+    size: int
+
+
+class _HashingFile:
+    """A file to append to that knows the sha256 and the length of what went through."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "xb")
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def write(self, data) -> int:
+        self._digest.update(data)
+        written = self._file.write(data)
+        self.size += written
+        return written
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+class ParquetFile:
+    """A Parquet file being written, row group by row group.
+
+    Use as a context manager; `finish` closes it, and leaving by an exception abandons it.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, **settings) -> None:
+        self._path = path
+        self._sink = _HashingFile(path)
+        self._writer = pq.ParquetWriter(self._sink, schema, **settings)
+        self._rows = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._sink.closed:
+            self._sink.close()
+
+    def write_table(self, table: pa.Table) -> None:
+        """Appends `table` as one row group."""
+        self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+        self._rows += table.num_rows
+
+    def finish(self) -> Written:
+        """Closes the file and says what is in it."""
+        self._writer.close()
+        self._sink.close()
+        return Written(self._path, self._sink.sha256, self._rows, self._sink.size)
+
+
+class PartWriter(ParquetFile):
+    """A part being written: rows are gathered into row groups of 256 to 1,024."""
+
+    def __init__(self, path: Path, spec: StoreSpec) -> None:
+        super().__init__(path, row_schema(spec), **part_settings(spec))
+        self._spec = spec
+        low, high = ROW_GROUP_ROWS
+        self._group_rows = int(np.clip(ROW_GROUP_BYTES // spec.feature_bytes, low, high))
+        self._pending_rows: list[Mapping[str, Any]] = []
+        self._pending_features: list[np.ndarray] = []
+
+    def write(self, rows: Sequence[Mapping[str, Any]], features: np.ndarray) -> None:
+        """Appends rows.
+
+        Args:
+          rows: the columns of `schema.META_FIELDS`, one mapping a row.
+          features: finite float32 (len(rows), *spec.feature_shape).
+        """
+        if not rows:
+            return
+        self._pending_rows.extend(rows)
+        self._pending_features.append(features)
+        if len(self._pending_rows) >= self._group_rows:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending_rows:
+            features = np.concatenate(self._pending_features)
+            self.write_table(row_table(self._pending_rows, features, self._spec))
+            self._pending_rows, self._pending_features = [], []
+
+    def finish(self) -> Written:
+        """Writes what is pending, closes the file and says what is in it."""
+        self._flush()
+        return super().finish()
+
+
+def part_settings(spec: StoreSpec) -> dict[str, Any]:
+    """Returns the Parquet settings of a part.
+
+    Maps stay uncompressed: float16 activations hardly compress and decoding would cost more than
+    the disk. Embeddings are split into byte streams first, which lets zstd find their exponents.
+    """
+    dictionary = [field.name for field in META_FIELDS if field.name in ("split", "etag")]
+    if spec.is_map:
+        columns = {field.name: "zstd" for field in META_FIELDS if field.name != "labels"}
+        columns |= {"labels.list.element": "zstd", FEATURES: "none"}
+        return {"use_dictionary": [*dictionary, "labels.list.element"], "compression": columns}
+    return {
+        "use_dictionary": [*dictionary, "labels.list.element"],
+        "use_byte_stream_split": [f"{FEATURES}.list.element"],
+        "compression": "zstd",
+        "compression_level": 1,
+    }
+
+
+def write_quarantine(path: Path, rows: Sequence[Mapping[str, Any]]) -> Written:
+    """Writes the quarantine file of a chunk.
+
+    Args:
+      path: a new file.
+      rows: the columns of `schema.QUARANTINE_SCHEMA`, one mapping an image; at least one.
+    """
+    with ParquetFile(path, QUARANTINE_SCHEMA, compression="zstd") as file:
+        file.write_table(pa.Table.from_pylist(list(rows), QUARANTINE_SCHEMA))
+        return file.finish()

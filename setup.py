@@ -1,0 +1,54 @@
+"""Packaging of Hoarfrost: three packages, each adding one heavy dependency to the one below."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "featurestore/__init__.py").read_text())
+
+EXTRAS = {
+    # Plots of training, evaluation and image grids.
+    "report": ["matplotlib>=3.8,<4"],
+    # The built-in sample of handwritten digits.
+    "sample": ["scikit-learn>=1.4,<2"],
+    "s3": ["s3fs>=2024.9"],
+    "gcp": ["gcsfs>=2024.9", "apache-beam[gcp]>=2.77,<2.78"],
+    "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+}
+EXTRAS["test"] = [
+    *EXTRAS["report"],
+    *EXTRAS["sample"],
+    *EXTRAS["s3"],
+    "duckdb>=1.1",
+    "moto[server]>=5.1,<6",
+    "mypy>=1.13",
+    "pandas-stubs",
+    "pytest>=8.3",
+    "ruff>=0.9",
+    "types-setuptools",
+]
+
+setup(
+    name="hoarfrost",
+    version=VERSION.group(1),
+    description="Run a frozen conv base over every image once; train many heads on what it stored.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["featurestore*", "classifier*", "pipelines*"]),
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "apache-beam>=2.77,<2.78",
+        "pyarrow>=18",
+        "numpy>=2.0,<3",
+        "fsspec>=2024.9",
+        # Decoding and resizing: without these no image becomes pixels.
+        "opencv-python-headless>=4.10",
+        "pillow>=11",
+        "simplejpeg>=1.8",
+    ],
+    extras_require=EXTRAS,
+)

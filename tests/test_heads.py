@@ -1,0 +1,135 @@
+"""Heads: the flag that names one, and the model it builds."""
+
+import numpy as np
+import pytest
+
+from classifier.heads import (
+    HeadSpec,
+    Moments,
+    build_head,
+    import_keras,
+    logits_model,
+    outputs_for,
+    parse_head,
+)
+from featurestore.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("linear", HeadSpec()),
+        ("mlp:1", HeadSpec(1)),
+        ("mlp:256", HeadSpec(256)),
+        ("mlp:256:relu:dropout=0.5", HeadSpec(256, "relu", 0.5)),
+        ("mlp:256:dropout=0.5:relu", HeadSpec(256, "relu", 0.5)),
+        ("mlp:256:linear", HeadSpec(256, "linear")),
+        ("mlp:64:dropout=0.25", HeadSpec(64, "relu", 0.25)),
+    ],
+)
+def test_spelling_is_read_and_round_trips(text, spec):
+    assert parse_head(text) == spec
+    assert parse_head(str(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("linaer", r"unknown value 'linaer'; did you mean linear"),
+        ("", r"unknown value ''; choose from linear, mlp:UNITS"),
+        ("linear:relu", r"linear takes no options, got 'linear:relu'"),
+        ("mlp", r"mlp needs its number of units, such as mlp:256, got 'mlp'"),
+        ("mlp:0", r"mlp needs its number of units"),
+        ("mlp:-3", r"mlp needs its number of units"),
+        ("mlp:8:rleu", r"unknown value 'rleu'; did you mean relu"),
+        ("mlp:8:relu:relu", r"activation is given twice"),
+        ("mlp:8:dropout=1", r"dropout must be from 0 to below 1, got 1.0"),
+        ("mlp:8:dropout=nan", r"dropout must be from 0 to below 1, got nan"),
+        ("mlp:8:dropout=half", r"dropout must be a number, got 'half'"),
+        ("mlp:8:drop=0.5", r"unknown value 'drop'"),
+        ("mlp:9999999", r"units must be 1 to 1048576"),
+    ],
+)
+def test_wrong_spelling_is_one_line(text, message):
+    with pytest.raises(UsageError, match=message) as error:
+        parse_head(text)
+    assert "\n" not in str(error.value)
+
+
+def test_slug_is_a_plain_file_name():
+    assert parse_head("mlp:256:relu:dropout=0.5").slug == "mlp-256-relu-dropout0.5"
+
+
+@pytest.mark.parametrize(("count", "units"), [(2, 1), (3, 3), (10, 10)])
+def test_two_classes_share_one_unit(count, units):
+    assert outputs_for([str(i) for i in range(count)]) == units
+
+
+@pytest.mark.parametrize("classes", [[], ["cat"]])
+def test_fewer_than_two_classes_are_refused(classes):
+    with pytest.raises(UsageError, match=rf"at least 2 classes, the training rows have {len(classes)}"):
+        outputs_for(classes)
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 3, 4)])
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("head", ["linear", "mlp:5:dropout=0.5"])
+def test_output_is_probabilities(head, shape, n_outputs):
+    model = build_head(parse_head(head), shape, n_outputs, seed=0)
+    features = np.random.default_rng(0).normal(size=(6, *shape)).astype(np.float16)
+    found = model.predict(features, verbose=0)
+    assert found.shape == (6, n_outputs) and found.dtype == np.float32
+    assert ((found >= 0) & (found <= 1)).all()
+    if n_outputs > 1:
+        np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
+
+
+def test_seed_decides_the_weights():
+    first, same, other = (build_head(parse_head("mlp:4"), (3,), 1, seed=s) for s in (5, 5, 6))
+    for a, b in zip(first.get_weights(), same.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first.get_weights()[0], other.get_weights()[0])
+
+
+def test_logits_share_the_heads_weights():
+    model = build_head(parse_head("linear"), (3,), 1, seed=0)
+    features = np.ones((2, 3), np.float32)
+    model.get_layer("logits").kernel.assign(np.full((3, 1), 2.0))
+    np.testing.assert_allclose(logits_model(model).predict(features, verbose=0), 6.0)
+    np.testing.assert_allclose(model.predict(features, verbose=0), 1 / (1 + np.exp(-6)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 5, 6, 10])
+def test_moments_do_not_depend_on_batches(batch):
+    features = np.random.default_rng(0).normal(3, 2, size=(10, 2, 4)).astype(np.float32)
+    moments = Moments(4)
+    for start in range(0, 10, batch):
+        moments.update(features[start : start + batch])
+    moments.update(features[:0])
+    standard = moments.standard()
+    np.testing.assert_allclose(standard.mean, features.mean((0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(standard.deviation, features.std((0, 1)), rtol=1e-5)
+
+
+def test_a_channel_that_never_moves_is_not_blown_up():
+    moments = Moments(2)
+    moments.update(np.array([[0.0, 7.0], [2.0, 7.0]]))
+    assert moments.standard().deviation[1] == pytest.approx(0.1 * np.sqrt(0.5))
+    still = Moments(2)
+    still.update(np.full((3, 2), 4.0))
+    np.testing.assert_array_equal(still.standard().deviation, [1.0, 1.0])
+
+
+def test_standardisation_travels_in_the_saved_head(tmp_path):
+    moments = Moments(3)
+    features = np.random.default_rng(0).normal(5, 3, size=(20, 3)).astype(np.float32)
+    moments.update(features)
+    model = build_head(parse_head("linear"), (3,), 4, seed=0, standard=moments.standard())
+    scaled = model.get_layer("standardise")(features).numpy()
+    np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(scaled.std(0), 1, rtol=1e-4)
+    model.save(tmp_path / "head.keras")
+    again = import_keras().models.load_model(tmp_path / "head.keras")
+    np.testing.assert_array_equal(
+        model.predict(features, verbose=0), again.predict(features, verbose=0)
+    )
