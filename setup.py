@@ -41,6 +41,9 @@ setup(
     packages=find_packages(include=["featurestore*", "classifier*", "pipelines*"]),
     install_requires=[
         "tensorflow>=2.21,<2.22",
+        # Cutting a layer out of a model uses how Keras 3.15 keeps its graph.
+        "keras>=3.15,<3.16",
+        "h5py>=3.11",
         "apache-beam>=2.77,<2.78",
         "pyarrow>=18",
         "numpy>=2.0,<3",

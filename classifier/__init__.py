@@ -1,5 +1,5 @@
-"""Hoarfrost's classifier: frozen bases, pixels, engines, and the heads trained on stored features.
+"""Hoarfrost's classifier: frozen bases, pixels, engines, and heads on stored features.
 
-Adds TensorFlow to what the feature store needs; Apache Beam is never imported here. TensorFlow itself
-is imported by the functions that compute, so that a module's `--help` answers at once.
+Adds TensorFlow to what the feature store needs; Apache Beam is never imported here. TensorFlow
+itself is imported by the functions that compute, so that a module's `--help` answers at once.
 """

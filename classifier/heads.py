@@ -1,8 +1,8 @@
 """Heads: small Keras classifiers on stored features, and the flag that names one.
 
-A head takes features as they are stored, flattens a feature map, standardises each channel with
-statistics of the training rows (they are part of the head, so evaluation and prediction cannot forget
-them), and ends in probabilities: one sigmoid unit for two classes, else a softmax.
+A head takes features as they are stored, standardises each channel with statistics of the training
+rows (part of the head, so that evaluation and prediction cannot forget them), flattens a map,
+and ends in probabilities: one sigmoid unit for two classes, else a softmax.
 
 Training and evaluation use the layer below the probabilities (`logits_model`): a cross entropy of
 logits stays exact where a probability has long rounded to 0 or 1.
@@ -10,17 +10,15 @@ logits stays exact where a probability has long rounded to 0 or 1.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.command import quiet_libraries
+from classifier.runtime import import_keras
 from featurestore.errors import UsageError, unknown_choice
 
 if TYPE_CHECKING:
@@ -28,8 +26,8 @@ if TYPE_CHECKING:
 
 KINDS = ("linear", "mlp:UNITS")
 ACTIVATIONS = ("relu", "linear")
-# A channel that hardly moves in training would be blown up by dividing by its deviation, and with it
-# any small shift at prediction; a tenth of the root mean square deviation is its least divisor.
+# Dividing by the deviation of a channel that hardly moves in training would blow up any small shift
+# at prediction; the least divisor is a tenth of the root mean square deviation.
 LEAST_RELATIVE_DEVIATION = 0.1
 
 
@@ -83,8 +81,8 @@ class Standard:
 class Moments:
     """The running mean and deviation of each channel over batches of features.
 
-    Batches are merged by Chan et al., "Updating formulae and a pairwise algorithm for computing sample
-    variances" (1979), which does not cancel as a sum of squares does.
+    Batches are merged by Chan et al., "Updating formulae and a pairwise algorithm for computing
+    sample variances" (1979), which does not cancel as a sum of squares does.
     """
 
     def __init__(self, channels: int) -> None:
@@ -157,36 +155,6 @@ def _fraction(value: str, text: str) -> float:
         return float(value)
     except ValueError:
         raise UsageError(f"--head: dropout must be a number, got {value!r} in {text!r}") from None
-
-
-def import_keras() -> Any:
-    """Returns the keras module on TensorFlow, imported without their start-up chatter."""
-    quiet_libraries()
-    # Keras would otherwise follow a JAX or PyTorch setting of the user's other projects.
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    with _silent_stderr():
-        import keras
-    return keras
-
-
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Closes the process's standard error for a moment.
-
-    TensorFlow's C++ part writes some lines there before it has read any setting, so neither its log
-    level nor Python's `sys.stderr` keeps them away.
-    """
-    if os.environ.get("HOARFROST_VERBOSE"):
-        yield
-        return
-    saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(sink, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(sink)
 
 
 def outputs_for(classes: Sequence[str]) -> int:

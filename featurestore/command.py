@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from featurestore.errors import HoarfrostError, UsageError
+
+VERBOSE = "HOARFROST_VERBOSE"
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,32 +80,37 @@ def say(line: str = "", *, to_stderr: bool = False) -> None:
 
 
 def quiet_libraries() -> None:
-    """Keeps TensorFlow's, absl's and OpenCV's start-up chatter out of sight.
+    """Keeps TensorFlow's, Beam's, absl's and OpenCV's chatter out of sight.
 
-    Must run before TensorFlow is imported. ``HOARFROST_VERBOSE=1`` keeps the chatter.
+    Must run before they are imported. ``HOARFROST_VERBOSE=1`` keeps the chatter.
     """
-    if os.environ.get("HOARFROST_VERBOSE"):
+    if os.environ.get(VERBOSE):
+        logging.basicConfig(level=logging.INFO)
         return
+    logging.getLogger().setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 
-def key_values(pairs: Sequence[str], flag: str) -> dict[str, str]:
-    """Turns ``K=V`` strings into a dict.
+def key_values(pairs: Sequence[str], flag: str) -> dict[str, Any]:
+    """Turns ``K=V`` strings into a dict; a value that is JSON is taken as JSON.
 
     Raises:
       UsageError: for a string without ``=``.
 
     Example:
-      >>> key_values(["anon=true"], "--storage_options")
-      {'anon': 'true'}
+      >>> key_values(["anon=true", "key=abc"], "--storage_options")
+      {'anon': True, 'key': 'abc'}
     """
-    result = {}
+    result: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise UsageError(f"{flag}: expected K=V, got {pair!r}")
-        result[key] = value
+        try:
+            result[key] = json.loads(value)
+        except ValueError:
+            result[key] = value
     return result

@@ -187,8 +187,8 @@ def read_markers(storage: Storage) -> dict[str, Marker]:
     markers: dict[str, Marker] = {}
     for file in storage.list("manifest"):
         if file.name.endswith(".parquet"):
-            with storage.open(f"manifest/{file.name}") as handle:
-                texts = pq.read_table(handle)["marker"].to_pylist()
+            with storage.open_parquet(f"manifest/{file.name}") as manifest:
+                texts = manifest.read(columns=["marker"])["marker"].to_pylist()
             for text in texts:
                 marker = Marker.from_json(text, f"manifest/{file.name}")
                 markers[marker.chunk_id] = marker

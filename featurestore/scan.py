@@ -78,7 +78,7 @@ def _scan_part(
     storage: Storage, path: str, spec: StoreSpec, options: ScanOptions
 ) -> Iterator[Columns]:
     try:
-        with storage.open(path) as handle, pq.ParquetFile(handle) as part:
+        with storage.open_parquet(path) as part:
             for group in range(part.num_row_groups):
                 yield from _scan_group(part, group, spec, options)
     except FileNotFoundError as error:

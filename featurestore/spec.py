@@ -214,12 +214,18 @@ class StoreSpec:
     def _base_label(self) -> str:
         return f"{self.base.model} {self.base.weights} {self.base.weights_hash[:8]}"
 
-    def require_same(self, other: StoreSpec, where: str) -> None:
+    def require_same(
+        self,
+        other: StoreSpec,
+        where: str,
+        fix: str = "repeat the stored settings, or choose another --output",
+    ) -> None:
         """Refuses `other` unless its identity equals this one's.
 
         Args:
           other: the spec that wants to join.
           where: the place that holds this spec, for the message.
+          fix: what the user can do, for the message.
 
         Raises:
           SpecMismatch: naming every differing field as ``field: stored -> asked for``.
@@ -228,8 +234,7 @@ class StoreSpec:
         if lines:
             raise SpecMismatch(
                 f"{where} holds other features (stored -> asked for): {'; '.join(lines)}. "
-                "One store holds one kind of feature: repeat the stored settings, or choose "
-                "another --output"
+                f"Features of different kinds never mix: {fix}"
             )
 
     def to_json(self) -> str:

@@ -8,29 +8,24 @@ from __future__ import annotations
 
 import os
 import posixpath
-import random
 import shutil
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
+import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from featurestore.errors import UsageError
-
-T = TypeVar("T")
-ATTEMPTS = 4
-_PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError)
-_PERMANENT += (NotADirectoryError,)
+from featurestore.retry import retrying
 
 
 @dataclass(frozen=True)
@@ -40,30 +35,6 @@ class FileInfo:
     name: str
     size: int
     modified: float | None
-
-
-def retrying(call: Callable[[], T], attempts: int = ATTEMPTS, first_wait: float = 0.2) -> T:
-    """Calls `call`, again with exponential back-off and jitter after a transient I/O error.
-
-    Args:
-      call: the operation; must be safe to repeat.
-      attempts: how often at most.
-      first_wait: seconds before the second attempt, doubled each time.
-
-    Raises:
-      OSError: the last error, or at once one that repeating cannot mend.
-    """
-    for attempt in range(attempts):
-        try:
-            return call()
-        except _PERMANENT:
-            raise
-        except (OSError, TimeoutError):
-            if attempt == attempts - 1:
-                raise
-            # Jitter keeps many workers from coming back in step (full jitter, AWS 2015).
-            time.sleep(first_wait * 2**attempt * random.uniform(0.5, 1.0))
-    raise AssertionError("unreachable")
 
 
 def connect(url: str, options: Mapping[str, Any] | None = None, flag: str = "URL"):
@@ -173,6 +144,20 @@ class Storage:
     def open(self, name: str):
         """Opens a file for reading at random positions."""
         return retrying(lambda: self.fs.open(self.path(name), "rb"))
+
+    @contextmanager
+    def open_parquet(self, name: str) -> Iterator[pq.ParquetFile]:
+        """Yields a Parquet file, memory-mapped when local.
+
+        Never through `pq.read_table` on a Python file: its read-ahead threads may outlive the call
+        and abort the interpreter at exit.
+        """
+        if self.is_local:
+            with pq.ParquetFile(self.path(name), memory_map=True) as file:
+                yield file
+            return
+        with self.open(name) as handle, pq.ParquetFile(handle, pre_buffer=False) as file:
+            yield file
 
     def list(self, folder: str) -> list[FileInfo]:
         """Lists the files below `folder`, recursively, by name; an absent folder is empty."""

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from featurestore import layout
 from featurestore.commit import Marker, read_markers
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError, unknown_choice
 from featurestore.ledger import Ledger
 from featurestore.scan import Columns, ScanOptions, scan_parts
-from featurestore.schema import FEATURES, QUARANTINE_SCHEMA
+from featurestore.schema import FEATURES
 from featurestore.spec import StoreSpec
 from featurestore.storage import Storage
 
@@ -83,6 +82,13 @@ class FeatureStore:
         )
         return scan_parts(self.storage, list(self.markers().values()), self.spec, options)
 
+    def scan_markers(
+        self, markers: Sequence[Marker], columns: Sequence[str], views: Sequence[int] | None = None
+    ) -> Iterator[Columns]:
+        """Streams the rows of some commits only; columns and views as `scan`."""
+        options = ScanOptions(tuple(columns), views=None if views is None else tuple(views))
+        return scan_parts(self.storage, markers, self.spec, options)
+
     def load(
         self,
         columns: Sequence[str] = SCAN_COLUMNS,
@@ -120,12 +126,16 @@ class FeatureStore:
         if split not in names:
             raise unknown_choice("--split", split, names)
 
-    def quarantined(self) -> Iterator[Mapping[str, Any]]:
-        """Yields the images that could not be used: key, uri, size, etag, kind and message."""
+    def quarantined(self, run_id: str | None = None) -> Iterator[Mapping[str, Any]]:
+        """Yields the images that could not be used: key, uri, size, etag, kind and message.
+
+        Args:
+          run_id: of one run; None means all.
+        """
         for marker in self.markers().values():
-            if marker.quarantine:
-                with self.storage.open(f"quarantine/{marker.quarantine}") as handle:
-                    yield from pq.read_table(handle, schema=QUARANTINE_SCHEMA).to_pylist()
+            if marker.quarantine and run_id in (None, marker.run_id):
+                with self.storage.open_parquet(f"quarantine/{marker.quarantine}") as file:
+                    yield from file.read().to_pylist()
 
     def ledger(self) -> Ledger:
         """Adds up the ledgers of the committed chunks."""

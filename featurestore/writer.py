@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -100,6 +101,9 @@ class ParquetFile:
         trace: TracebackType | None,
     ) -> None:
         if not self._sink.closed:
+            # Abandoned: the footer goes into a file that nobody will publish.
+            with suppress(pa.ArrowException, OSError):
+                self._writer.close()
             self._sink.close()
 
     def write_table(self, table: pa.Table) -> None:

@@ -67,7 +67,8 @@ def test_two_classes_share_one_unit(count, units):
 
 @pytest.mark.parametrize("classes", [[], ["cat"]])
 def test_fewer_than_two_classes_are_refused(classes):
-    with pytest.raises(UsageError, match=rf"at least 2 classes, the training rows have {len(classes)}"):
+    message = rf"at least 2 classes, the training rows have {len(classes)}"
+    with pytest.raises(UsageError, match=message):
         outputs_for(classes)
 
 

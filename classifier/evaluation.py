@@ -1,0 +1,204 @@
+"""How good a head is on some rows: loss, accuracy, per-class figures, confusion; in one pass.
+
+Rows stream through, and only a k x k matrix and a few sums are kept, so a split of any size is
+evaluated in bounded memory. The loss is computed from logits in float64.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from classifier.division import Selection, single_labels
+from classifier.heads import logits_model
+from classifier.run import Run
+from classifier.runtime import import_keras
+from featurestore.errors import UsageError, unknown_choice
+
+if TYPE_CHECKING:
+    import keras
+
+    from featurestore import FeatureStore
+
+EVERYTHING = "all"
+TOP = 5
+
+
+@dataclass
+class Scores:
+    """Sums over evaluated rows.
+
+    Attributes:
+      classes: names, in the head's order.
+      confusion: int64 (k, k), rows are true classes and columns predicted ones.
+      loss_sum: of cross entropies, in nats.
+      top_hits: rows whose class is among the five most probable.
+      unknown: rows by label that the head never learned.
+      unlabelled: rows without a label.
+    """
+
+    classes: tuple[str, ...]
+    confusion: np.ndarray = field(init=False)
+    loss_sum: float = 0.0
+    top_hits: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)
+    unlabelled: int = 0
+
+    def __post_init__(self) -> None:
+        self.confusion = np.zeros((len(self.classes),) * 2, np.int64)
+
+    @property
+    def rows(self) -> int:
+        """Rows that were evaluated."""
+        return int(self.confusion.sum())
+
+    def update(self, logits: np.ndarray, labels: np.ndarray) -> None:
+        """Takes in rows.
+
+        Args:
+          logits: float (n, 1) for two classes, else (n, k).
+          labels: int (n,) class indices.
+        """
+        logs = log_probabilities(logits)
+        own = logs[np.arange(len(labels)), labels]
+        self.loss_sum -= float(own.sum())
+        np.add.at(self.confusion, (labels, logs.argmax(axis=1)), 1)
+        self.top_hits += int(((logs > own[:, None]).sum(axis=1) < TOP).sum())
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns the figures, fit for JSON; precision of a class never predicted is None."""
+        hits, support = np.diag(self.confusion), self.confusion.sum(axis=1)
+        predicted = self.confusion.sum(axis=0)
+        record: dict[str, Any] = {
+            "rows": self.rows,
+            "loss": self.loss_sum / self.rows,
+            "accuracy": float(hits.sum() / self.rows),
+        }
+        if len(self.classes) > TOP:
+            record["top_5_accuracy"] = self.top_hits / self.rows
+        record["per_class"] = [
+            {
+                "class": name,
+                "precision": _ratio(hits[i], predicted[i]),
+                "recall": _ratio(hits[i], support[i]),
+                "f1": _ratio(2 * hits[i], support[i] + predicted[i]),
+                "support": int(support[i]),
+            }
+            for i, name in enumerate(self.classes)
+        ]
+        record["unknown_labels"] = dict(sorted(self.unknown.items()))
+        record["unlabelled"] = self.unlabelled
+        record["confusion"] = self.confusion.tolist()
+        return record
+
+
+def _ratio(part: np.integer, whole: np.integer) -> float | None:
+    return float(part / whole) if whole else None
+
+
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """Returns float64 (n, k) logarithms of probabilities.
+
+    Args:
+      logits: float (n, k); or (n, 1), the second class's logit of two classes.
+
+    Example:
+      >>> np.exp(log_probabilities(np.array([[0.0]])))
+      array([[0.5, 0.5]])
+    """
+    values = logits.astype(np.float64)
+    if values.shape[1] == 1:
+        values = np.concatenate([np.zeros_like(values), values], axis=1)
+    values = values - values.max(axis=1, keepdims=True)
+    return values - np.log(np.exp(values).sum(axis=1, keepdims=True))
+
+
+def class_probabilities(head: keras.Model, features: np.ndarray) -> np.ndarray:
+    """Returns float64 (n, k) probabilities of features (n, *feature_shape)."""
+    return np.exp(log_probabilities(forward(logits_model(head))(features)))
+
+
+def forward(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function that runs `model` on batches of any length, compiled once."""
+    import_keras()
+    import tensorflow as tf
+
+    shape = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+    graph = tf.function(lambda x: model(x, training=False), input_signature=[shape])
+    return lambda features: graph(features.astype(np.float32, copy=False)).numpy()
+
+
+def select_split(run: Run, store: FeatureStore, split: str) -> Selection:
+    """Returns the rows that `--split` names: what the run trained on is divided as it was then.
+
+    Args:
+      run: knows the carve.
+      store: to be evaluated on.
+      split: of the store; ``all``; or train and validation of a run that carved validation out.
+
+    Raises:
+      UsageError: listing the splits there are.
+    """
+    found = store.split_counts()
+    if not found:
+        raise UsageError(f"the store at {store.url} has no rows to evaluate")
+    if split == EVERYTHING:
+        return Selection()
+    named = {name for name in found if name is not None}
+    carved = run.config.carve and "validation" not in named
+    if carved and split in ("train", "validation") and (not named or "train" in named):
+        return Selection(("train",) if named else (None,), run.config.carve, split)
+    if split not in named:
+        choices = named | {EVERYTHING} | ({"train", "validation"} if carved else set())
+        raise unknown_choice(f"--split: in {store.url}", split, sorted(choices))
+    return Selection((split,))
+
+
+def evaluate(
+    run: Run, head_id: str, store: FeatureStore, selection: Selection, batch_size: int = 1024
+) -> Scores:
+    """Runs a head over the selected rows, each image once and as it is.
+
+    Args:
+      run: that trained the head.
+      head_id: of the head.
+      store: of the same features.
+      selection: the rows.
+      batch_size: rows at a time.
+
+    Raises:
+      SpecMismatch: when the store holds other features than the head was trained on.
+      UsageError: when no row has a label the head knows.
+    """
+    require_same_features(run, store)
+    logits_of = forward(logits_model(run.load_head(head_id)))
+    scores = Scores(run.classes)
+    index: dict[str | None, int] = {name: number for number, name in enumerate(run.classes)}
+    for batch in selection.batches(store, ("labels", "features"), batch_size):
+        names = single_labels(batch["labels"])
+        scores.unlabelled += names.count(None)
+        scores.unknown.update(name for name in names if name is not None and name not in index)
+        labels = np.array([index.get(name, -1) for name in names], np.int64)
+        known = labels >= 0
+        if known.any():
+            scores.update(logits_of(batch["features"][known]), labels[known])
+    if not scores.rows:
+        raise UsageError(
+            f"no row to evaluate on: {scores.unlabelled} rows of {store.url} have no label and "
+            f"{scores.unknown.total()} have one the head never learned"
+        )
+    return scores
+
+
+def require_same_features(run: Run, store: FeatureStore) -> None:
+    """Refuses a store whose identity is not the one the run was trained on.
+
+    Raises:
+      SpecMismatch: with the fields that differ.
+    """
+    fix = "evaluate on the store it was trained on, or one with the same settings"
+    run.spec.require_same(store.spec, f"the run at {run.url}", fix)

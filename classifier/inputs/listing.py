@@ -1,0 +1,228 @@
+"""Lists what an ``--input`` holds: folders, globs, single files and shards on any file system.
+
+Listing streams: a root's entries are taken folder by folder in sorted order, so that a hundred
+million images need no more memory than the largest class.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fsspec.core import has_magic
+
+from classifier.inputs.layouts import LAYOUTS, detect_layout, label_and_split
+from classifier.inputs.reading import read_heads
+from classifier.inputs.refs import (
+    ImageRef,
+    ShardRef,
+    etag_of,
+    has_image_suffix,
+    is_hidden,
+    shard_format,
+)
+from classifier.pixels import sniff
+from featurestore.errors import UsageError, unknown_choice
+from featurestore.storage import connect, public_url
+
+MAX_IGNORED_LISTED = 1000
+Entry = tuple[str, Mapping[str, Any]]  # (path relative to the root, the file system's entry)
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """How inputs are read.
+
+    Attributes:
+      layout: what folder names mean; ``auto`` looks at the first level.
+      storage_options: for remote file systems.
+    """
+
+    layout: str = "auto"
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise unknown_choice("--layout", self.layout, LAYOUTS)
+
+
+@dataclass
+class Ignored:
+    """Files that are no images by name nor by content: counted, the first thousand named."""
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        """Counts one file."""
+        self.count += 1
+        if len(self.names) < MAX_IGNORED_LISTED:
+            self.names.append(name)
+
+
+class _Root:
+    """One ``--input``: where it begins, and the entries below it."""
+
+    def __init__(self, uri: str, options: InputOptions) -> None:
+        self.uri = uri
+        self.fs, path = connect(uri, options.storage_options, "--input")
+        self.path = path.rstrip("/") or path
+        self.paths: list[str] | None = None
+        try:
+            self._resolve()
+        except (PermissionError, OSError) as error:
+            raise UsageError(f"--input: cannot read {public_url(uri)!r}: {error}") from error
+        self.layout = options.layout
+        if self.layout == "auto":
+            self.layout = detect_layout([name for name in self._folders() if not is_hidden(name)])
+
+    def _resolve(self) -> None:
+        if has_magic(self.path) and not self.fs.exists(self.path):
+            pattern, self.paths = self.path, sorted(self.fs.glob(self.path))
+            if not self.paths:
+                raise UsageError(
+                    f"--input: nothing matches {public_url(self.uri)!r}; quote the pattern, and "
+                    "use ** to match folders at any depth"
+                )
+            fixed = pattern[: min(pattern.find(char) for char in "*?[{" if char in pattern)]
+            self.path = fixed.rpartition("/")[0]
+        elif self.fs.isfile(self.path):
+            self.paths, self.path = [self.path], self.path.rpartition("/")[0]
+        elif not self.fs.isdir(self.path):
+            raise UsageError(
+                f"--input: {public_url(self.uri)!r} does not exist; give a folder of images, a "
+                "pattern such as 'photos/**/*.jpg', or *.tar shards"
+            )
+
+    def relative(self, path: str) -> str:
+        """Returns a path of the file system relative to this root."""
+        return path.lstrip("/").removeprefix(self.path.lstrip("/")).lstrip("/")
+
+    def _folders(self) -> list[str]:
+        if self.paths is not None:
+            return sorted({name.split("/")[0] for name in self._names() if "/" in name})
+        return [self.relative(i["name"]) for i in self._ls(self.path) if i["type"] == "directory"]
+
+    def _names(self) -> list[str]:
+        return [self.relative(path) for path in self.paths or []]
+
+    def _ls(self, path: str) -> list[Mapping[str, Any]]:
+        # Some object stores list a folder inside itself.
+        found = [info for info in self.fs.ls(path, detail=True) if info["name"].strip("/") != path]
+        return sorted(found, key=lambda info: info["name"])
+
+    def entries(self) -> Iterator[Entry]:
+        """Yields the files below the root, sorted within each of its first-level folders."""
+        if self.paths is not None:
+            for path in self.paths:
+                if self.fs.isdir(path):
+                    yield from self._found(path)
+                else:
+                    yield self.relative(path), self.fs.info(path)
+            return
+        for info in self._ls(self.path):
+            if info["type"] != "directory":
+                yield self.relative(info["name"]), info
+            elif self.layout == "split":
+                for inner in self._ls(info["name"]):
+                    if inner["type"] == "directory":
+                        yield from self._found(inner["name"])
+                    else:
+                        yield self.relative(inner["name"]), inner
+            else:
+                yield from self._found(info["name"])
+
+    def _found(self, folder: str) -> Iterator[Entry]:
+        for path, info in sorted(self.fs.find(folder, detail=True).items()):
+            yield self.relative(path), info
+
+    def address(self, info: Mapping[str, Any]) -> str:
+        """Returns a listed file's URI, without credentials."""
+        return public_url(self.fs.unstrip_protocol(info["name"]))
+
+
+def list_inputs(
+    uris: Sequence[str], options: InputOptions, ignored: Ignored | None = None
+) -> Iterator[ImageRef | ShardRef]:
+    """Lists the images and shards of one or several inputs, in a stable order.
+
+    Args:
+      uris: folders, patterns, image files or shards; local paths or any fsspec URL.
+      options: how to read them.
+      ignored: collects the files that are no images.
+
+    Yields:
+      References with keys that are unique over all inputs.
+
+    Raises:
+      UsageError: for an input that does not exist or cannot be read.
+    """
+    roots = [_Root(uri, options) for uri in uris]
+    ignored = Ignored() if ignored is None else ignored
+    for root, prefix in zip(roots, _prefixes([root.path for root in roots]), strict=True):
+        yield from _list_root(root, prefix, ignored)
+
+
+def open_input(uri: str, storage_options: Mapping[str, Any] | None = None) -> list[ImageRef]:
+    """Lists the images of one input that can be read one by one; shards are left out."""
+    options = InputOptions(storage_options=storage_options or {})
+    return [ref for ref in list_inputs([uri], options) if isinstance(ref, ImageRef)]
+
+
+def _prefixes(paths: Sequence[str]) -> list[str]:
+    """Names several roots by as many trailing folders as tell them apart; a single one by none.
+
+    Patterns below one folder share its root, and so their keys.
+    """
+    distinct = sorted({tuple(path.strip("/").split("/")) for path in paths})
+    if len(distinct) == 1:
+        return [""] * len(paths)
+    depth = 1
+    while len({root[-depth:] for root in distinct}) < len(distinct):
+        depth += 1
+    return ["/".join(path.strip("/").split("/")[-depth:]) + "/" for path in paths]
+
+
+def _list_root(root: _Root, prefix: str, ignored: Ignored) -> Iterator[ImageRef | ShardRef]:
+    unsure: list[Entry] = []
+    for name, info in root.entries():
+        if is_hidden(name):
+            ignored.add(prefix + name)
+        elif has_image_suffix(name):
+            yield _image(root, prefix, name, info)
+        elif kind := shard_format(name):
+            split = label_and_split(name, root.layout)[1]
+            uri, size, etag = root.address(info), info.get("size") or 0, etag_of(info)
+            yield ShardRef(prefix + name, uri, size, etag, kind, split)
+        else:
+            unsure.append((name, info))
+            if len(unsure) >= 1000:
+                yield from _by_content(root, prefix, unsure, ignored)
+                unsure = []
+    yield from _by_content(root, prefix, unsure, ignored)
+
+
+def _by_content(
+    root: _Root, prefix: str, entries: list[Entry], ignored: Ignored
+) -> Iterator[ImageRef]:
+    """Yields those files without an image name that are images by their first bytes."""
+    heads = read_heads(root.fs, [info["name"] for _, info in entries])
+    for (name, info), head in zip(entries, heads, strict=True):
+        if sniff(head):
+            yield _image(root, prefix, name, info)
+        else:
+            ignored.add(prefix + name)
+
+
+def _image(root: _Root, prefix: str, name: str, info: Mapping[str, Any]) -> ImageRef:
+    labels, split = label_and_split(name, root.layout)
+    return ImageRef(
+        key=prefix + posixpath.normpath(name),
+        uri=root.address(info),
+        size=info.get("size") or 0,
+        etag=etag_of(info),
+        labels=labels,
+        split=split,
+    )

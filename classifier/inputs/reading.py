@@ -1,0 +1,62 @@
+"""Reads the bytes of images, many at a time where the protocol is concurrent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from classifier.inputs.refs import ImageRef
+from featurestore.retry import retrying
+from featurestore.storage import connect
+
+HEAD_BYTES = 16
+
+
+def read_bytes(ref: ImageRef, storage_options: Mapping[str, Any] | None = None) -> bytes:
+    """Returns one image's file content.
+
+    Raises:
+      OSError: when it cannot be read, after retries.
+    """
+    fs, path = connect(ref.uri, storage_options)
+    return retrying(lambda: fs.cat_file(path))
+
+
+def read_many(
+    refs: Sequence[ImageRef], storage_options: Mapping[str, Any] | None = None
+) -> list[bytes | OSError]:
+    """Returns the file contents of images, or the error of each that cannot be read.
+
+    Args:
+      refs: images on one file system.
+      storage_options: for it.
+    """
+    if not refs:
+        return []
+    fs, _ = connect(refs[0].uri, storage_options)
+    paths = [fs._strip_protocol(ref.uri) for ref in refs]
+    if getattr(fs, "async_impl", False):
+        # One round trip for all: an object store answers many requests as fast as one.
+        found = fs.cat(paths, on_error="return", recursive=False) if len(paths) > 1 else {}
+        return [_settled(fs, path, found.get(path)) for path in paths]
+    return [_settled(fs, path, None) for path in paths]
+
+
+def _settled(fs, path: str, found: bytes | Exception | None) -> bytes | OSError:
+    if isinstance(found, bytes):
+        return found
+    try:
+        return retrying(lambda: fs.cat_file(path))
+    except OSError as error:
+        return error
+
+
+def read_heads(fs, paths: Sequence[str]) -> list[bytes]:
+    """Returns the first bytes of files; b"" for one that cannot be read."""
+    heads = []
+    for path in paths:
+        try:
+            heads.append(retrying(lambda path=path: fs.cat_file(path, start=0, end=HEAD_BYTES)))
+        except (OSError, ValueError):
+            heads.append(b"")
+    return heads

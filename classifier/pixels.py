@@ -1,0 +1,288 @@
+"""Bytes to pixels: ``uint8 (H, W, 3)`` RGB, the contract between decoder, base and exported model.
+
+What each step means is TensorFlow's, so that features are those of the textbook path:
+
+* JPEG is libjpeg's accurate integer DCT, bit-equal to
+  ``tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")``; other formats go through Pillow.
+* Size and aspect ratio: see `classifier.resizing`.
+
+Unlike TensorFlow, a damaged file is never half an image: it is a `BadImage`.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import re
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from classifier.resizing import opencv, resize
+from featurestore.spec import PixelSpec
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+BAD_KINDS = (
+    "empty",
+    "not_an_image",
+    "truncated",
+    "undecodable",
+    "zero_size",
+    "too_large",
+    "unreadable",
+)
+# Twice Pillow's own MAX_IMAGE_PIXELS, from where on Pillow itself refuses.
+MAX_PIXELS = 178_956_970
+_ORIENTATION = 0x0112  # the EXIF tag
+# What Pillow's decoders raise for damaged bytes.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    TypeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    RuntimeError,
+    NotImplementedError,
+    AttributeError,
+    MemoryError,
+    struct.error,
+)
+
+
+class BadImage(Exception):
+    """An image that cannot be used, with the reason; it is quarantined and the run goes on.
+
+    Attributes:
+      kind: one of `BAD_KINDS`.
+      message: the rule, the value, the cause, in one line.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+        self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.kind, self.message)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One image, ready for the base.
+
+    Attributes:
+      pixels: uint8 (H, W, 3), RGB at the target size.
+      width: of the file's image, in pixels, before EXIF orientation.
+      height: likewise.
+    """
+
+    pixels: np.ndarray
+    width: int
+    height: int
+
+
+def sniff(data: bytes) -> str | None:
+    """Tells the image type by its first bytes; names lie.
+
+    Args:
+      data: the file's bytes, at least the first 12.
+
+    Returns:
+      ``jpeg``, ``png``, ``gif``, ``bmp``, ``webp`` or ``tiff``; None for anything else.
+
+    Example:
+      >>> sniff(b"GIF89a......")
+      'gif'
+    """
+    if data[:3] == b"\xff\xd8\xff":
+        return "jpeg"
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return "png"
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "gif"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return "tiff"
+    if data[:2] == b"BM":
+        return "bmp"
+    return None
+
+
+def decode(data: bytes, spec: PixelSpec, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Turns a file's bytes into pixels of the target size.
+
+    Args:
+      data: the whole file.
+      spec: target size and rules.
+      max_pixels: larger images are refused before they are decoded.
+
+    Returns:
+      Pixels uint8 (H, W, 3), and the original size.
+
+    Raises:
+      BadImage: when no full image comes out of it.
+    """
+    if not data:
+        raise BadImage("empty", "the file has 0 bytes; it was perhaps never written to the end")
+    kind = sniff(data)
+    if kind is None:
+        raise BadImage(
+            "not_an_image",
+            f"starts with {data[:8]!r}, which is none of JPEG, PNG, GIF, BMP, WebP, TIFF",
+        )
+    pixels = _decode_jpeg(data, max_pixels) if kind == "jpeg" else None
+    if pixels is None:
+        pixels = _decode_pillow(data, kind, spec.alpha, max_pixels)
+    height, width = pixels.shape[:2]
+    if spec.exif == "apply":
+        pixels = _oriented(pixels, data)
+    return Decoded(resize(pixels, spec), width, height)
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise BadImage("zero_size", f"the image is {width}x{height} pixels")
+    if width * height > max_pixels:
+        raise BadImage(
+            "too_large",
+            f"{width}x{height} is {width * height:,} pixels, the limit is {max_pixels:,}; "
+            "a decompression bomb, or an image to scale down first",
+        )
+
+
+def _decode_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
+    """Decodes a common JPEG; None for one that Pillow must try (CMYK, odd subsampling)."""
+    import simplejpeg
+
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    _check_size(width, height, max_pixels)
+    if colorspace not in ("YCbCr", "RGB", "Gray"):
+        return None
+    options = {"colorspace": "RGB", "fastdct": False, "fastupsample": False}
+    try:
+        return simplejpeg.decode_jpeg(data, **options, strict=True)
+    except ValueError as error:
+        message = str(error)
+    # Padding between the last row and the next marker: harmless, many cameras and editors write
+    # it (hundreds of files of Dogs vs. Cats), and TensorFlow decodes it.
+    if re.search(r"extraneous bytes before marker", message):
+        try:
+            return simplejpeg.decode_jpeg(data, **options, strict=False)
+        except ValueError as error:
+            message = str(error)
+    raise BadImage("truncated" if _is_cut(message) else "undecodable", f"JPEG: {message}")
+
+
+def _is_cut(message: str) -> bool:
+    return bool(re.search(r"premature end|truncated|unexpected end|broken data", message, re.I))
+
+
+def _decode_pillow(data: bytes, kind: str, alpha: str, max_pixels: int) -> np.ndarray:
+    """Decodes the first frame of any format; strict, because LOAD_TRUNCATED_IMAGES stays off."""
+    from PIL import Image
+
+    _check_ends(data, kind)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            _check_size(*image.size, max_pixels)
+            image.load()
+            return _rgb(image, alpha)
+    except BadImage:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImage("too_large", str(error)) from error
+    except _DAMAGED as error:
+        text = str(error)
+        if isinstance(error, Image.UnidentifiedImageError):
+            # Its own text is a memory address.
+            text = "the header cannot be read"
+        cut = _is_cut(text) or (kind == "jpeg" and b"\xff\xd9" not in data[-64:])
+        raise BadImage("truncated" if cut else "undecodable", f"{kind.upper()}: {text}") from error
+
+
+def _check_ends(data: bytes, kind: str) -> None:
+    """Checks the sizes and ends that Pillow leaves unchecked."""
+    size = None
+    if kind == "png" and len(data) >= 24:
+        size = struct.unpack(">II", data[16:24])
+    elif kind == "bmp" and len(data) >= 26 and struct.unpack("<I", data[14:18])[0] >= 40:
+        width, height = struct.unpack("<ii", data[18:26])
+        size = (abs(width), abs(height))  # negative: stored from the top
+    if size is not None and min(size) == 0:
+        raise BadImage("zero_size", f"the image is {size[0]}x{size[1]} pixels")
+    if kind == "png":
+        end = data.rfind(b"IEND")
+        if end < 0 or end + 8 > len(data):
+            raise BadImage("truncated", "PNG: its closing IEND chunk is missing")
+    if kind == "webp" and len(data) < 8 + struct.unpack("<I", data[4:8].ljust(4, b"\0"))[0]:
+        raise BadImage("truncated", f"WebP: has {len(data)} bytes, its header says more")
+
+
+def _rgb(image: Image.Image, alpha: str) -> np.ndarray:
+    """Converts a loaded image to uint8 (h, w, 3)."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        # 16-bit grey: the high byte, as libpng strips it for TensorFlow; Pillow would clip.
+        grey = np.asarray(image).astype(np.int64)
+        if grey.size and not 0 <= int(grey.min()) <= int(grey.max()) <= 65535:
+            raise BadImage("undecodable", "32-bit grey values have no agreed 8-bit form")
+        return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise BadImage("undecodable", "floating-point pixels have no agreed 8-bit form")
+    transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    if not transparent:
+        return np.array(image.convert("RGB"))
+    rgba = np.asarray(image.convert("RGBA"))
+    if alpha == "drop":
+        return np.ascontiguousarray(rgba[..., :3])
+    ground = 255 if alpha == "white" else 0
+    opacity = rgba[..., 3:].astype(np.uint16)
+    over = rgba[..., :3] * opacity + ground * (255 - opacity)
+    return ((over + 127) // 255).astype(np.uint8)
+
+
+def _oriented(pixels: np.ndarray, data: bytes) -> np.ndarray:
+    """Applies the EXIF orientation, 1 to 8; anything else counts as upright."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            orientation = image.getexif().get(_ORIENTATION, 1)
+    except _DAMAGED:
+        return pixels
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    # After the transposition: which axes are mirrored (EXIF 2.3, table of orientations).
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+@functools.cache
+def decoder_versions() -> dict[str, str]:
+    """Returns the libraries that make pixels of bytes, with their versions."""
+    import PIL
+    import simplejpeg
+
+    return {
+        "simplejpeg": simplejpeg.__version__,
+        "pillow": PIL.__version__,
+        "opencv": opencv().__version__,
+    }
+
+
+def decoder_label() -> str:
+    """Returns the same as one text, for the store's numerics."""
+    return " ".join(f"{name}-{version}" for name, version in decoder_versions().items())

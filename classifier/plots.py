@@ -1,0 +1,298 @@
+"""Figures: training history, confusion matrix, image grid and prediction.
+
+Colours are Okabe and Ito's, "Color Universal Design" (2008), which colour-blind readers tell apart;
+curves differ in line style too. Figures are drawn without pyplot: no display, no global state.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurestore.errors import UsageError
+from featurestore.storage import Storage, public_url
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6b6b6b"
+DPI = 150
+ANNOTATED_CLASSES = 20
+LABELLED_CLASSES = 40
+
+
+class PlotsMissing(UsageError):
+    """Matplotlib is not installed."""
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Returns an empty figure.
+
+    Args:
+      width: in inches.
+      height: in inches.
+
+    Raises:
+      PlotsMissing: naming what to install.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise PlotsMissing(
+            "plots need matplotlib, which is not installed: pip install 'hoarfrost[report]'"
+        ) from error
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """Returns the figure as a PNG file's bytes."""
+    buffer = io.BytesIO()
+    # Without the version of Matplotlib in it, equal figures are equal files.
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def write_or_skip(
+    storage: Storage, name: str, draw: Callable[[], Figure], tell: Callable[[str], None]
+) -> bool:
+    """Writes a figure, or says in one line that Matplotlib is missing.
+
+    Returns:
+      Whether it was written.
+    """
+    try:
+        data = png(draw())
+    except PlotsMissing as error:
+        tell(f"note: {name} was skipped: {error}")
+        return False
+    storage.write(name, data)
+    return True
+
+
+def write_file(target: str, data: bytes, storage_options: Mapping[str, str], flag: str) -> None:
+    """Writes one file, to a local path or URL.
+
+    Raises:
+      UsageError: when it cannot be written.
+    """
+    folder, _, name = target.rpartition("/")
+    if not folder and target.startswith("/"):
+        folder = "/"
+    try:
+        Storage(folder or ".", storage_options).write(name, data)
+    except OSError as error:
+        raise UsageError(f"{flag}: cannot write {public_url(target)!r}: {error}") from error
+
+
+def literal(text: str) -> str:
+    r"""Escapes what Matplotlib would take for mathematics, so that a label shows as it is.
+
+    Example:
+      >>> literal("$5 bill")
+      '\\$5 bill'
+    """
+    return text.replace("$", r"\$")
+
+
+def clip(text: str, width: int) -> str:
+    """Shortens a label in its middle, where names of a kind differ least.
+
+    Example:
+      >>> clip("golden_retriever_puppy", 11)
+      'golde…puppy'
+    """
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return text[: width - 1 - tail] + "…" + text[-tail:]
+
+
+def history_figure(history: Mapping[str, Sequence[float]], best_epoch: int, title: str) -> Figure:
+    """Draws loss and accuracy by epoch, for training and validation.
+
+    Args:
+      history: loss, accuracy, val_loss and val_accuracy; one value an epoch.
+      best_epoch: counted from 1; marked in both panels.
+      title: of the figure.
+    """
+    figure = new_figure(9.6, 3.9)
+    panels = figure.subplots(1, 2)
+    epochs = np.arange(1, len(history["loss"]) + 1)
+    # A line through one point is invisible.
+    marker = "o" if len(epochs) <= 3 else None
+    for axes, metric, name in zip(panels, ("loss", "accuracy"), ("Loss", "Accuracy"), strict=True):
+        train, validation = np.array(history[metric]), np.array(history[f"val_{metric}"])
+        axes.plot(epochs, train, color=BLUE, ls="--", lw=1.6, marker=marker, label="training")
+        axes.plot(epochs, validation, color=ORANGE, lw=2, marker=marker, label="validation")
+        best = validation[best_epoch - 1]
+        axes.axvline(best_epoch, color=GREY, lw=1, ls=":", zorder=0)
+        axes.plot(
+            [best_epoch], [best], "o", ms=8, mfc="white", mec=ORANGE, mew=2, zorder=5, ls="none",
+            clip_on=False, label=f"best epoch {best_epoch}: {best:.3f}",
+        )  # fmt: skip
+        axes.set_xlabel("Epoch")
+        axes.set_title(name, loc="left", fontsize=11)
+        axes.set_xlim(0.5, len(epochs) + 0.5)
+        if len(epochs) > 3:
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        else:
+            axes.set_xticks(epochs)
+        _plain(axes)
+    _loss_limits(panels[0], history)
+    panels[1].set_ylim(None, min(1.02, panels[1].get_ylim()[1]))
+    panels[0].legend(frameon=False, fontsize=9, loc="upper right")
+    panels[1].legend(frameon=False, fontsize=9, loc="lower right")
+    _title(figure, title)
+    return figure
+
+
+def _title(figure: Figure, title: str) -> None:
+    text = literal(clip(title, int(figure.get_figwidth() * 9)))
+    figure.suptitle(text, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
+
+
+def _loss_limits(axes, history: Mapping[str, Sequence[float]]) -> None:
+    """Keeps one wild epoch from flattening the rest of the curve."""
+    values = np.concatenate([history["loss"], history["val_loss"]])
+    values = values[np.isfinite(values)]
+    if len(values) and values.max() > 10 * np.quantile(values, 0.9) > 0:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(0, 1.08 * values.max() if len(values) and values.max() > 0 else 1)
+
+
+def _plain(axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e5e5e5", lw=0.8)
+    axes.set_axisbelow(True)
+
+
+def confusion_figure(confusion: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """Draws a confusion matrix, coloured by the share of each true class.
+
+    Args:
+      confusion: int (k, k), rows are true classes and columns predicted ones.
+      classes: k names.
+      title: of the figure.
+    """
+    count = len(classes)
+    side = float(np.clip(2.6 + 0.42 * count, 4.2, 12.5))
+    figure = new_figure(max(side + 1.0, 6.4), side)
+    from matplotlib.colors import PowerNorm
+
+    axes = figure.subplots()
+    support = confusion.sum(axis=1, keepdims=True)
+    share = np.divide(confusion, support, out=np.zeros(confusion.shape), where=support > 0)
+    # The square root of the share: one confusion in a hundred must be visible.
+    image = axes.imshow(
+        share, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1), interpolation="nearest"
+    )
+    step = math.ceil(count / LABELLED_CLASSES) if count > LABELLED_CLASSES else 1
+    ticks = range(0, count, step)
+    names = [literal(clip(classes[tick], 18)) for tick in ticks]
+    size = 9.5 if len(ticks) <= 12 else 8
+    upright = count <= 4 and max(map(len, names)) <= 10
+    axes.set_xticks(ticks, names, fontsize=size, rotation=0 if upright else 90)
+    axes.set_yticks(ticks, names, fontsize=size)
+    axes.set_xlabel("Predicted")
+    axes.set_ylabel("True")
+    axes.tick_params(length=2)
+    if count <= ANNOTATED_CLASSES:
+        _annotate(axes, confusion, share)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02, aspect=30)
+    bar.set_ticks([0, 0.01, 0.05, 0.2, 0.5, 1], labels=["0", "1%", "5%", "20%", "50%", "100%"])
+    bar.set_label("Share of the true class", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
+    _title(figure, title)
+    return figure
+
+
+def _annotate(axes, confusion: np.ndarray, share: np.ndarray) -> None:
+    size = 9.5 if len(confusion) <= 12 else 8
+    for row, column in np.argwhere(confusion > 0):
+        axes.text(
+            column,
+            row,
+            f"{confusion[row, column]}",
+            ha="center",
+            va="center",
+            fontsize=size,
+            color="white" if share[row, column] > 0.3 else "#1a1a1a",
+        )
+
+
+def grid_figure(
+    tiles: Sequence[tuple[np.ndarray | None, str | None]], rows: int, columns: int
+) -> Figure:
+    """Draws a labelled grid of images.
+
+    Args:
+      tiles: (uint8 (H, W, 3) or None for an image that is gone, label), row by row; a label of
+        None leaves the place empty.
+      rows: of the grid.
+      columns: of the grid.
+    """
+    figure = new_figure(max(3.0, 1.7 * columns), max(2.0, 2.0 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for place in axes:
+        place.set_axis_off()
+    for place, (pixels, label) in zip(axes, tiles, strict=False):
+        if label is None:
+            continue
+        lines = textwrap.wrap(clip(label, 38), 20) or [""]
+        place.set_title(literal("\n".join(lines)), fontsize=8.5, pad=3)
+        if pixels is not None:
+            place.imshow(pixels, interpolation="nearest")
+            continue
+        place.imshow(np.full((8, 8, 3), 214, np.uint8))
+        place.text(
+            0.5, 0.5, "gone", transform=place.transAxes, ha="center", va="center", fontsize=11,
+            color="#555555", style="italic",
+        )  # fmt: skip
+    return figure
+
+
+def prediction_figure(
+    predictions: Sequence[tuple[np.ndarray, str, Sequence[tuple[str, float]]]],
+) -> Figure:
+    """Draws each image beside bars of its most probable classes.
+
+    Args:
+      predictions: (uint8 (H, W, 3), name, [(label, probability), ...] best first) an image.
+    """
+    count = len(predictions)
+    most = max(len(top) for _, _, top in predictions)
+    height = max(2.2, 0.34 * most + 0.9)
+    figure = new_figure(8.4, height * count)
+    places = figure.subplots(count, 2, squeeze=False, width_ratios=[1, 1.7])
+    for (picture, bars), (pixels, name, top) in zip(places, predictions, strict=True):
+        picture.imshow(pixels, interpolation="nearest")
+        picture.set_axis_off()
+        picture.set_title(literal(clip(name, 34)), fontsize=9, loc="left")
+        _probability_bars(bars, top, most)
+    return figure
+
+
+def _probability_bars(bars: Any, top: Sequence[tuple[str, float]], most: int) -> None:
+    places = np.arange(len(top))
+    values = np.array([probability for _, probability in top])
+    colours = [BLUE] + ["#9cc4dd"] * (len(top) - 1)
+    bars.barh(places, values, color=colours, height=0.68)
+    bars.set_yticks(places, [literal(clip(label, 26)) for label, _ in top], fontsize=9)
+    # Bars of all images are equally thick, best on top.
+    bars.set_ylim(most - 0.5, -0.6)
+    bars.set_xlim(0, 1.14)
+    bars.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"], fontsize=8)
+    for place, value in zip(places, values, strict=True):
+        bars.text(value + 0.01, place, f"{value:.1%}", va="center", fontsize=8.5)
+    bars.spines[["top", "right", "left"]].set_visible(False)
+    bars.tick_params(axis="y", length=0)

@@ -1,0 +1,217 @@
+"""Classifies image files with a trained head: ``python -m classifier.predict``."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from classifier import plots
+from classifier.run import Run, dump_json, load_run
+from featurestore import UsageError
+from featurestore.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.retry import retrying
+from featurestore.storage import connect, public_url
+
+BATCH_SIZE = 32
+PLOTTED = 24
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a head says of one image.
+
+    Attributes:
+      uri: of the image, without credentials.
+      top: (label, probability) pairs, best first; empty for a bad image.
+      error: one line on why the image could not be used, else "".
+      pixels: uint8 (H, W, 3) as the base saw them, None for a bad image.
+    """
+
+    uri: str
+    top: tuple[tuple[str, float], ...] = ()
+    error: str = ""
+    pixels: np.ndarray | None = None
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns the prediction, fit for JSON."""
+        if self.error:
+            return {"image": self.uri, "error": self.error}
+        top = [{"class": label, "probability": value} for label, value in self.top]
+        return {"image": self.uri, "top": top}
+
+
+def parser() -> Parser:
+    """Returns the command's arguments."""
+    result = Parser(
+        prog="python -m classifier.predict",
+        description="Prints the most probable classes of image files.",
+    )
+    add = result.add_argument
+    add("images", nargs="+", metavar="IMAGE", help="files, patterns or fsspec URLs")
+    add("--run", required=True, help="folder of the training run")
+    add("--top", type=int, default=5, help="classes an image (default %(default)s)")
+    add("--plot", metavar="FILE.png", help="draw the images beside their classes")
+    add("--head_id", help="default: the leaderboard's first")
+    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
+    add("--json", action="store_true", help="print the predictions as JSON and nothing else")
+    return result
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    quiet_libraries()
+    arguments = parser().parse_args(argv)
+    if arguments.top < 1:
+        raise UsageError(f"--top must be at least 1, got {arguments.top}")
+    file_system = key_values(arguments.storage_options, "--storage_options")
+    trained = load_run(arguments.run, file_system)
+    head_id = trained.head_id(arguments.head_id)
+    uris = find_images(arguments.images, file_system)
+    if arguments.plot:
+        plots.new_figure(1, 1)
+    found = []
+    for prediction in predict(trained, head_id, uris, file_system, arguments.top):
+        found.append(prediction if arguments.plot else _without_pixels(prediction))
+        if not arguments.json:
+            say(_line(prediction), to_stderr=bool(prediction.error))
+    good = [prediction for prediction in found if not prediction.error]
+    if arguments.plot and good:
+        _plot(arguments.plot, good, file_system)
+    if arguments.json:
+        record = {
+            "run": trained.url,
+            "head_id": head_id,
+            "predictions": [prediction.to_record() for prediction in found],
+        }
+        say(dump_json(record).rstrip())
+    else:
+        bad = len(found) - len(good)
+        say(f"{len(good)} images classified by {head_id}" + (f", {bad} bad" if bad else ""))
+    return 0 if good else 1
+
+
+def find_images(patterns: Sequence[str], storage_options: Mapping[str, str]) -> list[str]:
+    """Turns files, patterns and URLs into files that exist, in the order given.
+
+    Raises:
+      UsageError: for a file that is missing, or a pattern that matches none.
+    """
+    found: list[str] = []
+    for pattern in patterns:
+        fs, path = connect(pattern, storage_options, "IMAGE")
+        if retrying(partial(fs.isfile, path)):
+            found.append(pattern)
+            continue
+        matches = []
+        if glob.has_magic(path):
+            matches = [name for name in sorted(fs.glob(path)) if fs.isfile(name)]
+        if not matches:
+            raise UsageError(
+                f"IMAGE: no file {public_url(pattern)!r}; give image files, patterns or URLs"
+            )
+        found.extend(fs.unstrip_protocol(name) if "://" in pattern else name for name in matches)
+    return list(dict.fromkeys(found))
+
+
+def predict(
+    run: Run,
+    head_id: str,
+    uris: Sequence[str],
+    storage_options: Mapping[str, str],
+    top: int,
+) -> Iterator[Prediction]:
+    """Classifies images with the very pixels, base and head of the run.
+
+    Args:
+      run: that trained the head; holds the base.
+      head_id: of the head.
+      uris: images that exist.
+      storage_options: for their file system.
+      top: classes an image, at most.
+
+    Yields:
+      One prediction an image, in order, bad images too.
+    """
+    classify = _classifier(run, head_id)
+    for start in range(0, len(uris), BATCH_SIZE):
+        batch = [_decoded(uri, run, storage_options) for uri in uris[start : start + BATCH_SIZE]]
+        images = [item.pixels for item in batch if item.pixels is not None]
+        answers = iter(classify(np.stack(images)) if images else ())
+        for item in batch:
+            if item.pixels is None:
+                yield item
+                continue
+            probabilities = next(answers)
+            best = np.argsort(-probabilities, kind="stable")[:top]
+            ranked = tuple((run.classes[i], float(probabilities[i])) for i in best)
+            yield Prediction(item.uri, ranked, "", item.pixels)
+
+
+def _decoded(uri: str, run: Run, storage_options: Mapping[str, str]) -> Prediction:
+    from classifier.pixels import BadImage, decode
+
+    shown = public_url(uri)
+    fs, path = connect(uri, storage_options, "IMAGE")
+    try:
+        data = retrying(lambda: fs.cat_file(path))
+        return Prediction(shown, pixels=decode(data, run.spec.pixels).pixels)
+    except BadImage as error:
+        return Prediction(shown, error=" ".join(str(error).split()))
+    except OSError as error:
+        return Prediction(shown, error=f"cannot be read: {error}")
+
+
+def _classifier(run: Run, head_id: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function from uint8 (n, H, W, 3) to float64 (n, classes) probabilities."""
+    from classifier.bases import load_base
+    from classifier.engines import TensorFlowEngine, run_padded
+    from classifier.evaluation import forward, log_probabilities
+    from classifier.heads import logits_model
+    from classifier.runtime import import_keras
+
+    import_keras()
+    spec = run.spec
+    logits_of = forward(logits_model(run.load_head(head_id)))
+    with run.local_model() as path:
+        base = load_base(path, spec.base)
+    engine = TensorFlowEngine(base, spec.base, spec.pixels.image_size, BATCH_SIZE)
+
+    def classify(images: np.ndarray) -> np.ndarray:
+        features = run_padded(engine, images)
+        if spec.dtype == "float16":
+            # The head learned from rounded features.
+            features = features.astype(np.float16)
+        return np.exp(log_probabilities(logits_of(features)))
+
+    return classify
+
+
+def _without_pixels(prediction: Prediction) -> Prediction:
+    return Prediction(prediction.uri, prediction.top, prediction.error)
+
+
+def _line(prediction: Prediction) -> str:
+    if prediction.error:
+        return f"{prediction.uri}: bad image: {prediction.error}"
+    answers = ", ".join(f"{label} {value:.1%}" for label, value in prediction.top)
+    return f"{prediction.uri}: {answers}"
+
+
+def _plot(target: str, good: Sequence[Prediction], storage_options: Mapping[str, str]) -> None:
+    figure = plots.prediction_figure(
+        [
+            (item.pixels, item.uri.rsplit("/", 1)[-1], item.top)
+            for item in good[:PLOTTED]
+            if item.pixels is not None
+        ]
+    )
+    plots.write_file(target, plots.png(figure), storage_options, "--plot")
+
+
+if __name__ == "__main__":
+    main(run)

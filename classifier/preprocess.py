@@ -1,0 +1,128 @@
+"""What happens in the graph around the base: preprocessing before it, pooling after it.
+
+Also finds out which preprocessing a saved model expects, because nothing in its file says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from classifier.families import family_of_layer_names
+from featurestore.errors import UsageError, unknown_choice
+from featurestore.spec import POOLINGS, PREPROCESS_MODES
+
+if TYPE_CHECKING:
+    import keras
+
+# Layers and operations that scale or shift pixels. Standing before the first convolution they mean
+# that the file does its own preprocessing; `preprocess_input(inputs)` in a functional model leaves
+# the arithmetic ones behind.
+_SCALING = frozenset(
+    {
+        "Rescaling", "Normalization", "TrueDivide", "Divide", "Multiply", "Subtract", "Add",
+        "TrueDivision",
+    }
+)  # fmt: skip
+_CONVOLVING = frozenset(
+    {"Conv2D", "SeparableConv2D", "DepthwiseConv2D", "Dense", "Conv2DTranspose"}
+)
+
+
+def preprocess_graph(mode: str) -> Callable[[Any], Any]:
+    """Returns the preprocessing of `mode`, to be called inside a graph.
+
+    Args:
+      mode: ``none``, ``unit`` (divides by 255), or Keras's ``tf``, ``caffe`` or ``torch``.
+
+    Returns:
+      A function from float32 (n, H, W, 3), RGB of 0 to 255, to float32 of the same shape.
+
+    Raises:
+      UsageError: for an unknown mode.
+    """
+    if mode == "none":
+        return lambda pixels: pixels
+    if mode == "unit":
+        return lambda pixels: pixels / 255.0
+    if mode not in PREPROCESS_MODES:
+        raise unknown_choice("--preprocess", mode, PREPROCESS_MODES)
+
+    import keras
+
+    # Keras's own arithmetic, so that its constants and its order of operations are never copied.
+    return lambda pixels: keras.applications.imagenet_utils.preprocess_input(
+        pixels, data_format="channels_last", mode=mode
+    )
+
+
+def pool_graph(pooling: str, rank: int) -> Callable[[Any], Any]:
+    """Returns the pooling over all axes but the batch and the channels.
+
+    Args:
+      pooling: ``none``, ``avg`` or ``max``.
+      rank: number of axes of the base's output, the batch among them.
+
+    Returns:
+      A function from a tensor of that rank to float32 (n, channels), or to itself for ``none``.
+
+    Raises:
+      UsageError: for an unknown pooling, or when there is nothing to pool.
+    """
+    if pooling not in POOLINGS:
+        raise unknown_choice("--pooling", pooling, POOLINGS)
+    if pooling == "none":
+        return lambda features: features
+    if rank < 3:
+        raise UsageError(
+            f"--pooling {pooling} needs a feature map, but the chosen layer's output is already "
+            "flat (one vector per image); use --pooling none, or cut at an earlier --layer"
+        )
+    axes = list(range(1, rank - 1))
+
+    import keras
+
+    pool = keras.ops.mean if pooling == "avg" else keras.ops.max
+    return lambda features: pool(features, axis=axes)
+
+
+def pooled_shape(output_shape: tuple[int, ...], pooling: str) -> tuple[int, ...]:
+    """Returns the shape of one pooled row, given the shape of one row before pooling."""
+    pool_graph(pooling, len(output_shape) + 1)
+    return output_shape if pooling == "none" else output_shape[-1:]
+
+
+def operations(model: keras.Model) -> Iterator[Any]:
+    """Yields every layer and operation of `model` in order, those of nested models inside them."""
+    for operation in getattr(model, "operations", None) or model.layers:
+        yield operation
+        if hasattr(operation, "layers"):
+            yield from operations(operation)
+
+
+def recognise(model: keras.Model) -> tuple[str, str] | None:
+    """Finds out which preprocessing a saved base expects.
+
+    Args:
+      model: the base, cut or whole.
+
+    Returns:
+      (mode, reason for the user), or None when nothing tells.
+    """
+    names = []
+    scaled_by = None
+    convolved = False
+    for operation in operations(model):
+        names.append(operation.name)
+        kind = type(operation).__name__
+        convolved = convolved or kind in _CONVOLVING
+        if not convolved and kind in _SCALING and scaled_by is None:
+            scaled_by = operation.name
+    if scaled_by:
+        return "none", f"the file does it itself, in layer {scaled_by!r}"
+    family = family_of_layer_names(model.name, names)
+    # These families preprocess inside; a copy without the scaling layer was built with
+    # include_preprocessing=False, and what its pixels went through nobody can tell from the file.
+    if family is None or family[1] == "none":
+        return None
+    return family[1], f"recognised as {family[0]} by the names of its layers"

@@ -1,0 +1,93 @@
+"""Probe images of a store: do these numerics reproduce those that made it?
+
+A store keeps the pixels of a few of its first images and their features. Another machine, library
+release or engine joins the store only if it gives the same features within the store's tolerance.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from classifier.engines import Engine, run_padded
+from featurestore import layout
+from featurestore.errors import SpecMismatch
+from featurestore.storage import Storage
+from featurestore.store import FeatureStore
+
+PROBES = 8
+
+
+def synthetic_images(count: int, image_size: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Draws smooth random images, for an input whose first images are all unreadable.
+
+    Args:
+      count: of images.
+      image_size: (height, width) in pixels.
+
+    Returns:
+      uint8 (count, height, width, 3).
+    """
+    random = np.random.default_rng(seed)
+    height, width = image_size
+    coarse = random.integers(0, 256, (count, 8, 8, 3), np.uint8)
+    rows = np.minimum(np.arange(height) * 8 // height, 7)
+    columns = np.minimum(np.arange(width) * 8 // width, 7)
+    return coarse[:, rows][:, :, columns]
+
+
+def write_probes(storage: Storage, engine: Engine, pixels: np.ndarray) -> None:
+    """Stores probe images with the features that `engine` gives, unless there are some.
+
+    Args:
+      storage: of the store.
+      engine: of the run that creates the store.
+      pixels: uint8 (n, H, W, 3).
+    """
+    features = run_padded(engine, pixels)
+    table = pa.table(
+        {
+            "pixels": [image.tobytes() for image in pixels],
+            "features": [row.astype(np.float32).tobytes() for row in features],
+        }
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    storage.create(layout.PROBES, sink.getvalue().to_pybytes())
+
+
+def largest_difference(store: FeatureStore, engine: Engine) -> float:
+    """Returns the largest row-wise relative L2 distance of `engine` on the store's probes."""
+    spec = store.spec
+    with store.storage.open_parquet(layout.PROBES) as file:
+        table = file.read()
+    pixels = np.frombuffer(b"".join(table["pixels"].to_pylist()), np.uint8)
+    stored = np.frombuffer(b"".join(table["features"].to_pylist()), np.float32)
+    got = run_padded(engine, pixels.reshape(-1, *spec.pixels.image_size, 3))
+    stored = stored.reshape(len(got), -1)
+    distance = np.linalg.norm(got.reshape(len(got), -1) - stored, axis=1)
+    return float((distance / np.maximum(np.linalg.norm(stored, axis=1), 1e-12)).max())
+
+
+def require_numerics(store: FeatureStore, engine: Engine) -> float | None:
+    """Refuses an engine whose numerics differ from the store's beyond its tolerance.
+
+    Returns:
+      The measured difference, or None when the numerics are the very same.
+
+    Raises:
+      SpecMismatch: naming the difference.
+    """
+    if engine.numerics.hash == store.spec.numerics.hash:
+        return None
+    difference = largest_difference(store, engine)
+    if not difference <= store.spec.tolerance:
+        ours, theirs = store.spec.numerics, engine.numerics
+        raise SpecMismatch(
+            f"this machine's numerics ({theirs.engine} {theirs.precision}, {theirs.decoder}) give "
+            f"features {difference:.2g} away from those of the store at {store.url} "
+            f"({ours.engine} {ours.precision}, {ours.decoder}), more than its tolerance of "
+            f"{store.spec.tolerance:g}; use the store's engine and precision, or another --output"
+        )
+    return difference

@@ -1,0 +1,286 @@
+"""A training run's folder: what is written, and how evaluation and prediction find it again.
+
+    RUN/
+      run.json                       the store's spec, classes, heads, hyperparameters; written last
+      heads/<head_id>.keras          features -> probabilities
+      history/<head_id>.json         loss and accuracy of every epoch
+      plots/<head_id>-history.png
+      leaderboard.json, .csv         by validation loss; the first head is the one used
+      summary.json
+      model/<weights_hash>.keras     a copy of the store's base: predicting needs the run alone
+      evaluation/<split>-<head_id>.json, .png
+
+``run.json`` is the commit: a folder without it is an unfinished run and may be written over.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from classifier.runtime import import_keras
+from featurestore import layout
+from featurestore.errors import CorruptStore, UsageError, unknown_choice
+from featurestore.spec import StoreSpec
+from featurestore.storage import Storage
+
+if TYPE_CHECKING:
+    import keras
+
+    from featurestore import FeatureStore
+
+RUN = "run.json"
+SUMMARY = "summary.json"
+LEADERBOARD = "leaderboard.json"
+FORMAT_VERSION = 1
+# Everything `--overwrite` may delete; other files in the folder are not ours.
+CONTENT = (
+    "heads",
+    "history",
+    "plots",
+    "evaluation",
+    "model",
+    LEADERBOARD,
+    "leaderboard.csv",
+    SUMMARY,
+)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run was trained on and how; the content of ``run.json``.
+
+    Attributes:
+      spec: of the store, with its identity.
+      store_url: where it was, without credentials.
+      classes: label of each class index.
+      heads: head_id -> the head as `--head` spells it.
+      options: hyperparameters by their flag names.
+      carve: boundary of the validation carve, "" when the store had a validation split.
+      version: of Hoarfrost.
+    """
+
+    spec: StoreSpec
+    store_url: str
+    classes: tuple[str, ...]
+    heads: Mapping[str, str]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    carve: str = ""
+    version: str = ""
+
+    def to_json(self) -> str:
+        """Returns the text of ``run.json``."""
+        record = {
+            "format": "hoarfrost-run",
+            "format_version": FORMAT_VERSION,
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
+            "spec": json.loads(self.spec.to_json()),
+        }
+        return dump_json(record)
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str) -> RunConfig:
+        """Reads ``run.json``.
+
+        Raises:
+          CorruptStore: when it is not one, or of another format.
+        """
+        try:
+            record = json.loads(text)
+            version = record.pop("format_version")
+            if record.pop("format") != "hoarfrost-run" or version != FORMAT_VERSION:
+                raise CorruptStore(
+                    f"{where}: run format {version}, this Hoarfrost reads {FORMAT_VERSION}; "
+                    "install the release that wrote it, or train again"
+                )
+            record["spec"] = StoreSpec.from_json(json.dumps(record["spec"]), where)
+            record["classes"] = tuple(record["classes"])
+            return cls(**record)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CorruptStore(
+                f"{where}: not a training run ({type(error).__name__}: {error}); train again"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, open for reading and for evaluations.
+
+    Attributes:
+      storage: its folder.
+      config: what it was trained on.
+    """
+
+    storage: Storage
+    config: RunConfig
+
+    @property
+    def url(self) -> str:
+        """The folder's address without credentials."""
+        return self.storage.public_url
+
+    @property
+    def spec(self) -> StoreSpec:
+        """Of the features its heads understand."""
+        return self.config.spec
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Label of each class index."""
+        return self.config.classes
+
+    def leaderboard(self) -> list[dict[str, Any]]:
+        """Returns one record a head, best first."""
+        return json.loads(self.storage.read(LEADERBOARD))
+
+    def head_id(self, wanted: str | None = None) -> str:
+        """Returns `wanted` if the run has it; by default the leaderboard's first.
+
+        Raises:
+          UsageError: listing the heads there are.
+        """
+        if wanted is None:
+            return self.leaderboard()[0]["head_id"]
+        if wanted not in self.config.heads:
+            raise unknown_choice("--head_id", wanted, list(self.config.heads))
+        return wanted
+
+    def load_head(self, head_id: str) -> keras.Model:
+        """Returns a trained head: features -> probabilities."""
+        keras = import_keras()
+        with self.storage.local_copy(head_file(head_id)) as path:
+            try:
+                return keras.models.load_model(path, compile=False, safe_mode=True)
+            except (OSError, ValueError) as error:
+                raise CorruptStore(
+                    f"{self.url}/{head_file(head_id)} cannot be loaded: {error}; train again"
+                ) from error
+
+    def history(self, head_id: str) -> dict[str, Any]:
+        """Returns loss and accuracy by epoch, and the best epoch."""
+        return json.loads(self.storage.read(history_file(head_id)))
+
+    def local_model(self) -> AbstractContextManager[Path]:
+        """Yields a local path of the run's copy of the base."""
+        return self.storage.local_copy(layout.model_file(self.spec.base.weights_hash))
+
+
+def head_file(head_id: str) -> str:
+    """Returns the path of a head."""
+    return f"heads/{head_id}.keras"
+
+
+def history_file(head_id: str) -> str:
+    """Returns the path of a head's history."""
+    return f"history/{head_id}.json"
+
+
+def history_plot_file(head_id: str) -> str:
+    """Returns the path of a head's plot."""
+    return f"plots/{head_id}-history.png"
+
+
+def dump_json(record: Any) -> str:
+    """Returns JSON text that any reader takes: what is not a finite number becomes null."""
+    return json.dumps(_finite(record), indent=2) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def load_run(url: str, storage_options: Mapping[str, Any] | None = None) -> Run:
+    """Opens a finished run.
+
+    Args:
+      url: its folder, local or any fsspec URL.
+      storage_options: for the file system.
+
+    Raises:
+      UsageError: when there is none.
+    """
+    storage = Storage(str(url), storage_options or {})
+    try:
+        text = storage.read(RUN)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"--run: no finished training run at {storage.public_url!r}: {RUN} is not there; make "
+            "one with python -m classifier.train"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--run: cannot read {storage.public_url!r}: {error}") from error
+    return Run(storage, RunConfig.from_json(text, f"{storage.public_url}/{RUN}"))
+
+
+def prepare_output(storage: Storage, overwrite: bool) -> None:
+    """Makes sure that a run may be written here, and removes what an older one left.
+
+    Raises:
+      UsageError: for a folder with a run in it and no leave to overwrite, or with a store in it.
+    """
+    try:
+        if storage.exists(layout.SPEC):
+            raise UsageError(
+                f"--output: {storage.public_url} is a feature store; choose another folder"
+            )
+        if storage.exists(RUN) and not overwrite:
+            raise UsageError(
+                f"--output: {storage.public_url} holds a training run already; choose another "
+                "folder, or add --overwrite to replace it"
+            )
+        # The commit goes first: dying half-way leaves an unfinished run, never a mixed one.
+        for name in (RUN, *CONTENT):
+            if storage.exists(name):
+                storage.remove(name)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--output: cannot write to {storage.public_url!r}: {error}") from error
+
+
+def save_head(storage: Storage, head_id: str, model: keras.Model) -> None:
+    """Writes a trained head into a run."""
+    with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
+        path = Path(folder) / f"{head_id}.keras"
+        model.save(path)
+        storage.write(head_file(head_id), path.read_bytes())
+
+
+def copy_base(store: FeatureStore, storage: Storage) -> None:
+    """Copies the store's base into a run.
+
+    Raises:
+      CorruptStore: when the store has lost it.
+    """
+    name = layout.model_file(store.spec.base.weights_hash)
+    try:
+        with store.local_model() as source:
+            storage.write(name, source.read_bytes())
+    except FileNotFoundError as error:
+        raise CorruptStore(
+            f"{store.url}/{name} is missing, and predicting needs the base; run the extraction "
+            "again, which writes it"
+        ) from error
+
+
+def write_leaderboard(storage: Storage, records: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the ranked heads as JSON and CSV."""
+    storage.write(LEADERBOARD, dump_json(list(records)))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    storage.write("leaderboard.csv", text.getvalue())

@@ -1,0 +1,180 @@
+"""The copy of the cut base that a store keeps, and SavedModels, which need a copy of their own.
+
+A SavedModel is a graph without Python and is used as it is. Keras would save no more than its
+folder's path, so a store keeps the zipped folder instead, under the same file name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from classifier.saved import UNREADABLE, fetched, lambda_names, load_checked, saved_config
+from classifier.weights import cause, weights_hash
+from featurestore.errors import CorruptStore, UsageError
+from featurestore.spec import BaseSpec
+
+if TYPE_CHECKING:
+    import keras
+
+_SAVEDMODEL = "savedmodel"
+_SIZE_ENTRY = "image_size.json"
+
+
+def load_savedmodel(folder: Path, label: str, image_size: tuple[int, int]) -> keras.Model:
+    """Wraps a SavedModel folder: an image in, its one output as it is.
+
+    Args:
+      folder: the local folder that holds ``saved_model.pb``.
+      label: the folder as the user named it.
+      image_size: (height, width) in pixels.
+
+    Raises:
+      UsageError: when it is no SavedModel, or it does not map one image to one tensor.
+    """
+    import keras
+    import tensorflow as tf
+
+    if not (folder / "saved_model.pb").is_file():
+        raise UsageError(
+            f"--model: the folder {label!r} holds no saved_model.pb, so it is not a SavedModel; "
+            "give the folder that does, or a .keras or .h5 file"
+        )
+    failures = (*UNREADABLE, tf.errors.OpError)
+    try:
+        layer = keras.layers.TFSMLayer(str(folder), call_endpoint=_endpoint(folder))
+        image = keras.Input((*image_size, 3), dtype="float32", name="image")
+        output = layer(image)
+    except failures as error:
+        raise UsageError(
+            f"--model: the SavedModel {label!r} does not take float32 images of "
+            f"{image_size[0]}x{image_size[1]} ({cause(error)}); give its own --image_size"
+        ) from error
+    outputs = list(output.values()) if isinstance(output, dict) else [output]
+    if len(outputs) != 1 or isinstance(outputs[0], (list, tuple)):
+        raise UsageError(f"--model: the SavedModel {label!r} has several outputs; export one")
+    model = keras.Model(image, outputs[0], name="savedmodel")
+    # At once, because a folder fetched from a remote place is gone when the base is stored.
+    model.packed_savedmodel = _packed(folder, image_size)
+    return model
+
+
+def _packed(folder: Path, image_size: tuple[int, int]) -> bytes:
+    with tempfile.TemporaryFile() as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(_SIZE_ENTRY, json.dumps(image_size))
+            for path in sorted(folder.rglob("*")):
+                if path.is_file():
+                    archive.write(path, f"{_SAVEDMODEL}/" + path.relative_to(folder).as_posix())
+        file.seek(0)
+        return file.read()
+
+
+def savedmodel_size(folder: Path) -> tuple[int, int] | None:
+    """Returns (height, width) that a SavedModel's signature fixes, or None."""
+    import tensorflow as tf
+
+    try:
+        signatures = tf.saved_model.load(str(folder)).signatures
+    except (*UNREADABLE, tf.errors.OpError):
+        return None
+    for signature in signatures.values():
+        for spec in signature.structured_input_signature[1].values():
+            if spec.shape.rank == 4 and None not in spec.shape.as_list()[1:3]:
+                height, width = spec.shape.as_list()[1:3]
+                return height, width
+    return None
+
+
+def _endpoint(folder: Path) -> str:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(folder))
+    if hasattr(loaded, "serve"):
+        return "serve"
+    names = list(loaded.signatures)
+    return "serving_default" if "serving_default" in names or not names else names[0]
+
+
+def save_base(base: Any, path: str | Path) -> None:
+    """Writes the cut base to a local file, as the store keeps it.
+
+    Args:
+      base: a `FrozenBase`.
+      path: a local path ending in ``.keras``.
+    """
+    packed = getattr(base.model, "packed_savedmodel", None)
+    if packed is not None:
+        # Keras saves no more than the folder's path of such a model, which means nothing elsewhere.
+        Path(path).write_bytes(packed)
+    else:
+        base.model.save(path)
+
+
+def load_base(path: str | Path, spec: BaseSpec, trust_model: bool = False) -> keras.Model:
+    """Loads a base that `save_base` wrote, and checks that it is the one of the spec.
+
+    Args:
+      path: a local path or any fsspec URL.
+      spec: the base's record in the store's spec.
+      trust_model: whether Lambda layers are allowed.
+
+    Returns:
+      A model from float32 (n, H, W, 3) to the layer's output, without preprocessing and pooling.
+
+    Raises:
+      CorruptStore: when the file is missing, damaged, or holds other weights.
+      UsageError: when it has Lambda layers and is not trusted.
+    """
+    advice = "restore it from a backup, or extract into a new store"
+    with contextlib.ExitStack() as stack:
+        try:
+            local = stack.enter_context(fetched(str(path), "model"))
+            packed = _is_packed(local)
+            config = None if packed else saved_config(local)
+            if config is None and not packed:
+                raise ValueError("it holds weights only")
+        except (UsageError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise CorruptStore(
+                f"the stored base {str(path)!r} cannot be read ({cause(error)}); {advice}"
+            ) from error
+        if packed:
+            model = _load_packed(local)
+        elif any(lambda_names(config)) and not trust_model:
+            raise UsageError(
+                f"the stored base {str(path)!r} contains Lambda layers, which run Python code "
+                "stored in the file; pass --trust_model if you know where it is from"
+            )
+        else:
+            try:
+                model = load_checked(local, trust_model)
+            except UNREADABLE as error:
+                raise CorruptStore(
+                    f"the stored base {str(path)!r} cannot be loaded ({cause(error)}); {advice}"
+                ) from error
+    found = weights_hash(model)
+    if found != spec.weights_hash:
+        raise CorruptStore(
+            f"the stored base {str(path)!r} has the weights {found}, its spec says "
+            f"{spec.weights_hash}; {advice}"
+        )
+    return model
+
+
+def _is_packed(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return f"{_SAVEDMODEL}/saved_model.pb" in archive.namelist()
+
+
+def _load_packed(path: Path) -> keras.Model:
+    with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)  # zipfile drops "..", drives and leading slashes
+            height, width = json.loads(archive.read(_SIZE_ENTRY))
+        return load_savedmodel(Path(folder) / _SAVEDMODEL, path.name, (height, width))

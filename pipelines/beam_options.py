@@ -1,0 +1,94 @@
+"""Beam's own options: which flags exist, and what every pipeline of ours sets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from apache_beam.options import pipeline_options
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    PortableOptions,
+    SetupOptions,
+    StandardOptions,
+    TypeOptions,
+    WorkerOptions,
+)
+
+from featurestore.command import VERBOSE
+
+LOCAL_RUNNERS = ("directrunner", "direct", "switchingdirectrunner", "bundlebaseddirectrunner")
+
+
+def beam_flags() -> list[str]:
+    """Lists every flag that Beam knows."""
+    parser = pipeline_options._BeamArgumentParser(add_help=False, conflict_handler="resolve")
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(parser)
+    return [name for action in parser._actions for name in action.option_strings]
+
+
+def split_unknown(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separates what Beam understands from what nobody does.
+
+    Args:
+      arguments: left over by our own parser.
+
+    Returns:
+      (Beam's arguments, unknown ones).
+    """
+    known = set(beam_flags())
+    beam, unknown = [], []
+    takes_value = False
+    for argument in arguments:
+        flag = argument.split("=")[0]
+        if flag.startswith("--"):
+            takes_value = flag in known and "=" not in argument
+            (beam if flag in known else unknown).append(argument)
+        else:
+            (beam if takes_value else unknown).append(argument)
+    return beam, unknown
+
+
+def make_options(arguments: Sequence[str]) -> PipelineOptions:
+    """Builds the options of a pipeline of ours.
+
+    Args:
+      arguments: Beam's own flags.
+    """
+    options = PipelineOptions(list(arguments))
+    # Our modules are installed on the workers; pickling the main session would only break.
+    options.view_as(SetupOptions).save_main_session = False
+    if runs_here(options) and not os.environ.get(VERBOSE):
+        # Worker processes on this machine write to the user's terminal.
+        options.view_as(WorkerOptions).default_sdk_harness_log_level = "CRITICAL"
+    if is_local(options):
+        # The local runner first tries Prism, which wants a download. A pipeline that allows unsafe
+        # triggers is not eligible for it, and ours have no triggers at all.
+        options.view_as(TypeOptions).allow_unsafe_triggers = True
+    return options
+
+
+def runner_name(options: PipelineOptions) -> str:
+    """Returns the runner's name as the user gave it, ``DirectRunner`` by default."""
+    return options.view_as(StandardOptions).runner or "DirectRunner"
+
+
+def is_local(options: PipelineOptions) -> bool:
+    """Whether the pipeline runs on Beam's local runner."""
+    return runner_name(options).rsplit(".", 1)[-1].lower() in LOCAL_RUNNERS
+
+
+def runs_here(options: PipelineOptions) -> bool:
+    """Whether workers share this machine with the driver."""
+    portable = options.view_as(PortableOptions)
+    return is_local(options) or portable.environment_type in ("LOOPBACK", "SUBPROCESS_SDK")
+
+
+def process_count(options: PipelineOptions) -> int:
+    """Returns how many worker processes share this machine's cores."""
+    direct = options.view_as(DirectOptions)
+    if not is_local(options) or direct.direct_running_mode != "multi_processing":
+        return 1
+    return direct.direct_num_workers or os.cpu_count() or 1

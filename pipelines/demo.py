@@ -1,0 +1,74 @@
+"""The main job on the built-in digits: extract once, train a linear head, measure it.
+
+    python -m pipelines.demo
+
+Every step is a command that you can copy; the steps are printed before they run.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from featurestore.command import Parser, main, say
+from featurestore.errors import RunFailed
+from pipelines.driver import SAMPLE_FOLDER
+
+FOLDER = Path("demo")
+STORE, RUN = FOLDER / "store", FOLDER / "run"
+STEPS = (
+    f"pipelines.extract --runner=DirectRunner --model MobileNetV2 --pooling avg --image_size 96 "
+    f"--output {STORE}",
+    f"classifier.train --store {STORE} --output {RUN} --head linear --overwrite",
+    f"classifier.evaluate --run {RUN} --store {STORE} --split test",
+    f"classifier.show --store {STORE} --output {FOLDER / 'digits.png'} --per_class",
+)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    Parser(prog="python -m pipelines.demo", description=__doc__).parse_args(argv)
+    for step in STEPS:
+        say(f"\n$ python -m {step}")
+        done = subprocess.run([sys.executable, "-m", *shlex.split(step)], check=False)
+        if done.returncode:
+            raise RunFailed(f"python -m {step} ended with exit code {done.returncode}")
+    say()
+    for line in closing_lines():
+        say(line)
+    return 0
+
+
+def closing_lines() -> list[str]:
+    """Reads what the steps wrote and sums it up."""
+    runs = [json.loads(path.read_text()) for path in sorted((STORE / "runs").glob("*.json"))]
+    extraction = max(runs, key=lambda record: record["ledger"]["rows"])
+    predicted = _predict_command()
+    return [
+        f"test accuracy {_accuracy():.4f}, linear head on features of {SAMPLE_FOLDER}",
+        f"extraction    {extraction['ledger']['rows']:,} images, "
+        f"{extraction['images_per_second']:,.1f} images/s with start-up",
+        f"store         {STORE}",
+        f"run           {RUN}",
+        *(f"plot          {path}" for path in sorted(FOLDER.rglob("*.png"))),
+        f"try           {predicted}",
+    ]
+
+
+def _accuracy() -> float:
+    found: dict[str, Any] = json.loads(next((RUN / "evaluation").glob("test-*.json")).read_text())
+    return found["accuracy"]
+
+
+def _predict_command() -> str:
+    image = next(iter(sorted(Path(SAMPLE_FOLDER).glob("test/7/*.png"))))
+    return f".venv/bin/python -m classifier.predict --run {RUN} {image}"
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,211 @@
+"""Drives an extraction: input, base, store, plan, pipeline, verdict."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from classifier.inputs import Ignored, list_inputs
+from classifier.runtime import standard_error_held
+from featurestore import layout
+from featurestore.errors import HoarfrostError, RunFailed, UsageError
+from featurestore.storage import Storage, public_url
+from featurestore.store import FeatureStore
+from pipelines.finish import RunFacts, finish_run
+from pipelines.lease import lease
+from pipelines.options import ExtractOptions, Limits, WorkerSettings
+from pipelines.plan import Plan, select, write_plan
+from pipelines.progress import Monitor, driver_folder
+
+SAMPLE_FOLDER = "hoarfrost-digits"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+      store: what it wrote to.
+      record: the content of ``summary.json``.
+      problems: one line for each check that failed.
+      exit_code: 0, 1 or 3, as the commands' contract says.
+    """
+
+    store: FeatureStore
+    record: Mapping[str, Any]
+    problems: tuple[str, ...] = ()
+    exit_code: int = 0
+
+
+def extract(options: ExtractOptions, say: Say) -> Outcome:
+    """Extracts the features of every new image of the input into the store.
+
+    Args:
+      options: what to do.
+      say: shows one line to the user.
+
+    Returns:
+      The outcome; everything in it is on disk too.
+
+    Raises:
+      UsageError: for a mistake in the options, the input or the store.
+      RunFailed: when the run cannot go on.
+    """
+    started = time.time()
+    inputs = options.inputs or (_sample(say),)
+    ignored = Ignored()
+    refs = select(list_inputs(inputs, options.reading, ignored), options.selection)
+    head = list(itertools.islice(refs, 64))
+    if not head:
+        raise UsageError(_nothing_found(inputs, ignored))
+    storage = Storage(options.output, options.storage_options)
+    # TensorFlow is loaded only now: mistakes in the flags and the input are answered at once.
+    from pipelines.joining import join_store
+
+    store = join_store(options, storage, head, say)
+    run_id = time.strftime("%Y%m%dT%H%M%SZ-", time.gmtime(started)) + uuid.uuid4().hex[:6]
+    with lease(storage, run_id):
+        refs = itertools.chain(head, refs)
+        plan = write_plan(
+            storage, run_id, refs, options.chunks.chunk_size, store.spec.feature_bytes
+        )
+        facts = RunFacts(
+            run_id=run_id,
+            started=started,
+            inputs=tuple(public_url(uri) for uri in inputs),
+            listed=plan.listed,
+            committed=plan.committed,
+            planned_images=plan.images,
+            ignored=ignored.count,
+            ignored_names=tuple(ignored.names),
+        )
+        say(_plan_line(plan))
+        if plan.chunks:
+            _run_pipeline(options, store, plan, facts)
+        else:
+            finish_run(storage, facts, [], [])
+    record = json.loads(storage.read(layout.run_file(run_id)))
+    return judge(store, record, options.limits)
+
+
+def _sample(say: Say) -> str:
+    from pipelines.sample import write_digits
+
+    count = write_digits(Path(SAMPLE_FOLDER))
+    say(f"no --input given: using the built-in sample, {count:,} digits in ./{SAMPLE_FOLDER}")
+    return SAMPLE_FOLDER
+
+
+def _nothing_found(inputs: Sequence[str], ignored: Ignored) -> str:
+    where = ", ".join(repr(public_url(uri)) for uri in inputs)
+    if not ignored.count:
+        return f"--input: {where} is empty; give a folder of images or *.tar shards"
+    return (
+        f"--input: no images in {where}; {ignored.count} other files are there, such as "
+        f"{ignored.names[0]!r}"
+    )
+
+
+def _plan_line(plan: Plan) -> str:
+    found = f"{plan.listed:,} inputs"
+    if plan.committed:
+        found += f", {plan.committed:,} of them stored already"
+    if not plan.chunks:
+        return f"{found}: nothing new to extract"
+    what = f"{plan.images:,} images" if plan.images else ""
+    if plan.shards:
+        what += (" and " if what else "") + f"{plan.shards:,} shards"
+    return f"{found}: extracting {what} in {plan.chunks:,} chunks"
+
+
+def _run_pipeline(
+    options: ExtractOptions, store: FeatureStore, plan: Plan, facts: RunFacts
+) -> None:
+    import apache_beam as beam
+
+    from pipelines import beam_options
+    from pipelines.transforms import ExtractFeatures
+
+    pipeline_options = beam_options.make_options(options.beam_arguments)
+    local = beam_options.runs_here(pipeline_options)
+    before = len(store.storage.list("markers"))
+    with driver_folder() as folder:
+        settings = WorkerSettings(
+            store_url=store.storage.url,
+            storage_options=options.storage_options,
+            run_id=facts.run_id,
+            batch_size=options.chunks.batch_size,
+            processes=beam_options.process_count(pipeline_options),
+            splits=options.splits,
+            progress_folder=str(folder) if local else "",
+            trust_model=options.base.trust_model,
+        )
+        total = 0 if plan.shards else plan.images
+        remote = None if local else lambda: len(store.storage.list("markers")) - before
+        with Monitor(folder, total, remote, plan.chunks), standard_error_held():
+            try:
+                pipeline = beam.Pipeline(options=pipeline_options)
+                _ = pipeline | ExtractFeatures(settings, plan, facts)
+                pipeline.run().wait_until_finish()
+            except HoarfrostError:
+                raise
+            # Runners raise what they like; the user gets one line of it.
+            except Exception as error:
+                raise _explain(error) from error
+
+
+# How Beam quotes an exception of ours when it passes it on as text.
+_OURS = re.compile(r"featurestore\.errors\.(?:\w+): (.+?)(?: \[while running|\\n|\n|$)")
+
+
+def _explain(error: Exception) -> HoarfrostError:
+    """Turns what a runner raised into one line; our own errors are found in its text."""
+    found = _OURS.findall(str(error))
+    if found:
+        return RunFailed(found[-1])
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[-1] if lines else type(error).__name__
+    return RunFailed(
+        f"the runner stopped: {reason[:500]}; what was committed stays, the same command goes on "
+        "from there (HOARFROST_VERBOSE=1 shows the runner's log)"
+    )
+
+
+def judge(store: FeatureStore, record: Mapping[str, Any], limits: Limits) -> Outcome:
+    """Checks a finished run against its limits.
+
+    Args:
+      store: that was written to.
+      record: of the run.
+      limits: what may be lost.
+
+    Returns:
+      The outcome: exit code 1 beats 3, and 3 beats 0.
+    """
+    problems, code = [], 0
+    dead = record["ledger"]["dead_chunks"]
+    if dead:
+        first = record["dead"][0]
+        problems.append(
+            f"{dead} dead chunk{'s' if dead > 1 else ''}, first at {first['first']!r} "
+            f"({first['kind']}: {first['message']}); run the same command again to try them again"
+        )
+        code = 0 if limits.allow_dead_chunks else 3
+    whole = record["store_ledger"]
+    images, bad = whole["images_in"], whole["quarantined"]
+    if images and bad / images > limits.max_bad_fraction:
+        problems.append(
+            f"{bad} of {images} images in the store are quarantined, {bad / images:.2%}, more than "
+            f"--max_bad_fraction {limits.max_bad_fraction:g} allows; look at the reasons in "
+            f"{store.url}/quarantine, mend the images, or allow more"
+        )
+        code = 1
+    return Outcome(store, record, tuple(problems), code)

@@ -1,0 +1,196 @@
+"""What a user may ask of an extraction: frozen dataclasses that check themselves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from classifier.bases import BaseRequest
+from classifier.inputs import InputOptions
+from featurestore.errors import UsageError
+from featurestore.spec import PixelSpec
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class SplitFractions:
+    """Shares of images per split, for inputs that give none: an image's share is its content's.
+
+    Attributes:
+      shares: split name -> fraction; they sum to 1, or there are none.
+    """
+
+    shares: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.shares and not math.isclose(sum(self.shares.values()), 1.0, abs_tol=1e-6):
+            raise UsageError(
+                f"--split_fractions: the fractions must sum to 1, got {sum(self.shares.values()):g}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> SplitFractions:
+        """Reads ``train=.8,validation=.1,test=.1``.
+
+        Raises:
+          UsageError: for an unknown split or a share outside 0 to 1.
+        """
+        shares: dict[str, float] = {}
+        for item in filter(None, text.split(",")):
+            name, _, value = item.partition("=")
+            try:
+                share = float(value)
+            except ValueError:
+                share = math.nan
+            if name.strip() not in SPLITS or not 0 <= share <= 1:
+                raise UsageError(
+                    f"--split_fractions: expected {'|'.join(SPLITS)}=FRACTION, got {item!r}; for "
+                    "example train=.8,validation=.1,test=.1"
+                )
+            shares[name.strip()] = share
+        return cls(shares)
+
+    def choose(self, seed: int, content_hash: str) -> str | None:
+        """Returns the split of an image by its content, so that copies never straddle splits.
+
+        Args:
+          seed: of the store.
+          content_hash: 64 hex digits.
+        """
+        if not self.shares:
+            return None
+        # Adding the seed to uniform bits modulo their range keeps them uniform.
+        bits = (int(content_hash[:16], 16) + seed * 0x9E3779B97F4A7C15) % 2**64
+        position, chosen = bits / 2**64, None
+        for name, share in self.shares.items():
+            if share > 0:
+                chosen = name
+                if position < share:
+                    return name
+            position -= share
+        return chosen
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of the listed images are taken.
+
+    Attributes:
+      limit: images at most, or 0 for all.
+      limit_per_class: images at most of each split and class, or 0 for all.
+    """
+
+    limit: int = 0
+    limit_per_class: int = 0
+
+    def __post_init__(self) -> None:
+        for flag in ("limit", "limit_per_class"):
+            if getattr(self, flag) < 0:
+                raise UsageError(f"--{flag} must be positive, got {getattr(self, flag)}")
+
+
+@dataclass(frozen=True)
+class ChunkOptions:
+    """How the work is cut.
+
+    Attributes:
+      chunk_size: images per chunk; 0 chooses by the number of images.
+      batch_size: images per call of the base.
+    """
+
+    chunk_size: int = 0
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.chunk_size <= 100_000:
+            raise UsageError(
+                f"--chunk_size must be 1 to 100000, or 0 to choose, got {self.chunk_size}"
+            )
+        if not 1 <= self.batch_size <= 4096:
+            raise UsageError(f"--batch_size must be 1 to 4096, got {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run may lose before it counts as failed.
+
+    Attributes:
+      max_bad_fraction: quarantined images over images in, of the whole store.
+      allow_dead_chunks: whether dead chunks leave the exit code at 0.
+    """
+
+    max_bad_fraction: float = 0.1
+    allow_dead_chunks: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise UsageError(f"--max_bad_fraction must be 0 to 1, got {self.max_bad_fraction}")
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a worker needs to know; travels with the pipeline, so it stays small.
+
+    Attributes:
+      store_url: of the store.
+      storage_options: for inputs and output.
+      run_id: of this run.
+      batch_size: images per call of the base.
+      processes: worker processes that share this machine's cores.
+      splits: shares for inputs without splits.
+      progress_folder: where a worker on the driver's machine reports, or "".
+      trust_model: whether a stored base may hold Python code (Lambda layers).
+    """
+
+    store_url: str
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    run_id: str = ""
+    batch_size: int = 16
+    processes: int = 1
+    splits: SplitFractions = field(default_factory=SplitFractions)
+    progress_folder: str = ""
+    trust_model: bool = False
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """What ``python -m pipelines.extract`` was asked for.
+
+    Attributes:
+      inputs: URIs; none means the built-in sample.
+      output: the store's folder.
+      base: the frozen base.
+      pixels: the fields of `PixelSpec` but the size.
+      dtype: ``auto``, ``float16`` or ``float32``.
+      reading: how inputs are read.
+      selection: which images are taken.
+      chunks: how the work is cut.
+      limits: what may be lost.
+      splits: shares for inputs without splits.
+      seed: of splits, views and random weights.
+      beam_arguments: Beam's own flags.
+    """
+
+    output: str
+    inputs: tuple[str, ...] = ()
+    base: BaseRequest = field(default_factory=BaseRequest)
+    pixels: Mapping[str, str] = field(default_factory=dict)
+    dtype: str = "auto"
+    reading: InputOptions = field(default_factory=InputOptions)
+    selection: Selection = field(default_factory=Selection)
+    chunks: ChunkOptions = field(default_factory=ChunkOptions)
+    limits: Limits = field(default_factory=Limits)
+    splits: SplitFractions = field(default_factory=SplitFractions)
+    seed: int = 0
+    beam_arguments: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        PixelSpec((1, 1), **self.pixels)
+
+    @property
+    def storage_options(self) -> Mapping[str, Any]:
+        """For inputs and output."""
+        return self.reading.storage_options

@@ -1,0 +1,186 @@
+"""Progress that moves while a chunk runs, and workers that end when their driver died.
+
+A local runner blocks the driver and keeps its metrics to itself until the end. So each worker
+process writes a small file into a folder of the driver's machine, and a thread of the driver adds
+the files up. The driver holds a lock in that folder for as long as it lives, however it dies: a
+worker that can take the lock is an orphan and ends itself, lest it write into a store that nobody
+awaits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; a worker then ends with its broken connection.
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = "driver.lock"
+REPORT_SECONDS = 0.5
+SHOW_SECONDS = 0.5
+WATCH_SECONDS = 1.0
+
+
+class Reporter:
+    """A worker process's side: counts images and writes them down twice a second."""
+
+    def __init__(self, folder: str) -> None:
+        path = Path(folder)
+        self._file = path / f"{os.getpid()}.json" if folder and path.is_dir() else None
+        self._lock = threading.Lock()
+        self._counts = {"images": 0, "quarantined": 0}
+        self._written = 0.0
+        if self._file and _driver_pid(path) not in (None, os.getpid()):
+            threading.Thread(target=_end_with_driver, args=(path,), daemon=True).start()
+
+    def add(self, images: int, quarantined: int) -> None:
+        """Counts images that are through, of which some were quarantined."""
+        with self._lock:
+            self._counts["images"] += images
+            self._counts["quarantined"] += quarantined
+            now = time.monotonic()
+            if not self._file or now - self._written < REPORT_SECONDS:
+                return
+            self._written = now
+            text = json.dumps(self._counts)
+        draft = self._file.with_suffix(".draft")
+        try:
+            draft.write_text(text)
+            draft.replace(self._file)
+        except FileNotFoundError:
+            # The driver has finished and removed the folder.
+            self._file = None
+
+
+def _driver_pid(folder: Path) -> int | None:
+    try:
+        return int((folder / LOCK).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _end_with_driver(folder: Path) -> None:
+    while fcntl:
+        try:
+            with open(folder / LOCK, "rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(WATCH_SECONDS)
+            continue
+        except FileNotFoundError:
+            # The run is over; the runner ends its workers itself.
+            return
+        os._exit(1)
+
+
+@contextmanager
+def driver_folder() -> Iterator[Path]:
+    """Yields the folder that workers on this machine report to, locked by this process."""
+    folder = Path(tempfile.mkdtemp(prefix="hoarfrost-run-"))
+    lock = open(folder / LOCK, "w")
+    try:
+        lock.write(str(os.getpid()))
+        lock.flush()
+        if fcntl:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.close()
+
+
+class Monitor:
+    """The driver's side: shows images/s, the time left and the quarantined on a terminal.
+
+    Args:
+      folder: that workers report to.
+      total: images to expect, or 0 when unknown.
+      chunks_done: tells how many chunks are committed, for workers on other machines; called
+        seldom.
+      chunks: in all.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        total: int,
+        chunks_done: Callable[[], int] | None = None,
+        chunks: int = 0,
+    ) -> None:
+        self._folder, self._total = folder, total
+        self._chunks_done, self._chunks = chunks_done, chunks
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._first: tuple[float, int] | None = None
+
+    def __enter__(self) -> Monitor:
+        if sys.stdout.isatty():
+            self._thread = threading.Thread(target=self._show, daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+            self._draw("")
+
+    def counts(self) -> tuple[int, int]:
+        """Adds up what the workers reported: (images, quarantined)."""
+        images = quarantined = 0
+        for file in self._folder.glob("*.json"):
+            try:
+                report = json.loads(file.read_text())
+            except (OSError, ValueError):
+                continue
+            images += report["images"]
+            quarantined += report["quarantined"]
+        return images, quarantined
+
+    def line(self, now: float) -> str:
+        """Returns the line to show.
+
+        Args:
+          now: seconds on a clock that only goes forward.
+        """
+        images, quarantined = self.counts()
+        if not images:
+            if self._chunks_done:
+                return f"  {self._chunks_done():,} of {self._chunks:,} chunks committed"
+            return "  starting ..."
+        if self._first is None:
+            self._first = (now, images)
+        seconds, done = now - self._first[0], images - self._first[1]
+        rate = done / seconds if seconds > 0 and done else 0.0
+        of = f" of {self._total:,}" if self._total else ""
+        text = f"  {images:,}{of} images"
+        if rate:
+            text += f", {rate:,.1f} images/s"
+            if self._total:
+                text += f", {_clock((self._total - images) / rate)} left"
+        return text + f", {quarantined:,} quarantined"
+
+    def _show(self) -> None:
+        while not self._stop.wait(SHOW_SECONDS):
+            self._draw(self.line(time.monotonic()))
+
+    def _draw(self, text: str) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        sys.stdout.write(f"\r\x1b[K{text[:width]}")
+        sys.stdout.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

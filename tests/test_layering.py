@@ -1,0 +1,52 @@
+"""Imports go down only, and answering --help loads nothing heavy."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+HEAVY = ("tensorflow", "keras", "apache_beam", "matplotlib", "cv2")
+
+
+def loaded(statement: str) -> set[str]:
+    script = f"import sys\n{statement}\nprint(*{{m.split('.')[0] for m in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "module, absent",
+    [
+        ("featurestore", {*HEAVY, "classifier", "pipelines"}),
+        ("featurestore.info", {*HEAVY, "classifier", "pipelines"}),
+        ("classifier.train", {"tensorflow", "keras", "apache_beam", "pipelines", "matplotlib"}),
+        ("classifier.inputs", {"tensorflow", "keras", "apache_beam", "pipelines"}),
+        ("pipelines.extract", {"tensorflow", "keras", "apache_beam"}),
+        ("pipelines.plan", {"tensorflow", "keras", "apache_beam"}),
+        ("pipelines.transforms", {"tensorflow", "keras"}),
+    ],
+)
+def test_imports_go_down_only(module, absent):
+    assert not absent & loaded(f"import {module}")
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "pipelines.extract",
+        "pipelines.demo",
+        "featurestore",
+        "classifier.bases",
+        "classifier.train",
+        "classifier.evaluate",
+        "classifier.predict",
+        "classifier.show",
+    ],
+)
+def test_help_loads_nothing_heavy(module):
+    run = f"import runpy\nsys.argv = ['x', '--help']\ntry: runpy.run_module('{module}', "
+    run += "run_name='__main__')\nexcept SystemExit as end: assert not end.code, end.code"
+    assert not {"tensorflow", "keras", "apache_beam", "matplotlib"} & loaded(run)

@@ -1,0 +1,129 @@
+"""Prediction from raw images, end to end: the run alone rebuilds pixels and features."""
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from test_dataset import hash_of, make_store
+
+from classifier.bases import load_base
+from classifier.engines import TensorFlowEngine, run_padded
+from classifier.heads import import_keras
+from classifier.pixels import decode
+from classifier.predict import run
+from classifier.run import load_run
+from classifier.train import run as train
+from classifier.weights import weights_hash
+from featurestore import BaseSpec, Numerics, PixelSpec, StoreSpec, UsageError, layout
+
+SIZE = (16, 20)
+COLOURS = {"blue": (200, 40, 40), "green": (40, 200, 40), "red": (40, 40, 200)}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """PNG files of three colours, a store of their features by a tiny real base, and a run."""
+    folder = tmp_path_factory.mktemp("world")
+    keras = import_keras()
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((*SIZE, 3))
+    outputs = keras.layers.Conv2D(6, 3, activation="relu", name="top")(inputs)
+    base = keras.Model(inputs, outputs)
+    base_spec = BaseSpec("Tiny", "random", weights_hash(base), "top", "none", "tf")
+    spec = StoreSpec(
+        base_spec,
+        PixelSpec(SIZE),
+        (14, 18, 6),
+        "float16",
+        Numerics("tensorflow", "float32", "test"),
+    )
+    rng = np.random.default_rng(0)
+    paths, labels = [], []
+    for number in range(45):
+        label = sorted(COLOURS)[number % 3]
+        noise = rng.integers(-40, 40, (18, 18, 3))
+        path = folder / f"{number:02d}-{label}.png"
+        cv2.imwrite(str(path), np.clip(COLOURS[label] + noise, 0, 255).astype(np.uint8))
+        paths.append(path)
+        labels.append(label)
+    engine = TensorFlowEngine(base, base_spec, SIZE, 8)
+    pixels = np.stack([decode(path.read_bytes(), spec.pixels).pixels for path in paths])
+    features = run_padded(engine, pixels)
+    hashes = [hash_of(path.name) for path in paths]
+    store = make_store(folder / "store", features, labels, spec=spec, content_hash=hashes)
+    base.save(store.storage.path(layout.model_file(base_spec.weights_hash)))
+    load_base(store.storage.path(layout.model_file(base_spec.weights_hash)), base_spec)
+    train(["--store", store.url, "--output", str(folder / "run"), "--epochs", "15", "--json"])
+    # The run must be enough.
+    stored = store.load()
+    shutil.rmtree(folder / "store")
+    return folder, paths, stored
+
+
+def predictions(capsys, *arguments):
+    capsys.readouterr()
+    code = run([*map(str, arguments), "--json"])
+    return code, json.loads(capsys.readouterr().out)["predictions"]
+
+
+def test_prediction_equals_the_head_on_stored_features(world, capsys):
+    folder, paths, stored = world
+    code, found = predictions(capsys, "--run", folder / "run", *paths, "--top", "3")
+    assert code == 0 and len(found) == len(paths)
+    head = load_run(str(folder / "run")).load_head("linear")
+    wanted = head.predict(stored["features"], verbose=0)
+    classes = sorted(COLOURS)
+    for row, probabilities in zip(found, wanted, strict=True):
+        for entry in row["top"]:
+            index = classes.index(entry["class"])
+            assert entry["probability"] == pytest.approx(probabilities[index], abs=1e-5)
+    right = [row["top"][0]["class"] in row["image"] for row in found]
+    assert np.mean(right) > 0.9
+
+
+def test_people_get_a_line_an_image(world, capsys):
+    folder, paths, _ = world
+    capsys.readouterr()
+    assert run(["--run", str(folder / "run"), str(paths[0]), "--top", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{paths[0]}: blue ") and lines[0].count("%") == 2
+    assert lines[1] == "1 images classified by linear"
+
+
+def test_patterns_urls_and_more_classes_than_there_are(world, capsys):
+    folder, paths, _ = world
+    arguments = ("--run", folder / "run", "--top", "9")
+    _, found = predictions(capsys, *arguments, folder / "*-red.png", paths[2].as_uri())
+    assert len(found) == 16 and all(len(row["top"]) == 3 for row in found)
+
+
+def test_a_bad_image_is_one_line_and_the_others_go_on(world, tmp_path, capsys):
+    folder, paths, _ = world
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    assert run(["--run", str(folder / "run"), str(bad), str(paths[0])]) == 0
+    captured = capsys.readouterr()
+    assert (
+        captured.err.startswith(f"{bad}: bad image: not_an_image") and captured.err.count("\n") == 1
+    )
+    assert captured.out.splitlines()[-1] == "1 images classified by linear, 1 bad"
+    code, found = predictions(capsys, "--run", folder / "run", bad)
+    assert code == 1 and "not_an_image" in found[0]["error"]
+
+
+def test_a_missing_file_is_a_users_mistake(world, tmp_path):
+    folder, paths, _ = world
+    for name in ("gone.jpg", "*.nothing"):
+        with pytest.raises(UsageError, match="IMAGE: no file"):
+            run(["--run", str(folder / "run"), str(paths[0]), str(tmp_path / name)])
+    with pytest.raises(UsageError, match="--top must be at least 1"):
+        run(["--run", str(folder / "run"), str(paths[0]), "--top", "0"])
+
+
+def test_the_plot_is_a_picture(world, tmp_path, capsys):
+    folder, paths, _ = world
+    target = tmp_path / "out" / "plot.png"
+    run(["--run", str(folder / "run"), *map(str, paths[:2]), "--plot", str(target)])
+    assert cv2.imread(str(target)).shape[0] > 300

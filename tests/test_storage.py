@@ -1,0 +1,128 @@
+"""Atomic files on a local disk, in memory and on the S3 protocol."""
+
+import os
+import threading
+
+import pytest
+
+from featurestore.errors import UsageError
+from featurestore.retry import retrying
+from featurestore.storage import Storage, public_url
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def storage(request, tmp_path):
+    if request.param == "local":
+        return Storage(str(tmp_path / "store"))
+    if request.param == "memory":
+        return Storage(f"memory://{tmp_path.name}")
+    url, options = request.getfixturevalue("bucket")
+    return Storage(f"{url}/store", options)
+
+
+def test_write_read_list_remove(storage):
+    storage.write("a/one", b"1")
+    storage.write("a/one", "2")
+    storage.write("a/b/two", b"22")
+    assert storage.read("a/one") == b"2"
+    assert [(file.name, file.size) for file in storage.list("a")] == [("b/two", 2), ("one", 1)]
+    assert storage.read_many(["a/one", "a/b/two"]) == {"a/one": b"2", "a/b/two": b"22"}
+    assert storage.read_many(["a/one"]) == {"a/one": b"2"}
+    assert storage.read_many([]) == {}
+    assert storage.list("nowhere") == []
+    storage.remove("a")
+    storage.remove("a")
+    assert not storage.exists("a/one")
+    with pytest.raises(FileNotFoundError):
+        storage.read("a/one")
+
+
+def test_of_many_creators_one_wins_and_its_content_stays(storage):
+    storage.write("other", b"")
+    wins, barrier = [], threading.Barrier(8)
+
+    def create(number: int) -> None:
+        barrier.wait()
+        if storage.create("marker", f"writer {number}"):
+            wins.append(number)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wins) == 1
+    assert storage.read("marker") == f"writer {wins[0]}".encode()
+
+
+def test_publish_moves_a_finished_file(storage, tmp_path):
+    draft = tmp_path / "draft"
+    draft.write_bytes(b"part")
+    storage.publish(draft, "parts/x")
+    assert storage.read("parts/x") == b"part"
+    assert not draft.exists()
+
+
+def test_workspace_is_removed_even_after_an_error(storage):
+    with pytest.raises(KeyError), storage.workspace("tmp/attempt") as folder:
+        (folder / "half").write_text("x")
+        raise KeyError
+    assert not folder.exists()
+    assert storage.list("tmp") == []
+
+
+def test_local_writes_leave_no_drafts(tmp_path):
+    storage = Storage(str(tmp_path))
+    storage.write("a", b"1")
+    assert storage.create("b", b"2")
+    assert not storage.create("b", b"3")
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_retrying_repeats_transient_errors_only():
+    calls = []
+
+    def flaky():
+        calls.append(1)
+        if len(calls) < 3:
+            raise ConnectionResetError("cut")
+        return "done"
+
+    assert retrying(flaky, first_wait=0.0) == "done"
+    assert len(calls) == 3
+    calls.clear()
+
+    def missing():
+        calls.append(1)
+        raise FileNotFoundError("gone")
+
+    with pytest.raises(FileNotFoundError):
+        retrying(missing, first_wait=0.0)
+    assert len(calls) == 1
+
+
+def test_retrying_gives_up_with_the_last_error():
+    with pytest.raises(TimeoutError, match="slow"):
+        retrying(lambda: (_ for _ in ()).throw(TimeoutError("slow")), attempts=2, first_wait=0.0)
+
+
+def test_unknown_protocol_is_a_users_mistake():
+    with pytest.raises(UsageError, match="cannot open 'nope://x'"):
+        _ = Storage("nope://x").fs
+
+
+@pytest.mark.parametrize(
+    "url, shown",
+    [
+        ("s3://key:secret@bucket/a", "s3://bucket/a"),
+        ("https://h/a?sig=1#f", "https://h/a"),
+        ("/local/a?b#c", "/local/a?b#c"),
+        ("file:///a?b", "file:///a?b"),
+    ],
+)
+def test_public_url_drops_credentials(url, shown):
+    assert public_url(url) == shown
+
+
+def test_options_never_show_up():
+    assert "hidden" not in repr(Storage("memory://x", {"secret": "hidden"}))

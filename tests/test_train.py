@@ -1,0 +1,316 @@
+"""Training: options, the fit of one head, and the command with the folder it writes."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from test_dataset import clusters, make_store, spec_of
+
+from classifier import plots
+from classifier.division import divide
+from classifier.heads import logits_model, parse_head
+from classifier.options import TrainOptions
+from classifier.run import load_run
+from classifier.train import run
+from classifier.training import leaderboard, prepare_data, train_head
+from featurestore import RunFailed, UsageError, open_store
+from featurestore.errors import CorruptStore
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """120 labelled rows of three classes, without splits."""
+    features, labels = clusters(120, 3)
+    return make_store(tmp_path_factory.mktemp("stores") / "three", features, labels)
+
+
+@pytest.fixture(scope="module")
+def trained(store, tmp_path_factory):
+    """A run with two heads."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    arguments = ["--store", store.url, "--output", str(folder), "--head", "linear"]
+    assert run([*arguments, "--head", "mlp:8:dropout=0.2", "--epochs", "6"]) == 0
+    return load_run(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": "adma"}, "--optimizer: unknown value 'adma'; did you mean adam"),
+        ({"class_weight": "equal"}, "--class_weight: unknown value 'equal'"),
+        ({"standardise": "yes"}, "--standardise: unknown value 'yes'"),
+        ({"epochs": 0}, "--epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, "--batch_size must be at least 1, got 0"),
+        ({"lr": (0.0,)}, "--lr must be above 0, got 0.0"),
+        ({"lr": (1e-3, float("nan"))}, "--lr must be above 0, got nan"),
+        ({"l2": -1.0}, "--l2 must be 0 or more, got -1.0"),
+        ({"seed": -1}, "--seed must be from 0"),
+        ({"heads": ()}, "--head and --lr need at least one value"),
+    ],
+)
+def test_options_check_themselves(changes, message):
+    with pytest.raises(UsageError, match=message):
+        TrainOptions(**changes)
+
+
+def test_every_head_meets_every_rate_once():
+    heads = tuple(map(parse_head, ("linear", "mlp:4", "mlp:4:relu")))
+    assert list(TrainOptions(heads=heads).trials()) == ["linear", "mlp-4-relu"]
+    assert list(TrainOptions(heads=heads, lr=(1e-3, 1e-4, 1e-3)).trials()) == [
+        "linear-lr0.001",
+        "linear-lr0.0001",
+        "mlp-4-relu-lr0.001",
+        "mlp-4-relu-lr0.0001",
+    ]
+
+
+def test_the_leaderboard_goes_by_validation_loss():
+    records = [
+        {"head_id": name, "val_loss": loss, "parameters": size}
+        for name, loss, size in (("c", 0.5, 9), ("b", 0.2, 9), ("a", 0.5, 9), ("d", 0.5, 3))
+    ]
+    board = leaderboard(records)
+    assert [(row["rank"], row["head_id"]) for row in board] == [
+        (1, "b"),
+        (2, "d"),
+        (3, "a"),
+        (4, "c"),
+    ]
+
+
+def fit(store, head="linear", **changes):
+    options = TrainOptions(heads=(parse_head(head),), **{"epochs": 5, "batch_size": 16, **changes})
+    data = prepare_data(store, divide(store), options)
+    return train_head(options.heads[0], options.lr[0], data, options)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_best_epochs_weights_are_restored(tmp_path, classes):
+    features, labels = clusters(90, classes, channels=4)
+    # Labels that contradict the features make the validation loss rise again.
+    rng = np.random.default_rng(1)
+    labels = [labels[i] if rng.random() < 0.6 else labels[int(rng.integers(90))] for i in range(90)]
+    store = make_store(tmp_path, features, labels)
+    head = fit(store, "mlp:64", lr=(0.02,), epochs=12)
+    losses = head.history["val_loss"]
+    assert head.best_epoch == int(np.argmin(losses)) + 1 < 12
+    division = divide(store)
+    found = prepare_data(store, division, TrainOptions()).validation()
+    (values, numbers), *_ = found
+    logits = logits_model(head.model).predict(values, verbose=0).astype(np.float64)
+    if classes == 2:
+        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+    logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    numbers = numbers.numpy().ravel()
+    own = logs[np.arange(len(logs)), numbers]
+    assert -own.mean() == pytest.approx(min(losses), rel=1e-5)
+    assert (logs.argmax(1) == numbers).mean() == pytest.approx(head.best["val_accuracy"])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd"])
+def test_every_optimizer_learns(store, optimizer):
+    rate = 1e-2 if optimizer == "sgd" else 5e-3
+    assert fit(store, optimizer=optimizer, lr=(rate,), epochs=15).best["val_accuracy"] > 0.8
+
+
+def test_the_seed_reproduces_a_fit(store):
+    first, same, other = (fit(store, "mlp:8:dropout=0.5", seed=seed) for seed in (1, 1, 2))
+    assert first.history == same.history
+    assert first.history != other.history
+    for a, b in zip(first.model.get_weights(), same.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_streaming_learns_what_memory_learns(store):
+    options = TrainOptions(lr=(5e-3,), epochs=15, batch_size=16)
+    division = divide(store)
+    data = prepare_data(store, division, options, memory_budget=2000)
+    assert not data.in_memory
+    in_memory = prepare_data(store, division, options)
+    assert in_memory.in_memory
+    np.testing.assert_allclose(data.standard.mean, in_memory.standard.mean, rtol=1e-5)
+    streamed = train_head(options.heads[0], 5e-3, data, options)
+    assert streamed.best["val_accuracy"] > 0.8
+    assert len(streamed.history["loss"]) == 15
+
+
+@pytest.mark.parametrize("batch_size", [1, 95, 96, 97, 500])
+def test_any_batch_size_fits(tmp_path, batch_size):
+    features, labels = clusters(100, 2)
+    splits = ["train"] * 96 + ["validation"] * 4
+    head = fit(make_store(tmp_path, features, labels, splits), batch_size=batch_size, epochs=2)
+    assert len(head.history["val_loss"]) == 2
+
+
+def test_l2_and_class_weights_stay_out_of_the_history(store):
+    plain = fit(store, epochs=1, lr=(1e-9,))
+    weighted = fit(store, epochs=1, lr=(1e-9,), l2=10.0, class_weight="balanced")
+    assert weighted.history["loss"] == pytest.approx(plain.history["loss"], rel=1e-4)
+
+
+def test_balanced_weights_lift_the_rare_class(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = ["rare" if number % 12 == 0 else "usual" for number in range(240)]
+    shift = np.array([0.7 if label == "rare" else -0.7 for label in labels])
+    features = (shift[:, None] + rng.normal(size=(240, 2))).astype(np.float32)
+    store = make_store(tmp_path, features, labels)
+    shares = [
+        fit(store, class_weight=kind, lr=(0.05,), epochs=10).model.predict(features, verbose=0)
+        for kind in ("none", "balanced")
+    ]
+    # Class 1, "usual", is predicted less often when rows of the rare class weigh more.
+    assert (shares[1] > 0.5).mean() < (shares[0] > 0.5).mean()
+
+
+def test_a_diverging_head_is_said_in_one_line(store):
+    with pytest.raises(RunFailed, match="diverged: its validation loss was never finite"):
+        fit(store, optimizer="sgd", lr=(1e38,), epochs=2)
+
+
+def test_a_run_holds_all_that_is_promised(trained, store):
+    names = {file.name for file in trained.storage.list("")}
+    assert names == {
+        "run.json",
+        "summary.json",
+        "leaderboard.json",
+        "leaderboard.csv",
+        "heads/linear.keras",
+        "heads/mlp-8-relu-dropout0.2.keras",
+        "history/linear.json",
+        "history/mlp-8-relu-dropout0.2.json",
+        "plots/linear-history.png",
+        "plots/mlp-8-relu-dropout0.2-history.png",
+        f"model/{store.spec.base.weights_hash}.keras",
+    }
+    assert trained.spec == store.spec
+    assert trained.classes == ("class 0", "class 1", "class 2")
+    assert trained.config.options["epochs"] == 6
+    board = trained.leaderboard()
+    assert board[0]["val_loss"] <= board[1]["val_loss"]
+    assert trained.head_id() == board[0]["head_id"]
+    assert trained.head_id("linear") == "linear"
+    history = trained.history("linear")
+    assert [len(history[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")] == [
+        6
+    ] * 4
+    assert min(history["val_loss"]) == history["val_loss"][history["best_epoch"] - 1]
+    rows = list(csv.DictReader(trained.storage.read("leaderboard.csv").decode().splitlines()))
+    assert [row["head_id"] for row in rows] == [row["head_id"] for row in board]
+    summary = json.loads(trained.storage.read("summary.json"))
+    assert summary["best"] == board[0]["head_id"] and summary["validation"] == "carved"
+
+
+def test_an_unknown_head_id_lists_the_heads(trained):
+    with pytest.raises(UsageError, match=r"unknown value 'lineal'; did you mean linear"):
+        trained.head_id("lineal")
+
+
+def test_a_run_is_not_written_over_unasked(store, tmp_path, capsys):
+    arguments = ["--store", store.url, "--output", str(tmp_path / "run"), "--epochs", "1"]
+    run([*arguments, "--head", "mlp:4"])
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds a training run already; .* --overwrite"):
+        run(arguments)
+    run([*arguments, "--overwrite", "--json"])
+    assert [path.name for path in (tmp_path / "run" / "heads").iterdir()] == ["linear.keras"]
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+    capsys.readouterr()
+    with pytest.raises(UsageError, match="is a feature store; choose another folder"):
+        run(["--store", store.url, "--output", store.url, "--overwrite"])
+
+
+def test_json_is_alone_on_standard_output(store, tmp_path, capsys):
+    run(["--store", store.url, "--output", str(tmp_path / "run"), "--epochs", "1", "--json"])
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["leaderboard"][0]["rank"] == 1 and summary["features"] == "memory"
+
+
+def test_the_summary_is_for_people_otherwise(store, tmp_path, capsys):
+    run(["--store", store.url, "--output", str(tmp_path / "run"), "--epochs", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "validation rows carved out of them by content hash" in lines[0]
+    assert lines[1] == "features: loaded once into memory"
+    assert lines[2].startswith("linear: validation accuracy ") and "rows/s" in lines[2]
+    assert lines[-1].startswith("best: linear, validation accuracy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lr", "fast"], "--lr: expected numbers separated by commas"),
+        (["--head", "mpl:3"], "--head: unknown value 'mpl'"),
+        (["--epoch", "3"], "unknown flag '--epoch'; did you mean --epochs"),
+    ],
+)
+def test_wrong_flags_are_one_line(store, tmp_path, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        run(["--store", store.url, "--output", str(tmp_path / "run"), *arguments])
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_class_is_refused(tmp_path):
+    features, _ = clusters(10, 2)
+    store = make_store(tmp_path / "store", features, ["cat"] * 10)
+    with pytest.raises(UsageError, match="at least 2 classes, the training rows have 1: 'cat'"):
+        run(["--store", store.url, "--output", str(tmp_path / "run")])
+
+
+def test_maps_train_too(tmp_path):
+    features, labels = clusters(60, 2, channels=12)
+    spec = spec_of((2, 2, 3), dtype="float16")
+    store = make_store(tmp_path, features.reshape(-1, 2, 2, 3), labels, spec=spec)
+    assert fit(store, "mlp:8", lr=(1e-2,), epochs=8).best["val_accuracy"] > 0.8
+
+
+def test_training_goes_on_without_matplotlib(store, tmp_path, capsys, monkeypatch):
+    def missing(width, height):
+        raise plots.PlotsMissing("plots need matplotlib: pip install 'hoarfrost[report]'")
+
+    monkeypatch.setattr(plots, "new_figure", missing)
+    assert run(["--store", store.url, "--output", str(tmp_path / "run"), "--epochs", "1"]) == 0
+    assert "note: plots/linear-history.png was skipped: plots need" in capsys.readouterr().out
+
+
+def test_what_is_no_run_is_said_in_one_line(tmp_path):
+    with pytest.raises(UsageError, match="no finished training run at"):
+        load_run(str(tmp_path))
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(CorruptStore, match="not a training run"):
+        load_run(str(tmp_path))
+
+
+def test_importing_the_command_loads_neither_beam_nor_tensorflow():
+    code = (
+        "import sys, classifier.train, classifier.evaluate, classifier.predict, classifier.show;"
+        "bad = {'apache_beam', 'tensorflow', 'keras', 'matplotlib'} & set(sys.modules);"
+        "sys.exit(repr(bad) if bad else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "classifier.train", "--store", str(tmp_path), "--output", "x"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no feature store at") and done.stderr.count("\n") == 1
+
+
+def test_a_whole_run_is_quiet(store, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "classifier.train", "--store", store.url, "--epochs", "2"]
+        + ["--output", str(tmp_path / "run"), "--json"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0 and done.stderr == ""
+    assert json.loads(done.stdout)["best"] == "linear"
+    assert open_store(store.url).spec == load_run(str(tmp_path / "run")).spec
