@@ -9,8 +9,13 @@ from typing import TypeVar
 
 T = TypeVar("T")
 ATTEMPTS = 4
-_PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError)
-_PERMANENT += (NotADirectoryError,)
+_PERMANENT = (
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
 
 
 def retrying(call: Callable[[], T], attempts: int = ATTEMPTS, first_wait: float = 0.2) -> T:

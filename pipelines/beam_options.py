@@ -39,7 +39,8 @@ def split_unknown(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
       (Beam's arguments, unknown ones).
     """
     known = set(beam_flags())
-    beam, unknown = [], []
+    beam: list[str] = []
+    unknown: list[str] = []
     takes_value = False
     for argument in arguments:
         flag = argument.split("=")[0]

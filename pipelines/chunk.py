@@ -160,7 +160,7 @@ class Extractor:
         """Yields groups of a batch's size with their bytes; images are read ahead of the lanes."""
         size = self.engine.batch_size
         if chunk.shard is not None:
-            stream = iter_tar(chunk.shard, self.storage_options, ignored)
+            stream: Iterator[Fetched] = iter_tar(chunk.shard, self.storage_options, ignored)
             yield from _batched(stream, size)
             return
 

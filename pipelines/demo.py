@@ -22,11 +22,11 @@ from pipelines.driver import SAMPLE_FOLDER
 FOLDER = Path("demo")
 STORE, RUN = FOLDER / "store", FOLDER / "run"
 STEPS = (
-    f"pipelines.extract --runner=DirectRunner --model MobileNetV2 --pooling avg --image_size 96 "
+    f"pipelines.extract --runner=DirectRunner --model MobileNetV2 --pooling avg --image_size 160 "
     f"--output {STORE}",
     f"classifier.train --store {STORE} --output {RUN} --head linear --overwrite",
     f"classifier.evaluate --run {RUN} --store {STORE} --split test",
-    f"classifier.show --store {STORE} --output {FOLDER / 'digits.png'} --per_class",
+    f"classifier.show --store {STORE} --output {FOLDER / 'digits.png'} --rows 10 --per_class",
 )
 
 

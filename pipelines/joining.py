@@ -159,13 +159,14 @@ def _probe_pixels(
 
 def _first_bytes(head: Sequence[ImageRef | ShardRef], options: ExtractOptions):
     refs = [ref for ref in head if isinstance(ref, ImageRef)]
+    shards = [ref for ref in head if isinstance(ref, ShardRef)]
     if refs:
         for data in read_many(refs[: 4 * PROBES], options.storage_options):
             if isinstance(data, bytes):
                 yield data
         return
     try:
-        for _, data in iter_tar(head[0], options.storage_options, Ignored()):
+        for _, data in iter_tar(shards[0], options.storage_options, Ignored()):
             yield data
     except SHARD_ERRORS:
         # The run itself reports a shard that cannot be read; here it only yields no probes.

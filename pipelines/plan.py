@@ -257,14 +257,13 @@ def _encode(chunks: list[Chunk]) -> bytes:
 
 
 def _record(ref: ImageRef | ShardRef) -> Mapping[str, Any]:
-    is_image = isinstance(ref, ImageRef)
     return {
-        "format": "image" if is_image else ref.format,
+        "format": "image" if isinstance(ref, ImageRef) else ref.format,
         "key": ref.key,
         "uri": ref.uri,
         "size": ref.size,
         "etag": ref.etag,
-        "labels": list(ref.labels) if is_image else [],
+        "labels": list(ref.labels) if isinstance(ref, ImageRef) else [],
         "split": ref.split,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from classifier.inputs.refs import ImageRef
@@ -56,7 +57,7 @@ def read_heads(fs, paths: Sequence[str]) -> list[bytes]:
     heads = []
     for path in paths:
         try:
-            heads.append(retrying(lambda path=path: fs.cat_file(path, start=0, end=HEAD_BYTES)))
+            heads.append(retrying(partial(fs.cat_file, path, start=0, end=HEAD_BYTES)))
         except (OSError, ValueError):
             heads.append(b"")
     return heads

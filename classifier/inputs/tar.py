@@ -8,7 +8,7 @@ import posixpath
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 from classifier.inputs.listing import Ignored
 from classifier.inputs.refs import ImageRef, ShardRef, has_image_suffix, is_hidden
@@ -18,11 +18,6 @@ from featurestore.storage import connect
 
 # What a broken or unreachable shard raises.
 SHARD_ERRORS = (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError)
-_BROKEN_HEADERS = (
-    tarfile.TruncatedHeaderError,
-    tarfile.EmptyHeaderError,
-    tarfile.InvalidHeaderError,
-)
 LABEL_SUFFIXES = ("cls", "txt", "json")
 _LABEL_KEYS = ("label", "labels", "cls", "class", "class_name")
 
@@ -31,10 +26,12 @@ class _StrictTarInfo(tarfile.TarInfo):
     """Refuses an archive that ends early; `tarfile` itself stops at a broken header in silence."""
 
     @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(archive)
-        except _BROKEN_HEADERS as error:
+        except tarfile.HeaderError as error:
+            if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
+                raise
             raise tarfile.ReadError(f"damaged or cut at byte {archive.offset}: {error}") from error
 
 

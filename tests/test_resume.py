@@ -1,0 +1,199 @@
+"""Killed at any moment, a run goes on: every key once, the same features, nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT, write_images
+
+from featurestore.commit import find_orphans
+from pipelines import extract as extract_command
+from pipelines.driver import extract
+from pipelines.lease import sweep_dead_runs
+from pipelines.progress import Monitor, Reporter, driver_folder
+
+FLAGS = "--model MobileNetV2 --weights none --pooling avg --image_size 32 --chunk_size 20".split()
+TWO_PROCESSES = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
+
+
+def run_to_the_end(*arguments):
+    options, _ = extract_command.parse_options([*map(str, arguments), *FLAGS])
+    return extract(options, lambda line: None)
+
+
+def markers_in(store) -> int:
+    folder = store / "markers"
+    return sum(1 for name in os.listdir(folder) if name.endswith(".json")) if folder.exists() else 0
+
+
+def alive(group: int) -> bool:
+    """Whether any process of a group runs; a zombie does not."""
+    listed = subprocess.run(
+        ["ps", "-o", "pgid=,stat=", "-A"], capture_output=True, text=True, check=True
+    ).stdout
+    rows = (line.split() for line in listed.splitlines())
+    return any(int(row[0]) == group and not row[1].startswith("Z") for row in rows)
+
+
+def start_and_kill(arguments, store, commits: int, delay: float, whole_group: bool) -> None:
+    """Starts the command, lets it commit so many more chunks, waits, and kills it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.extract", *map(str, arguments), *FLAGS],
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    target = markers_in(store) + commits
+    while process.poll() is None and markers_in(store) < target:
+        time.sleep(0.005)
+    # The moment is what is random here; what is asserted holds at every moment.
+    time.sleep(delay)
+    if process.poll() is None:
+        (os.killpg if whole_group else os.kill)(process.pid, signal.SIGKILL)
+    process.wait()
+    # Workers whose driver died must end by themselves.
+    deadline = time.monotonic() + 120
+    while alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(process.pid)
+
+
+@pytest.mark.parametrize(
+    "kills", [2, pytest.param(10, marks=pytest.mark.slow)], ids=["twice", "ten-times"]
+)
+def test_killed_at_random_moments_then_run_to_the_end(tmp_path, kills):
+    write_images(tmp_path / "photos", 800)
+    arguments = ("--input", tmp_path / "photos", "--output")
+    undisturbed = run_to_the_end(*arguments, tmp_path / "undisturbed").store
+    store = tmp_path / "store"
+    random = np.random.default_rng(0)
+    for number in range(kills):
+        whole_group = number % 2 == 0
+        start_and_kill(
+            (*arguments, store, *(() if number % 4 < 2 else TWO_PROCESSES)),
+            store,
+            commits=int(random.integers(0, 5)),
+            delay=float(random.uniform(0, 0.2 if number % 3 else 6.0)),
+            whole_group=whole_group,
+        )
+    outcome = run_to_the_end(*arguments, store)
+    assert outcome.exit_code == 0
+    one, other = (s.load(["key", "features"]) for s in (undisturbed, outcome.store))
+    assert sorted(other["key"]) == sorted(one["key"]) and len(set(other["key"])) == 800
+    order, other_order = np.argsort(one["key"]), np.argsort(other["key"])
+    np.testing.assert_allclose(
+        other["features"][other_order], one["features"][order], rtol=1e-4, atol=1e-5
+    )
+    storage = outcome.store.storage
+    assert find_orphans(storage, outcome.store.markers()) == {}
+    assert storage.list("tmp") == [] and storage.list("plans") == []
+    left = {file.name.split("/")[0] for file in storage.list("")}
+    assert left == {
+        "manifest",
+        "markers",
+        "model",
+        "parts",
+        "runs",
+        "store.json",
+        "summary.json",
+    }
+
+
+def test_a_live_run_keeps_its_plan_and_attempts(tmp_path):
+    from featurestore.storage import Storage
+    from pipelines.lease import lease
+
+    storage = Storage(str(tmp_path))
+    with lease(storage, "live"):
+        storage.write("plans/live/000000.parquet", b"x")
+        storage.write("tmp/live-chunk-1/part", b"x")
+        storage.write("plans/dead/000000.parquet", b"x")
+        storage.write("plans/dead/driver.lock", b"")
+        storage.write("tmp/dead-chunk-1/part", b"x")
+        # Another process looks: within one process flock does not exclude other handles.
+        script = (
+            "import sys, time; from featurestore.storage import Storage\n"
+            "from pipelines.lease import sweep_dead_runs\n"
+            "print(sweep_dead_runs(Storage(sys.argv[1]), time.time()))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == "['dead']"
+        assert [file.name for file in storage.list("tmp")] == ["live-chunk-1/part"]
+        assert storage.exists("plans/live/000000.parquet")
+    assert storage.list("plans") == []
+
+
+def test_plans_elsewhere_die_of_age(tmp_path):
+    from featurestore.storage import Storage
+
+    storage = Storage(f"memory://{tmp_path.name}")
+    storage.write("plans/old/000000.parquet", b"x")
+    assert sweep_dead_runs(storage, time.time() + 3600) == []
+    assert sweep_dead_runs(storage, time.time() + 8 * 24 * 3600) == ["old"]
+
+
+def test_progress_adds_up_what_workers_report(tmp_path):
+    with driver_folder() as folder:
+        monitor = Monitor(folder, 100)
+        assert monitor.line(0.0) == "  starting ..."
+        reporter = Reporter(str(folder))
+        reporter.add(10, 1)
+        (folder / "999.json").write_text('{"images": 5, "quarantined": 0}')
+        (folder / "998.json").write_text('{"ima')
+        assert monitor.counts() == (15, 1)
+        assert monitor.line(10.0) == "  15 of 100 images, 1 quarantined"
+        (folder / "999.json").write_text('{"images": 25, "quarantined": 0}')
+        expected = "  35 of 100 images, 4.0 images/s, 0:16 left, 1 quarantined"
+        assert monitor.line(15.0) == expected
+    reporter.add(10, 1)
+    assert not folder.exists()
+    Reporter("").add(1, 0)
+
+
+def test_a_worker_ends_when_its_driver_died(tmp_path):
+    """A process that watches a folder whose lock is free ends itself."""
+    (tmp_path / "driver.lock").write_text("1")
+    script = (
+        "import sys, threading; from pipelines.progress import Reporter\n"
+        "Reporter(sys.argv[1]); threading.Event().wait(60); print('still here')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stdout == ""
+
+
+def test_progress_moves_on_a_terminal_and_is_quiet_elsewhere(tmp_path):
+    import pty
+
+    write_images(tmp_path / "photos", 400)
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "pipelines.extract", "--input", str(tmp_path / "photos")]
+    command += ["--output", str(tmp_path / "s"), *FLAGS]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=follower, stderr=follower)
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            data = os.read(leader, 65536)
+        except OSError:
+            break
+        if not data:
+            break
+        shown += data
+    assert process.wait() == 0
+    assert b" of 400 images" in shown and b"quarantined" in shown
+    write_images(tmp_path / "photos", 1, "PNG", seed=9)
+    quiet = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "\r" not in quiet.stdout and quiet.stderr == ""
