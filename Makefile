@@ -23,7 +23,7 @@ $(STAMP): setup.py
 demo: $(STAMP) ## extract the built-in digits, train a head on them, evaluate it
 	$(BIN)/python -m pipelines.demo
 
-test: $(STAMP) ## run the tests (under 15 minutes on 2 cores)
+test: lint ## lint, then the tests (under 15 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: $(STAMP) ## run the tests that take minutes each

@@ -172,6 +172,7 @@ def _classifier(run: Run, head_id: str) -> Callable[[np.ndarray], np.ndarray]:
     from classifier.engines import TensorFlowEngine, run_padded
     from classifier.evaluation import forward, log_probabilities
     from classifier.heads import logits_model
+    from classifier.probes import largest_difference
     from classifier.runtime import import_keras
 
     import_keras()
@@ -180,6 +181,13 @@ def _classifier(run: Run, head_id: str) -> Callable[[np.ndarray], np.ndarray]:
     with run.local_model() as path:
         base = load_base(path, spec.base)
     engine = TensorFlowEngine(base, spec.base, spec.pixels.image_size, BATCH_SIZE)
+    if engine.numerics.hash != spec.numerics.hash:
+        difference = largest_difference(run.storage, spec, engine)
+        say(
+            "this machine computes features otherwise than the one that extracted them; on the "
+            f"store's probe images they differ by {difference:.1e} (row-wise, relative)",
+            to_stderr=True,
+        )
 
     def classify(images: np.ndarray) -> np.ndarray:
         features = run_padded(engine, images)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from classifier.engines import Engine, run_padded
 from featurestore import layout
 from featurestore.errors import SpecMismatch
+from featurestore.spec import StoreSpec
 from featurestore.storage import Storage
 from featurestore.store import FeatureStore
 
@@ -57,10 +58,15 @@ def write_probes(storage: Storage, engine: Engine, pixels: np.ndarray) -> None:
     storage.create(layout.PROBES, sink.getvalue().to_pybytes())
 
 
-def largest_difference(store: FeatureStore, engine: Engine) -> float:
-    """Returns the largest row-wise relative L2 distance of `engine` on the store's probes."""
-    spec = store.spec
-    with store.storage.open_parquet(layout.PROBES) as file:
+def largest_difference(storage: Storage, spec: StoreSpec, engine: Engine) -> float:
+    """Returns the largest row-wise relative L2 distance of `engine` on stored probes.
+
+    Args:
+      storage: of a store, or of a run that copied the store's probes.
+      spec: of the features.
+      engine: of the same base.
+    """
+    with storage.open_parquet(layout.PROBES) as file:
         table = file.read()
     pixels = np.frombuffer(b"".join(table["pixels"].to_pylist()), np.uint8)
     stored = np.frombuffer(b"".join(table["features"].to_pylist()), np.float32)
@@ -81,7 +87,7 @@ def require_numerics(store: FeatureStore, engine: Engine) -> float | None:
     """
     if engine.numerics.hash == store.spec.numerics.hash:
         return None
-    difference = largest_difference(store, engine)
+    difference = largest_difference(store.storage, store.spec, engine)
     if not difference <= store.spec.tolerance:
         ours, theirs = store.spec.numerics, engine.numerics
         raise SpecMismatch(

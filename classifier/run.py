@@ -260,15 +260,15 @@ def save_head(storage: Storage, head_id: str, model: keras.Model) -> None:
 
 
 def copy_base(store: FeatureStore, storage: Storage) -> None:
-    """Copies the store's base into a run.
+    """Copies the store's base and its probe images into a run.
 
     Raises:
       CorruptStore: when the store has lost it.
     """
     name = layout.model_file(store.spec.base.weights_hash)
     try:
-        with store.local_model() as source:
-            storage.write(name, source.read_bytes())
+        for copied in (name, layout.PROBES):
+            storage.write(copied, store.storage.read(copied))
     except FileNotFoundError as error:
         raise CorruptStore(
             f"{store.url}/{name} is missing, and predicting needs the base; run the extraction "

@@ -50,7 +50,7 @@ def join_store(
     existing = _existing(storage)
     digest = options.base.digest
     requests = {digest, digest + PACKAGED} if is_sample else {digest}
-    if existing and existing.spec.base.request in requests:
+    if existing and existing.spec.base.request in requests and _has_model(existing):
         # The store keeps its base: nothing is downloaded or built again.
         height_width = options.base.image_size or existing.spec.pixels.image_size
         wanted = dataclasses.replace(
@@ -68,6 +68,8 @@ def join_store(
         wanted = make_spec(options, base)
         if existing:
             existing.spec.require_same(wanted, f"the store at {existing.url}")
+            if not _has_model(existing):
+                _write_model(storage, base, wanted)
             store = existing
         else:
             store = _create(options, storage, base, wanted, head)
@@ -122,16 +124,7 @@ def _create(
 ) -> FeatureStore:
     """Writes the model and the probes, then, last and exclusively, the spec."""
     draft = FeatureStore(storage, spec)
-    try:
-        with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
-            path = Path(folder) / "base.keras"
-            save_base(base, path)
-            storage.write(layout.model_file(spec.base.weights_hash), path.read_bytes())
-    except OSError as error:
-        raise UsageError(
-            f"--output: cannot write to {storage.public_url!r}: {error}; choose a folder or bucket "
-            "that exists and that you may write to"
-        ) from error
+    _write_model(storage, base, spec)
     settings = WorkerSettings(
         storage.url,
         storage.options,
@@ -140,6 +133,23 @@ def _create(
     )
     write_probes(storage, load_engine(draft, settings), _probe_pixels(options, spec, head))
     return create_store(storage, spec)
+
+
+def _has_model(store: FeatureStore) -> bool:
+    return store.storage.exists(layout.model_file(store.spec.base.weights_hash))
+
+
+def _write_model(storage: Storage, base: FrozenBase, spec: StoreSpec) -> None:
+    with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
+        path = Path(folder) / "base.keras"
+        save_base(base, path)
+        try:
+            storage.write(layout.model_file(spec.base.weights_hash), path.read_bytes())
+        except OSError as error:
+            raise UsageError(
+                f"--output: cannot write to {storage.public_url!r}: {error}; choose a folder or "
+                "bucket that exists and that you may write to"
+            ) from error
 
 
 def _probe_pixels(

@@ -34,6 +34,7 @@ def make_store(folder, features, labels, splits=None, *, spec=None, rows_per_par
     storage = Storage(str(folder))
     store = create_store(storage, spec)
     storage.write(layout.model_file(spec.base.weights_hash), b"a base")
+    storage.write(layout.PROBES, b"probe images")
     rows = [
         {
             "key": f"{number:05d}.png",
@@ -205,7 +206,7 @@ def test_the_seed_decides_the_order(tmp_path, in_memory):
     source = load_rows(store, "ab", Selection(), 30) if in_memory else store
 
     def order(seed):
-        from classifier.heads import import_keras
+        from classifier.runtime import import_keras
 
         import_keras().utils.set_random_seed(0)
         return row_numbers(

@@ -9,11 +9,12 @@ import pytest
 from test_dataset import hash_of, make_store
 
 from classifier.bases import load_base
-from classifier.engines import TensorFlowEngine, run_padded
-from classifier.heads import import_keras
+from classifier.engines import TensorFlowEngine, current_numerics, run_padded
 from classifier.pixels import decode
 from classifier.predict import run
+from classifier.probes import write_probes
 from classifier.run import load_run
+from classifier.runtime import import_keras
 from classifier.train import run as train
 from classifier.weights import weights_hash
 from featurestore import BaseSpec, Numerics, PixelSpec, StoreSpec, UsageError, layout
@@ -37,7 +38,7 @@ def world(tmp_path_factory):
         PixelSpec(SIZE),
         (14, 18, 6),
         "float16",
-        Numerics("tensorflow", "float32", "test"),
+        current_numerics(),
     )
     rng = np.random.default_rng(0)
     paths, labels = [], []
@@ -54,12 +55,18 @@ def world(tmp_path_factory):
     hashes = [hash_of(path.name) for path in paths]
     store = make_store(folder / "store", features, labels, spec=spec, content_hash=hashes)
     base.save(store.storage.path(layout.model_file(base_spec.weights_hash)))
+    replace_probes(store, engine, pixels[:3])
     load_base(store.storage.path(layout.model_file(base_spec.weights_hash)), base_spec)
     train(["--store", store.url, "--output", str(folder / "run"), "--epochs", "15", "--json"])
     # The run must be enough.
     stored = store.load()
     shutil.rmtree(folder / "store")
     return folder, paths, stored
+
+
+def replace_probes(store, engine, pixels):
+    store.storage.remove(layout.PROBES)
+    write_probes(store.storage, engine, pixels)
 
 
 def predictions(capsys, *arguments):
@@ -127,3 +134,11 @@ def test_the_plot_is_a_picture(world, tmp_path, capsys):
     target = tmp_path / "out" / "plot.png"
     run(["--run", str(folder / "run"), *map(str, paths[:2]), "--plot", str(target)])
     assert cv2.imread(str(target)).shape[0] > 300
+
+
+def test_foreign_numerics_are_told_with_the_measured_difference(world, capsys, monkeypatch):
+    folder, paths, _ = world
+    foreign = Numerics("tensorflow", "float32", "another decoder")
+    monkeypatch.setattr("classifier.engines.current_numerics", lambda: foreign)
+    run(["--run", str(folder / "run"), str(paths[0])])
+    assert "probe images they differ by 0.0e+00" in capsys.readouterr().err

@@ -185,6 +185,7 @@ def test_a_run_holds_all_that_is_promised(trained, store):
         "plots/linear-history.png",
         "plots/mlp-8-relu-dropout0.2-history.png",
         f"model/{store.spec.base.weights_hash}.keras",
+        "model/probes.parquet",
     }
     assert trained.spec == store.spec
     assert trained.classes == ("class 0", "class 1", "class 2")
