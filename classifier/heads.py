@@ -56,7 +56,7 @@ class HeadSpec:
     def __str__(self) -> str:
         if not self.units:
             return "linear"
-        dropout = f":dropout={self.dropout:g}" if self.dropout else ""
+        dropout = f":dropout={shortest(self.dropout)}" if self.dropout else ""
         return f"mlp:{self.units}:{self.activation}{dropout}"
 
     @property
@@ -155,6 +155,17 @@ def _fraction(value: str, text: str) -> float:
         return float(value)
     except ValueError:
         raise UsageError(f"--head: dropout must be a number, got {value!r} in {text!r}") from None
+
+
+def shortest(value: float) -> str:
+    """Spells a number in few digits, but never as another number's.
+
+    Example:
+      >>> shortest(1e-4), shortest(0.00010000001)
+      ('0.0001', '0.00010000001')
+    """
+    text = f"{value:g}"
+    return text if float(text) == value else repr(float(value))
 
 
 def outputs_for(classes: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from classifier.heads import HeadSpec
+from classifier.heads import HeadSpec, shortest
 from featurestore.errors import UsageError, unknown_choice
 
 OPTIMIZERS = ("rmsprop", "adam", "sgd")
@@ -65,7 +65,7 @@ class TrainOptions:
         """Returns head_id -> (head, learning rate), in the order given, without repetitions."""
         rates = dict.fromkeys(self.lr)
         return {
-            f"{head.slug}-lr{rate:g}" if len(rates) > 1 else head.slug: (head, rate)
+            f"{head.slug}-lr{shortest(rate)}" if len(rates) > 1 else head.slug: (head, rate)
             for head in dict.fromkeys(self.heads)
             for rate in rates
         }

@@ -10,7 +10,8 @@
       model/<weights_hash>.keras     a copy of the store's base: predicting needs the run alone
       evaluation/<split>-<head_id>.json, .png
 
-``run.json`` is the commit: a folder without it is an unfinished run and may be written over.
+``run.json`` is the commit: a folder without it holds no run, or an unfinished one. What may be
+written over, and what is never touched, is `classifier.output`'s to decide.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classifier.runtime import import_keras
+from classifier.saved import UNREADABLE
+from classifier.weights import cause
 from featurestore import layout
 from featurestore.errors import CorruptStore, UsageError, unknown_choice
 from featurestore.spec import StoreSpec
@@ -36,13 +39,11 @@ from featurestore.storage import Storage
 if TYPE_CHECKING:
     import keras
 
-    from featurestore import FeatureStore
-
 RUN = "run.json"
 SUMMARY = "summary.json"
 LEADERBOARD = "leaderboard.json"
 FORMAT_VERSION = 1
-# Everything `--overwrite` may delete; other files in the folder are not ours.
+# What a run's folder holds beside its commit.
 CONTENT = (
     "heads",
     "history",
@@ -139,8 +140,20 @@ class Run:
         return self.config.classes
 
     def leaderboard(self) -> list[dict[str, Any]]:
-        """Returns one record a head, best first."""
-        return json.loads(self.storage.read(LEADERBOARD))
+        """Returns one record a head, best first.
+
+        Raises:
+          CorruptStore: when the file is missing or damaged.
+        """
+        try:
+            board = json.loads(self.storage.read(LEADERBOARD))
+            if not board or not all(row["head_id"] in self.config.heads for row in board):
+                raise ValueError("it does not list the run's heads")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CorruptStore(
+                f"{self.url}/{LEADERBOARD} cannot be read ({cause(error)}); train again"
+            ) from error
+        return board
 
     def head_id(self, wanted: str | None = None) -> str:
         """Returns `wanted` if the run has it; by default the leaderboard's first.
@@ -155,19 +168,19 @@ class Run:
         return wanted
 
     def load_head(self, head_id: str) -> keras.Model:
-        """Returns a trained head: features -> probabilities."""
-        keras = import_keras()
-        with self.storage.local_copy(head_file(head_id)) as path:
-            try:
-                return keras.models.load_model(path, compile=False, safe_mode=True)
-            except (OSError, ValueError) as error:
-                raise CorruptStore(
-                    f"{self.url}/{head_file(head_id)} cannot be loaded: {error}; train again"
-                ) from error
+        """Returns a trained head: features -> probabilities.
 
-    def history(self, head_id: str) -> dict[str, Any]:
-        """Returns loss and accuracy by epoch, and the best epoch."""
-        return json.loads(self.storage.read(history_file(head_id)))
+        Raises:
+          CorruptStore: when the file is missing or damaged.
+        """
+        keras = import_keras()
+        try:
+            with self.storage.local_copy(head_file(head_id)) as path:
+                return keras.models.load_model(path, compile=False, safe_mode=True)
+        except UNREADABLE as error:
+            raise CorruptStore(
+                f"{self.url}/{head_file(head_id)} cannot be loaded ({cause(error)}); train again"
+            ) from error
 
     def local_model(self) -> AbstractContextManager[Path]:
         """Yields a local path of the run's copy of the base."""
@@ -227,53 +240,12 @@ def load_run(url: str, storage_options: Mapping[str, Any] | None = None) -> Run:
     return Run(storage, RunConfig.from_json(text, f"{storage.public_url}/{RUN}"))
 
 
-def prepare_output(storage: Storage, overwrite: bool) -> None:
-    """Makes sure that a run may be written here, and removes what an older one left.
-
-    Raises:
-      UsageError: for a folder with a run in it and no leave to overwrite, or with a store in it.
-    """
-    try:
-        if storage.exists(layout.SPEC):
-            raise UsageError(
-                f"--output: {storage.public_url} is a feature store; choose another folder"
-            )
-        if storage.exists(RUN) and not overwrite:
-            raise UsageError(
-                f"--output: {storage.public_url} holds a training run already; choose another "
-                "folder, or add --overwrite to replace it"
-            )
-        # The commit goes first: dying half-way leaves an unfinished run, never a mixed one.
-        for name in (RUN, *CONTENT):
-            if storage.exists(name):
-                storage.remove(name)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--output: cannot write to {storage.public_url!r}: {error}") from error
-
-
 def save_head(storage: Storage, head_id: str, model: keras.Model) -> None:
     """Writes a trained head into a run."""
     with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
         path = Path(folder) / f"{head_id}.keras"
         model.save(path)
         storage.write(head_file(head_id), path.read_bytes())
-
-
-def copy_base(store: FeatureStore, storage: Storage) -> None:
-    """Copies the store's base and its probe images into a run.
-
-    Raises:
-      CorruptStore: when the store has lost it.
-    """
-    name = layout.model_file(store.spec.base.weights_hash)
-    try:
-        for copied in (name, layout.PROBES):
-            storage.write(copied, store.storage.read(copied))
-    except FileNotFoundError as error:
-        raise CorruptStore(
-            f"{store.url}/{name} is missing, and predicting needs the base; run the extraction "
-            "again, which writes it"
-        ) from error
 
 
 def write_leaderboard(storage: Storage, records: Sequence[Mapping[str, Any]]) -> None:

@@ -38,6 +38,9 @@ def standard_error_held() -> Iterator[None]:
     if os.environ.get(VERBOSE):
         yield
         return
+    if sys.stderr is None:
+        yield
+        return
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held:

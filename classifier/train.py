@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from classifier import plots
+from classifier import output, plots
 from classifier import run as run_folder
 from classifier.division import Division, divide
 from classifier.heads import outputs_for, parse_head
 from classifier.options import CLASS_WEIGHTS, OPTIMIZERS, STANDARDISE, TrainOptions
 from classifier.training import TrainedHead, TrainingData, leaderboard, prepare_data, train_head
-from featurestore import FeatureStore, UsageError, __version__, open_store
+from featurestore import FeatureStore, RunFailed, UsageError, __version__, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.storage import Storage
 
@@ -99,7 +99,7 @@ def run(argv: Sequence[str]) -> int:
     storage = Storage(arguments.output, file_system)
     division = divide(store)
     outputs_for(division.classes)
-    run_folder.prepare_output(storage, arguments.overwrite)
+    output.prepare_output(storage, store, arguments.overwrite)
 
     def tell(line: str) -> None:
         if not arguments.json:
@@ -131,23 +131,26 @@ def train_run(
       The summary that is written as ``summary.json``.
     """
     started = time.perf_counter()
+    # Before the fits: a store without its base must not be found out at their end.
+    model_file = output.copy_model(store, storage)
     _tell_rows(store, division, tell)
     data = prepare_data(store, division, options)
     tell("features: loaded once into memory" if data.in_memory else
          "features: streamed from the store every epoch, as they exceed the memory budget of 1 GiB"
          )  # fmt: skip
-    records = []
-    for head_id, (spec, rate) in options.trials().items():
-        trained = train_head(spec, rate, data, options, _progress(head_id, options.epochs, tell))
-        records.append(_record(head_id, str(spec), rate, trained))
-        _save(storage, head_id, trained, tell)
-        tell(_line(records[-1], options.epochs))
+
+    def replace_older() -> None:
+        output.clear_output(storage, model_file)
+        output.copy_probes(store, storage)
+
+    records, failed = _fit_all(storage, data, options, tell, replace_older)
     board = leaderboard(records)
     run_folder.write_leaderboard(storage, board)
-    run_folder.copy_base(store, storage)
     summary = _summary(store, storage, data, board, time.perf_counter() - started)
+    summary["failed"] = failed
     storage.write(run_folder.SUMMARY, run_folder.dump_json(summary))
-    storage.write(run_folder.RUN, _config(store, division, options).to_json())
+    storage.write(run_folder.RUN, _config(store, division, options, board).to_json())
+    output.finish_output(storage)
     best = board[0]
     tell(
         f"best: {best['head_id']}, validation accuracy {best['val_accuracy']:.4f}, loss "
@@ -156,8 +159,57 @@ def train_run(
     return summary
 
 
-def _config(store: FeatureStore, division: Division, options: TrainOptions) -> run_folder.RunConfig:
-    heads = {head_id: str(spec) for head_id, (spec, _) in options.trials().items()}
+def _fit_all(
+    storage: Storage,
+    data: TrainingData,
+    options: TrainOptions,
+    tell: Callable[[str], None],
+    replace_older: Callable[[], None],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Fits and saves every head; one that diverges does not end the run.
+
+    Args:
+      storage: the run's folder.
+      data: to fit on.
+      options: hyperparameters.
+      tell: takes lines for the user.
+      replace_older: called once, when there is something to replace an older run by.
+
+    Returns:
+      (records of the trained heads, records of those that failed, each with its reason).
+
+    Raises:
+      RunFailed: when every head failed.
+    """
+    records: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    for head_id, (spec, rate) in options.trials().items():
+        progress = _progress(head_id, options.epochs, tell)
+        try:
+            trained = train_head(spec, rate, data, options, progress)
+        except RunFailed as error:
+            failed.append({"head_id": head_id, "head": str(spec), "lr": rate, "reason": str(error)})
+            tell(f"{head_id}: {error}")
+            continue
+        if not records:
+            replace_older()
+        records.append(_record(head_id, str(spec), rate, trained))
+        _save(storage, head_id, trained, tell)
+        tell(_line(records[-1], options.epochs))
+    if not records:
+        names = ", ".join(record["head_id"] for record in failed)
+        raise RunFailed(f"every head diverged ({names}); the first {failed[0]['reason']}")
+    return records, failed
+
+
+def _config(
+    store: FeatureStore,
+    division: Division,
+    options: TrainOptions,
+    board: Sequence[Mapping[str, Any]],
+) -> run_folder.RunConfig:
+    trained = {record["head_id"] for record in board}
+    heads = {name: str(spec) for name, (spec, _) in options.trials().items() if name in trained}
     return run_folder.RunConfig(
         store.spec,
         store.url,

@@ -200,8 +200,8 @@ def train_head(
     seconds = time.perf_counter() - started
     if keeper.best_epoch == 0:
         raise RunFailed(
-            f"--head {spec} with --lr {lr:g} diverged: its validation loss was never finite; "
-            "lower --lr, or leave --standardise at channel"
+            f"diverged: its validation loss was never finite with --lr {lr:g}; lower --lr, or "
+            "leave --standardise at channel"
         )
     trained.set_weights(keeper.best_weights)
     rows = int(data.division.train_counts.sum()) * options.epochs

@@ -1,38 +1,138 @@
-"""``python -m featurestore info STORE``: a store described, without TensorFlow or Beam."""
+"""``python -m featurestore COMMAND STORE``: what is in a store, without TensorFlow or Beam."""
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from featurestore.command import Parser, key_values, main, say
+from featurestore.errors import UsageError
+
+LISTED = 20
+Command = Callable[[argparse.Namespace, dict[str, Any]], int]
 
 
 def build_parser() -> Parser:
     """Returns the command's parser."""
     parser = Parser(prog="python -m featurestore", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="info")
-    info = commands.add_parser("info", help="what is in the store and how it was made")
-    info.add_argument("store", metavar="STORE", help="the store's folder, local or any fsspec URL")
-    info.add_argument("--json", action="store_true", help="print the facts as JSON")
-    info.add_argument(
-        "--storage_options",
-        nargs="+",
-        default=[],
-        metavar="K=V",
-        help="for the file system, such as anon=true",
-    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Command, text: str) -> Callable[..., argparse.Action]:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run, parser=sub)
+        sub.add_argument("store", metavar="STORE", help="the store's folder, or any fsspec URL")
+        sub.add_argument("--json", action="store_true", help="print the facts as JSON only")
+        metavar, text = "K=V", "for the file system, such as anon=true"
+        sub.add_argument("--storage_options", nargs="+", default=[], metavar=metavar, help=text)
+        return sub.add_argument
+
+    command("info", _info, "what is in the store and how it was made")
+    add = command("verify", _verify, "check every commit, file and row; exit code 1 for an error")
+    add("--quick", action="store_true", help="read the commits only, open no part")
+    add = command("quarantine", _quarantine, "the images that could not be used, and why")
+    add("--by", default="kind", help="count by kind, folder or message (default %(default)s)")
+    text = f"images to list, 0 for all (default {LISTED}; all with --json)"
+    add("--limit", type=int, metavar="N", help=text)
+    add = command("export", _export, "embeddings as .npy, their metadata as Parquet")
+    add("--output", required=True, metavar="DIR", help="an empty folder, or any fsspec URL")
+    add("--splits", nargs="+", metavar="SPLIT", help="rows of these splits only")
+    add("--all_views", action="store_true", help="augmented views too")
+    add("--rows_per_file", type=int, default=1_000_000, help="at most (default %(default)s)")
+    add("--dtype", default="", help="float16 or float32 (default: as stored)")
+    add("--flatten", action="store_true", help="write a map as one vector a row")
     return parser
 
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
-    args = build_parser().parse_args(argv)
+    args, unknown = build_parser().parse_known_args(argv)
+    args.parser.refuse_unknown(unknown)
+    return args.run(args, key_values(args.storage_options, "--storage_options"))
+
+
+def _info(args: argparse.Namespace, options: dict[str, Any]) -> int:
     from featurestore.info import describe, format_info
     from featurestore.store import open_store
 
-    facts = describe(open_store(args.store, key_values(args.storage_options, "--storage_options")))
+    facts = describe(open_store(args.store, options))
     say(json.dumps(facts, indent=2) if args.json else format_info(facts))
+    return 0
+
+
+def _verify(args: argparse.Namespace, options: dict[str, Any]) -> int:
+    from featurestore.findings import Checked, exit_code
+    from featurestore.storage import Storage
+    from featurestore.verify import verify_storage
+
+    storage, checked, findings = Storage(args.store, options), Checked(), []
+    for finding in verify_storage(storage, quick=args.quick, checked=checked):
+        findings.append(finding)
+        if not args.json:
+            say(str(finding))
+    errors = sum(finding.severity == "error" for finding in findings)
+    facts = {
+        "store": storage.public_url,
+        "quick": args.quick,
+        "checked": asdict(checked),
+        "errors": errors,
+        "warnings": len(findings) - errors,
+        "findings": [finding.to_record() for finding in findings],
+    }
+    if args.json:
+        say(json.dumps(facts, indent=2))
+    else:
+        looked = f"{checked.commits:,} commits"
+        if not args.quick:
+            looked += f", {checked.files:,} files and {checked.rows:,} images"
+        warnings = len(findings) - errors
+        plural = ("" if errors == 1 else "s", "" if warnings == 1 else "s")
+        say(f"{looked} checked: {errors} error{plural[0]}, {warnings} warning{plural[1]}")
+    return exit_code(findings)
+
+
+def _quarantine(args: argparse.Namespace, options: dict[str, Any]) -> int:
+    from featurestore.quarantine import count_quarantined, format_quarantine, list_quarantined
+    from featurestore.store import open_store
+
+    if args.limit is not None and args.limit < 0:
+        raise UsageError(f"--limit must be 0 or more, got {args.limit}")
+    limit = (None if args.json else LISTED) if args.limit is None else (args.limit or None)
+    store = open_store(args.store, options)
+    counts = count_quarantined(store, args.by)
+    rows = list_quarantined(store, limit)
+    if args.json:
+        total = sum(counts.values())
+        facts = {"store": store.url, "total": total, "by": args.by, "counts": counts}
+        say(json.dumps({**facts, "images": list(rows)}, indent=2))
+        return 0
+    for line in format_quarantine(counts, rows, args.by):
+        say(line)
+    return 0
+
+
+def _export(args: argparse.Namespace, options: dict[str, Any]) -> int:
+    from featurestore.export import ExportOptions, export
+    from featurestore.storage import Storage
+    from featurestore.store import open_store
+
+    wanted = ExportOptions(
+        splits=tuple(args.splits) if args.splits else None,
+        views=None if args.all_views else (0,),
+        rows_per_file=args.rows_per_file,
+        dtype=args.dtype,
+        flatten=args.flatten,
+    )
+    facts = export(open_store(args.store, options), Storage(args.output, options), wanted)
+    if args.json:
+        say(json.dumps(facts, indent=2))
+    else:
+        say(
+            f"{facts['rows']:,} rows of {facts['dimension']:,} {facts['dtype']} written to "
+            f"{facts['files']:,} files in {facts['output']}/img_emb, with metadata beside it"
+        )
     return 0
 
 

@@ -66,17 +66,25 @@ def main(
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on where it stopped", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         code = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+    except OSError as error:
+        if os.environ.get(VERBOSE):
+            raise
+        reason = " ".join(str(error).split()) or "no message"
+        print(f"error: {type(error).__name__}: {reason}", file=sys.stderr)
+        code = 2
     sys.exit(code)
 
 
 def say(line: str = "", *, to_stderr: bool = False) -> None:
-    """Prints one line for the user, at once."""
-    print(line, file=sys.stderr if to_stderr else sys.stdout, flush=True)
+    """Prints one line for the user, at once; goes on when nobody listens any more."""
+    stream = sys.stderr if to_stderr else sys.stdout
+    try:
+        print(line, file=stream, flush=True)
+    except BrokenPipeError:
+        # A closed pipe, as of `| head -1`, must not end a run half-way.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def quiet_libraries() -> None:

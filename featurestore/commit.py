@@ -3,14 +3,14 @@
 Order makes it safe to die at any instant. A part is published under a name that ends in its own
 checksum; nothing refers to it yet. Then the marker is created, exclusively: of two attempts at one
 chunk one wins, the other finds the winner's marker. From then on every other file of the chunk is
-an orphan for certain, because no later marker can name it, and is swept.
+an orphan for certain, because no later marker can name it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,9 @@ class Marker:
       seconds: the chunk took.
       source: for a chunk that is a whole shard, its uri, size and etag; else empty.
       ignored: names of files that are no images, inside a shard.
+      supersedes: keys whose rows and quarantined images of older runs no longer count.
+      superseded: what those were: rows and quarantined images, and their sum as images_in.
+      damage: why the rest of a shard could not be read, or "".
     """
 
     chunk_id: str
@@ -61,6 +64,9 @@ class Marker:
     seconds: float = 0.0
     source: Mapping[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    supersedes: tuple[str, ...] = ()
+    superseded: Ledger = field(default_factory=Ledger)
+    damage: str = ""
 
     def to_json(self) -> str:
         """Returns the marker file's text."""
@@ -76,7 +82,9 @@ class Marker:
         try:
             record = json.loads(text)
             record["ledger"] = Ledger(**record["ledger"])
-            record["ignored"] = tuple(record["ignored"])
+            record["superseded"] = Ledger(**record.get("superseded", {}))
+            for name in ("ignored", "supersedes"):
+                record[name] = tuple(record.get(name, ()))
             return cls(**record)
         except (ValueError, TypeError, KeyError) as error:
             raise CorruptStore(
@@ -100,15 +108,19 @@ def publish(storage: Storage, chunk_id: str, written: Written, folder: str) -> s
 
 
 def commit(storage: Storage, marker: Marker) -> Marker:
-    """Commits a chunk whose files are published, and sweeps its orphans.
+    """Commits a chunk whose files are published.
+
+    The files of an attempt that comes too late are removed at once; those of one that died are
+    swept when the run ends, in one listing for all chunks.
 
     Returns:
       The marker that counts: `marker`, or the one of another attempt that was faster.
     """
     name = layout.marker_file(marker.chunk_id)
     if not storage.create(name, marker.to_json()):
-        marker = Marker.from_json(storage.read(name), name)
-    sweep_chunk(storage, marker)
+        winner = Marker.from_json(storage.read(name), name)
+        _remove_losers(storage, marker, winner)
+        return winner
     return marker
 
 
@@ -121,15 +133,10 @@ def committed(storage: Storage, chunk_id: str) -> Marker | None:
         return None
 
 
-def sweep_chunk(storage: Storage, marker: Marker) -> None:
-    """Deletes the files of a committed chunk that its marker does not name."""
-    for folder, keep in (("parts", marker.part), ("quarantine", marker.quarantine)):
-        pattern = storage.path(f"{folder}/{marker.chunk_id}-*.parquet")
-        storage.fs.invalidate_cache()
-        for path in storage.fs.glob(pattern):
-            name = path.rsplit("/", 1)[-1]
-            if name != keep:
-                storage.remove(f"{folder}/{name}")
+def _remove_losers(storage: Storage, loser: Marker, winner: Marker) -> None:
+    for folder, name in (("parts", loser.part), ("quarantine", loser.quarantine)):
+        if name and name not in (winner.part, winner.quarantine):
+            storage.remove(f"{folder}/{name}")
 
 
 def find_orphans(storage: Storage, markers: Mapping[str, Marker]) -> dict[str, float | None]:
@@ -184,14 +191,7 @@ def read_markers(storage: Storage) -> dict[str, Marker]:
     Raises:
       CorruptStore: for a marker that cannot be read.
     """
-    markers: dict[str, Marker] = {}
-    for file in storage.list("manifest"):
-        if file.name.endswith(".parquet"):
-            with storage.open_parquet(f"manifest/{file.name}") as manifest:
-                texts = manifest.read(columns=["marker"])["marker"].to_pylist()
-            for text in texts:
-                marker = Marker.from_json(text, f"manifest/{file.name}")
-                markers[marker.chunk_id] = marker
+    markers = _read_manifests(storage)
     names = [file.name for file in storage.list("markers") if file.name.endswith(".json")]
     fresh = [f"markers/{name}" for name in names if name.removesuffix(".json") not in markers]
     for path, text in storage.read_many(fresh).items():
@@ -201,8 +201,35 @@ def read_markers(storage: Storage) -> dict[str, Marker]:
     return {marker.chunk_id: marker for marker in ordered}
 
 
-def write_manifest(storage: Storage, run_id: str, markers: list[Marker]) -> None:
-    """Folds the markers of a finished run into one file, which readers open instead of many."""
+def _read_manifests(storage: Storage) -> dict[str, Marker]:
+    markers: dict[str, Marker] = {}
+    for file in storage.list("manifest"):
+        if file.name.endswith(".parquet"):
+            with storage.open_parquet(f"manifest/{file.name}") as manifest:
+                texts = manifest.read(columns=["marker"])["marker"].to_pylist()
+            for text in texts:
+                marker = Marker.from_json(text, f"manifest/{file.name}")
+                markers[marker.chunk_id] = marker
+    return markers
+
+
+def store_ledger(markers: Iterable[Marker]) -> Ledger:
+    """Adds up what counts: the ledgers of all commits without what later ones superseded."""
+    markers = list(markers)
+    written = Ledger.total(marker.ledger for marker in markers)
+    gone = Ledger.total(marker.superseded for marker in markers)
+    return dataclasses.replace(
+        written,
+        images_in=written.images_in - gone.images_in,
+        rows=written.rows - gone.rows,
+        quarantined=written.quarantined - gone.quarantined,
+    )
+
+
+def write_manifest(storage: Storage, run_id: str, markers: Iterable[Marker]) -> None:
+    """Folds the markers that are in no manifest yet into one file, which readers open instead."""
+    folded = _read_manifests(storage)
+    markers = [marker for marker in markers if marker.chunk_id not in folded]
     if not markers:
         return
     table = pa.table(

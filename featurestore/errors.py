@@ -34,6 +34,8 @@ class SpecMismatch(UsageError):
 class CorruptStore(HoarfrostError):
     """Stored bytes that contradict what was recorded of them."""
 
+    exit_code = 2
+
 
 def unknown_choice(what: str, got: str, choices: Collection[str]) -> UsageError:
     """Builds the error for a name that is none of `choices`, near names first.

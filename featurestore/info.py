@@ -55,7 +55,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
         "parts": sum(bool(marker.part) for marker in markers),
         "bytes": sum(marker.part_bytes for marker in markers),
         "numerics": dict(numerics),
-        "runs": len(store.storage.list("runs")),
+        "runs": sum(file.name.endswith(".json") for file in store.storage.list("runs")),
     }
 
 

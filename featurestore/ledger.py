@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from featurestore.errors import RunFailed
@@ -58,3 +58,9 @@ class Ledger:
                 "please report this with the store's runs/ folder"
             )
         return self
+
+
+def superseded_ledger(kinds: Mapping[str, int]) -> Ledger:
+    """Returns the ledger of superseded images from counts of ``row`` and ``quarantined``."""
+    rows, bad = kinds.get("row", 0), kinds.get("quarantined", 0)
+    return Ledger(images_in=rows + bad, rows=rows, quarantined=bad)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from featurestore.commit import Marker
-from featurestore.errors import CorruptStore, UsageError, unknown_choice
+from featurestore.errors import UsageError, unknown_choice
+from featurestore.overlay import Overlay
 from featurestore.schema import FEATURES, ROW_COLUMNS, decode_features
 from featurestore.spec import StoreSpec
 from featurestore.storage import Storage
+from featurestore.visibility import Visibility
 
 Columns = dict[str, np.ndarray]
+_OVERLAID = ("labels", "split")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class ScanOptions:
     views: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("columns", "splits", "labels"):
+            if isinstance(getattr(self, name), str):
+                raise UsageError(f"{name} must be a list of names, got {getattr(self, name)!r}")
         for name in self.columns:
             if name not in ROW_COLUMNS:
                 raise unknown_choice("column", name, ROW_COLUMNS)
@@ -45,92 +50,117 @@ class ScanOptions:
             raise UsageError(f"batch_size must be at least 1, got {self.batch_size}")
 
     @property
-    def filter_columns(self) -> list[str]:
+    def filter_columns(self) -> set[str]:
         """The columns that decide which rows are kept."""
         wanted = (("split", self.splits), ("labels", self.labels), ("view", self.views))
-        return [name for name, values in wanted if values is not None]
+        return {name for name, values in wanted if values is not None}
 
 
-def scan_parts(
-    storage: Storage, markers: Sequence[Marker], spec: StoreSpec, options: ScanOptions
-) -> Iterator[Columns]:
-    """Yields the rows of committed parts as NumPy columns.
+@dataclass(frozen=True)
+class Scanner:
+    """Reads the rows of committed parts as they count today.
 
-    Args:
+    Attributes:
       storage: the store's folder.
-      markers: the commits to read, in this order.
       spec: of the store.
-      options: which rows and columns.
-
-    Yields:
-      Column name -> array of equal length: strings and lists of strings as object arrays, features
-      as float32 (n, d) or float16/float32 (n, *shape), read-only.
-
-    Raises:
-      CorruptStore: when a part is missing or unreadable.
+      visibility: what newer runs superseded.
+      overlay: labels and splits that came later.
     """
-    for marker in markers:
-        if marker.part:
-            yield from _scan_part(storage, f"parts/{marker.part}", spec, options)
 
+    storage: Storage
+    spec: StoreSpec
+    visibility: Visibility = field(default_factory=Visibility)
+    overlay: Overlay = field(default_factory=Overlay)
 
-def _scan_part(
-    storage: Storage, path: str, spec: StoreSpec, options: ScanOptions
-) -> Iterator[Columns]:
-    try:
-        with storage.open_parquet(path) as part:
+    def scan(self, markers: Iterable[Marker], options: ScanOptions) -> Iterator[Columns]:
+        """Yields rows as NumPy columns.
+
+        Args:
+          markers: the commits to read, in this order.
+          options: which rows and columns.
+
+        Yields:
+          Column name -> array of equal length: strings and lists of strings as object arrays,
+          features as float32 (n, d) or float16/float32 (n, *shape), read-only.
+
+        Raises:
+          CorruptStore: when a part is missing or unreadable.
+        """
+        for marker in markers:
+            if marker.part:
+                yield from self._scan_part(marker, options)
+
+    def _scan_part(self, marker: Marker, options: ScanOptions) -> Iterator[Columns]:
+        path = f"parts/{marker.part}"
+        hide = self.visibility.concerns(marker)
+        with self.storage.open_parquet(path) as part:
             for group in range(part.num_row_groups):
-                yield from _scan_group(part, group, spec, options)
-    except FileNotFoundError as error:
-        raise CorruptStore(
-            f"{path} is missing though its marker is there; delete the marker and run the "
-            "extraction again"
-        ) from error
-    except pa.ArrowInvalid as error:
-        raise CorruptStore(
-            f"{path} cannot be read ({str(error).splitlines()[0]}); delete its marker and run the "
-            "extraction again"
-        ) from error
+                small, keep = self._decide(part, group, options, marker.run_id if hide else "")
+                if keep is None or keep.any():
+                    yield from self._batches(part, group, options, small, keep)
+
+    def _decide(
+        self, part: pq.ParquetFile, group: int, options: ScanOptions, hide_before: str
+    ) -> tuple[Columns, np.ndarray | None]:
+        """Reads the small columns of a row group and decides which of its rows are kept.
+
+        Returns:
+          (labels and split where an overlay may change them, bool (n,) or None for all).
+        """
+        names = set(options.filter_columns)
+        overlaid = self.overlay.changes and (names | {*options.columns}) & {*_OVERLAID}
+        if overlaid:
+            names |= {"key", *_OVERLAID}
+        if hide_before:
+            names.add("key")
+        if not names:
+            return {}, None
+        small = to_numpy(part.read_row_group(group, columns=sorted(names)), self.spec, names)
+        if overlaid:
+            small["split"] = small["split"].copy()
+            self.overlay.apply(small["key"], small["labels"], small["split"])
+        keep = np.ones(len(next(iter(small.values()))), bool)
+        if hide_before:
+            keep &= self.visibility.shows(small["key"], hide_before)
+        keep &= _matches(small, options, len(keep))
+        patched = {name: small[name] for name in _OVERLAID} if overlaid else {}
+        return patched, None if keep.all() else keep
+
+    def _batches(
+        self,
+        part: pq.ParquetFile,
+        group: int,
+        options: ScanOptions,
+        patched: Columns,
+        keep: np.ndarray | None,
+    ) -> Iterator[Columns]:
+        table = part.read_row_group(group, columns=list(options.columns))
+        if keep is not None:
+            table = table.filter(pa.array(keep))
+            patched = {name: values[keep] for name, values in patched.items()}
+        for start in range(0, table.num_rows, options.batch_size):
+            stop = start + options.batch_size
+            batch = to_numpy(table.slice(start, options.batch_size), self.spec, options.columns)
+            for name in batch.keys() & patched.keys():
+                batch[name] = patched[name][start:stop]
+            yield batch
 
 
-def _scan_group(
-    part: pq.ParquetFile, group: int, spec: StoreSpec, options: ScanOptions
-) -> Iterator[Columns]:
-    keep = None
-    if options.filter_columns:
-        mask = _row_mask(part.read_row_group(group, columns=options.filter_columns), options)
-        if not mask.any():
-            # The features of a row group without a match are never read.
-            return
-        keep = None if mask.all() else mask
-    table = part.read_row_group(group, columns=list(options.columns))
-    if keep is not None:
-        table = table.filter(pa.array(keep))
-    for start in range(0, table.num_rows, options.batch_size):
-        yield to_numpy(table.slice(start, options.batch_size), spec, options.columns)
-
-
-def _row_mask(table: pa.Table, options: ScanOptions) -> np.ndarray:
-    mask = np.ones(table.num_rows, bool)
+def _matches(small: Columns, options: ScanOptions, count: int) -> np.ndarray:
+    mask = np.ones(count, bool)
     if options.splits is not None:
-        named = [split for split in options.splits if split is not None]
-        column = table["split"]
-        match = pc.is_in(column, value_set=pa.array(named, pa.string()))
-        if None in options.splits:
-            match = pc.or_(match, pc.is_null(column))
-        mask &= match.to_numpy()
+        wanted = set(options.splits)
+        mask &= np.array([split in wanted for split in small["split"]], bool)
     if options.labels is not None:
-        wanted = set(options.labels)
-        mask &= np.array(
-            [bool(wanted.intersection(row)) for row in table["labels"].to_pylist()], bool
-        )
+        names = set(options.labels)
+        mask &= np.array([bool(names.intersection(row)) for row in small["labels"]], bool)
     if options.views is not None:
-        mask &= np.isin(table["view"].to_numpy(), options.views)
+        mask &= np.isin(small["view"], options.views)
     return mask
 
 
-def to_numpy(table: pa.Table, spec: StoreSpec, columns: Sequence[str]) -> Columns:
-    """Turns an Arrow table of rows into NumPy columns; see `scan_parts` for the types."""
+def to_numpy(table: pa.Table, spec: StoreSpec, columns: Iterable[str]) -> Columns:
+    """Turns an Arrow table of rows into NumPy columns; see `Scanner.scan` for the types."""
     result: Columns = {}
     for name in columns:
         if name == FEATURES:

@@ -7,25 +7,47 @@ object store a file appears when its upload is closed, so nothing is uploaded be
 from __future__ import annotations
 
 import os
+import platform
 import posixpath
+import re
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
-import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from featurestore.errors import UsageError
+from featurestore.errors import CorruptStore
 from featurestore.retry import retrying
+from featurestore.urls import connect, modified_time, public_url
+
+_DRAFT = re.compile(r"\.draft-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}")
+
+
+def draft_name() -> str:
+    """Names a file that is being written, so that others can tell whether its writer lives."""
+    return f".draft-{platform.node() or 'host'}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def is_dead_draft(name: str) -> bool:
+    """Whether a file name is that of a draft whose writer ran on this machine and is gone."""
+    match = _DRAFT.fullmatch(name)
+    if not match or match["host"] != (platform.node() or "host"):
+        return False
+    try:
+        os.kill(int(match["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @dataclass(frozen=True)
@@ -35,45 +57,6 @@ class FileInfo:
     name: str
     size: int
     modified: float | None
-
-
-def connect(url: str, options: Mapping[str, Any] | None = None, flag: str = "URL"):
-    """Opens the file system of `url`.
-
-    Args:
-      url: a local path or any fsspec URL.
-      options: for the file system, such as ``{"anon": True}``.
-      flag: what the user called the URL, for the message.
-
-    Returns:
-      (file system, path on it).
-
-    Raises:
-      UsageError: for an unknown protocol or one whose package is missing.
-    """
-    try:
-        return fsspec.core.url_to_fs(url, **(options or {}))
-    except ImportError as error:
-        raise UsageError(f"{flag}: {url!r} needs a package that is missing: {error}") from error
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{flag}: cannot open {public_url(url)!r}: {error}") from error
-
-
-def public_url(url: str) -> str:
-    """Removes user, password, query and fragment from a URL: fit for the store and the logs.
-
-    Example:
-      >>> public_url("https://me:secret@host/a.jpg?token=1")
-      'https://host/a.jpg'
-      >>> public_url("photos/cat #1.jpg")
-      'photos/cat #1.jpg'
-    """
-    if "://" not in url:
-        return url
-    parts = urlsplit(url)
-    if parts.scheme in ("file", "memory", "local"):
-        return url
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 @dataclass(frozen=True)
@@ -133,13 +116,11 @@ class Storage:
         """Returns the bytes of many small files, fetched concurrently where the protocol can."""
         if not names:
             return {}
-        paths = {self.path(name): name for name in names}
-        found = retrying(lambda: self.fs.cat(list(paths), on_error="raise"))
-        if isinstance(found, bytes):
-            return {names[0]: found}
-        return {
-            paths.get(path) or paths["/" + path.lstrip("/")]: data for path, data in found.items()
-        }
+        # Not `cat`: it would take brackets in a name for a pattern.
+        paths = [self.path(name) for name in names]
+        nothing = [None] * len(paths)
+        found = retrying(lambda: self.fs.cat_ranges(paths, nothing, nothing, on_error="raise"))
+        return dict(zip(names, found, strict=True))
 
     def open(self, name: str):
         """Opens a file for reading at random positions."""
@@ -152,12 +133,26 @@ class Storage:
         Never through `pq.read_table` on a Python file: its read-ahead threads may outlive the call
         and abort the interpreter at exit.
         """
-        if self.is_local:
-            with pq.ParquetFile(self.path(name), memory_map=True) as file:
-                yield file
-            return
-        with self.open(name) as handle, pq.ParquetFile(handle, pre_buffer=False) as file:
-            yield file
+        with self._readable(name):
+            if self.is_local:
+                with pq.ParquetFile(self.path(name), memory_map=True) as file:
+                    yield file
+            else:
+                with self.open(name) as handle, pq.ParquetFile(handle, pre_buffer=False) as file:
+                    yield file
+
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            missing = isinstance(error, FileNotFoundError)
+            what = "is missing" if missing else f"cannot be read ({str(error).splitlines()[0]})"
+            raise CorruptStore(
+                f"{self.public_url}/{name} {what}; python -m featurestore verify says what else is "
+                "wrong. To make a chunk anew, delete its markers/<chunk_id>.json and the folder "
+                "manifest/ (a copy of the markers), and run the extraction again"
+            ) from error
 
     def list(self, folder: str) -> list[FileInfo]:
         """Lists the files below `folder`, recursively, by name; an absent folder is empty."""
@@ -207,7 +202,7 @@ class Storage:
     def _beside(self, name: str, data: bytes) -> Iterator[str]:
         path = self.path(name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        draft = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{uuid.uuid4().hex}")
+        draft = os.path.join(os.path.dirname(path), draft_name())
         try:
             with open(draft, "xb") as file:
                 file.write(data)
@@ -232,10 +227,8 @@ class Storage:
 
     def remove(self, name: str) -> None:
         """Deletes a file or folder; one that is gone already is no error."""
-        try:
-            self.fs.rm(self.path(name), recursive=True)
-        except FileNotFoundError:
-            return
+        with suppress(FileNotFoundError):
+            retrying(lambda: self.fs.rm(self.path(name), recursive=True))
 
     @contextmanager
     def workspace(self, name: str) -> Iterator[Path]:
@@ -263,14 +256,3 @@ class Storage:
             target = Path(folder) / posixpath.basename(name)
             retrying(lambda: self.fs.get_file(self.path(name), str(target)))
             yield target
-
-
-def modified_time(info: Mapping[str, Any]) -> float | None:
-    """Returns a listed file's modification time in seconds, by whatever name the protocol has."""
-    for key in ("mtime", "LastModified", "last_modified", "updated", "created"):
-        value = info.get(key)
-        if isinstance(value, datetime):
-            return value.timestamp() if value.tzinfo else value.replace(tzinfo=UTC).timestamp()
-        if isinstance(value, int | float):
-            return float(value)
-    return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,15 @@ from typing import Any
 import numpy as np
 
 from featurestore import layout
-from featurestore.commit import Marker, read_markers
+from featurestore.commit import Marker, read_markers, store_ledger
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError, unknown_choice
 from featurestore.ledger import Ledger
-from featurestore.scan import Columns, ScanOptions, scan_parts
+from featurestore.overlay import Overlay
+from featurestore.scan import Columns, Scanner, ScanOptions
 from featurestore.schema import FEATURES
 from featurestore.spec import StoreSpec
 from featurestore.storage import Storage
+from featurestore.visibility import Visibility
 
 SCAN_COLUMNS = ("key", "labels", "split", FEATURES)
 
@@ -74,20 +77,26 @@ class FeatureStore:
           CorruptStore: for a part that is missing or unreadable.
         """
         options = ScanOptions(
-            columns=tuple(columns),
-            splits=None if splits is None else tuple(splits),
-            labels=None if labels is None else tuple(labels),
+            columns=_listed(columns),
+            splits=_listed(splits),
+            labels=_listed(labels),
             batch_size=batch_size,
-            views=None if views is None else tuple(views),
+            views=_listed(views),
         )
-        return scan_parts(self.storage, list(self.markers().values()), self.spec, options)
+        markers = list(self.markers().values())
+        return self.scanner(markers).scan(markers, options)
+
+    def scanner(self, markers: Iterable[Marker]) -> Scanner:
+        """Returns what reads rows as they count after all of `markers`, the store's commits."""
+        overlay = Overlay.read(self.storage)
+        return Scanner(self.storage, self.spec, Visibility.of(markers), overlay)
 
     def scan_markers(
         self, markers: Sequence[Marker], columns: Sequence[str], views: Sequence[int] | None = None
     ) -> Iterator[Columns]:
         """Streams the rows of some commits only; columns and views as `scan`."""
         options = ScanOptions(tuple(columns), views=None if views is None else tuple(views))
-        return scan_parts(self.storage, markers, self.spec, options)
+        return self.scanner(self.markers().values()).scan(markers, options)
 
     def load(
         self,
@@ -132,14 +141,18 @@ class FeatureStore:
         Args:
           run_id: of one run; None means all.
         """
-        for marker in self.markers().values():
+        markers = self.markers().values()
+        visibility = Visibility.of(markers)
+        for marker in markers:
             if marker.quarantine and run_id in (None, marker.run_id):
                 with self.storage.open_parquet(f"quarantine/{marker.quarantine}") as file:
-                    yield from file.read().to_pylist()
+                    rows = file.read().to_pylist()
+                shown = visibility.shows((row["key"] for row in rows), marker.run_id)
+                yield from itertools.compress(rows, shown)
 
     def ledger(self) -> Ledger:
-        """Adds up the ledgers of the committed chunks."""
-        return Ledger.total(marker.ledger for marker in self.markers().values())
+        """Adds up the ledgers of the committed chunks, without what was superseded."""
+        return store_ledger(self.markers().values())
 
     def last_summary(self) -> dict[str, Any] | None:
         """Returns the last finished run's summary, or None before the first has finished."""
@@ -151,6 +164,11 @@ class FeatureStore:
     def local_model(self) -> AbstractContextManager[Path]:
         """Yields a local path of the stored base, downloaded where need be."""
         return self.storage.local_copy(layout.model_file(self.spec.base.weights_hash))
+
+
+def _listed(values: Any) -> Any:
+    # A lone string would pass for the list of its letters; the options refuse it.
+    return values if values is None or isinstance(values, str) else tuple(values)
 
 
 def open_store(url: str, storage_options: Mapping[str, Any] | None = None) -> FeatureStore:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import io
 import os
 from collections.abc import Sequence
 
@@ -15,18 +18,24 @@ from apache_beam.options.pipeline_options import (
     TypeOptions,
     WorkerOptions,
 )
+from apache_beam.runners.runner import create_runner
 
 from featurestore.command import VERBOSE
+from featurestore.errors import UsageError
 
 LOCAL_RUNNERS = ("directrunner", "direct", "switchingdirectrunner", "bundlebaseddirectrunner")
 
 
-def beam_flags() -> list[str]:
-    """Lists every flag that Beam knows."""
+def _beam_actions() -> list[argparse.Action]:
     parser = pipeline_options._BeamArgumentParser(add_help=False, conflict_handler="resolve")
     for options in PipelineOptions.__subclasses__():
         options._add_argparse_args(parser)
-    return [name for action in parser._actions for name in action.option_strings]
+    return parser._actions
+
+
+def beam_flags() -> list[str]:
+    """Lists every flag that Beam knows."""
+    return [name for action in _beam_actions() for name in action.option_strings]
 
 
 def split_unknown(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -38,18 +47,42 @@ def split_unknown(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     Returns:
       (Beam's arguments, unknown ones).
     """
-    known = set(beam_flags())
+    takes_value = {
+        name: action.nargs != 0 for action in _beam_actions() for name in action.option_strings
+    }
     beam: list[str] = []
     unknown: list[str] = []
-    takes_value = False
+    awaits_value = False
     for argument in arguments:
         flag = argument.split("=")[0]
         if flag.startswith("--"):
-            takes_value = flag in known and "=" not in argument
-            (beam if flag in known else unknown).append(argument)
+            awaits_value = takes_value.get(flag, False) and "=" not in argument
+            (beam if flag in takes_value else unknown).append(argument)
         else:
-            (beam if takes_value else unknown).append(argument)
+            (beam if awaits_value else unknown).append(argument)
+            awaits_value = False
     return beam, unknown
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Refuses values that Beam would refuse only later, and in many lines.
+
+    Raises:
+      UsageError: for a value of the wrong type, an unknown runner or a negative worker count.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options = PipelineOptions(list(arguments))
+            workers = options.view_as(DirectOptions).direct_num_workers
+            create_runner(runner_name(options))
+    except SystemExit as error:
+        lines = said.getvalue().strip().splitlines() or ["a flag of Beam's is wrong"]
+        raise UsageError(lines[-1].partition("error: ")[2] or lines[-1]) from error
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UsageError(f"--runner: {' '.join(str(error).split())}") from error
+    if workers < 0:
+        raise UsageError(f"--direct_num_workers must be 0 (all cores) or more, got {workers}")
 
 
 def make_options(arguments: Sequence[str]) -> PipelineOptions:

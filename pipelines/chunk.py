@@ -7,35 +7,33 @@ the lanes race.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from classifier.engines import Engine, run_padded
-from classifier.inputs import ImageRef, iter_tar, read_many
-from classifier.inputs.listing import Ignored
+from classifier.inputs import ImageRef
 from classifier.pixels import BadImage, decode
 from featurestore import layout
 from featurestore.commit import Marker, commit, committed, publish
-from featurestore.ledger import Ledger
-from featurestore.spec import StoreSpec
-from featurestore.storage import Storage
-from featurestore.writer import PartWriter, write_quarantine
+from featurestore.ledger import Ledger, superseded_ledger
+from featurestore.reuse import StoredFeatures
+from featurestore.store import FeatureStore
+from featurestore.writer import PartWriter, Written, write_quarantine
+from pipelines.inventory import held_by_shard
 from pipelines.options import SplitFractions
 from pipelines.plan import Chunk
-
-A = TypeVar("A")
-B = TypeVar("B")
-Fetched = tuple[ImageRef, bytes | OSError]
+from pipelines.source import ChunkSource, Fetched, ordered_map
 
 
 @dataclass
@@ -46,13 +44,20 @@ class GroupResult:
       rows: columns of `schema.META_FIELDS`, one mapping a row.
       features: float32 (len(rows), *feature_shape).
       quarantined: columns of `schema.QUARANTINE_SCHEMA`, one mapping an image.
+      computed: rows whose features were computed and not found by content.
       infer_seconds: spent in the base.
     """
 
     rows: list[Mapping[str, Any]]
     features: np.ndarray
     quarantined: list[Mapping[str, Any]] = field(default_factory=list)
+    computed: int = 0
     infer_seconds: float = 0.0
+
+    @property
+    def every(self) -> list[Mapping[str, Any]]:
+        """The images of the group, whatever became of them."""
+        return [*self.rows, *self.quarantined]
 
 
 @dataclass(frozen=True)
@@ -60,24 +65,24 @@ class Extractor:
     """What extracts chunks in one process; shared by its threads.
 
     Attributes:
-      storage: of the store.
-      spec: of the store.
+      store: that is written to.
       engine: runs the base.
       lanes: threads that decode and infer.
       readers: threads that read ahead.
       lane_count: threads in `lanes`.
       splits: shares for inputs without splits.
       storage_options: for the inputs.
+      stored: finds features by content; built when first asked for.
     """
 
-    storage: Storage
-    spec: StoreSpec
+    store: FeatureStore
     engine: Engine
     lanes: Executor
     readers: Executor
     lane_count: int
     splits: SplitFractions
     storage_options: Mapping[str, Any]
+    stored: Callable[[], StoredFeatures]
 
     def extract(self, chunk: Chunk, run_id: str, on_group: Callable[[GroupResult], None]) -> Marker:
         """Extracts and commits a chunk; safe to repeat, and to race with another attempt.
@@ -91,19 +96,19 @@ class Extractor:
           The marker that counts, be it another attempt's.
 
         Raises:
-          OSError, tarfile.ReadError: when the input as a whole cannot be read.
+          OSError, ShardDamaged: when the input as a whole cannot be read.
           RunFailed: when a feature does not fit the stored dtype.
         """
-        chunk_id = chunk.chunk_id
-        if marker := committed(self.storage, chunk_id):
+        chunk_id, storage = chunk.chunk_id, self.store.storage
+        if marker := committed(storage, chunk_id):
             return marker
         nonce = uuid.uuid4().hex[:8]
         try:
-            with self.storage.workspace(layout.attempt_folder(run_id, chunk_id, nonce)) as folder:
+            with storage.workspace(layout.attempt_folder(run_id, chunk_id, nonce)) as folder:
                 return self._attempt(chunk, run_id, on_group, folder)
         except FileNotFoundError:
             # Another attempt that committed sweeps this one's files away.
-            if marker := committed(self.storage, chunk_id):
+            if marker := committed(storage, chunk_id):
                 return marker
             raise
 
@@ -111,154 +116,130 @@ class Extractor:
         self, chunk: Chunk, run_id: str, on_group: Callable[[GroupResult], None], folder: Path
     ) -> Marker:
         started = time.monotonic()
-        chunk_id, ignored = chunk.chunk_id, Ignored()
+        held = self._held(chunk)
+        source = ChunkSource(chunk, self.storage_options, held)
         quarantined: list[Mapping[str, Any]] = []
-        images_in = 0
-        with PartWriter(folder / "part.parquet", self.spec) as writer:
-            groups = self._fetch(chunk, ignored)
+        superseded: Counter[str] = Counter()
+        supersedes: list[str] = []
+        with PartWriter(folder / "part.parquet", self.store.spec) as writer:
+            groups = self._read_ahead(source)
             for group in ordered_map(self.lanes, self._process, groups, self.lane_count + 1):
                 writer.write(group.rows, group.features)
                 quarantined.extend(group.quarantined)
-                images_in += len(group.rows) + len(group.quarantined)
+                replaced = [row["key"] for row in group.every if row["key"] in held]
+                supersedes.extend(replaced)
+                superseded.update(held[key] for key in replaced)
                 on_group(group)
             part = writer.finish()
-        if chunk.shard is None:
-            images_in = len(chunk.images)
-        ledger = Ledger(images_in, part.rows, len(quarantined), ignored=ignored.count)
-        ledger.check(f"chunk {chunk_id}")
-        names = {"part": "", "quarantine": ""}
-        if part.rows:
-            names["part"] = publish(self.storage, chunk_id, part, "parts")
-        bad = None
-        if quarantined:
-            bad = write_quarantine(folder / "quarantine.parquet", quarantined)
-            names["quarantine"] = publish(self.storage, chunk_id, bad, "quarantine")
-        shard = chunk.shard
-        return commit(
-            self.storage,
+        bad = write_quarantine(folder / "bad.parquet", quarantined) if quarantined else None
+        ledger = Ledger(source.images, part.rows, len(quarantined), ignored=source.ignored.count)
+        return self._commit(
+            chunk,
+            part,
+            bad,
             Marker(
-                chunk_id=chunk_id,
+                chunk_id=chunk.chunk_id,
                 run_id=run_id,
-                first_key=chunk.members[0].key,
-                **names,
-                part_sha256=part.sha256 if part.rows else "",
-                part_bytes=part.size if part.rows else 0,
-                quarantine_sha256=bad.sha256 if bad else "",
-                ledger=ledger,
+                first_key=chunk.first_key,
+                ledger=ledger.check(f"chunk {chunk.chunk_id}"),
                 numerics=vars(self.engine.numerics),
                 seconds=round(time.monotonic() - started, 3),
-                source=(
-                    {"key": shard.key, "uri": shard.uri, "size": shard.size, "etag": shard.etag}
-                    if shard
-                    else {}
-                ),
-                ignored=tuple(ignored.names),
+                source=source.shard_facts,
+                ignored=tuple(source.ignored.names),
+                supersedes=tuple(supersedes),
+                superseded=superseded_ledger(superseded),
+                damage=source.damage,
             ),
         )
 
-    def _fetch(self, chunk: Chunk, ignored: Ignored) -> Iterator[list[Fetched]]:
-        """Yields groups of a batch's size with their bytes; images are read ahead of the lanes."""
-        size = self.engine.batch_size
-        if chunk.shard is not None:
-            stream: Iterator[Fetched] = iter_tar(chunk.shard, self.storage_options, ignored)
-            yield from _batched(stream, size)
-            return
+    def _commit(self, chunk: Chunk, part: Written, bad: Written | None, marker: Marker) -> Marker:
+        """Publishes the chunk's files, then the marker that names them."""
+        storage = self.store.storage
+        if part.rows:
+            marker = dataclasses.replace(
+                marker,
+                part=publish(storage, chunk.chunk_id, part, "parts"),
+                part_sha256=part.sha256,
+                part_bytes=part.size,
+            )
+        if bad:
+            marker = dataclasses.replace(
+                marker,
+                quarantine=publish(storage, chunk.chunk_id, bad, "quarantine"),
+                quarantine_sha256=bad.sha256,
+            )
+        return commit(storage, marker)
 
-        def read(refs: list[ImageRef]) -> list[Fetched]:
-            return list(zip(refs, read_many(refs, self.storage_options), strict=True))
+    def _held(self, chunk: Chunk) -> Mapping[str, str]:
+        """Returns what the chunk replaces: key -> ``row`` or ``quarantined``."""
+        if chunk.shard is None:
+            return {image.ref.key: image.replaces for image in chunk.images if image.replaces}
+        return held_by_shard(self.store, chunk.first_key) if chunk.shard.replaces else {}
 
-        yield from ordered_map(
-            self.readers, read, _batched(chunk.images, size), 2 * self.lane_count
-        )
+    def _read_ahead(self, source: ChunkSource) -> Iterator[list[Fetched]]:
+        """Yields groups of a batch's size with their bytes, images read ahead of the lanes."""
+        if source.chunk.shard is not None:
+            return source.groups(self.engine.batch_size)
+        batches = source.references(self.engine.batch_size)
+        return ordered_map(self.readers, source.read, batches, 2 * self.lane_count)
 
     def _process(self, group: list[Fetched]) -> GroupResult:
         """Decodes and infers one group, in a lane."""
-        height, width = self.spec.pixels.image_size
-        pixels = np.empty((len(group), height, width, 3), np.uint8)
-        rows: list[Mapping[str, Any]] = []
-        result = GroupResult(rows, np.empty((0, *self.spec.feature_shape), np.float32))
-        for ref, data in group:
+        spec = self.store.spec
+        pixels = np.empty((len(group), *spec.pixels.image_size, 3), np.uint8)
+        result = GroupResult([], np.empty((len(group), *spec.feature_shape), np.float32))
+        fresh: list[int] = []  # the rows whose features are to be computed
+        for wanted, data in group:
+            ref = wanted.ref
+            assert isinstance(ref, ImageRef)
+            facts = {"key": ref.key, "uri": ref.uri, "size": ref.size, "etag": ref.etag}
             try:
                 if isinstance(data, OSError):
                     raise BadImage("unreadable", f"{type(data).__name__}: {data}")
-                decoded = decode(data, self.spec.pixels)
+                decoded = decode(data, spec.pixels)
             except BadImage as bad:
-                result.quarantined.append(_quarantine_row(ref, bad))
+                result.quarantined.append(_quarantine_row(facts, bad))
                 continue
-            pixels[len(rows)] = decoded.pixels
-            rows.append(self._row(ref, data, decoded.width, decoded.height))
-        if not rows:
-            return result
+            row = {**facts, **self._describe(ref, data)}
+            row |= {"width": decoded.width, "height": decoded.height}
+            known = self.stored().get(row["content_hash"]) if wanted.known else None
+            if known is None:
+                pixels[len(fresh)] = decoded.pixels
+                fresh.append(len(result.rows))
+            else:
+                result.features[len(result.rows)] = known
+            result.rows.append(row)
         started = time.monotonic()
-        features = run_padded(self.engine, pixels[: len(rows)])
+        if fresh:
+            result.features[fresh] = run_padded(self.engine, pixels[: len(fresh)])
+        result.computed = len(fresh)
         result.infer_seconds = time.monotonic() - started
-        return _without_non_finite(result, features, [ref for ref, _ in group])
+        return _without_non_finite(result)
 
-    def _row(self, ref: ImageRef, data: bytes, width: int, height: int) -> Mapping[str, Any]:
+    def _describe(self, ref: ImageRef, data: bytes) -> Mapping[str, Any]:
         content_hash = hashlib.sha256(data).hexdigest()
         return {
-            "key": ref.key,
-            "uri": ref.uri,
-            "size": ref.size or len(data),
-            "etag": ref.etag,
             "content_hash": content_hash,
             "labels": list(ref.labels),
-            "split": ref.split or self.splits.choose(self.spec.seed, content_hash),
+            "split": ref.split or self.splits.choose(self.store.spec.seed, content_hash),
             "view": 0,
-            "width": width,
-            "height": height,
         }
 
 
-def _without_non_finite(
-    result: GroupResult, features: np.ndarray, refs: list[ImageRef]
-) -> GroupResult:
-    finite = np.isfinite(features.reshape(len(features), -1)).all(axis=1)
+def _without_non_finite(result: GroupResult) -> GroupResult:
+    """Moves rows with NaN or infinity to the quarantine, and drops the unused feature rows."""
+    result.features = result.features[: len(result.rows)]
+    axes = tuple(range(1, result.features.ndim))
+    finite = np.isfinite(result.features).all(axis=axes)
     if not finite.all():
-        by_key = {ref.key: ref for ref in refs}
         bad = BadImage("non_finite", "the base gave NaN or infinity for this image")
-        for row, good in zip(result.rows, finite, strict=True):
-            if not good:
-                result.quarantined.append(_quarantine_row(by_key[row["key"]], bad))
-        result.rows = [row for row, good in zip(result.rows, finite, strict=True) if good]
-        features = features[finite]
-    result.features = features
+        for row in itertools.compress(result.rows, ~finite):
+            result.quarantined.append(_quarantine_row(row, bad))
+        result.rows = list(itertools.compress(result.rows, finite))
+        result.features = result.features[finite]
     return result
 
 
-def _quarantine_row(ref: ImageRef, bad: BadImage) -> Mapping[str, Any]:
-    return {
-        "key": ref.key,
-        "uri": ref.uri,
-        "size": ref.size,
-        "etag": ref.etag,
-        "kind": bad.kind,
-        "message": bad.message,
-    }
-
-
-def ordered_map(
-    pool: Executor, function: Callable[[A], B], items: Iterable[A], depth: int
-) -> Iterator[B]:
-    """Maps in a pool with at most `depth` items under way, yielding results in order.
-
-    Unlike `Executor.map` it takes an item only when there is room for it, so a stream of any length
-    needs bounded memory.
-    """
-    pending: deque[Future[B]] = deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= depth:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
-
-
-def _batched(items: Iterable[A], size: int) -> Iterator[list[A]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
+def _quarantine_row(facts: Mapping[str, Any], bad: BadImage) -> Mapping[str, Any]:
+    named = {name: facts[name] for name in ("key", "uri", "size", "etag")}
+    return {**named, "kind": bad.kind, "message": bad.message}

@@ -7,21 +7,25 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from classifier.inputs import Ignored, list_inputs
+from classifier.inputs import Ignored, ShardRef, list_inputs
 from classifier.runtime import standard_error_held
 from featurestore import layout
 from featurestore.errors import HoarfrostError, RunFailed, UsageError
 from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
-from pipelines.finish import RunFacts, finish_run
+from pipelines.finish import RunFacts, finish_run, prune
+from pipelines.inventory import Inventory, gone_inputs, require_moved
 from pipelines.lease import lease
 from pipelines.options import ExtractOptions, Limits, WorkerSettings
-from pipelines.plan import Plan, select, write_plan
+from pipelines.plan import Plan, chunk_size, select, write_plan
 from pipelines.progress import Monitor, driver_folder
 
 SAMPLE_FOLDER = "hoarfrost-digits"
@@ -45,12 +49,13 @@ class Outcome:
     exit_code: int = 0
 
 
-def extract(options: ExtractOptions, say: Say) -> Outcome:
+def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Outcome:
     """Extracts the features of every new image of the input into the store.
 
     Args:
       options: what to do.
       say: shows one line to the user.
+      show_progress: whether a terminal shows a line that moves.
 
     Returns:
       The outcome; everything in it is on disk too.
@@ -66,17 +71,26 @@ def extract(options: ExtractOptions, say: Say) -> Outcome:
     head = list(itertools.islice(refs, 64))
     if not head:
         raise UsageError(_nothing_found(inputs, ignored))
+    limited = options.selection.limit or options.selection.limit_per_class
+    if limited and any(isinstance(ref, ShardRef) for ref in head):
+        raise UsageError(
+            "--limit and --limit_per_class count images, and those of a shard are known only when "
+            "it has been read; name fewer shards, or unpack them with python -m pipelines.pack"
+        )
     storage = Storage(options.output, options.storage_options)
     # TensorFlow is loaded only now: mistakes in the flags and the input are answered at once.
     from pipelines.joining import join_store
 
     store = join_store(options, storage, head, say)
-    run_id = time.strftime("%Y%m%dT%H%M%SZ-", time.gmtime(started)) + uuid.uuid4().hex[:6]
+    run_id = new_run_id(started, (marker.run_id for marker in store.markers().values()))
     with lease(storage, run_id):
-        refs = itertools.chain(head, refs)
-        plan = write_plan(
-            storage, run_id, refs, options.chunks.chunk_size, store.spec.feature_bytes
-        )
+        inventory = Inventory.read(store, options.upkeep.retry)
+        sizes = partial(chunk_size, options.chunks.chunk_size, store.spec.feature_bytes)
+        plan = write_plan(storage, run_id, itertools.chain(head, refs), inventory, sizes)
+        require_moved(store, inventory, options.storage_options)
+        if options.upkeep.prune:
+            pruned = prune(store, run_id, gone_inputs(store, inventory))
+            say(f"{pruned:,} stored images are no longer in the input; they count no more")
         facts = RunFacts(
             run_id=run_id,
             started=started,
@@ -89,11 +103,27 @@ def extract(options: ExtractOptions, say: Say) -> Outcome:
         )
         say(_plan_line(plan))
         if plan.chunks:
-            _run_pipeline(options, store, plan, facts)
+            _run_pipeline(options, store, plan, facts, show_progress)
         else:
             finish_run(storage, facts, [], [])
     record = json.loads(storage.read(layout.run_file(run_id)))
     return judge(store, record, options.limits)
+
+
+def new_run_id(now: float, others: Iterable[str]) -> str:
+    """Names a run so that it sorts after every other, whatever this machine's clock says.
+
+    Args:
+      now: seconds since the epoch.
+      others: run ids there are.
+    """
+    stamp = int(now * 1e6)
+    for other in others:
+        with suppress(ValueError):
+            moment = datetime.strptime(other[:21], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
+            stamp = max(stamp, round(moment.timestamp() * 1e6) + 1)
+    text = datetime.fromtimestamp(stamp / 1e6, UTC).strftime("%Y%m%dT%H%M%S%f")
+    return f"{text}Z-{uuid.uuid4().hex[:6]}"
 
 
 def _sample(say: Say) -> str:
@@ -127,9 +157,14 @@ def _plan_line(plan: Plan) -> str:
 
 
 def _run_pipeline(
-    options: ExtractOptions, store: FeatureStore, plan: Plan, facts: RunFacts
+    options: ExtractOptions,
+    store: FeatureStore,
+    plan: Plan,
+    facts: RunFacts,
+    show_progress: bool,
 ) -> None:
     import apache_beam as beam
+    from apache_beam.runners.runner import PipelineState
 
     from pipelines import beam_options
     from pipelines.transforms import ExtractFeatures
@@ -139,7 +174,7 @@ def _run_pipeline(
     before = len(store.storage.list("markers"))
     with driver_folder() as folder:
         settings = WorkerSettings(
-            store_url=store.storage.url,
+            store_url=store.url if store.storage.is_local else store.storage.url,
             storage_options=options.storage_options,
             run_id=facts.run_id,
             batch_size=options.chunks.batch_size,
@@ -150,24 +185,33 @@ def _run_pipeline(
         )
         total = 0 if plan.shards else plan.images
         remote = None if local else lambda: len(store.storage.list("markers")) - before
-        with Monitor(folder, total, remote, plan.chunks), standard_error_held():
+        progress = Monitor(folder, total, remote, plan.chunks) if show_progress else nullcontext()
+        with progress, standard_error_held():
             try:
                 pipeline = beam.Pipeline(options=pipeline_options)
                 _ = pipeline | ExtractFeatures(settings, plan, facts)
-                pipeline.run().wait_until_finish()
-            except HoarfrostError:
-                raise
+                state = pipeline.run().wait_until_finish()
+                if state not in (None, PipelineState.DONE):
+                    raise RunFailed(
+                        f"the runner ended the job as {state}; what was committed stays, the same "
+                        "command goes on from there"
+                    )
+            except HoarfrostError as error:
+                raise type(error)(_WHERE.sub("", str(error))) from error
             # Runners raise what they like; the user gets one line of it.
             except Exception as error:
                 raise _explain(error) from error
 
 
 # How Beam quotes an exception of ours when it passes it on as text.
+_WHERE = re.compile(r" \[while running .*\]")
 _OURS = re.compile(r"featurestore\.errors\.(?:\w+): (.+?)(?: \[while running|\\n|\n|$)")
 
 
 def _explain(error: Exception) -> HoarfrostError:
     """Turns what a runner raised into one line; our own errors are found in its text."""
+    if "KeyboardInterrupt" in str(error):
+        raise KeyboardInterrupt from error
     found = _OURS.findall(str(error))
     if found:
         return RunFailed(found[-1])
@@ -199,6 +243,14 @@ def judge(store: FeatureStore, record: Mapping[str, Any], limits: Limits) -> Out
             f"({first['kind']}: {first['message']}); run the same command again to try them again"
         )
         code = 0 if limits.allow_dead_chunks else 3
+    if damaged := record["damaged"]:
+        first = damaged[0]
+        problems.append(
+            f"{len(damaged)} damaged shard{'s' if len(damaged) > 1 else ''}, first "
+            f"{first['shard']!r}: {first['damage']}; what could be read of it is stored; mend the "
+            "shard and run the same command again"
+        )
+        code = 3
     whole = record["store_ledger"]
     images, bad = whole["images_in"], whole["quarantined"]
     if images and bad / images > limits.max_bad_fraction:

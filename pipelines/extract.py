@@ -24,6 +24,7 @@ from pipelines.options import (
     Limits,
     Selection,
     SplitFractions,
+    Upkeep,
 )
 
 DEFAULT_OUTPUT = "hoarfrost-store"
@@ -47,6 +48,10 @@ def build_parser() -> Parser:
     )
     run.add_argument(
         "--allow_dead_chunks", action="store_true", help="exit with 0 though chunks failed"
+    )
+    run.add_argument("--retry", action="store_true", help="try the quarantined images again")
+    run.add_argument(
+        "--prune", action="store_true", help="drop rows whose image is no longer in the input"
     )
     run.add_argument("--seed", type=int, default=0, metavar="N", help="of splits, random weights")
     run.add_argument("--json", action="store_true", help="print the summary as JSON and no more")
@@ -133,10 +138,11 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
     beam_arguments: list[str] = []
     if rest:
         # Imported only where needed: Beam takes a second.
-        from pipelines.beam_options import beam_flags, split_unknown
+        from pipelines.beam_options import beam_flags, check_arguments, split_unknown
 
         beam_arguments, unknown = split_unknown(rest)
         parser.refuse_unknown(unknown, beam_flags())
+        check_arguments(beam_arguments)
     options = ExtractOptions(
         output=args.output,
         inputs=tuple(args.input),
@@ -155,6 +161,7 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
         reading=InputOptions(args.layout, key_values(args.storage_options, "--storage_options")),
         selection=Selection(args.limit, args.limit_per_class),
         chunks=ChunkOptions(args.chunk_size, args.batch_size),
+        upkeep=Upkeep(args.retry, args.prune),
         limits=Limits(args.max_bad_fraction, args.allow_dead_chunks),
         splits=SplitFractions.parse(args.split_fractions),
         seed=args.seed,
@@ -191,7 +198,7 @@ def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     quiet_libraries()
     options, as_json = parse_options(argv)
-    outcome = extract(options, (lambda line: None) if as_json else say)
+    outcome = extract(options, (lambda line: None) if as_json else say, not as_json)
     if as_json:
         say(json.dumps({**outcome.record, "problems": outcome.problems}, indent=2))
     else:

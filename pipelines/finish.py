@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from featurestore import layout
-from featurestore.commit import Marker, read_markers, sweep_store, write_manifest
-from featurestore.ledger import Ledger
+from featurestore.commit import (
+    Marker,
+    commit,
+    read_markers,
+    store_ledger,
+    sweep_store,
+    write_manifest,
+)
+from featurestore.ledger import Ledger, superseded_ledger
+from featurestore.scan import ScanOptions
 from featurestore.storage import Storage
-from featurestore.store import open_store
+from featurestore.store import FeatureStore, open_store
 
 
 @dataclass(frozen=True)
@@ -81,8 +90,10 @@ def finish_run(
     Raises:
       RunFailed: when images are unaccounted for.
     """
+    resolve_races(storage)
     every = read_markers(storage)
-    ours = Ledger.total(marker.ledger for marker in markers)
+    # A chunk that another job was faster with is in that job's ledger.
+    ours = Ledger.total(m.ledger for m in markers if m.run_id == facts.run_id)
     lost = Ledger(
         images_in=sum(chunk.images for chunk in dead),
         dead_images=sum(chunk.images for chunk in dead),
@@ -103,18 +114,100 @@ def finish_run(
         "already_committed": facts.committed,
         "chunks": len(markers) + len(dead),
         "ledger": asdict(ledger),
-        "store_ledger": asdict(Ledger.total(marker.ledger for marker in every.values())),
+        "superseded": asdict(
+            Ledger.total(m.superseded for m in every.values() if m.run_id == facts.run_id)
+        ),
+        "store_ledger": asdict(store_ledger(every.values())),
+        "damaged": damaged_shards(every.values()),
         "quarantined_by_kind": quarantined_by_kind(storage, facts.run_id),
         "dead": [asdict(chunk) for chunk in dead],
         "ignored": [*facts.ignored_names, *(name for marker in markers for name in marker.ignored)],
         "numerics": _distinct([dict(marker.numerics) for marker in markers]),
     }
-    write_manifest(storage, facts.run_id, [m for m in every.values() if m.run_id == facts.run_id])
+    write_manifest(storage, facts.run_id, every.values())
     text = json.dumps(record, indent=2) + "\n"
     storage.write(layout.run_file(facts.run_id), text)
     storage.write(layout.SUMMARY, text)
     sweep_store(storage, time.time())
     return record
+
+
+def prune(store: FeatureStore, run_id: str, gone: Mapping[str, str]) -> int:
+    """Supersedes images whose input is gone; their parts stay as they are.
+
+    Args:
+      store: that holds them.
+      run_id: of the run that found out.
+      gone: key -> ``row`` or ``quarantined``.
+
+    Returns:
+      The number of images.
+    """
+    if gone:
+        commit(
+            store.storage,
+            Marker(
+                chunk_id=layout.chunk_id([("prune", 0, run_id)]),
+                run_id=run_id,
+                first_key="",
+                supersedes=tuple(sorted(gone)),
+                superseded=superseded_ledger(Counter(gone.values())),
+            ),
+        )
+    return len(gone)
+
+
+def resolve_races(storage: Storage) -> int:
+    """Lets one row stay of each key that two jobs at once have written: the newest run's.
+
+    Returns:
+      The number of rows superseded.
+    """
+    store = open_store(storage.url, storage.options)
+    markers = list(store.markers().values())
+    scanner, options = store.scanner(markers), ScanOptions(("key",), views=(0,))
+    seen: set[bytes] = set()
+    twice: set[str] = set()
+    for batch in scanner.scan(markers, options):
+        for key in batch["key"]:
+            digest = hashlib.sha256(key.encode()).digest()[:16]
+            if digest in seen:
+                twice.add(key)
+            seen.add(digest)
+    if not twice:
+        return 0
+    holders: dict[str, list[str]] = {key: [] for key in twice}
+    for marker in markers:
+        for batch in scanner.scan([marker], options):
+            for key in twice.intersection(batch["key"]):
+                holders[key].append(marker.run_id)
+    by_newest: dict[str, list[str]] = {}
+    for key, runs in holders.items():
+        by_newest.setdefault(max(runs), []).append(key)
+    for run_id, keys in by_newest.items():
+        keys.sort()
+        older = sum(sum(run < run_id for run in holders[key]) for key in keys)
+        chunk_id = layout.chunk_id([("race", 0, run_id), *((key, 0, "") for key in keys)])
+        marker = Marker(
+            chunk_id=chunk_id,
+            run_id=run_id,
+            first_key="",
+            supersedes=tuple(keys),
+            superseded=superseded_ledger({"row": older}),
+        )
+        commit(storage, marker)
+    return len(twice)
+
+
+def damaged_shards(markers: Iterable[Marker]) -> list[dict[str, str]]:
+    """Lists the shards whose newest version could not be read to its end."""
+    newest: dict[str, Marker] = {}
+    for marker in sorted(markers, key=lambda marker: marker.run_id):
+        if marker.source:
+            newest[marker.source["key"]] = marker
+    return [
+        {"shard": key, "damage": marker.damage} for key, marker in newest.items() if marker.damage
+    ]
 
 
 def count_duplicates(storage: Storage, run_id: str) -> int:

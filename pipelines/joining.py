@@ -11,8 +11,10 @@ import numpy as np
 
 from classifier.bases import FrozenBase, build_base, save_base
 from classifier.engines import current_numerics
-from classifier.inputs import SHARD_ERRORS, ImageRef, ShardRef, iter_tar, read_many
+from classifier.inputs import ImageRef, ShardRef, read_many
 from classifier.inputs.listing import Ignored
+from classifier.inputs.refs import ShardDamaged
+from classifier.inputs.shards import iter_shard
 from classifier.pixels import BadImage, decode
 from classifier.probes import PROBES, require_numerics, synthetic_images, write_probes
 from classifier.runtime import import_keras
@@ -72,17 +74,35 @@ def join_store(
                 _write_model(storage, base, wanted)
             store = existing
         else:
-            store = _create(options, storage, base, wanted, head)
+            # The spec last and exclusively: a store that can be seen has its base.
+            _write_model(storage, base, wanted)
+            store = create_store(storage, wanted)
+    _check_numerics(options, store, head, say)
+    return store
+
+
+def _check_numerics(
+    options: ExtractOptions,
+    store: FeatureStore,
+    head: Sequence[ImageRef | ShardRef],
+    say: Callable[[str], None],
+) -> None:
+    """Makes the probes of a new store; on an old one lets other numerics join if they agree."""
+    has_probes = store.storage.exists(layout.PROBES)
+    same = current_numerics().hash == store.spec.numerics.hash
+    if has_probes and same:
+        return
     settings = WorkerSettings(
         store.storage.url,
         store.storage.options,
         batch_size=options.chunks.batch_size,
         trust_model=options.base.trust_model,
     )
-    if current_numerics().hash != store.spec.numerics.hash:
-        difference = require_numerics(store, load_engine(store, settings))
+    engine = load_engine(store, settings)
+    if not has_probes:
+        write_probes(store.storage, engine, _probe_pixels(options, store.spec, head))
+    elif (difference := require_numerics(store, engine)) is not None:
         say(f"other library versions than the store's; probe images agree to {difference:.1e}")
-    return store
 
 
 def choose_dtype(asked: str, feature_shape: tuple[int, ...]) -> str:
@@ -113,26 +133,6 @@ def _existing(storage: Storage) -> FeatureStore | None:
     except (OSError, ValueError) as error:
         raise UsageError(f"--output: cannot reach {storage.public_url!r}: {error}") from error
     return open_store(storage.url, storage.options) if found else None
-
-
-def _create(
-    options: ExtractOptions,
-    storage: Storage,
-    base: FrozenBase,
-    spec: StoreSpec,
-    head: Sequence[ImageRef | ShardRef],
-) -> FeatureStore:
-    """Writes the model and the probes, then, last and exclusively, the spec."""
-    draft = FeatureStore(storage, spec)
-    _write_model(storage, base, spec)
-    settings = WorkerSettings(
-        storage.url,
-        storage.options,
-        batch_size=options.chunks.batch_size,
-        trust_model=options.base.trust_model,
-    )
-    write_probes(storage, load_engine(draft, settings), _probe_pixels(options, spec, head))
-    return create_store(storage, spec)
 
 
 def _has_model(store: FeatureStore) -> bool:
@@ -176,8 +176,9 @@ def _first_bytes(head: Sequence[ImageRef | ShardRef], options: ExtractOptions):
                 yield data
         return
     try:
-        for _, data in iter_tar(shards[0], options.storage_options, Ignored()):
-            yield data
-    except SHARD_ERRORS:
+        for _, data in iter_shard(shards[0], options.storage_options, Ignored()):
+            if isinstance(data, bytes):
+                yield data
+    except (OSError, ShardDamaged):
         # The run itself reports a shard that cannot be read; here it only yields no probes.
         return

@@ -12,9 +12,11 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import IO
 
 from featurestore import layout
-from featurestore.storage import Storage
+from featurestore.errors import UsageError
+from featurestore.storage import Storage, is_dead_draft
 
 try:
     import fcntl
@@ -33,19 +35,35 @@ def lease(storage: Storage, run_id: str) -> Iterator[None]:
       storage: of the store.
       run_id: of the run.
     """
-    sweep_dead_runs(storage, time.time())
     folder = layout.plan_folder(run_id)
     lock = None
-    if storage.is_local and fcntl:
-        os.makedirs(storage.path(folder), exist_ok=True)
-        lock = open(storage.path(f"{folder}/{LOCK}"), "wb")
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        sweep_dead_runs(storage, time.time())
+        if storage.is_local and fcntl:
+            lock = _create_locked(storage.path(folder))
+    except OSError as error:
+        raise UsageError(
+            f"--output: cannot write to {storage.public_url!r}: {error}; choose a folder that you "
+            "may write to"
+        ) from error
     try:
         yield
     finally:
         storage.remove(folder)
         if lock:
             lock.close()
+
+
+def _create_locked(folder: str) -> IO[bytes]:
+    """Makes a folder that appears with its lock held, and returns the lock."""
+    parent, name = os.path.split(folder)
+    os.makedirs(parent, exist_ok=True)
+    draft = os.path.join(parent, f".{name}")
+    os.makedirs(draft)
+    lock = open(os.path.join(draft, LOCK), "wb")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.rename(draft, folder)
+    return lock
 
 
 def sweep_dead_runs(storage: Storage, now: float) -> list[str]:
@@ -58,6 +76,9 @@ def sweep_dead_runs(storage: Storage, now: float) -> list[str]:
     Returns:
       The run ids whose plans were removed.
     """
+    # Attempts first, plans second: a run that begins in between is then seen as alive.
+    attempts = storage.path("tmp")
+    unfinished = os.listdir(attempts) if storage.is_local and os.path.isdir(attempts) else []
     newest: dict[str, float] = defaultdict(float)
     for file in storage.list("plans"):
         run_id = file.name.split("/")[0]
@@ -66,20 +87,32 @@ def sweep_dead_runs(storage: Storage, now: float) -> list[str]:
     for run_id in dead:
         storage.remove(layout.plan_folder(run_id))
     alive = newest.keys() - set(dead)
+    for name in unfinished:
+        if not any(name.startswith(f"{run_id}-") for run_id in alive):
+            storage.remove(f"tmp/{name}")
     if storage.is_local:
-        # Only local stores keep unfinished attempts inside the store.
-        attempts = storage.path("tmp")
-        for name in os.listdir(attempts) if os.path.isdir(attempts) else ():
-            if not any(name.startswith(f"{run_id}-") for run_id in alive):
-                storage.remove(f"tmp/{name}")
+        _sweep_drafts(storage.path(""))
         with suppress(OSError):
             os.rmdir(attempts)
     return dead
 
 
+def _sweep_drafts(root: str) -> None:
+    """Removes the half-written files of processes of this machine that are gone."""
+    for folder in ("", *layout.FOLDERS):
+        path = os.path.join(root, folder)
+        for name in os.listdir(path) if os.path.isdir(path) else ():
+            if is_dead_draft(name):
+                with suppress(FileNotFoundError):
+                    os.remove(os.path.join(path, name))
+
+
 def _is_dead(storage: Storage, run_id: str, age: float) -> bool:
     if not (storage.is_local and fcntl):
         return age > DEAD_AFTER_SECONDS
+    if run_id.startswith("."):
+        # A folder that is about to be locked.
+        return age > 3600
     try:
         with open(storage.path(f"{layout.plan_folder(run_id)}/{LOCK}"), "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -114,6 +114,19 @@ class ChunkOptions:
 
 
 @dataclass(frozen=True)
+class Upkeep:
+    """What a run does besides extracting what is new.
+
+    Attributes:
+      retry: quarantined images are tried again.
+      prune: rows whose input is gone no longer count.
+    """
+
+    retry: bool = False
+    prune: bool = False
+
+
+@dataclass(frozen=True)
 class Limits:
     """What a run may lose before it counts as failed.
 
@@ -146,11 +159,11 @@ class WorkerSettings:
     """
 
     store_url: str
-    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
     run_id: str = ""
     batch_size: int = 16
     processes: int = 1
-    splits: SplitFractions = field(default_factory=SplitFractions)
+    splits: SplitFractions = field(default_factory=SplitFractions, hash=False)
     progress_folder: str = ""
     trust_model: bool = False
 
@@ -169,6 +182,7 @@ class ExtractOptions:
       selection: which images are taken.
       chunks: how the work is cut.
       limits: what may be lost.
+      upkeep: what is done besides.
       splits: shares for inputs without splits.
       seed: of splits, views and random weights.
       beam_arguments: Beam's own flags.
@@ -183,12 +197,22 @@ class ExtractOptions:
     selection: Selection = field(default_factory=Selection)
     chunks: ChunkOptions = field(default_factory=ChunkOptions)
     limits: Limits = field(default_factory=Limits)
+    upkeep: Upkeep = field(default_factory=Upkeep)
     splits: SplitFractions = field(default_factory=SplitFractions)
     seed: int = 0
     beam_arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         PixelSpec((1, 1), **self.pixels)
+        if not self.output or "" in self.inputs:
+            raise UsageError("--input and --output need a folder or URL, got ''")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"--seed must be 0 to {2**32 - 1}, got {self.seed}")
+        if self.upkeep.prune and (self.selection.limit or self.selection.limit_per_class):
+            raise UsageError(
+                "--prune needs the whole input to know what is gone; leave out --limit and "
+                "--limit_per_class"
+            )
 
     @property
     def storage_options(self) -> Mapping[str, Any]:

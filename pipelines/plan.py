@@ -6,11 +6,10 @@ row group) pairs travel through the pipeline: job graphs are limited to a few me
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -18,8 +17,8 @@ import pyarrow.parquet as pq
 
 from classifier.inputs import ImageRef, ShardRef
 from featurestore import layout
-from featurestore.commit import read_markers
 from featurestore.storage import Storage
+from pipelines.inventory import Inventory, Wanted
 from pipelines.options import Selection
 
 CHUNKS_PER_FILE = 256
@@ -28,7 +27,8 @@ CHUNKS_PER_FILE = 256
 CHUNKS_AIMED_AT = 32
 CHUNK_SIZES = (64, 1024)
 CHUNK_BYTES = 256 << 20
-_NAMED_BY = ("key", "uri", "size", "etag")
+_OF_REF = ("key", "uri", "size", "etag", "split")
+_OF_WANTED = ("replaces", "replaces_run", "known")
 
 PLAN_SCHEMA = pa.schema(
     [
@@ -39,6 +39,9 @@ PLAN_SCHEMA = pa.schema(
         pa.field("etag", pa.string(), nullable=False),
         pa.field("labels", pa.list_(pa.string()), nullable=False),
         pa.field("split", pa.string()),
+        pa.field("replaces", pa.string(), nullable=False),
+        pa.field("replaces_run", pa.string(), nullable=False),
+        pa.field("known", pa.bool_(), nullable=False),
     ]
 )
 
@@ -52,18 +55,30 @@ class Chunk:
       shard: the archive, or None.
     """
 
-    images: tuple[ImageRef, ...] = ()
-    shard: ShardRef | None = None
+    images: tuple[Wanted, ...] = ()
+    shard: Wanted | None = None
 
     @property
-    def members(self) -> tuple[ImageRef | ShardRef, ...]:
+    def members(self) -> tuple[Wanted, ...]:
         """The inputs, in order."""
         return self.images if self.shard is None else (self.shard,)
 
     @property
+    def first_key(self) -> str:
+        """The key of the first input."""
+        return self.members[0].ref.key
+
+    @property
     def chunk_id(self) -> str:
-        """32 hex digits naming these versions of these inputs."""
-        return layout.chunk_id((ref.uri, ref.size, ref.etag) for ref in self.members)
+        """32 hex digits naming these versions of these inputs, and what they replace.
+
+        What is replaced counts, or a file that is changed and then restored would name the chunk
+        that is committed already.
+        """
+        refs = [member.ref for member in self.members]
+        names = [(ref.uri, ref.size, ref.etag) for ref in refs]
+        names += [("replaces", 0, m.replaces_run) for m in self.members if m.replaces]
+        return layout.chunk_id(names)
 
 
 @dataclass(frozen=True)
@@ -87,71 +102,19 @@ class Plan:
     committed: int = 0
 
 
-@dataclass
-class Committed:
-    """The inputs a store accounts for, as rows or in quarantine, by digests of 16 bytes each.
-
-    An input is known by its key or by its address: so neither a folder that moved nor a second
-    ``--input``, which prefixes the keys of the first, makes stored images new.
-    """
-
-    digests: set[bytes] = field(default_factory=set)
-
-    @classmethod
-    def read(cls, storage: Storage) -> Committed:
-        """Reads key, uri, size and etag of everything committed."""
-        result = cls()
-        for marker in read_markers(storage).values():
-            if marker.source:
-                result._add(*(marker.source[name] for name in _NAMED_BY))
-                continue
-            for folder, name in (("parts", marker.part), ("quarantine", marker.quarantine)):
-                if name:
-                    result._read_file(storage, f"{folder}/{name}")
-        return result
-
-    def _read_file(self, storage: Storage, path: str) -> None:
-        with storage.open_parquet(path) as file:
-            for batch in file.iter_batches(columns=list(_NAMED_BY)):
-                columns = (batch[name].to_pylist() for name in _NAMED_BY)
-                for row in zip(*columns, strict=True):
-                    self._add(*row)
-
-    def _add(self, key: str, uri: str, size: int, etag: str) -> None:
-        self.digests.update((digest("key", key, size, etag), digest("uri", uri, size, etag)))
-
-    def add_if_new(self, ref: ImageRef | ShardRef) -> bool:
-        """Remembers an input; False when it is committed or was seen before."""
-        by_key = digest("key", ref.key, ref.size, ref.etag)
-        by_uri = digest("uri", ref.uri, ref.size, ref.etag)
-        if by_key in self.digests or by_uri in self.digests:
-            return False
-        self.digests.update((by_key, by_uri))
-        return True
-
-
-def digest(kind: str, name: str, size: int, etag: str) -> bytes:
-    """Returns 16 bytes that stand for one version of one input.
-
-    Args:
-      kind: ``key`` or ``uri``.
-      name: of that kind.
-      size: in bytes.
-      etag: or modification time.
-    """
-    return hashlib.sha256(f"{kind}\0{name}\0{size}\0{etag}".encode()).digest()[:16]
-
-
-def choose_chunk_size(listed: int, row_bytes: int) -> int:
-    """Chooses the images per chunk.
+def chunk_size(asked: int, row_bytes: int, listed: int) -> int:
+    """Returns the images per chunk: what was asked for, or what suits the input.
 
     Depends only on what is listed, never on what is done, so that a resumed run cuts the same
     chunks.
 
     Args:
-      listed: images in the input.
+      asked: by the user; 0 chooses.
       row_bytes: of stored features.
+      listed: images in the input.
     """
+    if asked:
+        return asked
     low, high = CHUNK_SIZES
     wanted = min(high, max(low, -(-listed // CHUNKS_AIMED_AT)))
     return max(1, min(wanted, CHUNK_BYTES // row_bytes))
@@ -175,20 +138,20 @@ def select(
         yield ref
 
 
-def cut(refs: Iterable[ImageRef | ShardRef], chunk_size: int) -> Iterator[Chunk]:
+def cut(inputs: Iterable[Wanted], size: int) -> Iterator[Chunk]:
     """Cuts inputs into chunks in order; a shard is always a chunk of its own.
 
     Args:
-      refs: new inputs only: what is committed is dropped before, never after.
-      chunk_size: images per chunk.
+      inputs: new ones only: what is committed is dropped before, never after.
+      size: images per chunk.
     """
-    images: list[ImageRef] = []
-    for ref in refs:
-        if isinstance(ref, ShardRef):
-            yield Chunk(shard=ref)
+    images: list[Wanted] = []
+    for wanted in inputs:
+        if isinstance(wanted.ref, ShardRef):
+            yield Chunk(shard=wanted)
             continue
-        images.append(ref)
-        if len(images) == chunk_size:
+        images.append(wanted)
+        if len(images) == size:
             yield Chunk(tuple(images))
             images = []
     if images:
@@ -199,8 +162,8 @@ def write_plan(
     storage: Storage,
     run_id: str,
     refs: Iterable[ImageRef | ShardRef],
-    chunk_size: int,
-    row_bytes: int,
+    inventory: Inventory,
+    size_for: Callable[[int], int],
 ) -> Plan:
     """Writes the plan of a run.
 
@@ -208,29 +171,27 @@ def write_plan(
       storage: of the store.
       run_id: of the run.
       refs: the selected inputs, in order.
-      chunk_size: images per chunk; 0 chooses.
-      row_bytes: of stored features.
+      inventory: of the store; it decides what is new, and learns what was listed.
+      size_for: images per chunk by the number listed, counted up to where it no longer matters.
 
     Returns:
       What was planned; no file is written when nothing is new.
     """
-    committed = Committed.read(storage)
     refs = iter(refs)
-    # The size depends on the count only up to where it reaches its largest.
     head = list(itertools.islice(refs, CHUNKS_AIMED_AT * CHUNK_SIZES[1]))
-    chunk_size = chunk_size or choose_chunk_size(len(head), row_bytes)
     counts = Counter[str]()
 
-    def fresh() -> Iterator[ImageRef | ShardRef]:
+    def fresh() -> Iterator[Wanted]:
         for ref in itertools.chain(head, refs):
             counts["listed"] += 1
-            if committed.add_if_new(ref):
-                yield ref
+            decided = inventory.decide(ref)
+            if decided is not None:
+                yield decided
             else:
                 counts["committed"] += 1
 
     files = []
-    chunks = cut(fresh(), chunk_size)
+    chunks = cut(fresh(), size_for(len(head)))
     for number in itertools.count():
         group = list(itertools.islice(chunks, CHUNKS_PER_FILE))
         if not group:
@@ -251,20 +212,18 @@ def _encode(chunks: list[Chunk]) -> bytes:
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, PLAN_SCHEMA, compression="zstd") as writer:
         for chunk in chunks:
-            rows = [_record(ref) for ref in chunk.members]
+            rows = [_record(member) for member in chunk.members]
             writer.write_table(pa.Table.from_pylist(rows, PLAN_SCHEMA), row_group_size=len(rows))
     return sink.getvalue().to_pybytes()
 
 
-def _record(ref: ImageRef | ShardRef) -> Mapping[str, Any]:
+def _record(wanted: Wanted) -> Mapping[str, Any]:
+    ref = wanted.ref
     return {
         "format": "image" if isinstance(ref, ImageRef) else ref.format,
-        "key": ref.key,
-        "uri": ref.uri,
-        "size": ref.size,
-        "etag": ref.etag,
+        **{name: getattr(ref, name) for name in _OF_REF},
         "labels": list(ref.labels) if isinstance(ref, ImageRef) else [],
-        "split": ref.split,
+        **{name: getattr(wanted, name) for name in _OF_WANTED},
     }
 
 
@@ -278,18 +237,17 @@ def read_chunk(storage: Storage, file: str, number: int) -> Chunk:
     """
     with storage.open_parquet(file) as plan:
         rows = plan.read_row_group(number).to_pylist()
-    if rows[0]["format"] != "image":
-        row = rows[0]
-        names = ("key", "uri", "size", "etag", "format", "split")
-        return Chunk(shard=ShardRef(**{name: row[name] for name in names}))
-    return Chunk(
-        tuple(
-            ImageRef(
-                **{
-                    **{name: row[name] for name in ("key", "uri", "size", "etag", "split")},
-                    "labels": tuple(row["labels"]),
-                }
-            )
-            for row in rows
-        )
-    )
+    members = tuple(_wanted(row) for row in rows)
+    if rows[0]["format"] == "image":
+        return Chunk(members)
+    return Chunk(shard=members[0])
+
+
+def _wanted(row: Mapping[str, Any]) -> Wanted:
+    shared = {name: row[name] for name in _OF_REF}
+    ref: ImageRef | ShardRef
+    if row["format"] == "image":
+        ref = ImageRef(**shared, labels=tuple(row["labels"]))
+    else:
+        ref = ShardRef(**shared, format=row["format"])
+    return Wanted(ref, **{name: row[name] for name in _OF_WANTED})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +49,13 @@ def write_digits(folder: Path) -> int:
     from PIL import Image
 
     digits = load_digits()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise UsageError(
+            f"the built-in sample cannot be written to {folder}: {error}; change to a folder that "
+            "you may write to, or give your own images with --input FOLDER"
+        ) from error
     try:
         for index, split in enumerate(_splits(len(digits.images))):
             target = draft / split / str(digits.target[index])
@@ -57,7 +63,9 @@ def write_digits(folder: Path) -> int:
             grey = np.round(digits.images[index] * (255 / 16)).astype(np.uint8)
             Image.fromarray(grey).save(target / f"{index:04d}.png")
         draft.chmod(0o755)
-        draft.rename(folder)
+        # Another run may have written the same files meanwhile.
+        with suppress(OSError):
+            draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return len(digits.images)

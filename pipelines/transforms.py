@@ -11,7 +11,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 
-from classifier.inputs import SHARD_ERRORS
+from classifier.inputs.refs import ShardDamaged
 from featurestore.commit import Marker
 from featurestore.storage import Storage
 from pipelines.finish import DeadChunk, RunFacts, finish_run
@@ -31,9 +31,9 @@ class ExtractChunk(beam.DoFn):
 
     def setup(self) -> None:
         # TensorFlow is imported where chunks are extracted, not where the graph is built.
-        from pipelines.worker import Worker
+        from pipelines.worker import shared_worker
 
-        self._worker = Worker(self._settings)
+        self._worker = shared_worker(self._settings)
         # Beam's own names for inference (apache_beam.ml.inference), so that dashboards fit.
         self._inferences = Metrics.counter(NAMESPACE, "num_inferences")
         self._quarantined = Metrics.counter(NAMESPACE, "quarantined")
@@ -43,23 +43,23 @@ class ExtractChunk(beam.DoFn):
         chunk = read_chunk(self._worker.store.storage, *reference)
         try:
             marker = self._worker.extractor.extract(chunk, self._settings.run_id, self._count)
-        except SHARD_ERRORS as error:
+        except (OSError, ShardDamaged) as error:
             yield TaggedOutput(DEAD, json.dumps(asdict(dead_chunk(chunk, error))))
             return
         yield marker.to_json()
 
     def _count(self, group) -> None:
         self._worker.report(group)
-        self._inferences.inc(len(group.rows))
+        self._inferences.inc(group.computed)
         self._quarantined.inc(len(group.quarantined))
-        if group.rows:
+        if group.computed:
             self._latency.update(int(group.infer_seconds * 1e6))
 
 
 def dead_chunk(chunk: Chunk, error: BaseException) -> DeadChunk:
     """Describes a chunk that `error` ended."""
     message = " ".join(str(error).split()) or "no message"
-    first = chunk.members[0].key
+    first = chunk.first_key
     _LOG.warning("chunk of %s failed: %s: %s", first, type(error).__name__, message)
     return DeadChunk(chunk.chunk_id, first, len(chunk.images), type(error).__name__, message)
 

@@ -9,14 +9,29 @@ from concurrent.futures import ThreadPoolExecutor
 from classifier.bases import load_base
 from classifier.engines import Engine, TensorFlowEngine, limit_threads
 from classifier.runtime import import_keras
+from featurestore.reuse import StoredFeatures
 from featurestore.spec import BaseSpec
 from featurestore.store import FeatureStore, open_store
 from pipelines.chunk import Extractor, GroupResult
 from pipelines.options import WorkerSettings
 from pipelines.progress import Reporter
 
-_LOADING = threading.Lock()
+_LOADING, _SHARING = threading.Lock(), threading.Lock()
 _ENGINES: dict[tuple[BaseSpec, tuple[int, int], int], Engine] = {}
+
+
+_SHARED: dict[WorkerSettings, Worker] = {}
+
+
+def shared_worker(settings: WorkerSettings) -> Worker:
+    """Returns this process's worker of a run; Beam makes a `DoFn` for each of its threads."""
+    with _SHARING:
+        if settings not in _SHARED:
+            for old in _SHARED.values():
+                old.close()
+            _SHARED.clear()
+            _SHARED[settings] = Worker(settings)
+        return _SHARED[settings]
 
 
 class Worker:
@@ -31,17 +46,30 @@ class Worker:
         lanes = lane_count(settings.processes)
         self.engine = load_engine(self.store, settings)
         self.reporter = Reporter(settings.progress_folder)
-        self.run_id = settings.run_id
+        self._indexing = threading.Lock()
+        self._index: StoredFeatures | None = None
         self.extractor = Extractor(
-            storage=self.store.storage,
-            spec=self.store.spec,
+            store=self.store,
             engine=self.engine,
             lanes=ThreadPoolExecutor(lanes, "lane"),
             readers=ThreadPoolExecutor(max(4, lanes), "reader"),
             lane_count=lanes,
             splits=settings.splits,
             storage_options=settings.storage_options,
+            stored=self._stored,
         )
+
+    def close(self) -> None:
+        """Lets the threads go."""
+        self.extractor.lanes.shutdown(wait=False)
+        self.extractor.readers.shutdown(wait=False)
+
+    def _stored(self) -> StoredFeatures:
+        """Indexes the store once, when a chunk first asks."""
+        with self._indexing:
+            if self._index is None:
+                self._index = StoredFeatures.of(self.store)
+            return self._index
 
     def report(self, group: GroupResult) -> None:
         """Counts a group for the driver's progress line."""

@@ -30,7 +30,7 @@ def test_the_first_marker_counts_and_the_losers_files_are_swept(store):
     loser = HashedName(marker.chunk_id, "f" * 16)
     store.storage.write(f"parts/{loser}", b"another attempt")
     store.storage.write(f"quarantine/{loser}", b"another attempt")
-    other = Marker(marker.chunk_id, "run2", "k", part=str(loser))
+    other = Marker(marker.chunk_id, "run2", "k", part=str(loser), quarantine=str(loser))
     assert commit(store.storage, other) == marker
     assert find_orphans(store.storage, store.markers()) == {}
     assert [file.name for file in store.storage.list("parts")] == [marker.part]

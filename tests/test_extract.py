@@ -31,11 +31,17 @@ def rows_of(store) -> dict[str, np.ndarray]:
     return dict(zip(loaded["key"], loaded["features"], strict=True))
 
 
+def distance(one, other) -> float:
+    """Relative L2 distance of two rows; random weights make features of any magnitude."""
+    one, other = one.astype(np.float64).ravel(), other.astype(np.float64).ravel()
+    return float(np.linalg.norm(one - other) / np.linalg.norm(other))
+
+
 def assert_same_rows(one, other):
     one, other = rows_of(one), rows_of(other)
     assert one.keys() == other.keys()
     for key, features in one.items():
-        np.testing.assert_allclose(other[key], features, rtol=1e-4, atol=1e-5)
+        assert distance(other[key], features) < 1e-4, key
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +93,7 @@ def test_rows_equal_the_base_on_the_same_pixels(photos, tmp_path, dtype, pooling
         expected = expected.mean(axis=(1, 2))
     assert store.spec.feature_shape == expected.shape[1:]
     for key, row in zip(keys, expected, strict=True):
-        distance = np.linalg.norm(rows[key].astype(np.float32) - row) / np.linalg.norm(row)
-        assert distance < limit
+        assert distance(rows[key], row) < limit
 
 
 def test_a_thousand_images_fifty_of_them_broken(tmp_path):
@@ -263,7 +268,7 @@ def test_tar_shards_give_the_same_features(reference, photos, tmp_path):
     labels = dict(zip(*store.load(["key", "labels"]).values(), strict=True))
     for key, row in rows_of(store).items():
         original, features = expected.pop(Path(key).stem)
-        np.testing.assert_allclose(row, features, rtol=1e-4, atol=1e-5)
+        assert distance(row, features) < 1e-4
         assert labels[key] == [Path(original).parent.name]
     assert not expected
     assert run(*arguments).record["already_committed"] == 3
@@ -274,11 +279,11 @@ def test_a_dead_shard_is_told_and_tried_again(photos, tmp_path):
     make_tar(tmp_path / "0.tar", images[:20])
     make_tar(tmp_path / "1.tar", images[20:40])
     whole = (tmp_path / "1.tar").read_bytes()
-    (tmp_path / "1.tar").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "1.tar").write_bytes(b"this is no archive" * 100)
     arguments = ("--input", tmp_path / "*.tar", "--output", tmp_path / "s", *SMALL)
     outcome = run(*arguments)
     assert outcome.exit_code == 3
-    assert "1 dead chunk, first at '1.tar' (ReadError" in outcome.problems[0]
+    assert "1 dead chunk, first at '1.tar' (ShardDamaged" in outcome.problems[0]
     assert outcome.record["ledger"]["rows"] == 20
     assert run(*arguments, "--allow_dead_chunks").exit_code == 0
     (tmp_path / "1.tar").write_bytes(whole)

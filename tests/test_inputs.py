@@ -12,7 +12,9 @@ from classifier.inputs import (
     Ignored,
     ImageRef,
     InputOptions,
+    ShardDamaged,
     ShardRef,
+    iter_shard,
     iter_tar,
     list_inputs,
     read_many,
@@ -214,24 +216,175 @@ def test_compression_is_found_by_content(tmp_path, mode):
     assert read_tar(tmp_path / "s.tar")[0][0][0].labels == ("cat",)
 
 
+def read_damaged(path):
+    """Returns the keys that were readable, and the damage."""
+    (shard,), _ = listed(path)
+    keys = []
+    with pytest.raises(ShardDamaged) as caught:
+        for ref, _ in iter_shard(shard, None, Ignored()):
+            keys.append(ref.key.partition("/")[2])
+    return keys, caught.value
+
+
 @pytest.mark.parametrize("cut", [0.5, 0.25, 512, 600, 4608, 4700, 5120, -10240])
 def test_a_cut_tar_raises_wherever_it_is_cut(tmp_path, cut):
     """Also at the border of a member, where the tarfile module sees a regular end."""
     make_tar(tmp_path / "s.tar", [(f"{i}.png", PNG + bytes(3600)) for i in range(9)])
     data = (tmp_path / "s.tar").read_bytes()
-    cut = int(cut * len(data)) if isinstance(cut, float) else cut
+    member = 512 + 4096
+    cut = int(cut * len(data)) if isinstance(cut, float) else cut % len(data)
     (tmp_path / "s.tar").write_bytes(data[:cut])
-    with pytest.raises(tarfile.ReadError):
-        read_tar(tmp_path / "s.tar")
+    keys, damage = read_damaged(tmp_path / "s.tar")
+    # The data of a member is whole though the padding behind it is cut.
+    whole = (cut + member - 512 - len(PNG) - 3600) // member
+    assert keys == [f"{i}.png" for i in range(whole)]
+    assert damage.offset in (whole * member, (whole - 1) * member)
+    assert f"from byte {damage.offset} on" in str(damage)
 
 
-def test_garbage_amid_a_tar_raises(tmp_path):
+@pytest.mark.parametrize("cut", [0.01, 0.3, 0.5, 0.9, 0.999])
+def test_a_cut_compressed_tar_gives_what_is_before_the_cut(tmp_path, cut):
+    noise = np.random.default_rng(0).bytes
+    make_tar(tmp_path / "s.tgz", [(f"{i}.png", PNG + noise(3000)) for i in range(9)], "w:gz")
+    data = (tmp_path / "s.tgz").read_bytes()
+    (tmp_path / "s.tgz").write_bytes(data[: int(cut * len(data))])
+    keys, damage = read_damaged(tmp_path / "s.tgz")
+    assert keys == [f"{i}.png" for i in range(len(keys))]
+    assert len(keys) >= int(cut * 9) - 1
+    assert damage.offset is not None
+
+
+def test_a_flipped_byte_in_a_compressed_tar_is_told(tmp_path):
+    noise = np.random.default_rng(0).bytes
+    make_tar(tmp_path / "s.tgz", [(f"{i}.png", PNG + noise(9000)) for i in range(9)], "w:gz")
+    data = bytearray((tmp_path / "s.tgz").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "s.tgz").write_bytes(data)
+    assert len(read_damaged(tmp_path / "s.tgz")[0]) >= 3
+
+
+def test_garbage_amid_a_tar_is_told_with_its_place(tmp_path):
     make_tar(tmp_path / "s.tar", [(f"{i}.png", PNG) for i in range(9)])
     data = bytearray((tmp_path / "s.tar").read_bytes())
     data[1024 : 1024 + 512] = b"\xff" * 512
     (tmp_path / "s.tar").write_bytes(data)
-    with pytest.raises(tarfile.ReadError):
-        read_tar(tmp_path / "s.tar")
+    keys, damage = read_damaged(tmp_path / "s.tar")
+    assert (keys, damage.offset) == (["0.png"], 1024)
+
+
+def test_garbage_and_nothing_named_tar_are_damaged(tmp_path):
+    for name, data in (("a.tar", b""), ("b.tar", b"x" * 5000), ("c.tgz", b"\x1f\x8bxx")):
+        (tmp_path / name).write_bytes(data)
+        assert read_damaged(tmp_path / name)[0] == []
+
+
+@pytest.mark.parametrize("members, whole", [(4, 1), (5, 1), (6, 2), (7, 2), (9, 3)])
+def test_an_image_whose_label_is_cut_away_is_not_given_another(tmp_path, members, whole):
+    """Neither its folder's name, nor the number where the others have a name."""
+    data = {"cls": b"7", "png": PNG, "txt": b"pug"}
+    order = [(f"a/{i}.{kind}", data[kind]) for i in range(4) for kind in ("cls", "png", "txt")]
+    make_tar(tmp_path / "s.tar", order)
+    cut = members * 1024 + 100
+    (tmp_path / "s.tar").write_bytes((tmp_path / "s.tar").read_bytes()[:cut])
+    (shard,), _ = listed(tmp_path / "s.tar")
+    found = []
+    with pytest.raises(ShardDamaged) as caught:
+        for ref, _ in iter_shard(shard, None, Ignored()):
+            found.append((ref.key, ref.labels))
+    assert found == [(f"s.tar/a/{i}.png", ("7",)) for i in range(whole)]
+    assert caught.value.offset == (members if members % 3 == 0 else whole * 3) * 1024
+
+
+def test_names_before_numbers_and_own_notes_before_the_samples(tmp_path):
+    members = [
+        ("1.cls", b"7"),
+        ("1.json", b'{"label": 7, "class_name": "tabby", "split": "test"}'),
+        ("1.txt", b"a caption"),
+        ("1.png", PNG),
+        ("2.png", PNG),
+        ("2.cls", b"8"),
+        ("2.json", b'{"width": 3}'),
+        ("3.left.png", PNG),
+        ("3.left.cls", b"l"),
+        ("3.right.png", PNG),
+        ("3.cls", b"any"),
+        ("3.other.txt", b"?"),
+        ("cat/4.png", PNG),
+        ("cat/4.json", b'{"labels": []}'),
+    ]
+    make_tar(tmp_path / "s.tar", members)
+    images, ignored = read_tar(tmp_path / "s.tar")
+    assert [(ref.labels, ref.split) for ref, _ in images] == [
+        (("tabby",), "test"),
+        (("8",), None),
+        (("l",), None),
+        (("any",), None),
+        ((), None),
+    ]
+    assert ignored.names == ["s.tar/3.other.txt"]
+
+
+def test_split_folders_links_and_names_in_a_tar(tmp_path):
+    names = ["train/cat/1.png", "pets/val/dog/1.png", "test/1.png", "/etc/../../x/1.png"]
+    make_tar(tmp_path / "s.tar", [(name, PNG) for name in (*names, names[0])])
+    with tarfile.open(tmp_path / "s.tar", "a") as archive:
+        link = tarfile.TarInfo("train/cat/2.png")
+        link.type, link.linkname = tarfile.LNKTYPE, names[0]
+        archive.addfile(link)
+    images, ignored = read_tar(tmp_path / "s.tar")
+    assert facts(ref for ref, _ in images) == [
+        ("s.tar/train/cat/1.png", ("cat",), "train"),
+        ("s.tar/pets/val/dog/1.png", ("dog",), "validation"),
+        ("s.tar/test/1.png", (), "test"),
+        ("s.tar/x/1.png", ("x",), None),
+        ("s.tar/train/cat/1.png~2", ("cat",), "train"),
+    ]
+    assert ignored.names == ["s.tar/train/cat/2.png"]
+
+
+def test_shards_are_known_by_name_with_their_split(tmp_path):
+    names = {
+        "a.tar": ("tar", None),
+        "b-train-0001.tar.gz": ("tar", "train"),
+        "c.TGZ": ("tar", None),
+        "d.zip": ("zip", None),
+        "e-test.tfrecord-00000-of-00010": ("tfrecord", "test"),
+        "f.tfrecord.gz": ("tfrecord", None),
+        "g.tfrecords": ("tfrecord", None),
+        "train-00000-of-00002.parquet": ("parquet", "train"),
+        "valid/h.tar": ("tar", "validation"),
+    }
+    make_tree(tmp_path, *names)
+    refs, _ = listed(tmp_path)
+    assert {ref.key: (ref.format, ref.split) for ref in refs} == names
+
+
+def test_a_shard_from_webdataset_itself(tmp_path):
+    wds = pytest.importorskip("webdataset")
+    with wds.ShardWriter(str(tmp_path / "w-%03d.tar"), maxcount=2, verbose=0) as sink:
+        for index, label in enumerate(("cat", "dog", "cat")):
+            note = {"label": label}
+            sink.write({"__key__": f"{index:04d}", "png": PNG, "cls": index, "json": note})
+    refs, _ = listed(tmp_path)
+    found = [ref for shard in refs for ref, _ in iter_shard(shard, None, Ignored())]
+    assert facts(found) == [
+        ("w-000.tar/0000.png", ("cat",), None),
+        ("w-000.tar/0001.png", ("dog",), None),
+        ("w-001.tar/0002.png", ("cat",), None),
+    ]
+
+
+def test_images_of_several_protocols_are_read_together(tmp_path):
+    import fsspec
+
+    make_tree(tmp_path, "1.png")
+    fsspec.filesystem("memory").pipe_file("/mixed/2.png", b"2")
+    refs = [
+        ImageRef(uri, uri, 0, "")
+        for uri in ("memory://mixed/2.png", f"file://{tmp_path}/1.png", "memory://mixed/3.png")
+    ]
+    data = read_many(refs)
+    assert data[:2] == [b"2", PNG] and isinstance(data[2], FileNotFoundError)
 
 
 def test_members_split_at_the_first_dot_of_the_name():

@@ -1,5 +1,7 @@
 """Planning: chunks, what is committed, limits, options that check themselves."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from conftest import add_chunk, make_rows, make_store
@@ -7,6 +9,7 @@ from conftest import add_chunk, make_rows, make_store
 from classifier.bases import parse_image_size
 from classifier.inputs import ImageRef, ShardRef
 from featurestore.errors import UsageError
+from pipelines.inventory import Inventory, Wanted
 from pipelines.options import (
     ChunkOptions,
     Limits,
@@ -15,7 +18,7 @@ from pipelines.options import (
 )
 from pipelines.plan import (
     CHUNKS_PER_FILE,
-    choose_chunk_size,
+    chunk_size,
     cut,
     read_chunk,
     select,
@@ -35,17 +38,37 @@ def refs_of(count: int) -> list[ImageRef]:
 SHARD = ShardRef("s.tar", "file:///s.tar", 5, "1", "tar")
 
 
+def wanted(refs):
+    return [Wanted(ref) for ref in refs]
+
+
+def refs_in(chunks):
+    return [image.ref for chunk in chunks for image in chunk.images]
+
+
+def planned(store, refs, size=0):
+    """Plans a run; returns the plan and its chunks, read back."""
+    sizes = partial(chunk_size, size, 32)
+    plan = write_plan(store.storage, "r", refs, Inventory.read(store), sizes)
+    chunks = [
+        read_chunk(store.storage, name, number)
+        for name, count in plan.files
+        for number in range(count)
+    ]
+    return plan, chunks
+
+
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 8, 9])
 def test_chunks_hold_everything_once_in_order(count):
     refs = refs_of(count)
-    chunks = list(cut(refs, 4))
-    assert [ref for chunk in chunks for ref in chunk.images] == refs
+    chunks = list(cut(wanted(refs), 4))
+    assert refs_in(chunks) == refs
     assert all(len(chunk.images) == 4 for chunk in chunks[:-1])
 
 
 def test_a_shard_is_a_chunk_of_its_own():
-    chunks = list(cut([*refs_of(1), SHARD, *refs_of(2)], 4))
-    assert sum(chunk.shard == SHARD and not chunk.images for chunk in chunks) == 1
+    chunks = list(cut(wanted([*refs_of(1), SHARD, *refs_of(2)]), 4))
+    assert sum(chunk.shard == Wanted(SHARD) and not chunk.images for chunk in chunks) == 1
     assert sum(len(chunk.images) for chunk in chunks) == 3
 
 
@@ -54,54 +77,50 @@ def test_a_shard_is_a_chunk_of_its_own():
     [(0, 4, 64), (1, 4, 64), (2048, 4, 64), (2049, 4, 65), (10**6, 4, 1024), (10**6, 1 << 30, 1)],
 )
 def test_chunk_sizes(listed, row_bytes, size):
-    assert choose_chunk_size(listed, row_bytes) == size
+    assert chunk_size(0, row_bytes, listed) == size
+    assert chunk_size(7, row_bytes, listed) == 7
 
 
 def test_a_plan_is_read_back_and_drops_what_is_committed(tmp_path):
     store = make_store(tmp_path / "s")
-    bad = {"key": "00004.png", "uri": "u", "size": 14, "etag": "1", "kind": "x", "message": "m"}
+    bad = {
+        "key": "00004.png",
+        "uri": "file:///images/00004.png",
+        "size": 14,
+        "etag": "1",
+        "kind": "x",
+        "message": "m",
+    }
     add_chunk(store, make_rows(4), np.ones((4, 8), np.float32), [bad])
     refs = [*refs_of(11), SHARD]
-    plan = write_plan(store.storage, "r", refs, 3, 32)
+    plan, chunks = planned(store, refs, 3)
     assert (plan.listed, plan.committed, plan.images, plan.shards, plan.chunks) == (12, 5, 6, 1, 3)
-    chunks = [
-        read_chunk(store.storage, name, number)
-        for name, count in plan.files
-        for number in range(count)
-    ]
-    assert [ref for chunk in chunks for ref in chunk.images] == refs[5:11]
-    assert [chunk.shard for chunk in chunks if chunk.shard] == [SHARD]
+    assert refs_in(chunks) == refs[5:11]
+    assert [chunk.shard.ref for chunk in chunks if chunk.shard] == [SHARD]
 
 
 def test_a_resumed_plan_cuts_the_same_chunks(tmp_path):
     store = make_store(tmp_path / "s")
     refs = refs_of(500)
-    before = {chunk.chunk_id for chunk in cut(refs, choose_chunk_size(500, 32))}
+    before = {chunk.chunk_id for chunk in cut(wanted(refs), chunk_size(0, 32, 500))}
     add_chunk(store, make_rows(64), np.ones((64, 8), np.float32))
-    plan = write_plan(store.storage, "r", refs, 0, 32)
-    after = {
-        read_chunk(store.storage, name, number).chunk_id
-        for name, count in plan.files
-        for number in range(count)
-    }
+    after = {chunk.chunk_id for chunk in planned(store, refs)[1]}
     assert after < before and len(after) == len(before) - 1
 
 
 def test_the_same_image_listed_twice_is_planned_once(tmp_path):
-    store = make_store(tmp_path / "s")
-    plan = write_plan(store.storage, "r", [*refs_of(3), *refs_of(2)], 0, 32)
+    plan, _ = planned(make_store(tmp_path / "s"), [*refs_of(3), *refs_of(2)])
     assert plan.images == 3
 
 
 def test_many_chunks_go_into_several_files(tmp_path):
-    store = make_store(tmp_path / "s")
-    plan = write_plan(store.storage, "r", refs_of(CHUNKS_PER_FILE + 1), 1, 32)
+    plan, _ = planned(make_store(tmp_path / "s"), refs_of(CHUNKS_PER_FILE + 1), 1)
     assert [count for _, count in plan.files] == [CHUNKS_PER_FILE, 1]
 
 
 def test_nothing_new_writes_nothing(tmp_path):
     store = make_store(tmp_path / "s")
-    assert write_plan(store.storage, "r", [], 0, 32).files == ()
+    assert planned(store, [])[0].files == ()
     assert store.storage.list("plans") == []
 
 
@@ -140,7 +159,7 @@ def test_split_fractions_follow_content_and_seed():
         (lambda: ChunkOptions(chunk_size=-1), "--chunk_size"),
         (lambda: Limits(max_bad_fraction=1.5), "--max_bad_fraction must be 0 to 1, got 1.5"),
         (lambda: parse_image_size("big"), "got 'big'"),
-        (lambda: parse_image_size("0"), "got '0'"),
+        (lambda: parse_image_size("0"), "got 0x0"),
         (lambda: parse_image_size("180x"), "got '180x'"),
     ],
 )

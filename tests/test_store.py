@@ -100,7 +100,7 @@ def test_missing_and_damaged_parts_are_named(tmp_path):
     with pytest.raises(CorruptStore, match="cannot be read"):
         store.load()
     part.unlink()
-    with pytest.raises(CorruptStore, match="is missing though"):
+    with pytest.raises(CorruptStore, match="is missing; python -m featurestore verify"):
         store.load()
 
 

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from test_dataset import clusters, make_store, spec_of
 
-from classifier import plots
+from classifier import output, plots
 from classifier.division import divide
 from classifier.heads import logits_model, parse_head
 from classifier.options import TrainOptions
-from classifier.run import load_run
+from classifier.run import Run, RunConfig, load_run
 from classifier.train import run
 from classifier.training import leaderboard, prepare_data, train_head
-from featurestore import RunFailed, UsageError, open_store
+from featurestore import RunFailed, UsageError, layout, open_store
 from featurestore.errors import CorruptStore
+from featurestore.storage import Storage
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,17 @@ def test_every_head_meets_every_rate_once():
         "linear-lr0.0001",
         "mlp-4-relu-lr0.001",
         "mlp-4-relu-lr0.0001",
+    ]
+
+
+def test_rates_and_dropouts_that_nearly_agree_have_names_of_their_own():
+    heads = tuple(map(parse_head, ("mlp:4:dropout=0.5", "mlp:4:dropout=0.50000001")))
+    trials = TrainOptions(heads=heads, lr=(0.00010000001, 0.0001)).trials()
+    assert list(trials) == [
+        "mlp-4-relu-dropout0.5-lr0.00010000001",
+        "mlp-4-relu-dropout0.5-lr0.0001",
+        "mlp-4-relu-dropout0.50000001-lr0.00010000001",
+        "mlp-4-relu-dropout0.50000001-lr0.0001",
     ]
 
 
@@ -194,7 +206,7 @@ def test_a_run_holds_all_that_is_promised(trained, store):
     assert board[0]["val_loss"] <= board[1]["val_loss"]
     assert trained.head_id() == board[0]["head_id"]
     assert trained.head_id("linear") == "linear"
-    history = trained.history("linear")
+    history = json.loads(trained.storage.read("history/linear.json"))
     assert [len(history[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")] == [
         6
     ] * 4
@@ -220,8 +232,146 @@ def test_a_run_is_not_written_over_unasked(store, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "run" / "heads").iterdir()] == ["linear.keras"]
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
     capsys.readouterr()
+    other = make_store(tmp_path / "other", *clusters(9, 3))
     with pytest.raises(UsageError, match="is a feature store; choose another folder"):
-        run(["--store", store.url, "--output", store.url, "--overwrite"])
+        run(["--store", store.url, "--output", other.url, "--overwrite"])
+
+
+def test_a_folder_of_the_users_is_never_touched(store, tmp_path):
+    for name in ("heads/mine.keras", "model/net.bin", "summary.json"):
+        folder = tmp_path / name.replace("/", "-")
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("mine")
+        first = name.split("/")[0]
+        for more in ([], ["--overwrite"]):
+            with pytest.raises(UsageError, match=f"--output: .* has {first!r}.*no training run"):
+                run(["--store", store.url, "--output", str(folder), *more])
+        assert (folder / name).read_text() == "mine"
+        assert [path.name for path in folder.iterdir()] == [first]
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "run.json").write_text('{"name": "my web service"}')
+    with pytest.raises(UsageError, match="has 'run.json'.*no training run"):
+        run(["--store", store.url, "--output", str(foreign), "--overwrite"])
+    assert [path.name for path in foreign.iterdir()] == ["run.json"]
+
+
+def test_only_our_own_files_are_replaced(store, tmp_path):
+    folder = tmp_path / "run"
+    arguments = ["--store", store.url, "--output", str(folder), "--epochs", "1"]
+    run([*arguments, "--head", "mlp:4"])
+    mine = ("heads/notes.txt", "plots/mine.svg", "model/teacher.keras", "evaluation/paper.tex")
+    for name in mine:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+    ours = ("evaluation/test-linear.json", f"model/{'ef' * 16}.keras")
+    for name in ours:
+        (folder / name).write_text("ours")
+    run([*arguments, "--overwrite"])
+    assert all((folder / name).read_text() == "mine" for name in mine)
+    assert not any((folder / name).exists() for name in ours)
+    assert not (folder / "heads" / "mlp-4-relu.keras").exists()
+    assert not (folder / output.STARTED).exists()
+
+
+def test_an_unfinished_run_is_gone_on_with(store, tmp_path):
+    folder = tmp_path / "run"
+    (folder / "heads").mkdir(parents=True)
+    (folder / "heads" / "old.keras").write_text("half")
+    (folder / output.STARTED).write_text("{}")
+    run(["--store", store.url, "--output", str(folder), "--epochs", "1"])
+    assert [path.name for path in (folder / "heads").iterdir()] == ["linear.keras"]
+
+
+@pytest.mark.parametrize("where", ["", "runs/1", ".."])
+def test_a_run_never_mixes_with_its_store(tmp_path, where):
+    features, labels = clusters(30, 2)
+    store = make_store(tmp_path / "all" / "store", features, labels)
+    before = sorted(path.name for path in (tmp_path / "all").rglob("*"))
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "all")
+    for root in (tmp_path / "all", link):
+        with pytest.raises(UsageError, match="--output: .* the feature store"):
+            run(["--store", store.url, "--output", str(root / "store" / where), "--overwrite"])
+    assert sorted(path.name for path in (tmp_path / "all").rglob("*")) == before
+
+
+def test_an_output_that_cannot_be_written_is_told_before_training(store, tmp_path, bucket):
+    (tmp_path / "file").write_text("")
+    _, options = bucket
+    for target in (tmp_path / "file", tmp_path / "file" / "run", "/proc/x", "s3://no-such-bucket"):
+        arguments = ["--store", store.url, "--output", str(target)]
+        if str(target).startswith("s3"):
+            arguments += ["--storage_options", f"endpoint_url={options['endpoint_url']}"]
+        with pytest.raises(UsageError, match="--output: cannot write to") as caught:
+            train_quickly(arguments)
+        assert "\n" not in str(caught.value)
+
+
+def train_quickly(arguments):
+    """Runs the command up to the first fit, which must not be reached."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("classifier.train.prepare_data", lambda *_: pytest.fail("it trains"))
+        return run(arguments)
+
+
+def test_a_store_without_its_base_fails_before_training(tmp_path):
+    features, labels = clusters(30, 2)
+    store = make_store(tmp_path / "store", features, labels)
+    for name in (layout.PROBES, layout.model_file(store.spec.base.weights_hash)):
+        store.storage.remove(name)
+        with pytest.raises(CorruptStore, match=f"{name} is missing"):
+            train_quickly(["--store", store.url, "--output", str(tmp_path / name[-9:])])
+
+
+def test_one_diverging_head_leaves_the_others(store, tmp_path, capsys):
+    folder = str(tmp_path / "run")
+    arguments = ["--store", store.url, "--output", folder, "--epochs", "2", "--optimizer", "sgd"]
+    assert run([*arguments, "--lr", "1e38,1e-3"]) == 0
+    out = capsys.readouterr().out
+    assert "linear-lr1e+38: diverged: its validation loss was never finite" in out
+    trained = load_run(folder)
+    assert list(trained.config.heads) == ["linear-lr0.001"] == [trained.head_id()]
+    summary = json.loads(trained.storage.read("summary.json"))
+    assert [failed["head_id"] for failed in summary["failed"]] == ["linear-lr1e+38"]
+    assert "diverged" in summary["failed"][0]["reason"]
+
+
+def test_an_old_run_survives_one_that_comes_to_nothing(store, tmp_path):
+    folder = str(tmp_path / "run")
+    arguments = ["--store", store.url, "--output", folder, "--epochs", "1"]
+    run(arguments)
+    before = {file.name for file in load_run(folder).storage.list("")}
+    with pytest.raises(RunFailed, match="every head diverged.*linear"):
+        run([*arguments, "--overwrite", "--optimizer", "sgd", "--lr", "1e38"])
+    kept = load_run(folder)
+    assert {file.name for file in kept.storage.list("")} - {output.STARTED} == before
+    kept.load_head(kept.head_id())
+    with pytest.raises(UsageError, match="holds a training run already"):
+        run(arguments)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[1, 2", b"{}", b"[]", b'[{"rank": 1}]'])
+def test_a_damaged_leaderboard_is_said_in_one_line(store, tmp_path, content):
+    storage = Storage(str(tmp_path))
+    if content is not None:
+        storage.write("leaderboard.json", content)
+    broken = Run(storage, RunConfig(store.spec, store.url, ("a", "b"), {"linear": "linear"}))
+    with pytest.raises(CorruptStore, match="leaderboard.json .*; train again") as caught:
+        broken.head_id()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no model"])
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_a_damaged_head_is_said_in_one_line(store, tmp_path, place, content):
+    storage = Storage(str(tmp_path) if place == "local" else f"memory://{tmp_path}")
+    if content is not None:
+        storage.write("heads/linear.keras", content)
+    broken = Run(storage, RunConfig(store.spec, store.url, ("a", "b"), {"linear": "linear"}))
+    with pytest.raises(CorruptStore, match="linear.keras .*; train again") as caught:
+        broken.load_head("linear")
+    assert "\n" not in str(caught.value)
 
 
 def test_json_is_alone_on_standard_output(store, tmp_path, capsys):

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fsspec.core import has_magic
 
+from classifier.inputs import tfds
+from classifier.inputs.ignored import Ignored
 from classifier.inputs.layouts import LAYOUTS, detect_layout, label_and_split
+from classifier.inputs.listfile import is_list, read_list
 from classifier.inputs.reading import read_heads
 from classifier.inputs.refs import (
     ImageRef,
@@ -22,12 +25,12 @@ from classifier.inputs.refs import (
     has_image_suffix,
     is_hidden,
     shard_format,
+    split_in_name,
 )
 from classifier.pixels import sniff
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.storage import connect, public_url
 
-MAX_IGNORED_LISTED = 1000
 Entry = tuple[str, Mapping[str, Any]]  # (path relative to the root, the file system's entry)
 
 
@@ -48,28 +51,19 @@ class InputOptions:
             raise unknown_choice("--layout", self.layout, LAYOUTS)
 
 
-@dataclass
-class Ignored:
-    """Files that are no images by name nor by content: counted, the first thousand named."""
-
-    count: int = 0
-    names: list[str] = field(default_factory=list)
-
-    def add(self, name: str) -> None:
-        """Counts one file."""
-        self.count += 1
-        if len(self.names) < MAX_IGNORED_LISTED:
-            self.names.append(name)
-
-
 class _Root:
     """One ``--input``: where it begins, and the entries below it."""
 
     def __init__(self, uri: str, options: InputOptions) -> None:
-        self.uri = uri
-        self.fs, path = connect(uri, options.storage_options, "--input")
+        self.uri, self.wanted = uri, None
+        self.options = options.storage_options
+        self.fs, path = connect(uri, self.options, "--input")
+        if "#" in uri and not self.fs.exists(path):
+            self.uri, self.wanted = tfds.split_request(uri)
+            path = connect(self.uri, self.options, "--input")[1]
         self.path = path.rstrip("/") or path
         self.paths: list[str] | None = None
+        self.is_list = False
         try:
             self._resolve()
         except (PermissionError, OSError) as error:
@@ -89,11 +83,13 @@ class _Root:
             fixed = pattern[: min(pattern.find(char) for char in "*?[{" if char in pattern)]
             self.path = fixed.rpartition("/")[0]
         elif self.fs.isfile(self.path):
+            self.is_list = is_list(self.fs, self.path)
             self.paths, self.path = [self.path], self.path.rpartition("/")[0]
         elif not self.fs.isdir(self.path):
             raise UsageError(
                 f"--input: {public_url(self.uri)!r} does not exist; give a folder of images, a "
-                "pattern such as 'photos/**/*.jpg', or *.tar shards"
+                "pattern such as 'photos/**/*.jpg', shards (*.tar, *.zip, *.tfrecord, *.parquet) "
+                "or a list (*.csv)"
             )
 
     def relative(self, path: str) -> str:
@@ -162,7 +158,27 @@ def list_inputs(
     roots = [_Root(uri, options) for uri in uris]
     ignored = Ignored() if ignored is None else ignored
     for root, prefix in zip(roots, _prefixes([root.path for root in roots]), strict=True):
-        yield from _list_root(root, prefix, ignored)
+        if root.is_list:
+            for ref in read_list(root.uri, options.storage_options):
+                yield replace(ref, key=prefix + ref.key)
+        elif root.wanted:
+            yield from _take(root, prefix, root.wanted, ignored)
+        else:
+            yield from _list_root(root, prefix, ignored)
+
+
+def _take(
+    root: _Root, prefix: str, wanted: tfds.Slice, ignored: Ignored
+) -> Iterator[ImageRef | ShardRef]:
+    """Yields the shards of a slice of a folder that TensorFlow Datasets wrote."""
+    lengths = tfds.read_shard_lengths(root.fs, root.path)
+    if lengths is None:
+        raise UsageError(
+            f"--input: {public_url(root.uri)!r} has no {tfds.INFO_FILE}; slices such as "
+            "#train[:40%] are of folders that TensorFlow Datasets wrote"
+        )
+    listed = _list_root(root, prefix, ignored)
+    yield from tfds.take([ref for ref in listed if isinstance(ref, ShardRef)], wanted, lengths)
 
 
 def open_input(uri: str, storage_options: Mapping[str, Any] | None = None) -> list[ImageRef]:
@@ -193,7 +209,7 @@ def _list_root(root: _Root, prefix: str, ignored: Ignored) -> Iterator[ImageRef 
         elif has_image_suffix(name):
             yield _image(root, prefix, name, info)
         elif kind := shard_format(name):
-            split = label_and_split(name, root.layout)[1]
+            split = label_and_split(name, root.layout)[1] or split_in_name(name)
             uri, size, etag = root.address(info), info.get("size") or 0, etag_of(info)
             yield ShardRef(prefix + name, uri, size, etag, kind, split)
         else:

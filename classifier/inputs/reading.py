@@ -29,11 +29,22 @@ def read_many(
     """Returns the file contents of images, or the error of each that cannot be read.
 
     Args:
-      refs: images on one file system.
-      storage_options: for it.
+      refs: images, on one or several file systems.
+      storage_options: for them.
     """
-    if not refs:
-        return []
+    result: dict[int, bytes | OSError] = {}
+    by_protocol: dict[str, list[int]] = {}
+    for position, ref in enumerate(refs):
+        by_protocol.setdefault(ref.uri.partition("://")[0], []).append(position)
+    for positions in by_protocol.values():
+        found = _read_from_one([refs[position] for position in positions], storage_options)
+        result.update(zip(positions, found, strict=True))
+    return [result[position] for position in range(len(refs))]
+
+
+def _read_from_one(
+    refs: Sequence[ImageRef], storage_options: Mapping[str, Any] | None
+) -> list[bytes | OSError]:
     fs, _ = connect(refs[0].uri, storage_options)
     paths = [fs._strip_protocol(ref.uri) for ref in refs]
     if getattr(fs, "async_impl", False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,18 @@ from featurestore.storage import modified_time
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff")
 )
-SHARD_SUFFIXES = {".tar": "tar"}
+SHARD_SUFFIXES = {
+    ".tar": "tar",
+    ".tar.gz": "tar",
+    ".tgz": "tar",
+    ".zip": "zip",
+    ".tfrecord": "tfrecord",
+    ".tfrecords": "tfrecord",
+    ".tfrec": "tfrecord",
+    ".tfrecord.gz": "tfrecord",
+    ".tfrecords.gz": "tfrecord",
+    ".parquet": "parquet",
+}
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -23,6 +35,27 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+# A larger file in a shard is no image: decoders refuse it, and it would fill the memory.
+MAX_MEMBER_BYTES = 1 << 29
+_NUMBERED = re.compile(r"-\d+-of-\d+$")
+
+
+class ShardDamaged(Exception):
+    """A shard that cannot be read to its end; what was readable was yielded before.
+
+    Attributes:
+      message: what is wrong, in one line.
+      offset: of the first byte that could not be used, in the shard or, where it is compressed as
+        a whole, in its content; None when there is no such place.
+    """
+
+    def __init__(self, message: str, offset: int | None = None) -> None:
+        super().__init__(message if offset is None else f"{message} (from byte {offset} on)")
+        self.message = message
+        self.offset = offset
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +88,7 @@ class ShardRef:
       uri: its address.
       size: in bytes.
       etag: as `ImageRef.etag`.
-      format: ``tar``.
+      format: ``tar``, ``zip``, ``tfrecord`` or ``parquet``.
       split: given by a split folder or the archive's name, else None.
     """
 
@@ -65,6 +98,59 @@ class ShardRef:
     etag: str
     format: str
     split: str | None = None
+
+    def image(
+        self, name: str, size: int, labels: tuple[str, ...] = (), split: str | None = None
+    ) -> ImageRef:
+        """Returns the reference to one of its images.
+
+        Args:
+          name: of the member, unique in the shard.
+          size: in bytes.
+          labels: class names.
+          split: when the member says so itself; else it is the shard's.
+        """
+        return ImageRef(
+            f"{self.key}/{name}", f"{self.uri}/{name}", size, self.etag, labels, split or self.split
+        )
+
+
+class UniqueNames:
+    """Gives each image of a shard a name of its own.
+
+    Example:
+      >>> names = UniqueNames()
+      >>> [names.claim(wanted) for wanted in ("a.png", "b.png", "a.png")]
+      ['a.png', 'b.png', 'a.png~2']
+      >>> names.claim("a.png", "17")
+      '17'
+    """
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def claim(self, *candidates: str) -> str:
+        """Returns the first name that is free, else the last one with a number behind it."""
+        for name in candidates:
+            if name and name not in self._taken:
+                self._taken.add(name)
+                return name
+        number = 2
+        while (name := f"{candidates[-1]}~{number}") in self._taken:
+            number += 1
+        self._taken.add(name)
+        return name
+
+
+def member_name(path: str) -> str:
+    """Returns a path inside an archive or a table as part of a key: relative, never leading out.
+
+    Example:
+      >>> member_name("./a//b.png"), member_name("/../etc/x.png"), member_name("a/../../b.png")
+      ('a/b.png', 'etc/x.png', 'b.png')
+    """
+    name = posixpath.normpath("/" + path).lstrip("/")
+    return "" if name == "." else name
 
 
 def is_hidden(path: str) -> bool:
@@ -78,8 +164,29 @@ def has_image_suffix(path: str) -> bool:
 
 
 def shard_format(path: str) -> str | None:
-    """Returns the archive format that a file name stands for, or None."""
-    return SHARD_SUFFIXES.get(posixpath.splitext(path)[1].lower())
+    """Returns the archive format that a file name stands for, or None.
+
+    Example:
+      >>> shard_format("mnist-train.tfrecord-00000-of-00010"), shard_format("a.TAR.gz")
+      ('tfrecord', 'tar')
+    """
+    name = _NUMBERED.sub("", posixpath.basename(path).lower())
+    for suffix, kind in SHARD_SUFFIXES.items():
+        if name.endswith(suffix) and name != suffix:
+            return kind
+    return None
+
+
+def split_in_name(path: str) -> str | None:
+    """Returns the split that a shard's file name tells, when it tells exactly one.
+
+    Example:
+      >>> split_in_name("data/train-00000-of-00002.parquet"), split_in_name("train-test.tar")
+      ('train', None)
+    """
+    words = re.split(r"[-_.]", posixpath.basename(path).lower())
+    found = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    return found.pop() if len(found) == 1 else None
 
 
 def etag_of(info: Mapping[str, Any]) -> str:

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import lzma
 import posixpath
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from classifier.inputs.listing import Ignored
-from classifier.inputs.refs import ImageRef, ShardRef, has_image_suffix, is_hidden
+from classifier.inputs.ignored import Ignored
+from classifier.inputs.layouts import streamed_facts
+from classifier.inputs.refs import (
+    MAX_MEMBER_BYTES,
+    ImageRef,
+    ShardDamaged,
+    ShardRef,
+    UniqueNames,
+    has_image_suffix,
+    is_hidden,
+    member_name,
+)
 from classifier.pixels import sniff
 from featurestore.retry import retrying
 from featurestore.storage import connect
 
-# What a broken or unreachable shard raises.
-SHARD_ERRORS = (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError)
-LABEL_SUFFIXES = ("cls", "txt", "json")
-_LABEL_KEYS = ("label", "labels", "cls", "class", "class_name")
+# What damaged bytes raise; an OSError is a failure of the file system.
+_DAMAGED = (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
+_GZIP_MAGIC = b"\x1f\x8b"
+_BLOCK = 1 << 16
+# The first that gives a label counts: names before numbers.
+LABEL_SUFFIXES = ("json", "cls", "txt")
+_LABEL_KEYS = ("labels", "class_name", "label", "cls", "class")
+Labels = tuple[str, ...] | None
+Content = bytes | OSError
 
 
 class _StrictTarInfo(tarfile.TarInfo):
@@ -32,16 +48,29 @@ class _StrictTarInfo(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
                 raise
-            raise tarfile.ReadError(f"damaged or cut at byte {archive.offset}: {error}") from error
+            raise tarfile.ReadError(f"no header of a member: {error}") from error
+
+
+class _Sample:
+    """The members that share a name up to its first dot, and what label they come with."""
+
+    def __init__(self, stem: str, start: int) -> None:
+        self.stem, self.start = stem, start
+        self.members: list[tuple[str, Content]] = []
+
+    @property
+    def notes(self) -> set[str]:
+        """The suffixes of the label files it has."""
+        return {split_member(name)[1] for name, _ in self.members}.intersection(LABEL_SUFFIXES)
 
 
 def iter_tar(
     shard: ShardRef, storage_options: Mapping[str, Any] | None, ignored: Ignored
-) -> Iterator[tuple[ImageRef, bytes]]:
+) -> Iterator[tuple[ImageRef, Content]]:
     """Yields the images of a tar, in order, without unpacking it.
 
-    Members that share a name up to its first dot are one sample, as in WebDataset; its ``.cls``,
-    ``.txt`` or ``.json`` member gives the label. Without one, the member's folder is the label.
+    Members that share a name up to its first dot are one sample, as in WebDataset; its ``.json``,
+    ``.cls`` or ``.txt`` member gives the label. Without one, the member's folder is the label.
 
     Args:
       shard: the archive.
@@ -53,26 +82,76 @@ def iter_tar(
 
     Raises:
       OSError: when the archive cannot be read.
-      tarfile.ReadError: when it is damaged; what came before the damage was yielded.
+      ShardDamaged: when it is damaged; what came before the damage was yielded.
     """
     fs, path = connect(shard.uri, storage_options)
-    with (
-        retrying(lambda: fs.open(path, "rb")) as stream,
-        tarfile.open(fileobj=stream, mode="r|*", tarinfo=_StrictTarInfo) as archive,
-    ):
-        sample: dict[str, bytes] = {}
-        current = None
-        for member in archive:
+    names = UniqueNames()
+    with retrying(lambda: fs.open(path, "rb")) as file:
+        stream, mode = _unpacked(file)
+        try:
+            # Small reads: one that meets the cut of a compressed file loses what it had.
+            size = tarfile.BLOCKSIZE if stream is not file else tarfile.RECORDSIZE
+            archive = tarfile.open(fileobj=stream, mode=mode, bufsize=size, tarinfo=_StrictTarInfo)
+        except _DAMAGED as error:
+            raise ShardDamaged(f"not a readable tar: {error}", 0) from error
+        with archive:
+            for sample in _samples(shard, archive, ignored):
+                yield from _sample_images(shard, sample, names, ignored)
+            if stream is not file:
+                _check_end(stream, archive.offset)
+
+
+def _unpacked(file: Any) -> tuple[Any, Literal["r|", "r|*"]]:
+    """Returns the stream of the archive and its mode; tarfile checks no checksum of gzip."""
+    head = file.read(len(_GZIP_MAGIC))
+    file.seek(0)
+    return (gzip.GzipFile(fileobj=file), "r|") if head == _GZIP_MAGIC else (file, "r|*")
+
+
+def _check_end(stream: gzip.GzipFile, at: int) -> None:
+    """Reads what is behind the last member, so that the checksum of the whole is compared."""
+    try:
+        while stream.read(_BLOCK):
+            pass
+    except _DAMAGED as error:
+        raise ShardDamaged(f"every member was read, but not the end: {error}", at) from error
+
+
+def _samples(shard: ShardRef, archive: tarfile.TarFile, ignored: Ignored) -> Iterator[_Sample]:
+    sample, at = _Sample("", 0), 0
+    usual: set[str] = set()
+    try:
+        while (member := archive.next()) is not None:
+            # The module would keep every header it has seen.
+            archive.members.clear()  # type: ignore[attr-defined]
+            name, at = member_name(member.name), member.offset
             if not member.isfile():
-                continue
-            name = posixpath.normpath(member.name).lstrip("/")
-            stem, _ = split_member(name)
-            if stem != current:
-                yield from _sample_images(shard, sample, ignored)
-                sample, current = {}, stem
-            content = archive.extractfile(member)
-            sample[name] = content.read() if content else b""
-        yield from _sample_images(shard, sample, ignored)
+                if not member.isdir():
+                    ignored.add(f"{shard.key}/{name}")
+            else:
+                stem, _ = split_member(name)
+                content = _content(archive, member)
+                if stem != sample.stem:
+                    usual |= sample.notes
+                    yield sample
+                    sample = _Sample(stem, at)
+                sample.members.append((name, content))
+            at = archive.offset
+    except _DAMAGED as error:
+        # Where samples bring label files along, the last one's may be in what is lost.
+        if sample.notes >= usual:
+            yield sample
+        else:
+            at = sample.start
+        raise ShardDamaged(f"damaged or cut: {error}", at) from error
+    yield sample
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Content:
+    if member.size > MAX_MEMBER_BYTES:
+        return OSError(f"{member.size} bytes; more than {MAX_MEMBER_BYTES} are no image")
+    file = archive.extractfile(member)
+    return file.read() if file else b""
 
 
 def split_member(name: str) -> tuple[str, str]:
@@ -88,48 +167,59 @@ def split_member(name: str) -> tuple[str, str]:
 
 
 def _sample_images(
-    shard: ShardRef, sample: Mapping[str, bytes], ignored: Ignored
-) -> Iterator[tuple[ImageRef, bytes]]:
-    labels: tuple[str, ...] = ()
-    images = []
-    for name, data in sample.items():
-        suffix = split_member(name)[1]
+    shard: ShardRef, sample: _Sample, names: UniqueNames, ignored: Ignored
+) -> Iterator[tuple[ImageRef, Content]]:
+    images: list[tuple[str, Content]] = []
+    notes: dict[str, bytes] = {}
+    for name, data in sample.members:
+        suffix = name.rpartition(".")[2].lower()
         if is_hidden(name):
             ignored.add(f"{shard.key}/{name}")
-        elif has_image_suffix(name) or sniff(data):
+        elif has_image_suffix(name) or (isinstance(data, bytes) and sniff(data)):
             images.append((name, data))
-        elif suffix in LABEL_SUFFIXES:
-            labels = labels or _labels(suffix, data)
+        elif suffix in LABEL_SUFFIXES and isinstance(data, bytes):
+            notes[name] = data
         else:
             ignored.add(f"{shard.key}/{name}")
-    if not images:
-        for name in sample:
-            if split_member(name)[1] in LABEL_SUFFIXES and not is_hidden(name):
-                ignored.add(f"{shard.key}/{name}")
+    owners = {sample.stem, *(posixpath.splitext(name)[0] for name, _ in images)} if images else ()
+    for name in notes:
+        if posixpath.splitext(name)[0] not in owners:
+            ignored.add(f"{shard.key}/{name}")
     for name, data in images:
-        folder = posixpath.basename(posixpath.dirname(name))
-        ref = ImageRef(
-            key=f"{shard.key}/{name}",
-            uri=f"{shard.uri}/{name}",
-            size=len(data),
-            etag=shard.etag,
-            labels=labels or ((folder,) if folder else ()),
-            split=shard.split,
-        )
-        yield ref, data
+        labels, split = _facts(name, sample.stem, notes)
+        size = len(data) if isinstance(data, bytes) else 0
+        yield shard.image(names.claim(name), size, labels, split), data
 
 
-def _labels(suffix: str, data: bytes) -> tuple[str, ...]:
+def _facts(name: str, stem: str, notes: Mapping[str, bytes]) -> tuple[tuple[str, ...], str | None]:
+    """Finds an image's labels and split: its own notes first, then the sample's, then folders."""
+    labels: Labels = None
+    split: str | None = None
+    for owner in dict.fromkeys((posixpath.splitext(name)[0], stem)):
+        for suffix in LABEL_SUFFIXES:
+            data = notes.get(f"{owner}.{suffix}")
+            if data is not None:
+                found, noted_split = _read_note(suffix, data)
+                labels = found if labels is None else labels
+                split = split or noted_split
+    by_folder, folder_split = streamed_facts(name)
+    return by_folder if labels is None else labels, split or folder_split
+
+
+def _read_note(suffix: str, data: bytes) -> tuple[Labels, str | None]:
     text = data.decode("utf-8", errors="replace").strip()
     if suffix != "json":
-        return (text,) if text else ()
+        return ((text,) if text else None), None
     try:
         record = json.loads(text)
     except ValueError:
-        return ()
+        return None, None
+    split = None
     if isinstance(record, dict):
+        if isinstance(record.get("split"), str):
+            split = record["split"] or None
         record = next((record[key] for key in _LABEL_KEYS if key in record), None)
     if record is None or isinstance(record, dict):
-        return ()
+        return None, split
     values = record if isinstance(record, list) else [record]
-    return tuple(str(value) for value in values)
+    return tuple(str(value) for value in values), split

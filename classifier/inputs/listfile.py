@@ -1,0 +1,162 @@
+"""A CSV or Parquet file that lists images by address, with labels and splits if it has them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from classifier.inputs.parquet import find_columns, labels_of
+from classifier.inputs.refs import SPLIT_NAMES, ImageRef, etag_of, member_name
+from classifier.inputs.tables import TEXT_SUFFIXES, Row, open_table
+from featurestore.errors import UsageError
+from featurestore.retry import retrying
+from featurestore.storage import connect, public_url
+
+URI_COLUMNS = ("uri", "url", "path", "image", "filename", "file_name", "filepath", "image_path")
+LABEL_COLUMNS = ("labels", "label", "class", "class_name")
+SPLIT_COLUMN = "split"
+_AT_ONCE = 16
+_BLOCK = 256
+
+
+def is_list(fs: Any, path: str) -> bool:
+    """Whether a file that an ``--input`` names is a list of images rather than holding them.
+
+    A Parquet file is one when it has no column of images but one of addresses.
+    """
+    suffix = posixpath.splitext(path)[1].lower()
+    if suffix != ".parquet":
+        return suffix in TEXT_SUFFIXES
+    try:
+        with (
+            retrying(lambda: fs.open(path, "rb")) as handle,
+            pq.ParquetFile(handle, pre_buffer=False) as file,
+        ):
+            schema = file.schema_arrow
+    except (OSError, pa.ArrowException):
+        return False
+    return find_columns(schema) is None and bool(_column(schema.names, URI_COLUMNS))
+
+
+def _column(names: Iterable[str], wanted: Sequence[str]) -> str:
+    by_fold = {name.strip().lower(): name for name in names}
+    return next((by_fold[name] for name in wanted if name in by_fold), "")
+
+
+@dataclass(frozen=True)
+class _Listed:
+    written: str
+    labels: tuple[str, ...]
+    split: str | None
+
+
+def read_list(url: str, storage_options: Mapping[str, Any] | None = None) -> Iterator[ImageRef]:
+    """Yields the images of a list, in its order.
+
+    Paths may be relative to the list's folder, absolute, or any fsspec URL. Rows in succession
+    that name the same path are one image with several labels.
+
+    Args:
+      url: of the list.
+      storage_options: for its file system and those of the images.
+
+    Yields:
+      References whose key is the path as written, without protocol and host.
+
+    Raises:
+      UsageError: for a list without a column of addresses, or one that names an image twice.
+    """
+    with open_table(url, "--input", storage_options) as (names, rows):
+        uri_column = _column(names, URI_COLUMNS)
+        if not uri_column:
+            raise UsageError(
+                f"--input: the list {public_url(url)!r} needs a column {'|'.join(URI_COLUMNS)}; it "
+                f"has {', '.join(names)}"
+            )
+        columns = (uri_column, _column(names, LABEL_COLUMNS), _column(names, (SPLIT_COLUMN,)))
+        places = _Places(url, storage_options)
+        seen: dict[bytes, bytes] = {}
+        merged = _merge(_listed(rows, columns))
+        while block := list(itertools.islice(merged, _BLOCK)):
+            for ref in places.locate(block):
+                if _is_new(ref, seen):
+                    yield ref
+
+
+def _listed(rows: Iterable[Row], columns: tuple[str, str, str]) -> Iterator[_Listed]:
+    uri_column, label_column, split_column = columns
+    for row in rows:
+        written = str(row[uri_column] or "").strip()
+        if not written:
+            continue
+        split = str(row[split_column] or "").strip() if split_column else ""
+        labels = labels_of(row[label_column], ()) if label_column else ()
+        yield _Listed(written, labels, SPLIT_NAMES.get(split.lower(), split) or None)
+
+
+def _merge(listed: Iterable[_Listed]) -> Iterator[_Listed]:
+    for _, group in itertools.groupby(listed, key=lambda item: (item.written, item.split)):
+        rows = list(group)
+        labels = dict.fromkeys(label for row in rows for label in row.labels)
+        yield replace(rows[0], labels=tuple(labels))
+
+
+def _is_new(ref: ImageRef, seen: dict[bytes, bytes]) -> bool:
+    """Whether a key is new; the same image once more with the same facts is passed over."""
+    key = hashlib.sha256(ref.key.encode()).digest()[:12]
+    facts = hashlib.sha256(repr((ref.uri, ref.labels, ref.split)).encode()).digest()[:12]
+    if seen.setdefault(key, facts) != facts:
+        raise UsageError(
+            f"--input: the list names {ref.key!r} twice, with another address, label or split; for "
+            "several labels let its rows follow each other, else rename one"
+        )
+    return facts is seen[key]
+
+
+class _Places:
+    """Turns paths as written into addresses, sizes and versions."""
+
+    def __init__(self, url: str, storage_options: Mapping[str, Any] | None) -> None:
+        self._options = storage_options
+        self._fs, path = connect(url, storage_options, "--input")
+        self._folder = posixpath.dirname(path)
+
+    def locate(self, listed: Sequence[_Listed]) -> list[ImageRef]:
+        """Returns the references; a file that does not answer has size 0 and no version."""
+        if self._fs.protocol == "file" or "file" in self._fs.protocol:
+            return [self._locate(item) for item in listed]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(self._locate, listed))
+
+    def _locate(self, item: _Listed) -> ImageRef:
+        fs, path, key = self._fs, f"{self._folder}/{item.written}", item.written
+        if "://" in item.written:
+            fs, path = connect(item.written, self._options, "--input")
+            protocol = item.written.partition("://")[0]
+            key = urlsplit(item.written).path if protocol in ("http", "https") else path
+        elif item.written.startswith("/"):
+            path = item.written
+        else:
+            path = posixpath.normpath(path) if "://" not in path else path
+        try:
+            info = fs.info(path)
+        # Protocols raise what they like here, and reading the image will tell.
+        except (OSError, ValueError):
+            info = {}
+        return ImageRef(
+            key=member_name(key),
+            uri=public_url(fs.unstrip_protocol(path)),
+            size=info.get("size") or 0,
+            etag=etag_of(info),
+            labels=item.labels,
+            split=item.split,
+        )

@@ -1,0 +1,148 @@
+"""What TensorFlow Datasets writes beside its shards, and slices such as ``FOLDER#train[:40%]``.
+
+The slice of a shard travels in its etag: the same file read in part is another version of it, so
+that a wider slice later supersedes the narrower one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from classifier.inputs.refs import ShardRef
+from featurestore.errors import UsageError, unknown_choice
+from featurestore.retry import retrying
+
+INFO_FILE = "dataset_info.json"
+_LABELS_SUFFIX = ".labels.txt"
+_REQUEST = re.compile(
+    r"(?P<folder>.+)#(?P<split>[\w-]+)(?:\[(?P<low>-?\d*%?):(?P<high>-?\d*%?)\])?$"
+)
+_RECORDS = re.compile(r"#(\d+):(\d+)$")
+
+
+def read_class_names(fs: Any, shard_path: str) -> dict[str, list[str]]:
+    """Returns the class names of each integer feature, from the files beside a shard.
+
+    Args:
+      fs: the file system.
+      shard_path: on it.
+    """
+    folder = posixpath.dirname(shard_path)
+    try:
+        listed = retrying(lambda: fs.ls(folder, detail=False))
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return {}
+    found = {}
+    for path in sorted(listed):
+        if path.endswith(_LABELS_SUFFIX):
+            feature = posixpath.basename(path).removesuffix(_LABELS_SUFFIX)
+            text = fs.cat_file(path).decode("utf-8", errors="replace")
+            found[feature] = [line.strip() for line in text.splitlines() if line.strip()]
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """A part of one split.
+
+    Attributes:
+      split: its name.
+      low: first example, a number or ``N%``, negative from the end, or "".
+      high: end, likewise.
+    """
+
+    split: str
+    low: str = ""
+    high: str = ""
+
+    def bounds(self, examples: int) -> tuple[int, int]:
+        """Returns the range of examples, as TensorFlow Datasets rounds it: to the nearest.
+
+        Example:
+          >>> Slice("train", "", "40%").bounds(99), Slice("train", "-10", "").bounds(99)
+          ((0, 40), (89, 99))
+        """
+        low, high = _position(self.low, 0, examples), _position(self.high, examples, examples)
+        return low, max(low, high)
+
+
+def _position(text: str, default: int, examples: int) -> int:
+    if not text:
+        return default
+    value = round(int(text[:-1]) * examples / 100) if text.endswith("%") else int(text)
+    return min(max(value + examples if text.startswith("-") else value, 0), examples)
+
+
+def split_request(uri: str) -> tuple[str, Slice | None]:
+    """Takes the slice off an ``--input``.
+
+    Example:
+      >>> split_request("mnist/3.0.1#train[:40%]")
+      ('mnist/3.0.1', Slice(split='train', low='', high='40%'))
+      >>> split_request("photos")
+      ('photos', None)
+    """
+    match = _REQUEST.fullmatch(uri)
+    if not match:
+        return uri, None
+    return match["folder"], Slice(match["split"], match["low"] or "", match["high"] or "")
+
+
+def read_shard_lengths(fs: Any, folder: str) -> dict[str, list[int]] | None:
+    """Returns the number of examples in each shard of each split; None for another folder."""
+    try:
+        info = json.loads(retrying(lambda: fs.cat_file(f"{folder}/{INFO_FILE}")))
+        return {s["name"]: [int(n) for n in s["shardLengths"]] for s in info["splits"]}
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"--input: {folder}/{INFO_FILE} is not to be read: {error!r}") from error
+
+
+def take(
+    shards: Sequence[ShardRef], wanted: Slice, lengths: Mapping[str, Sequence[int]]
+) -> Iterator[ShardRef]:
+    """Yields the shards that hold a slice, each with the records wanted.
+
+    Args:
+      shards: of the whole folder, in order.
+      wanted: the slice.
+      lengths: examples per shard of each split.
+
+    Raises:
+      UsageError: for a split that is not there, or shards that are missing.
+    """
+    if wanted.split not in lengths:
+        raise unknown_choice("--input ...#", wanted.split, lengths)
+    counts = lengths[wanted.split]
+    pattern = re.compile(rf"(?:^|-){re.escape(wanted.split)}\.\w+-(\d+)-of-0*{len(counts)}$")
+    by_number = {}
+    for shard in shards:
+        if match := pattern.search(posixpath.basename(shard.key)):
+            by_number[int(match[1])] = shard
+    low, high = wanted.bounds(sum(counts))
+    start = 0
+    for number, count in enumerate(counts):
+        first, last = max(low - start, 0), min(high - start, count)
+        start += count
+        if first >= last:
+            continue
+        if number not in by_number:
+            raise UsageError(
+                f"--input: shard {number} of {len(counts)} of split {wanted.split!r} is not there"
+            )
+        shard = by_number[number]
+        if (first, last) != (0, count):
+            shard = dataclasses.replace(shard, etag=f"{shard.etag}#{first}:{last}")
+        yield shard
+
+
+def slice_of(shard: ShardRef) -> tuple[int, int | None]:
+    """Returns the first record of a shard that is wanted, and the end."""
+    match = _RECORDS.search(shard.etag)
+    return (int(match[1]), int(match[2])) if match else (0, None)

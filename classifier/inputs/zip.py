@@ -1,0 +1,190 @@
+"""Streams images out of zip archives of class folders.
+
+An archive that lost its end has lost its table of contents: then its members are found one behind
+the other from the start, until the first that is not whole.
+"""
+
+from __future__ import annotations
+
+import lzma
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+from classifier.inputs.ignored import Ignored
+from classifier.inputs.layouts import Facts, archive_facts, streamed_facts
+from classifier.inputs.refs import (
+    MAX_MEMBER_BYTES,
+    ImageRef,
+    ShardDamaged,
+    ShardRef,
+    UniqueNames,
+    has_image_suffix,
+    is_hidden,
+    member_name,
+)
+from classifier.pixels import sniff
+from featurestore.retry import retrying
+from featurestore.storage import connect
+
+# What a damaged, encrypted or exotic member raises; an OSError is a failure of the file system.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
+_ENCRYPTED = 0x1
+_SIZES_FOLLOW = 0x8
+_UTF8 = 0x800
+_LOCAL_HEADER = struct.Struct("<4sHHHHHLLLHH")
+_BLOCK = 1 << 16
+Content = bytes | OSError
+
+
+def iter_zip(
+    shard: ShardRef, storage_options: Mapping[str, Any] | None, ignored: Ignored
+) -> Iterator[tuple[ImageRef, Content]]:
+    """Yields the images of a zip, in order, without unpacking it; checksums are verified.
+
+    The label is the member's own folder; folders named like splits are splits, as on disk.
+
+    Args:
+      shard: the archive.
+      storage_options: for its file system.
+      ignored: collects the members that are no images.
+
+    Yields:
+      (reference, file content), or an OSError for a member that is encrypted or damaged.
+
+    Raises:
+      OSError: when the archive cannot be read.
+      ShardDamaged: when it is cut; what came before the cut was yielded.
+    """
+    fs, path = connect(shard.uri, storage_options)
+    with retrying(lambda: fs.open(path, "rb")) as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except (*_UNREADABLE, NotImplementedError) as error:
+            file.seek(0)
+            names = UniqueNames()
+            for name, content in _without_contents(file, error):
+                yield from _image(shard, name, content, (names, streamed_facts, ignored))
+            return
+        with archive:
+            yield from _members(shard, archive, ignored)
+
+
+def _members(
+    shard: ShardRef, archive: zipfile.ZipFile, ignored: Ignored
+) -> Iterator[tuple[ImageRef, Content]]:
+    members = [(member_name(info.filename), info) for info in archive.infolist()]
+    images = [name for name, _ in members if has_image_suffix(name) and not is_hidden(name)]
+    context = (UniqueNames(), archive_facts(images), ignored)
+    for name, info in members:
+        if info.is_dir():
+            continue
+        if is_hidden(name):
+            ignored.add(f"{shard.key}/{name}")
+        else:
+            yield from _image(shard, name, _read(archive, info), context)
+
+
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Content:
+    if info.flag_bits & _ENCRYPTED:
+        return OSError("encrypted; unpack the archive with its password")
+    if info.file_size > MAX_MEMBER_BYTES:
+        return OSError(f"{info.file_size} bytes; more than {MAX_MEMBER_BYTES} are no image")
+    try:
+        return retrying(lambda: archive.read(info))
+    except _UNREADABLE as error:
+        return OSError(f"damaged in the archive: {error}")
+
+
+def _image(
+    shard: ShardRef, name: str, content: Content, context: tuple[UniqueNames, Any, Ignored]
+) -> Iterator[tuple[ImageRef, Content]]:
+    names, facts, ignored = context
+    is_image = has_image_suffix(name) or (isinstance(content, bytes) and sniff(content))
+    if is_hidden(name) or not is_image:
+        ignored.add(f"{shard.key}/{name}")
+        return
+    found: Facts = facts(name)
+    size = len(content) if isinstance(content, bytes) else 0
+    yield shard.image(names.claim(name), size, *found), content
+
+
+def _without_contents(file: IO[bytes], cause: Exception) -> Iterator[tuple[str, Content]]:
+    """Yields (name, content) of the members of an archive without a table of contents.
+
+    Raises:
+      ShardDamaged: always, with the place where members end.
+    """
+    at = 0
+    while True:
+        try:
+            name, content, end = _local_member(file, at)
+        except _UNREADABLE as error:
+            raise ShardDamaged(f"not a whole zip ({cause}); {error}", at) from cause
+        if not name.endswith("/"):
+            yield member_name(name), content
+        at = end
+
+
+def _local_member(file: IO[bytes], at: int) -> tuple[str, Content, int]:
+    """Reads the member whose own header begins at `at`: (name, content, where it ends)."""
+    file.seek(at)
+    fields = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    magic, _, flags, method, _, _, crc, packed, size, name_length, extra_length = fields
+    if magic != b"PK\3\4":
+        raise zipfile.BadZipFile("no member begins here")
+    raw = file.read(name_length)
+    file.seek(extra_length, 1)
+    name = raw.decode("utf-8" if flags & _UTF8 else "cp437", errors="replace")
+    if flags & _SIZES_FOLLOW and not packed and method != zipfile.ZIP_DEFLATED:
+        raise zipfile.BadZipFile(f"the size of {name!r} stands in the lost table of contents")
+    if 0xFFFFFFFF in (packed, size) or max(packed, size) > MAX_MEMBER_BYTES:
+        raise zipfile.BadZipFile(f"{name!r} is too large to be an image")
+    begin = at + _LOCAL_HEADER.size + name_length + extra_length
+    if flags & _SIZES_FOLLOW and not packed:
+        data, packed = _inflate(file)
+        file.seek(begin + packed)
+        trailer = file.read(16)
+        known = trailer.startswith(b"PK\7\10")
+        (crc,) = struct.unpack("<L", trailer[4:8] if known else trailer[:4])
+        end = begin + packed + (16 if known else 12)
+    else:
+        block = file.read(packed)
+        if len(block) < packed:
+            raise zipfile.BadZipFile(f"{name!r} is cut")
+        if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or flags & _ENCRYPTED:
+            return name, OSError("encrypted, or compressed in a rare way"), begin + packed
+        try:
+            data = block if method == zipfile.ZIP_STORED else zlib.decompress(block, -15)
+        except zlib.error as error:
+            return name, OSError(f"damaged in the archive: {error}"), begin + packed
+        end = begin + packed
+    if zlib.crc32(data) != crc:
+        return name, OSError(f"damaged in the archive: Bad CRC-32 for file {name!r}"), end
+    return name, data, end
+
+
+def _inflate(file: IO[bytes]) -> tuple[bytes, int]:
+    """Unpacks a member whose size is not told: (content, packed bytes)."""
+    unpacker = zlib.decompressobj(-15)
+    parts, read, total = [], 0, 0
+    while not unpacker.eof:
+        block = file.read(_BLOCK)
+        if not block:
+            raise zipfile.BadZipFile("the last member is cut")
+        read += len(block)
+        parts.append(unpacker.decompress(block, MAX_MEMBER_BYTES))
+        total += len(parts[-1])
+        if total > MAX_MEMBER_BYTES:
+            raise zipfile.BadZipFile("the last member is too large to be an image")
+    return b"".join(parts), read - len(unpacker.unused_data)

@@ -1,0 +1,163 @@
+"""The folder a training run is written into: whose it is, what may be deleted there.
+
+Nothing is deleted on a guess. A folder is ours when it holds ``run.json`` of a finished run, or the
+marker ``run.started.json``, which a run writes first and removes last; in a folder of ours, only
+files whose names are those that a run writes are replaced. The marker proves too, before anything
+is trained, that the folder can be written to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+from classifier.run import CONTENT, RUN, SUMMARY, dump_json
+from featurestore import layout
+from featurestore.errors import CorruptStore, UsageError
+from featurestore.storage import Storage
+from featurestore.store import FeatureStore
+
+STARTED = "run.started.json"
+# The files of an older run; whatever else is in its folder is not ours.
+_OURS = re.compile(
+    rf"heads/[^/]+\.keras|history/[^/]+\.json|plots/[^/]+-history\.png|model/[0-9a-f]{{32}}\.keras"
+    rf"|{re.escape(layout.PROBES)}|evaluation/[^/]+\.(json|png)|leaderboard\.(json|csv)"
+    rf"|{re.escape(SUMMARY)}"
+)
+
+
+def prepare_output(storage: Storage, store: FeatureStore, overwrite: bool) -> None:
+    """Takes possession of a run's folder; deletes nothing, so that an older run is still whole.
+
+    Args:
+      storage: the folder.
+      store: that is to be learned from.
+      overwrite: whether a finished run may be replaced.
+
+    Raises:
+      UsageError: for a folder that holds a run, a store or files of somebody else's, and for one
+        that cannot be written to.
+    """
+    _refuse_store(storage, store)
+    try:
+        if storage.exists(layout.SPEC):
+            raise UsageError(
+                f"--output: {storage.public_url} is a feature store; choose another folder"
+            )
+        finished = _holds_run(storage)
+        if finished and not overwrite:
+            raise UsageError(
+                f"--output: {storage.public_url} holds a training run already; choose another "
+                "folder, or add --overwrite to replace it"
+            )
+        if not finished and not storage.exists(STARTED):
+            _refuse_foreign(storage)
+        if not storage.create(STARTED, dump_json({"store": store.url})):
+            storage.write(STARTED, dump_json({"store": store.url}))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--output: cannot write to {storage.public_url!r}: {error}; choose a folder or bucket "
+            "that exists and that you may write to"
+        ) from error
+
+
+def _refuse_store(storage: Storage, store: FeatureStore) -> None:
+    """Refuses the store's own folder, one around it, and one within it."""
+    ours, theirs = _place(storage), _place(store.storage)
+    if ours[0] != theirs[0]:
+        return
+    for upper, lower, relation in ((ours, theirs, "contains"), (theirs, ours, "lies within")):
+        if f"{lower[1]}/".startswith(f"{upper[1]}/"):
+            relation = "is" if ours == theirs else relation
+            raise UsageError(
+                f"--output: {storage.public_url} {relation} the feature store that is learned "
+                "from; choose another folder"
+            )
+
+
+def _place(storage: Storage) -> tuple[str, str]:
+    """Returns what two addresses of one folder have in common: (kind of file system, path)."""
+    if storage.is_local:
+        return "file", os.path.realpath(storage.path("")).rstrip("/")
+    return type(storage.fs).__name__, storage.path("").strip("/")
+
+
+def _holds_run(storage: Storage) -> bool:
+    """Whether a finished run is there; somebody else's file of that name is none."""
+    if not storage.exists(RUN):
+        return False
+    try:
+        return json.loads(storage.read(RUN)).get("format") == "hoarfrost-run"
+    except (ValueError, AttributeError):
+        return False
+
+
+def _refuse_foreign(storage: Storage) -> None:
+    for name in (RUN, *CONTENT):
+        if storage.exists(name):
+            raise UsageError(
+                f"--output: {storage.public_url} has {name!r} in it and is no training run of "
+                "Hoarfrost's, so nothing is written there; choose another folder"
+            )
+
+
+def clear_output(storage: Storage, keep: str) -> None:
+    """Deletes what an older run left, file by file.
+
+    Args:
+      storage: a folder that `prepare_output` took.
+      keep: the new run's base, which is there already.
+    """
+    # The commit goes first: dying half-way leaves an unfinished run, never a mixed one.
+    if storage.exists(RUN):
+        storage.remove(RUN)
+    for file in storage.list(""):
+        if _OURS.fullmatch(file.name) and file.name != keep:
+            storage.remove(file.name)
+
+
+def finish_output(storage: Storage) -> None:
+    """Removes the marker: from now on ``run.json`` says whose the folder is."""
+    storage.remove(STARTED)
+
+
+def copy_model(store: FeatureStore, storage: Storage) -> str:
+    """Copies the store's base into a run; it is named by its content, so an older run stays whole.
+
+    Returns:
+      The file's path in the run.
+
+    Raises:
+      CorruptStore: when the store has lost it, or its probe images.
+    """
+    name = layout.model_file(store.spec.base.weights_hash)
+    for needed in (name, layout.PROBES):
+        if not store.storage.exists(needed):
+            raise _missing(store, needed)
+    _copy(store, storage, name)
+    return name
+
+
+def copy_probes(store: FeatureStore, storage: Storage) -> None:
+    """Copies the store's probe images into a run.
+
+    Raises:
+      CorruptStore: when the store has lost them.
+    """
+    _copy(store, storage, layout.PROBES)
+
+
+def _copy(store: FeatureStore, storage: Storage, name: str) -> None:
+    try:
+        data = store.storage.read(name)
+    except FileNotFoundError as error:
+        raise _missing(store, name) from error
+    storage.write(name, data)
+
+
+def _missing(store: FeatureStore, name: str) -> CorruptStore:
+    return CorruptStore(
+        f"{store.url}/{name} is missing, and predicting needs the base; run the extraction "
+        "again, which writes it"
+    )

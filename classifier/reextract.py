@@ -1,0 +1,243 @@
+"""Extracts rows of a store again from their source images, and compares. No TensorFlow here."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from classifier.inputs.refs import etag_of
+from classifier.pixels import BadImage, decode
+from featurestore import FeatureStore, Numerics, StoreSpec
+from featurestore.retry import retrying
+from featurestore.scan import to_numpy
+from featurestore.schema import FEATURES
+from featurestore.urls import connect
+
+BATCH_SIZE = 32
+# What tells the row that counts from one it superseded.
+_NAMED_BY = ("key", "uri", "etag", "content_hash")
+_COLUMNS = (*_NAMED_BY, "size")
+FLOAT16_TOLERANCE, FLOAT32_TOLERANCE = 1e-3, 1e-5
+_ERRORS = ("difference", "changed_unnoticed", "undecodable")
+Extract = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """A row as the store has it.
+
+    Attributes:
+      key, uri, size, etag, content_hash: its columns.
+      features: as stored, of any float type (\\*feature_shape).
+      numerics: hash of the numerics of its part.
+      archived: whether it came out of a shard and cannot be read by itself.
+    """
+
+    key: str
+    uri: str
+    size: int
+    etag: str
+    content_hash: str
+    features: np.ndarray = field(repr=False)
+    numerics: str = ""
+    archived: bool = False
+
+
+@dataclass
+class Report:
+    """What came of the comparison.
+
+    Attributes:
+      sampled: rows drawn.
+      compared: rows computed again from their source image.
+      in_archives: rows whose image is inside a shard: not read again.
+      largest_difference: row-wise, relative, by L2 norms; None when nothing was compared.
+      largest_key: of that row.
+      tolerance: that it was held against.
+      findings: kind, key and message of each row that is not as it should be.
+    """
+
+    sampled: int = 0
+    compared: int = 0
+    in_archives: int = 0
+    largest_difference: float | None = None
+    largest_key: str = ""
+    tolerance: float | None = None
+    findings: list[dict[str, str]] = field(default_factory=list)
+
+    def find(self, kind: str, key: str, message: str) -> None:
+        """Notes a finding."""
+        self.findings.append({"kind": kind, "key": key, "message": message})
+
+    @property
+    def exit_code(self) -> int:
+        """1 when a row is wrong, or when there was nothing to prove anything by."""
+        wrong = any(finding["kind"] in _ERRORS for finding in self.findings)
+        return int(wrong or not self.compared)
+
+
+def draw_rows(store: FeatureStore, count: int, seed: int) -> set[tuple[str, ...]]:
+    """Draws view-0 rows at random in one pass: those with the smallest random numbers.
+
+    Args:
+      store: an open store.
+      count: of rows, at most; so many are kept in memory.
+      seed: of the draw.
+
+    Returns:
+      (key, uri, etag, content_hash) of each.
+    """
+    rng = np.random.default_rng(seed)
+    kept: list[tuple[float, tuple[str, ...]]] = []
+    for batch in store.scan(_NAMED_BY, views=[0], batch_size=8192):
+        numbers = rng.random(len(batch["key"]))
+        limit = -kept[0][0] if len(kept) == count else 1.0
+        for row in np.flatnonzero(numbers < limit):
+            entry = (-float(numbers[row]), tuple(batch[name][row] for name in _NAMED_BY))
+            (heapq.heappushpop if len(kept) == count else heapq.heappush)(kept, entry)
+    return {name for _, name in kept}
+
+
+def find_rows(store: FeatureStore, drawn: set[tuple[str, ...]]) -> Iterator[StoredRow]:
+    """Yields the drawn rows with their features; reads features of their row groups only.
+
+    Raises:
+      CorruptStore: when a part cannot be read.
+    """
+    wanted = set(drawn)
+    for marker in store.markers().values():
+        if not wanted or not marker.part:
+            continue
+        with store.storage.open_parquet(f"parts/{marker.part}") as part:
+            for group in range(part.num_row_groups):
+                for row, features in _find_in_group(part, group, wanted, store.spec):
+                    yield StoredRow(
+                        **row,
+                        features=features,
+                        numerics=Numerics(**marker.numerics).hash,
+                        archived=bool(marker.source),
+                    )
+
+
+def _find_in_group(
+    part: pq.ParquetFile, group: int, wanted: set[tuple[str, ...]], spec: StoreSpec
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Yields (columns, features) of the wanted rows of a row group, and strikes them off."""
+    rows, columns = [], part.read_row_group(group, columns=[*_COLUMNS, "view"]).to_pylist()
+    for index, row in enumerate(columns):
+        name = tuple(row[column] for column in _NAMED_BY)
+        if row.pop("view") == 0 and name in wanted:
+            wanted.remove(name)
+            rows.append(index)
+    if rows:
+        table = part.read_row_group(group, columns=[FEATURES]).take(rows)
+        features = to_numpy(table, spec, [FEATURES])[FEATURES]
+        yield from zip((columns[index] for index in rows), features, strict=True)
+
+
+def compare(
+    store: FeatureStore,
+    drawn: set[tuple[str, ...]],
+    extract: Extract,
+    numerics: str,
+    storage_options: Mapping[str, Any],
+) -> Report:
+    """Extracts rows again and compares.
+
+    Args:
+      store: an open store.
+      drawn: of `draw_rows`.
+      extract: from uint8 (n, H, W, 3) to float32 (n, \\*feature_shape).
+      numerics: hash of the numerics of `extract`.
+      storage_options: for the source images.
+    """
+    report = Report(sampled=len(drawn))
+    rows = _readable(store.spec, find_rows(store, drawn), storage_options, report)
+    while batch := list(itertools.islice(rows, BATCH_SIZE)):
+        features = extract(np.stack([pixels for _, pixels in batch]))
+        for (row, _), got in zip(batch, features, strict=True):
+            difference = relative_difference(got, row.features, store.spec)
+            tolerance = tolerance_of(store.spec, row.numerics == numerics)
+            report.compared += 1
+            largest = report.largest_difference
+            if largest is None or difference > largest:
+                report.largest_difference, report.largest_key = difference, row.key
+                report.tolerance = tolerance
+            if difference > tolerance:
+                message = f"its features differ by {difference:.2g}, more than {tolerance:g}"
+                report.find("difference", row.key, message)
+    return report
+
+
+def _readable(
+    spec: StoreSpec,
+    rows: Iterator[StoredRow],
+    storage_options: Mapping[str, Any],
+    report: Report,
+) -> Iterator[tuple[StoredRow, np.ndarray]]:
+    """Yields rows with their pixels, uint8 (H, W, 3); notes in the report why others have none."""
+    for row in rows:
+        if row.archived:
+            report.in_archives += 1
+            continue
+        fs, path = connect(row.uri, storage_options)
+        try:
+            data = retrying(partial(fs.cat_file, path))
+        except FileNotFoundError:
+            report.find("missing_source", row.key, f"{row.uri} is gone; --prune drops its row")
+            continue
+        except OSError as error:
+            message = f"{row.uri} cannot be read: {' '.join(str(error).split())}"
+            report.find("unreadable_source", row.key, message)
+            continue
+        if hashlib.sha256(data).hexdigest() != row.content_hash:
+            report.find(*_changed(fs, path, row))
+            continue
+        try:
+            yield row, decode(data, spec.pixels).pixels
+        except BadImage as error:
+            message = f"the very same bytes cannot be decoded any more: {error}"
+            report.find("undecodable", row.key, message)
+
+
+def _changed(fs: Any, path: str, row: StoredRow) -> tuple[str, str, str]:
+    info = retrying(partial(fs.info, path))
+    if info.get("size") == row.size and etag_of(info) == row.etag:
+        message = "its image has other bytes under the same size and time: no run will notice"
+        return "changed_unnoticed", row.key, message
+    message = "its image has changed since; the next extraction supersedes the row"
+    return "changed_source", row.key, message
+
+
+def relative_difference(got: np.ndarray, stored: np.ndarray, spec: StoreSpec) -> float:
+    """Returns the L2 distance over the L2 norm of the stored row, infinity where it is not finite.
+
+    Args:
+      got: float32 (\\*feature_shape), computed now; rounded here as the store's are.
+      stored: the same shape, of any float type.
+      spec: of the store.
+    """
+    with np.errstate(over="ignore"):
+        rounded = got.astype(spec.dtype).astype(np.float64).ravel()
+    expected = stored.astype(np.float64).ravel()
+    distance = float(np.linalg.norm(rounded - expected))
+    difference = distance / max(float(np.linalg.norm(expected)), 1e-12)
+    return difference if math.isfinite(difference) else math.inf
+
+
+def tolerance_of(spec: StoreSpec, same_numerics: bool) -> float:
+    """Returns the largest difference that a row may have.
+
+    Even the very same libraries give other last bits on another processor.
+    """
+    own = FLOAT16_TOLERANCE if spec.dtype == "float16" else FLOAT32_TOLERANCE
+    return own if same_numerics else max(own, spec.tolerance)

@@ -1,0 +1,89 @@
+"""Extracts random rows of a store again and compares: ``python -m classifier.verify``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from classifier.reextract import BATCH_SIZE, Extract, Report, compare, draw_rows
+from classifier.run import dump_json
+from featurestore import FeatureStore, UsageError, open_store
+from featurestore.command import Parser, key_values, main, quiet_libraries, say
+
+
+def parser() -> Parser:
+    """Returns the command's arguments."""
+    result = Parser(
+        prog="python -m classifier.verify",
+        description="Reads the source images of random rows, extracts them again and compares.",
+        epilog="Exit code 1: a row differs beyond the tolerance, or nothing could be compared.",
+    )
+    add = result.add_argument
+    add("--store", required=True, help="the feature store")
+    add("--rows", type=int, default=100, help="rows to draw (default %(default)s)")
+    add("--seed", type=int, default=0, help="of the draw (default %(default)s)")
+    add("--trust_model", action="store_true", help="allow Lambda layers in the stored base")
+    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
+    add("--json", action="store_true", help="print the report as JSON and nothing else")
+    return result
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    quiet_libraries()
+    arguments = parser().parse_args(argv)
+    if arguments.rows < 1:
+        raise UsageError(f"--rows must be at least 1, got {arguments.rows}")
+    options = key_values(arguments.storage_options, "--storage_options")
+    store = open_store(arguments.store, options)
+    drawn = draw_rows(store, arguments.rows, arguments.seed)
+    if not drawn:
+        raise UsageError(f"--store: {store.url} has no rows to extract again")
+    extract, numerics = load_extractor(store, arguments.trust_model)
+    report = compare(store, drawn, extract, numerics, options)
+    if arguments.json:
+        record = {"store": store.url, "seed": arguments.seed, **asdict(report)}
+        say(dump_json(record).rstrip())
+    else:
+        for finding in report.findings:
+            say(f"{finding['kind']}: {finding['key']}: {finding['message']}")
+        say(_summary(report))
+    return report.exit_code
+
+
+def load_extractor(store: FeatureStore, trust_model: bool) -> tuple[Extract, str]:
+    """Loads the store's own base: (uint8 (n, H, W, 3) -> float32 features, hash of its numerics).
+
+    Raises:
+      CorruptStore: when the stored base is missing, damaged, or holds other weights.
+    """
+    from classifier.bases import load_base
+    from classifier.engines import TensorFlowEngine, limit_threads, run_padded
+    from classifier.runtime import import_keras
+
+    import_keras()
+    limit_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    spec = store.spec
+    with store.local_model() as path:
+        model = load_base(path, spec.base, trust_model)
+    engine = TensorFlowEngine(model, spec.base, spec.pixels.image_size, BATCH_SIZE)
+    return (lambda images: run_padded(engine, images)), engine.numerics.hash
+
+
+def _summary(report: Report) -> str:
+    line = f"{report.compared} of {report.sampled} rows extracted again"
+    if report.largest_difference is not None:
+        line += (
+            f": the largest difference is {report.largest_difference:.2g} ({report.largest_key}), "
+            f"the tolerance {report.tolerance:g}"
+        )
+    if report.in_archives:
+        line += f"; {report.in_archives} are inside shards and were not read again"
+    kinds = sorted({finding["kind"] for finding in report.findings})
+    counts = [f"{sum(f['kind'] == kind for f in report.findings)} {kind}" for kind in kinds]
+    return line + (f"; {', '.join(counts)}" if counts else "")
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,174 @@
+"""Reads what a store claims to hold: every marker and every manifest, compared with each other.
+
+Readers take a manifest's copy of a marker before the marker itself: both must be there and agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from featurestore import layout
+from featurestore.commit import Marker
+from featurestore.errors import CorruptStore, RunFailed
+from featurestore.findings import Finding, extract_again, remove_command
+from featurestore.layout import HashedName
+from featurestore.ledger import Ledger
+from featurestore.storage import Storage
+
+MARKERS_AT_ONCE = 256
+_TEXTS = ("chunk_id", "run_id", "part", "part_sha256", "quarantine", "quarantine_sha256")
+
+
+@dataclass
+class Evidence:
+    """What markers and manifests say.
+
+    Attributes:
+      live: chunk_id -> the marker that readers go by.
+      named: paths of all parts and quarantine files that anything names.
+      manifests: chunk_id -> the manifests that name it.
+      files: paths of the data files that are there.
+    """
+
+    live: dict[str, Marker] = field(default_factory=dict)
+    named: set[str] = field(default_factory=set)
+    manifests: dict[str, list[str]] = field(default_factory=dict)
+    files: dict[str, int] = field(default_factory=dict)
+
+    def add(self, marker: Marker) -> None:
+        """Takes a marker in; the first of a chunk is the one that counts."""
+        self.live.setdefault(marker.chunk_id, marker)
+        for folder, name in (("parts", marker.part), ("quarantine", marker.quarantine)):
+            if name:
+                self.named.add(f"{folder}/{name}")
+
+    def remake(self, storage: Storage, chunk_id: str) -> str:
+        """Says how a damaged chunk is made anew: forget it, then extract it again."""
+        paths = [layout.marker_file(chunk_id), *self.manifests.get(chunk_id, ())]
+        paths += sorted(path for path in self.files if path.split("/")[-1].startswith(chunk_id))
+        return f"{remove_command(storage, paths)}; then {extract_again(storage)}"
+
+
+def list_files(storage: Storage, evidence: Evidence) -> None:
+    """Lists the data files; must come before the markers are read.
+
+    A chunk that is committed in between is then known by its marker, and no file of it looks like
+    an orphan.
+    """
+    for folder in ("parts", "quarantine"):
+        for file in storage.list(folder):
+            evidence.files[f"{folder}/{file.name}"] = file.size
+
+
+def read_evidence(storage: Storage, evidence: Evidence) -> Iterator[Finding]:
+    """Reads manifests and markers into `evidence`, and yields what is wrong with them."""
+    manifested: dict[str, Marker] = {}
+    for file in storage.list("manifest"):
+        if file.name.endswith(".parquet"):
+            yield from _read_manifest(storage, f"manifest/{file.name}", evidence, manifested)
+    seen = set()
+    for path, content in _marker_files(storage):
+        chunk_id = path.removeprefix("markers/").removesuffix(".json")
+        seen.add(chunk_id)
+        remake = evidence.remake(storage, chunk_id)
+        try:
+            marker = parse_marker(content, path)
+        except CorruptStore as error:
+            yield Finding("damaged_marker", path, str(error), remake)
+            continue
+        evidence.add(marker)
+        if marker.chunk_id != chunk_id:
+            message = f"it is the marker of another chunk, {marker.chunk_id}, under this name"
+            yield Finding("swapped_marker", path, message, remake)
+        elif manifested.get(chunk_id, marker) != marker:
+            where = ", ".join(evidence.manifests[chunk_id])
+            message = f"it is not the marker that {where} recorded when the run ended"
+            yield Finding("differing_marker", path, message, remake)
+    for chunk_id in manifested.keys() - seen:
+        path, where = layout.marker_file(chunk_id), ", ".join(evidence.manifests[chunk_id])
+        message = f"the marker is gone; {where} names it"
+        yield Finding("missing_marker", path, message, evidence.remake(storage, chunk_id))
+
+
+def _read_manifest(
+    storage: Storage, path: str, evidence: Evidence, manifested: dict[str, Marker]
+) -> Iterator[Finding]:
+    fix = f"{remove_command(storage, [path])}; the markers hold all that is in it"
+    try:
+        with storage.open_parquet(path) as file:
+            table = file.read(columns=["chunk_id", "marker"])
+        texts, names = table["marker"].to_pylist(), table["chunk_id"].to_pylist()
+        for name, text in zip(names, texts, strict=True):
+            marker = parse_marker(text, path)
+            if marker.chunk_id != name:
+                raise CorruptStore(f"{path}: chunk {name} has the marker of {marker.chunk_id}")
+            evidence.add(marker)
+            evidence.manifests.setdefault(name, []).append(path)
+            manifested.setdefault(name, marker)
+    except (CorruptStore, pa.ArrowException, OSError, KeyError, ValueError) as error:
+        yield Finding("damaged_manifest", path, first_line(error), fix)
+
+
+def _marker_files(storage: Storage) -> Iterator[tuple[str, bytes]]:
+    """Yields the path and content of every marker, a few hundred in memory at a time."""
+    names = [f"markers/{file.name}" for file in storage.list("markers")]
+    names = [name for name in names if name.endswith(".json")]
+    for start in range(0, len(names), MARKERS_AT_ONCE):
+        try:
+            yield from storage.read_many(names[start : start + MARKERS_AT_ONCE]).items()
+        except FileNotFoundError:
+            # One was pruned since the listing.
+            for name in filter(storage.exists, names[start : start + MARKERS_AT_ONCE]):
+                yield name, storage.read(name)
+
+
+def parse_marker(text: str | bytes, where: str) -> Marker:
+    """Reads a marker more strictly than readers do: every value must be of its type.
+
+    Raises:
+      CorruptStore: when the text is not a marker.
+    """
+    marker = Marker.from_json(text, where)
+    counts = vars(marker.ledger).values()
+    if not all(isinstance(getattr(marker, name), str) for name in _TEXTS) or not all(
+        type(count) is int for count in (*counts, marker.part_bytes)
+    ):
+        raise CorruptStore(f"{where}: not a marker (a value is of the wrong type)")
+    return marker
+
+
+def check_marker(marker: Marker) -> Iterator[tuple[str, str]]:
+    """Checks a marker by itself: yields (kind, message) of what contradicts itself."""
+    try:
+        marker.ledger.check("its ledger")
+    except RunFailed as error:
+        yield "ledger", str(error)
+    yield from _check_name(marker, "part", marker.part_sha256, marker.ledger, "rows")
+    yield from _check_name(
+        marker, "quarantine", marker.quarantine_sha256, marker.ledger, "quarantined"
+    )
+
+
+def _check_name(
+    marker: Marker, what: str, sha256: str, ledger: Ledger, count: str
+) -> Iterator[tuple[str, str]]:
+    name, expected = getattr(marker, what), getattr(ledger, count)
+    if bool(name) is not bool(expected):
+        named = f"names {name!r}" if name else "names none"
+        yield "ledger", f"it counts {expected} {count}, but as {what} file it {named}"
+    if not name:
+        return
+    parsed = HashedName.parse(name)
+    if parsed is None or parsed.chunk_id != marker.chunk_id:
+        yield "wrong_file", f"its {what} file {name!r} is not one of this chunk"
+    elif sha256 and not sha256.startswith(parsed.checksum):
+        yield "wrong_file", f"its {what} file {name!r} is not named by the checksum {sha256[:16]}"
+
+
+def first_line(error: Exception) -> str:
+    """Returns an error's first line; libraries like to write many."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,219 @@
+"""Writes embeddings as clip-retrieval does: ``img_emb/*.npy`` beside ``metadata/*.parquet``.
+
+embedding-reader, through which autofaiss reads, takes the files of both folders in the order of
+their names, pairs them one by one, and finds shape and dtype in the first line of the .npy header:
+so numbers in names are padded to one width, and row i of one file is row i of the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore.errors import CorruptStore, RunFailed, UsageError, unknown_choice
+from featurestore.scan import Columns
+from featurestore.schema import FEATURES
+from featurestore.storage import Storage
+from featurestore.store import FeatureStore
+
+EXPORT_DTYPES = ("float16", "float32")
+METADATA_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string()),
+        pa.field("uri", pa.string()),
+        pa.field("labels", pa.list_(pa.string())),
+        pa.field("split", pa.string()),
+        pa.field("content_hash", pa.string()),
+        pa.field("view", pa.int8()),
+    ]
+)
+FOLDERS = {"img_emb": "npy", "metadata": "parquet"}
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export, and how.
+
+    Attributes:
+      splits: of these splits; None means all rows.
+      views: of these views; the images as they are by default, None means all.
+      rows_per_file: at most.
+      dtype: of the .npy files; "" keeps the store's.
+      flatten: write a map as one vector a row instead of refusing it.
+    """
+
+    splits: tuple[str, ...] | None = None
+    views: tuple[int, ...] | None = (0,)
+    rows_per_file: int = 1_000_000
+    dtype: str = ""
+    flatten: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rows_per_file < 1:
+            raise UsageError(f"--rows_per_file must be at least 1, got {self.rows_per_file}")
+        if self.dtype and self.dtype not in EXPORT_DTYPES:
+            raise unknown_choice("--dtype", self.dtype, EXPORT_DTYPES)
+
+
+def export(store: FeatureStore, output: Storage, options: ExportOptions) -> dict[str, Any]:
+    """Writes rows as .npy and Parquet files, one row group in memory at a time.
+
+    A file is written to local disk, then published whole.
+
+    Args:
+      store: an open store.
+      output: a folder without an earlier export.
+      options: what and how.
+
+    Returns:
+      JSON-ready facts: output, rows, files, dtype, dimension, splits, views, identity_hash.
+
+    Raises:
+      UsageError: for maps without `flatten`, an unknown split, or an output that is not empty.
+      RunFailed: for a finite value that does not fit the dtype.
+    """
+    spec = store.spec
+    if spec.is_map and not options.flatten:
+        shape = "x".join(map(str, spec.feature_shape))
+        raise UsageError(
+            f"this store holds maps of {shape}, and .npy embeddings are vectors: --flatten writes "
+            f"{spec.feature_size:,} values a row; or extract with --pooling avg"
+        )
+    for split in options.splits or ():
+        store.require_split(split)
+    _require_empty(output)
+    dtype = options.dtype or spec.dtype
+    rows = _count(store, options)
+    files = -(-rows // options.rows_per_file)
+    # On a local output the drafts lie beside their place, so that publishing is a rename.
+    with output.workspace(f".export-{uuid.uuid4().hex[:8]}") as folder:
+        writer = _Writer(output, folder, (dtype, spec.feature_size), len(str(files - 1)))
+        for batch in _batches(store, options):
+            writer.write(batch, options.rows_per_file)
+        writer.finish()
+    if writer.total != rows:
+        raise RunFailed(
+            f"the store changed during the export ({rows} rows at first, {writer.total} in the "
+            f"end): delete {output.public_url} and export again when no run is at work"
+        )
+    facts = {
+        "store": store.url,
+        "output": output.public_url,
+        "rows": writer.total,
+        "files": files,
+        "dimension": spec.feature_size,
+        "dtype": dtype,
+        "splits": list(options.splits) if options.splits else None,
+        "views": list(options.views) if options.views else None,
+        "identity_hash": spec.identity_hash,
+    }
+    output.write("summary.json", json.dumps(facts, indent=2) + "\n")
+    return facts
+
+
+def _require_empty(output: Storage) -> None:
+    for folder, suffix in FOLDERS.items():
+        try:
+            files = output.list(folder)
+            if not files and output.is_local:
+                os.makedirs(output.path(folder), exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"--output: cannot write to {output.public_url!r}: {error}; choose another folder"
+            ) from error
+        if any(file.name.endswith(f".{suffix}") for file in files):
+            raise UsageError(
+                f"--output: {output.public_url}/{folder} holds an export already, and readers take "
+                "every file in it; choose another folder, or delete that one"
+            )
+
+
+def _count(store: FeatureStore, options: ExportOptions) -> int:
+    batches = store.scan(["view"], splits=options.splits, views=options.views, batch_size=8192)
+    rows = sum(len(batch["view"]) for batch in batches)
+    if not rows:
+        raise UsageError(f"nothing to export: no row of {store.url} is of these splits and views")
+    return rows
+
+
+def _batches(store: FeatureStore, options: ExportOptions) -> Iterator[Columns]:
+    columns: Sequence[str] = (*METADATA_SCHEMA.names, FEATURES)
+    return store.scan(columns, splits=options.splits, views=options.views)
+
+
+class _Writer:
+    """Cuts rows into pairs of files, each published when it is full."""
+
+    def __init__(self, output: Storage, folder: Path, row: tuple[str, int], digits: int) -> None:
+        self.total = 0
+        self._output, self._folder, self._digits = output, folder, digits
+        self._dtype, self._dimension = row
+        self._number = self._rows = 0
+        self._array: BinaryIO | None = None
+        self._metadata: pq.ParquetWriter | None = None
+
+    def write(self, batch: Columns, rows_per_file: int) -> None:
+        features = batch[FEATURES].reshape(len(batch[FEATURES]), -1)
+        start = 0
+        while start < len(features):
+            stop = min(len(features), start + rows_per_file - self._rows)
+            self._append({name: values[start:stop] for name, values in batch.items()})
+            if self._rows == rows_per_file:
+                self.finish()
+            start = stop
+
+    def _append(self, batch: Columns) -> None:
+        if self._array is None or self._metadata is None:
+            self._array = open(self._folder / "img_emb", "w+b")
+            self._write_header()
+            self._metadata = pq.ParquetWriter(self._folder / "metadata", METADATA_SCHEMA)
+        features = batch[FEATURES].reshape(len(batch[FEATURES]), -1)
+        self._array.write(np.ascontiguousarray(self._cast(features)).data)
+        arrays = [pa.array(batch[field.name].tolist(), field.type) for field in METADATA_SCHEMA]
+        self._metadata.write_table(pa.Table.from_arrays(arrays, schema=METADATA_SCHEMA))
+        self._rows += len(features)
+        self.total += len(features)
+
+    def _cast(self, features: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            cast = features.astype(f"<{np.dtype(self._dtype).str[1:]}", copy=False)
+        if not np.isfinite(cast).all():
+            if np.isfinite(features).all():
+                raise RunFailed("a value is beyond float16's largest, 65504; use --dtype float32")
+            raise CorruptStore("stored features hold NaN or infinity; run featurestore verify")
+        return cast
+
+    def _write_header(self) -> None:
+        assert self._array is not None
+        self._array.seek(0)
+        # NumPy leaves room in the header for the first side to grow, so that it can be rewritten.
+        header = {
+            "descr": f"<{np.dtype(self._dtype).str[1:]}",
+            "fortran_order": False,
+            "shape": (self._rows, self._dimension),
+        }
+        np.lib.format.write_array_header_1_0(self._array, header)
+
+    def finish(self) -> None:
+        """Completes and publishes the pair of files under way, if any."""
+        if self._array is None or self._metadata is None:
+            return
+        self._metadata.close()
+        start = self._array.tell() - self._rows * self._dimension * np.dtype(self._dtype).itemsize
+        self._write_header()
+        assert self._array.tell() == start, "NumPy's header does not keep its length"
+        self._array.close()
+        for name, suffix in FOLDERS.items():
+            target = f"{name}/{name}_{self._number:0{self._digits}d}.{suffix}"
+            self._output.publish(self._folder / name, target)
+        self._array = self._metadata = None
+        self._number, self._rows = self._number + 1, 0

@@ -1,0 +1,125 @@
+"""Checks the content of one part or quarantine file against its marker and the store's spec."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore.commit import Marker
+from featurestore.errors import CorruptStore
+from featurestore.evidence import first_line
+from featurestore.layout import HashedName
+from featurestore.schema import FEATURES, QUARANTINE_SCHEMA, decode_features, row_schema
+from featurestore.spec import StoreSpec
+
+BLOCK_BYTES = 4 << 20
+Problem = tuple[str, str]  # kind, message
+
+
+def check_part(path: Path, marker: Marker, spec: StoreSpec | None) -> Iterator[Problem]:
+    """Yields (kind, message) of what is wrong with a part.
+
+    Args:
+      path: a local copy.
+      marker: that names it.
+      spec: of the store; None when that is damaged, then features are not looked at.
+    """
+    damaged = wrong_checksum(path, marker.part, marker.part_sha256)
+    if damaged:
+        yield "checksum", damaged
+    try:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            foreign = _foreign(file.schema_arrow, spec) if spec else ""
+            if foreign:
+                yield "foreign_part", foreign
+            # Damaged pages are not decoded: their bytes mean nothing.
+            if not damaged and not foreign:
+                yield from _check_rows(file, marker, spec)
+    except (pa.ArrowException, OSError, KeyError, CorruptStore) as error:
+        if not damaged:
+            yield "unreadable", f"it cannot be read as Parquet: {first_line(error)}"
+
+
+def check_quarantine(path: Path, marker: Marker) -> Iterator[Problem]:
+    """Yields (kind, message) of what is wrong with a quarantine file."""
+    damaged = wrong_checksum(path, marker.quarantine, marker.quarantine_sha256)
+    if damaged:
+        yield "checksum", damaged
+        return
+    try:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            if not file.schema_arrow.equals(QUARANTINE_SCHEMA):
+                yield "wrong_file", "its columns are not those of a quarantine file"
+            yield from _compare(file.metadata.num_rows, marker.ledger.quarantined, "images")
+    except (pa.ArrowException, OSError) as error:
+        yield "unreadable", f"it cannot be read as Parquet: {first_line(error)}"
+
+
+def wrong_checksum(path: Path, name: str, sha256: str) -> str:
+    """Returns what is wrong with a file's checksum, or "".
+
+    Args:
+      path: a local copy.
+      name: in the store, which ends in the checksum's first 16 digits.
+      sha256: the marker's 64 hex digits, or "" in markers that have none.
+    """
+    got = file_sha256(path)
+    named = HashedName.parse(name)
+    expected = sha256 or (named.checksum if named else "")
+    if got.startswith(expected):
+        return ""
+    return f"its sha256 begins with {got[:16]}, the marker says {expected[:16]}: bytes have changed"
+
+
+def file_sha256(path: Path) -> str:
+    """Returns 64 hex digits over a file, read in blocks."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _foreign(schema: pa.Schema, spec: StoreSpec) -> str:
+    expected = row_schema(spec)
+    identity = (schema.metadata or {}).get(b"hoarfrost_identity", b"").decode(errors="replace")
+    if identity != spec.identity_hash:
+        return (
+            f"its features have the identity {identity or 'of no store'}, this store's is "
+            f"{spec.identity_hash}"
+        )
+    if not schema.equals(expected):
+        return "its columns are not those of this store"
+    ours, theirs = (s.field(FEATURES).metadata or {} for s in (expected, schema))
+    if any(theirs.get(name) != value for name, value in ours.items()):
+        return "its features have another shape or dtype than this store's"
+    return ""
+
+
+def _check_rows(file: pq.ParquetFile, marker: Marker, spec: StoreSpec | None) -> Iterator[Problem]:
+    rows = bad = 0
+    first = ""
+    for group in range(file.num_row_groups):
+        columns = ["key", "view", FEATURES] if spec else ["view"]
+        table = file.read_row_group(group, columns=columns)
+        rows += int(np.count_nonzero(table["view"].to_numpy() == 0))
+        if spec is None:
+            continue
+        features = decode_features(table[FEATURES], spec)
+        finite = np.isfinite(features).reshape(len(features), -1).all(axis=1)
+        if not finite.all():
+            bad += int(np.count_nonzero(~finite))
+            first = first or table["key"][int(np.argmin(finite))].as_py()
+    yield from _compare(rows, marker.ledger.rows, "view-0 rows")
+    if bad:
+        yield "non_finite", f"{bad} rows hold NaN or infinity, first {first!r}"
+
+
+def _compare(got: int, expected: int, what: str) -> Iterator[Problem]:
+    if got != expected:
+        yield "row_count", f"it holds {got} {what}, its marker counts {expected}"

@@ -1,0 +1,112 @@
+"""What a check of a store can find, and what to do about it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from featurestore.storage import Storage
+
+ERROR, WARNING = "error", "warning"
+# An error says that stored data is wrong, missing or cannot be trusted; a warning does not.
+KINDS = {
+    "missing_spec": ERROR,
+    "damaged_spec": ERROR,
+    "missing_model": ERROR,
+    "damaged_manifest": ERROR,
+    "damaged_marker": ERROR,
+    "swapped_marker": ERROR,
+    "differing_marker": ERROR,
+    "missing_marker": ERROR,
+    "ledger": ERROR,
+    "wrong_file": ERROR,
+    "missing_part": ERROR,
+    "missing_quarantine": ERROR,
+    "checksum": ERROR,
+    "unreadable": ERROR,
+    "foreign_part": ERROR,
+    "row_count": ERROR,
+    "non_finite": ERROR,
+    "duplicate_key": ERROR,
+    "damaged_labels": ERROR,
+    "damaged_record": ERROR,
+    "orphan": WARNING,
+    "store_ledger": WARNING,
+    "unchecked": WARNING,
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it should be.
+
+    Attributes:
+      kind: one of `KINDS`.
+      path: of the file, relative to the store.
+      message: what was found, and what was expected.
+      fix: what to do, with the command where there is one.
+    """
+
+    kind: str
+    path: str
+    message: str
+    fix: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown kind of finding: {self.kind!r}")
+
+    @property
+    def severity(self) -> str:
+        """``error`` when stored data is wrong, missing or not to be trusted, else ``warning``."""
+        return KINDS[self.kind]
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns the finding, fit for JSON."""
+        return {"severity": self.severity, **asdict(self)}
+
+    def __str__(self) -> str:
+        lines = [f"{self.severity}: {self.kind}: {self.path}", f"  {self.message}"]
+        return "\n".join(lines + [f"  fix: {self.fix}"] * bool(self.fix))
+
+
+@dataclass
+class Checked:
+    """How much a check has looked at.
+
+    Attributes:
+      commits: markers.
+      files: parts and quarantine files whose content was read.
+      bytes: in those.
+      rows: view-0 rows that count today.
+    """
+
+    commits: int = 0
+    files: int = 0
+    bytes: int = 0
+    rows: int = 0
+
+
+def exit_code(findings: Iterable[Finding]) -> int:
+    """Returns 1 when a finding is an error, else 0."""
+    return int(any(finding.severity == ERROR for finding in findings))
+
+
+def remove_command(storage: Storage, paths: Collection[str]) -> str:
+    """Says how files of a store are deleted: a shell command for a local store.
+
+    Args:
+      storage: the store's folder.
+      paths: relative to it.
+    """
+    if storage.is_local:
+        return "rm -f -- " + " ".join(shlex.quote(storage.path(path)) for path in paths)
+    return f"delete {', '.join(paths)} below {storage.public_url}"
+
+
+def extract_again(storage: Storage) -> str:
+    """Says how what is not committed any more is extracted anew."""
+    where = shlex.quote(storage.public_url)
+    return f"run the extraction again (python -m pipelines.extract --output {where}, same --input)"

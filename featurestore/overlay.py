@@ -1,0 +1,81 @@
+"""Label overlays: labels and splits that came later than the rows. Parts are never edited.
+
+Each ``labels/<version>.parquet`` holds key, labels and split of the rows it concerns; for a row
+that several name, the newest version wins. Versions sort by time.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore.storage import Storage
+
+FOLDER = "labels"
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("labels", pa.list_(pa.string()), nullable=False),
+        pa.field("split", pa.string()),
+    ]
+)
+Change = tuple[list[str], str | None]
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """The labels and splits that replace those of the parts.
+
+    Attributes:
+      changes: key -> (labels, split).
+    """
+
+    changes: Mapping[str, Change] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, storage: Storage) -> Overlay:
+        """Reads all versions of a store, the newest last."""
+        changes: dict[str, Change] = {}
+        for file in storage.list(FOLDER):
+            if not file.name.endswith(".parquet"):
+                continue
+            with storage.open_parquet(f"{FOLDER}/{file.name}") as version:
+                for batch in version.iter_batches():
+                    columns = (batch[name].to_pylist() for name in SCHEMA.names)
+                    for key, labels, split in zip(*columns, strict=True):
+                        changes[key] = (labels, split)
+        return cls(changes)
+
+    def apply(self, keys: Iterable[str], labels: np.ndarray, splits: np.ndarray) -> None:
+        """Changes labels and splits, object arrays of one entry a key, in place."""
+        for index, key in enumerate(keys):
+            if change := self.changes.get(key):
+                labels[index], splits[index] = change
+
+
+def write_overlay(storage: Storage, changes: Iterator[tuple[str, list[str], str | None]]) -> str:
+    """Writes a label version.
+
+    Args:
+      storage: of the store.
+      changes: (key, labels, split) of the rows to change.
+
+    Returns:
+      The version's name, or "" when nothing was to change.
+    """
+    rows = [{"key": key, "labels": labels, "split": split} for key, labels, split in changes]
+    if not rows:
+        return ""
+    now = time.time_ns() // 1000
+    version = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now // 10**6))}{now % 10**6:06d}Z"
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), sink, compression="zstd")
+    name = f"{version}-{uuid.uuid4().hex[:6]}"
+    storage.write(f"{FOLDER}/{name}.parquet", sink.getvalue().to_pybytes())
+    return name

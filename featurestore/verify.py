@@ -1,0 +1,236 @@
+"""Proves what is in a store: commits against files, files against the spec, row against row.
+
+Streams: markers are kept in memory, rows never, except for 16 bytes each to find a key that occurs
+twice. A remote file is downloaded once, to a temporary copy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from featurestore import layout
+from featurestore.commit import Marker
+from featurestore.duplicates import KeyDigests, occurrences
+from featurestore.errors import CorruptStore, HoarfrostError, RunFailed, UsageError
+from featurestore.evidence import Evidence, check_marker, first_line, list_files, read_evidence
+from featurestore.filecheck import check_part, check_quarantine
+from featurestore.findings import ERROR, Checked, Finding, extract_again, remove_command
+from featurestore.layout import HashedName
+from featurestore.ledger import Ledger
+from featurestore.spec import StoreSpec
+from featurestore.storage import Storage
+from featurestore.store import FeatureStore
+
+_BACKUP = "restore the file from a backup, or extract into a new store"
+
+
+def verify(
+    store: FeatureStore, *, quick: bool = False, checked: Checked | None = None
+) -> Iterator[Finding]:
+    """Checks an open store; see `verify_storage`.
+
+    Example:
+      >>> from featurestore import open_store
+      >>> for finding in verify(open_store("STORE")):  # doctest: +SKIP
+      ...     print(finding)
+    """
+    return verify_storage(store.storage, quick=quick, checked=checked)
+
+
+def verify_storage(
+    storage: Storage, *, quick: bool = False, checked: Checked | None = None
+) -> Iterator[Finding]:
+    """Checks a store's folder, be its spec readable or not.
+
+    Args:
+      storage: the folder.
+      quick: read the commits and list the files, but open none of them: damage inside files, wrong
+        row counts and duplicate keys are not found then.
+      checked: counts what was looked at.
+
+    Yields:
+      Findings as they are found; none for a store that is as it should be.
+
+    Raises:
+      UsageError: when there is no store.
+    """
+    checked = Checked() if checked is None else checked
+    evidence, damaged = Evidence(), False
+    list_files(storage, evidence)
+    spec, problems = _read_spec(storage, evidence)
+    findings = _check_files(storage, spec, evidence, quick, checked)
+    for finding in itertools.chain(problems, findings):
+        damaged |= finding.severity == ERROR
+        yield finding
+    if quick or spec is None:
+        return
+    try:
+        yield from _check_rows(FeatureStore(storage, spec), damaged, checked)
+    # What was found already may make the store unreadable in any of these ways.
+    except (HoarfrostError, pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+        message = f"duplicate keys were not looked for: {first_line(error)}"
+        fix = "mend what was found, then verify again"
+        yield Finding("unchecked", "parts", message, fix)
+
+
+def _check_files(
+    storage: Storage, spec: StoreSpec | None, evidence: Evidence, quick: bool, checked: Checked
+) -> Iterator[Finding]:
+    if spec:
+        yield from _check_model(storage, spec)
+    yield from read_evidence(storage, evidence)
+    for marker in evidence.live.values():
+        checked.commits += 1
+        path = layout.marker_file(marker.chunk_id)
+        for kind, message in check_marker(marker):
+            yield Finding(kind, path, message, evidence.remake(storage, marker.chunk_id))
+        for folder in ("parts", "quarantine"):
+            yield from _check_file(storage, folder, marker, evidence, spec, quick)
+            if not quick and (name := _file_of(marker, folder)):
+                checked.files += 1
+                checked.bytes += evidence.files.get(f"{folder}/{name}", 0)
+    yield from _check_orphans(storage, evidence)
+    yield from _check_records(storage)
+    yield from _check_labels(storage)
+
+
+def _read_spec(storage: Storage, evidence: Evidence) -> tuple[StoreSpec | None, list[Finding]]:
+    try:
+        text = storage.read(layout.SPEC)
+    except FileNotFoundError as error:
+        if not evidence.files and not storage.list("markers"):
+            raise UsageError(
+                f"no feature store at {storage.public_url!r}: {layout.SPEC} is not there"
+            ) from error
+        message = "the spec is not there: nothing says what the features are"
+        return None, [Finding("missing_spec", layout.SPEC, message, _BACKUP)]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the store at {storage.public_url!r}: {error}") from error
+    try:
+        spec = StoreSpec.from_json(text, layout.SPEC)
+        if json.loads(text).get("numerics_hash") != spec.numerics.hash:
+            raise CorruptStore(f"{layout.SPEC}: its numerics were edited by hand")
+    except HoarfrostError as error:
+        return None, [Finding("damaged_spec", layout.SPEC, first_line(error), _BACKUP)]
+    return spec, []
+
+
+def _check_model(storage: Storage, spec: StoreSpec) -> Iterator[Finding]:
+    # The weights' hash is taken of tensors, which needs Keras.
+    note = "python -m classifier.verify --store STORE checks its content"
+    for path in (layout.model_file(spec.base.weights_hash), layout.PROBES):
+        if not storage.exists(path) or not storage.fs.size(storage.path(path)):
+            message = f"it is missing or empty: no run can join, no head can predict ({note})"
+            yield Finding("missing_model", path, message, _BACKUP)
+
+
+def _file_of(marker: Marker, folder: str) -> str:
+    return marker.part if folder == "parts" else marker.quarantine
+
+
+def _check_file(
+    storage: Storage,
+    folder: str,
+    marker: Marker,
+    evidence: Evidence,
+    spec: StoreSpec | None,
+    quick: bool,
+) -> Iterator[Finding]:
+    name = _file_of(marker, folder)
+    if not name or HashedName.parse(name) is None:
+        return
+    path, fix = f"{folder}/{name}", evidence.remake(storage, marker.chunk_id)
+    missing = "missing_part" if folder == "parts" else "missing_quarantine"
+    gone = Finding(missing, path, "the file is gone; its marker is there", fix)
+    # A chunk that was committed after the listing has files all the same.
+    if path not in evidence.files and not storage.exists(path):
+        yield gone
+        return
+    size = evidence.files.get(path, marker.part_bytes)
+    if folder == "parts" and size != marker.part_bytes:
+        message = f"it has {size} bytes, its marker says {marker.part_bytes}"
+        yield Finding("checksum", path, message, fix)
+        return
+    if quick:
+        return
+    try:
+        with storage.local_copy(path) as local:
+            if folder == "parts":
+                problems = list(check_part(local, marker, spec))
+            else:
+                problems = list(check_quarantine(local, marker))
+    except FileNotFoundError:
+        yield gone
+        return
+    except OSError as error:
+        problems = [("unreadable", f"it cannot be read: {first_line(error)}")]
+    for kind, message in problems:
+        yield Finding(kind, path, message, fix)
+
+
+def _check_orphans(storage: Storage, evidence: Evidence) -> Iterator[Finding]:
+    for path in sorted(evidence.files.keys() - evidence.named):
+        message = "no marker names it: a process was killed, or a run is at work; readers skip it"
+        fix = (
+            f"{extract_again(storage)}: it sweeps what is older than a day; or, when no run is at "
+            f"work: {remove_command(storage, [path])}"
+        )
+        yield Finding("orphan", path, message, fix)
+
+
+def _check_records(storage: Storage) -> Iterator[Finding]:
+    names = [f"runs/{file.name}" for file in storage.list("runs") if file.name.endswith(".json")]
+    for path in names:
+        try:
+            Ledger(**json.loads(storage.read(path))["ledger"]).check("its ledger")
+        except RunFailed as error:
+            yield Finding("ledger", path, str(error), _BACKUP)
+        except (ValueError, KeyError, TypeError) as error:
+            message = f"not the record of a run: {type(error).__name__}: {error}"
+            yield Finding("damaged_record", path, message, remove_command(storage, [path]))
+
+
+def _check_labels(storage: Storage) -> Iterator[Finding]:
+    for file in storage.list("labels"):
+        if not file.name.endswith(".parquet"):
+            continue
+        path = f"labels/{file.name}"
+        try:
+            with storage.open_parquet(path) as version:
+                for _ in version.iter_batches(columns=["key", "labels", "split"]):
+                    pass
+        except (CorruptStore, pa.ArrowException, OSError, KeyError) as error:
+            message = f"not a label version: {first_line(error)}"
+            fix = f"{remove_command(storage, [path])}; then write the labels again"
+            yield Finding("damaged_labels", path, message, fix)
+
+
+def _check_rows(store: FeatureStore, damaged: bool, checked: Checked) -> Iterator[Finding]:
+    digests = KeyDigests()
+    for batch in store.scan(["key", "view"], batch_size=8192):
+        digests.add(batch)
+    checked.rows = digests.images
+    count, wanted = digests.repeated()
+    if count:
+        yield from _name_duplicates(store, count, wanted)
+    expected = store.ledger().rows
+    if not damaged and digests.images != expected:
+        message = f"{digests.images} images count as rows, the markers' ledgers say {expected}"
+        yield Finding("store_ledger", "markers", message, "please report this with the markers")
+
+
+def _name_duplicates(store: FeatureStore, count: int, wanted: set[bytes]) -> Iterator[Finding]:
+    rows = occurrences(store.scan(["key", "view", "uri"], batch_size=8192), wanted)
+    for (key, view), uris in sorted(rows.items()):
+        message = f"view {view} of {key!r} is {len(uris)} rows, from {', '.join(sorted(set(uris)))}"
+        fix = (
+            f"{extract_again(store.storage)}: of two jobs at once, the newer one's row stays; if "
+            "one job wrote both, please report it with their markers"
+        )
+        yield Finding("duplicate_key", "parts", message, fix)
+    if count > len(rows):
+        yield Finding("duplicate_key", "parts", f"and {count - len(rows)} more keys", "see above")

@@ -1,0 +1,103 @@
+"""Where a chunk's bytes come from: images one by one, or a shard as a stream."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future
+from typing import Any, TypeVar
+
+from classifier.inputs import Ignored, ImageRef, read_many
+from classifier.inputs.refs import ShardDamaged, ShardRef
+from classifier.inputs.shards import iter_shard
+from pipelines.inventory import Wanted
+from pipelines.plan import Chunk
+
+A = TypeVar("A")
+B = TypeVar("B")
+Fetched = tuple[Wanted, bytes | OSError]
+
+
+class ChunkSource:
+    """Reads the images of one chunk once, and keeps count.
+
+    Args:
+      chunk: the images or the shard.
+      storage_options: for the inputs.
+      held: what the chunk replaces: key -> ``row`` or ``quarantined``; a shard that is retried
+        gives only its quarantined ones.
+    """
+
+    def __init__(
+        self, chunk: Chunk, storage_options: Mapping[str, Any], held: Mapping[str, str]
+    ) -> None:
+        self.chunk = chunk
+        self.images = len(chunk.images)
+        self.ignored = Ignored()
+        self.damage = ""
+        self._options, self._held = storage_options, held
+
+    @property
+    def shard_facts(self) -> Mapping[str, Any]:
+        """The shard's key, uri, size and etag; empty for images."""
+        if self.chunk.shard is None:
+            return {}
+        shard = self.chunk.shard.ref
+        return {"key": shard.key, "uri": shard.uri, "size": shard.size, "etag": shard.etag}
+
+    def references(self, size: int) -> Iterator[list[Wanted]]:
+        """Yields the images in groups of `size`."""
+        return batched(self.chunk.images, size)
+
+    def read(self, images: list[Wanted]) -> list[Fetched]:
+        """Returns images with their bytes, or with the error of each that cannot be read."""
+        refs = [image.ref for image in images if isinstance(image.ref, ImageRef)]
+        return list(zip(images, read_many(refs, self._options), strict=True))
+
+    def groups(self, size: int) -> Iterator[list[Fetched]]:
+        """Yields the shard's images in groups of `size`, up to where it is damaged."""
+        return batched(self._stream(), size)
+
+    def _stream(self) -> Iterator[Fetched]:
+        shard = self.chunk.shard
+        assert shard is not None and isinstance(shard.ref, ShardRef)
+        stream = iter_shard(shard.ref, self._options, self.ignored)
+        try:
+            for ref, data in stream:
+                if shard.replaces == "quarantined" and self._held.get(ref.key) != "quarantined":
+                    continue
+                self.images += 1
+                yield Wanted(ref, known=shard.replaces == "row"), data
+        except ShardDamaged as error:
+            if not self.images:
+                raise
+            self.damage = str(error)
+
+
+def ordered_map(
+    pool: Executor, function: Callable[[A], B], items: Iterable[A], depth: int
+) -> Iterator[B]:
+    """Maps in a pool with at most `depth` items under way, yielding results in order.
+
+    Unlike `Executor.map` it takes an item only when there is room for it, so a stream of any length
+    needs bounded memory.
+    """
+    pending: deque[Future[B]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) >= depth:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def batched(items: Iterable[A], size: int) -> Iterator[list[A]]:
+    """Yields consecutive groups of at most `size` items."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
