@@ -30,13 +30,15 @@ class Evidence:
       live: chunk_id -> the marker that readers go by.
       named: paths of all parts and quarantine files that anything names.
       manifests: chunk_id -> the manifests that name it.
-      files: paths of the data files that are there.
+      files: path of each data file that is there -> its bytes.
+      of_chunk: chunk_id -> the paths of its data files.
     """
 
     live: dict[str, Marker] = field(default_factory=dict)
     named: set[str] = field(default_factory=set)
     manifests: dict[str, list[str]] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
+    of_chunk: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, marker: Marker) -> None:
         """Takes a marker in; the first of a chunk is the one that counts."""
@@ -48,7 +50,7 @@ class Evidence:
     def remake(self, storage: Storage, chunk_id: str) -> str:
         """Says how a damaged chunk is made anew: forget it, then extract it again."""
         paths = [layout.marker_file(chunk_id), *self.manifests.get(chunk_id, ())]
-        paths += sorted(path for path in self.files if path.split("/")[-1].startswith(chunk_id))
+        paths += self.of_chunk.get(chunk_id, ())
         return f"{remove_command(storage, paths)}; then {extract_again(storage)}"
 
 
@@ -61,6 +63,8 @@ def list_files(storage: Storage, evidence: Evidence) -> None:
     for folder in ("parts", "quarantine"):
         for file in storage.list(folder):
             evidence.files[f"{folder}/{file.name}"] = file.size
+            if name := HashedName.parse(file.name):
+                evidence.of_chunk.setdefault(name.chunk_id, []).append(f"{folder}/{file.name}")
 
 
 def read_evidence(storage: Storage, evidence: Evidence) -> Iterator[Finding]:

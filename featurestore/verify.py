@@ -60,7 +60,10 @@ def verify_storage(
     """
     checked = Checked() if checked is None else checked
     evidence, damaged = Evidence(), False
-    list_files(storage, evidence)
+    try:
+        list_files(storage, evidence)
+    except OSError as error:
+        raise UsageError(f"cannot read the store at {storage.public_url!r}: {error}") from error
     spec, problems = _read_spec(storage, evidence)
     findings = _check_files(storage, spec, evidence, quick, checked)
     for finding in itertools.chain(problems, findings):

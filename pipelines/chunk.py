@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from featurestore.ledger import Ledger, superseded_ledger
 from featurestore.reuse import StoredFeatures
 from featurestore.store import FeatureStore
 from featurestore.writer import PartWriter, Written, write_quarantine
-from pipelines.inventory import held_by_shard
+from pipelines.inventory import held_by_shard, keys_of
 from pipelines.options import SplitFractions
 from pipelines.plan import Chunk
 from pipelines.source import ChunkSource, Fetched, ordered_map
@@ -72,7 +73,7 @@ class Extractor:
       lane_count: threads in `lanes`.
       splits: shares for inputs without splits.
       storage_options: for the inputs.
-      stored: finds features by content; built when first asked for.
+      stored: finds features by content, as of before the chunk.
     """
 
     store: FeatureStore
@@ -82,7 +83,7 @@ class Extractor:
     lane_count: int
     splits: SplitFractions
     storage_options: Mapping[str, Any]
-    stored: Callable[[], StoredFeatures]
+    stored: Callable[[Chunk], StoredFeatures]
 
     def extract(self, chunk: Chunk, run_id: str, on_group: Callable[[GroupResult], None]) -> Marker:
         """Extracts and commits a chunk; safe to repeat, and to race with another attempt.
@@ -117,13 +118,14 @@ class Extractor:
     ) -> Marker:
         started = time.monotonic()
         held = self._held(chunk)
-        source = ChunkSource(chunk, self.storage_options, held)
+        source = ChunkSource(chunk, self.storage_options, held, chunk.skip | self._done(chunk))
         quarantined: list[Mapping[str, Any]] = []
         superseded: Counter[str] = Counter()
         supersedes: list[str] = []
         with PartWriter(folder / "part.parquet", self.store.spec) as writer:
             groups = self._read_ahead(source)
-            for group in ordered_map(self.lanes, self._process, groups, self.lane_count + 1):
+            process = partial(self._process, self.stored(chunk) if source.may_be_known else None)
+            for group in ordered_map(self.lanes, process, groups, self.lane_count + 1):
                 writer.write(group.rows, group.features)
                 quarantined.extend(group.quarantined)
                 replaced = [row["key"] for row in group.every if row["key"] in held]
@@ -170,6 +172,11 @@ class Extractor:
             )
         return commit(storage, marker)
 
+    def _done(self, chunk: Chunk) -> frozenset[str]:
+        """Returns the keys that the first chunk of a shard has taken."""
+        first = committed(self.store.storage, chunk.after) if chunk.after else None
+        return frozenset(keys_of(self.store, first)) if first else frozenset()
+
     def _held(self, chunk: Chunk) -> Mapping[str, str]:
         """Returns what the chunk replaces: key -> ``row`` or ``quarantined``."""
         if chunk.shard is None:
@@ -183,7 +190,7 @@ class Extractor:
         batches = source.references(self.engine.batch_size)
         return ordered_map(self.readers, source.read, batches, 2 * self.lane_count)
 
-    def _process(self, group: list[Fetched]) -> GroupResult:
+    def _process(self, stored: StoredFeatures | None, group: list[Fetched]) -> GroupResult:
         """Decodes and infers one group, in a lane."""
         spec = self.store.spec
         pixels = np.empty((len(group), *spec.pixels.image_size, 3), np.uint8)
@@ -202,7 +209,7 @@ class Extractor:
                 continue
             row = {**facts, **self._describe(ref, data)}
             row |= {"width": decoded.width, "height": decoded.height}
-            known = self.stored().get(row["content_hash"]) if wanted.known else None
+            known = stored.get(row["content_hash"]) if stored and wanted.known else None
             if known is None:
                 pixels[len(fresh)] = decoded.pixels
                 fresh.append(len(result.rows))

@@ -182,6 +182,7 @@ def _run_pipeline(
             splits=options.splits,
             progress_folder=str(folder) if local else "",
             trust_model=options.base.trust_model,
+            dedupe=options.upkeep.dedupe,
         )
         total = 0 if plan.shards else plan.images
         remote = None if local else lambda: len(store.storage.list("markers")) - before

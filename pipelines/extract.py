@@ -53,6 +53,9 @@ def build_parser() -> Parser:
     run.add_argument(
         "--prune", action="store_true", help="drop rows whose image is no longer in the input"
     )
+    run.add_argument(
+        "--dedupe", action="store_true", help="compute equal files once; each stays a row"
+    )
     run.add_argument("--seed", type=int, default=0, metavar="N", help="of splits, random weights")
     run.add_argument("--json", action="store_true", help="print the summary as JSON and no more")
     return parser
@@ -161,7 +164,7 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
         reading=InputOptions(args.layout, key_values(args.storage_options, "--storage_options")),
         selection=Selection(args.limit, args.limit_per_class),
         chunks=ChunkOptions(args.chunk_size, args.batch_size),
-        upkeep=Upkeep(args.retry, args.prune),
+        upkeep=Upkeep(args.retry, args.prune, args.dedupe),
         limits=Limits(args.max_bad_fraction, args.allow_dead_chunks),
         splits=SplitFractions.parse(args.split_fractions),
         seed=args.seed,

@@ -41,7 +41,7 @@ class Wanted:
       replaces: what counts under its key until now: ``row``, ``quarantined`` or "" for nothing. A
         shard that replaces ``quarantined`` is read for its quarantined images only.
       replaces_run: the run that wrote that.
-      known: whether the image's very content may be stored, under this key or another.
+      known: whether its very content may be stored, under this key or another.
     """
 
     ref: ImageRef | ShardRef
@@ -99,7 +99,7 @@ class Inventory:
                 # A shard with a quarantined image is wanted again by a retry.
                 result.held[digest("bad shard", marker.source["key"])] = Held(kind, b"", b"", "")
         for marker in store.markers().values():
-            if marker.source:
+            if marker.source and marker.source.get("complete", True):
                 source = tuple(marker.source[name] for name in _COLUMNS)
                 result._hold("shard", source, marker.run_id)
         return result
@@ -182,6 +182,14 @@ def held_by_shard(store: FeatureStore, shard_key: str) -> dict[str, str]:
         if marker.source and marker.source["key"] == shard_key:
             held.update((row[0], counted_as(kind)) for row in rows)
     return held
+
+
+def keys_of(store: FeatureStore, marker: Marker) -> Iterator[str]:
+    """Yields the keys of a commit's rows and quarantined images, whether they count or not."""
+    for folder, name in (("parts", marker.part), ("quarantine", marker.quarantine)):
+        if name:
+            with store.storage.open_parquet(f"{folder}/{name}") as file:
+                yield from file.read(columns=["key"])["key"].to_pylist()
 
 
 def gone_inputs(store: FeatureStore, inventory: Inventory) -> dict[str, str]:

@@ -120,10 +120,12 @@ class Upkeep:
     Attributes:
       retry: quarantined images are tried again.
       prune: rows whose input is gone no longer count.
+      dedupe: each distinct content is computed once.
     """
 
     retry: bool = False
     prune: bool = False
+    dedupe: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ class WorkerSettings:
       splits: shares for inputs without splits.
       progress_folder: where a worker on the driver's machine reports, or "".
       trust_model: whether a stored base may hold Python code (Lambda layers).
+      dedupe: whether each distinct content is computed once.
     """
 
     store_url: str
@@ -166,6 +169,7 @@ class WorkerSettings:
     splits: SplitFractions = field(default_factory=SplitFractions, hash=False)
     progress_folder: str = ""
     trust_model: bool = False
+    dedupe: bool = False
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,16 @@ class Chunk:
     Attributes:
       images: the images, in order; empty for a shard.
       shard: the archive, or None.
+      skip: keys of the shard's images that another chunk takes.
+      after: the first chunk of the shard, whose images this one leaves out; or "".
+      is_copies: whether these are copies of images that other chunks have computed.
     """
 
     images: tuple[Wanted, ...] = ()
     shard: Wanted | None = None
+    skip: frozenset[str] = frozenset()
+    after: str = ""
+    is_copies: bool = False
 
     @property
     def members(self) -> tuple[Wanted, ...]:
@@ -78,6 +84,7 @@ class Chunk:
         refs = [member.ref for member in self.members]
         names = [(ref.uri, ref.size, ref.etag) for ref in refs]
         names += [("replaces", 0, m.replaces_run) for m in self.members if m.replaces]
+        names += [("after", 0, self.after)] if self.after else []
         return layout.chunk_id(names)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
@@ -27,24 +27,35 @@ class ChunkSource:
       storage_options: for the inputs.
       held: what the chunk replaces: key -> ``row`` or ``quarantined``; a shard that is retried
         gives only its quarantined ones.
+      skip: keys of the shard's images that are left out.
     """
 
     def __init__(
-        self, chunk: Chunk, storage_options: Mapping[str, Any], held: Mapping[str, str]
+        self,
+        chunk: Chunk,
+        storage_options: Mapping[str, Any],
+        held: Mapping[str, str],
+        skip: Collection[str] = (),
     ) -> None:
         self.chunk = chunk
         self.images = len(chunk.images)
         self.ignored = Ignored()
         self.damage = ""
-        self._options, self._held = storage_options, held
+        self._options, self._held, self._skip = storage_options, held, skip
 
     @property
     def shard_facts(self) -> Mapping[str, Any]:
-        """The shard's key, uri, size and etag; empty for images."""
+        """The shard's key, uri, size, etag and whether nothing is left; empty for images."""
         if self.chunk.shard is None:
             return {}
         shard = self.chunk.shard.ref
-        return {"key": shard.key, "uri": shard.uri, "size": shard.size, "etag": shard.etag}
+        facts = {"key": shard.key, "uri": shard.uri, "size": shard.size, "etag": shard.etag}
+        return {**facts, "complete": not self.chunk.skip}
+
+    @property
+    def may_be_known(self) -> bool:
+        """Whether the store may hold the content of some of the images."""
+        return any(member.known or member.replaces == "row" for member in self.chunk.members)
 
     def references(self, size: int) -> Iterator[list[Wanted]]:
         """Yields the images in groups of `size`."""
@@ -67,8 +78,10 @@ class ChunkSource:
             for ref, data in stream:
                 if shard.replaces == "quarantined" and self._held.get(ref.key) != "quarantined":
                     continue
+                if ref.key in self._skip:
+                    continue
                 self.images += 1
-                yield Wanted(ref, known=shard.replaces == "row"), data
+                yield Wanted(ref, known=shard.known or shard.replaces == "row"), data
         except ShardDamaged as error:
             if not self.images:
                 raise

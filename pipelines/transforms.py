@@ -12,19 +12,31 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 
 from classifier.inputs.refs import ShardDamaged
-from featurestore.commit import Marker
+from featurestore.commit import Marker, committed
 from featurestore.storage import Storage
+from pipelines.dedupe import (
+    Occurrence,
+    Reference,
+    content_hashes,
+    copies_of,
+    copies_part,
+    first_part,
+)
 from pipelines.finish import DeadChunk, RunFacts, finish_run
 from pipelines.options import WorkerSettings
 from pipelines.plan import Chunk, Plan, read_chunk
 
 NAMESPACE = "hoarfrost"
-DEAD = "dead"
+DEAD, LATER = "dead", "later"
 _LOG = logging.getLogger(__name__)
 
 
-class ExtractChunk(beam.DoFn):
-    """Extracts one planned chunk; yields its marker, or the dead chunk on the `DEAD` output."""
+class OnWorker(beam.DoFn):
+    """A step that needs this process's worker.
+
+    Args:
+      settings: of the run.
+    """
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
@@ -39,14 +51,16 @@ class ExtractChunk(beam.DoFn):
         self._quarantined = Metrics.counter(NAMESPACE, "quarantined")
         self._latency = Metrics.distribution(NAMESPACE, "inference_batch_latency_micro_secs")
 
-    def process(self, reference: tuple[str, int]) -> Iterator[str | TaggedOutput]:
-        chunk = read_chunk(self._worker.store.storage, *reference)
+    def read(self, reference: Reference) -> Chunk:
+        """Reads a chunk of the plan."""
+        return read_chunk(self._worker.store.storage, *reference)
+
+    def extract(self, chunk: Chunk) -> Marker | TaggedOutput:
+        """Extracts and commits a chunk; gives the dead chunk for the `DEAD` output instead."""
         try:
-            marker = self._worker.extractor.extract(chunk, self._settings.run_id, self._count)
+            return self._worker.extractor.extract(chunk, self._settings.run_id, self._count)
         except (OSError, ShardDamaged) as error:
-            yield TaggedOutput(DEAD, json.dumps(asdict(dead_chunk(chunk, error))))
-            return
-        yield marker.to_json()
+            return TaggedOutput(DEAD, json.dumps(asdict(dead_chunk(chunk, error))))
 
     def _count(self, group) -> None:
         self._worker.report(group)
@@ -54,6 +68,55 @@ class ExtractChunk(beam.DoFn):
         self._quarantined.inc(len(group.quarantined))
         if group.computed:
             self._latency.update(int(group.infer_seconds * 1e6))
+
+
+class ExtractChunk(OnWorker):
+    """Extracts one planned chunk; yields its marker, or the dead chunk on the `DEAD` output."""
+
+    def process(self, reference: Reference) -> Iterator[str | TaggedOutput]:
+        done = self.extract(self.read(reference))
+        yield done.to_json() if isinstance(done, Marker) else done
+
+
+class HashChunk(OnWorker):
+    """Yields (content hash, occurrence) of a chunk's images."""
+
+    def setup(self) -> None:
+        self._storage = Storage(self._settings.store_url, self._settings.storage_options)
+
+    def process(self, reference: Reference) -> Iterator[tuple[str, Occurrence]]:
+        chunk = read_chunk(self._storage, *reference)
+        for content_hash, key in content_hashes(chunk, self._settings.storage_options):
+            yield content_hash, (*reference, key)
+
+
+class ExtractFirsts(OnWorker):
+    """Extracts a chunk without its copies; names what is left on the `LATER` output."""
+
+    def process(self, joined) -> Iterator[str | TaggedOutput]:
+        reference, groups = joined
+        copies = sorted(groups["copies"])
+        chunk, first_id = first_part(self.read(reference), copies), ""
+        if chunk is not None:
+            done = self.extract(chunk)
+            if not isinstance(done, Marker):
+                yield done
+                return
+            yield done.to_json()
+            first_id = done.chunk_id
+        yield TaggedOutput(LATER, (reference, copies, first_id))
+
+
+class ExtractCopies(OnWorker):
+    """Extracts what was left of a chunk, its features found in the store."""
+
+    def process(self, later: tuple[Reference, list[str], str]) -> Iterator[str | TaggedOutput]:
+        reference, copies, first_id = later
+        first = committed(self._worker.store.storage, first_id) if first_id else None
+        chunk = copies_part(self.read(reference), copies, first)
+        if chunk is not None:
+            done = self.extract(chunk)
+            yield done.to_json() if isinstance(done, Marker) else done
 
 
 def dead_chunk(chunk: Chunk, error: BaseException) -> DeadChunk:
@@ -80,6 +143,41 @@ class FinishRun(beam.DoFn):
         )
 
 
+class DedupeAndExtract(beam.PTransform):
+    """Chunk references -> results, each distinct content computed once."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        super().__init__()
+        self._settings = settings
+
+    def expand(self, references):
+        copies = (
+            references
+            | "Hash images" >> beam.ParDo(HashChunk(self._settings))
+            # (content hash, (plan file, number of the chunk, key))
+            | "Group contents" >> beam.GroupByKey()
+            | "Find copies" >> beam.FlatMapTuple(lambda _, occurrences: copies_of(occurrences))
+            # ((plan file, number of the chunk), key)
+        )
+        chunks = references | "Key chunks" >> beam.Map(lambda reference: (reference, None))
+        firsts = (
+            {"chunk": chunks, "copies": copies}
+            | "Join copies" >> beam.CoGroupByKey()
+            | "Extract firsts"
+            >> beam.ParDo(ExtractFirsts(self._settings)).with_outputs(DEAD, LATER, main="markers")
+        )
+        # The shuffle is a barrier: copies begin when every first is committed.
+        later = (
+            firsts[LATER]
+            | "Await firsts" >> beam.Reshuffle()
+            | "Extract copies"
+            >> beam.ParDo(ExtractCopies(self._settings)).with_outputs(DEAD, main="markers")
+        )
+        markers = (firsts.markers, later.markers) | "All markers" >> beam.Flatten()
+        dead = (firsts[DEAD], later[DEAD]) | "All dead chunks" >> beam.Flatten()
+        return markers, dead
+
+
 class ExtractFeatures(beam.PTransform):
     """Runs a plan: every chunk extracted and committed, then the run's ledger written.
 
@@ -94,25 +192,29 @@ class ExtractFeatures(beam.PTransform):
         self._settings, self._plan, self._facts = settings, plan, facts
 
     def expand(self, pipeline):
-        results = (
+        references = (
             pipeline
             | "List plan files" >> beam.Create(list(self._plan.files))
             # (plan file, number of chunks)
             | "Name chunks" >> beam.FlatMap(name_chunks)
             # (plan file, number of the chunk)
             | "Spread chunks" >> beam.Reshuffle()
-            | "Extract chunks"
-            >> beam.ParDo(ExtractChunk(self._settings)).with_outputs(DEAD, main="markers")
-            # Marker as JSON; DeadChunk as JSON on the side
         )
+        if self._settings.dedupe:
+            markers, dead = references | "Dedupe" >> DedupeAndExtract(self._settings)
+        else:
+            extract = beam.ParDo(ExtractChunk(self._settings))
+            results = references | "Extract chunks" >> extract.with_outputs(DEAD, main="markers")
+            markers, dead = results.markers, results[DEAD]
+        # Marker as JSON; DeadChunk as JSON
         return (
             pipeline
             | "Start finishing" >> beam.Create([None])
             | "Finish run"
             >> beam.ParDo(
                 FinishRun(self._settings, self._facts),
-                beam.pvalue.AsList(results.markers),
-                beam.pvalue.AsList(results[DEAD]),
+                beam.pvalue.AsList(markers),
+                beam.pvalue.AsList(dead),
             )
         )
 

@@ -14,6 +14,7 @@ from featurestore.spec import BaseSpec
 from featurestore.store import FeatureStore, open_store
 from pipelines.chunk import Extractor, GroupResult
 from pipelines.options import WorkerSettings
+from pipelines.plan import Chunk
 from pipelines.progress import Reporter
 
 _LOADING, _SHARING = threading.Lock(), threading.Lock()
@@ -47,7 +48,7 @@ class Worker:
         self.engine = load_engine(self.store, settings)
         self.reporter = Reporter(settings.progress_folder)
         self._indexing = threading.Lock()
-        self._index: StoredFeatures | None = None
+        self._indexes: dict[bool, StoredFeatures] = {}
         self.extractor = Extractor(
             store=self.store,
             engine=self.engine,
@@ -64,12 +65,12 @@ class Worker:
         self.extractor.lanes.shutdown(wait=False)
         self.extractor.readers.shutdown(wait=False)
 
-    def _stored(self) -> StoredFeatures:
-        """Indexes the store once, when a chunk first asks."""
+    def _stored(self, chunk: Chunk) -> StoredFeatures:
+        """Indexes the store when a chunk first asks, and again for the copies of a dedupe."""
         with self._indexing:
-            if self._index is None:
-                self._index = StoredFeatures.of(self.store)
-            return self._index
+            if chunk.is_copies not in self._indexes:
+                self._indexes[chunk.is_copies] = StoredFeatures.of(self.store)
+            return self._indexes[chunk.is_copies]
 
     def report(self, group: GroupResult) -> None:
         """Counts a group for the driver's progress line."""

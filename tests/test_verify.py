@@ -414,7 +414,7 @@ def test_quarantine_is_counted_and_listed(tmp_path, command):
     assert command("featurestore", "quarantine", "e").out == "0 images in quarantine\n"
 
 
-def test_markers_on_s3_and_elsewhere_are_read_in_bulk(bucket):
+def test_a_store_on_s3_is_checked(bucket, command):
     url, options = bucket
     store = build(f"{url}/s", None, 3, True, **options)
     assert list(verify(open_store(f"{url}/s", options))) == []
@@ -422,3 +422,8 @@ def test_markers_on_s3_and_elsewhere_are_read_in_bulk(bucket):
     assert isinstance(marker, Marker)
     Storage(f"{url}/s", options).remove(f"markers/{marker.chunk_id}.json")
     assert kinds(store) == ["missing_marker"]
+    setting = f"endpoint_url={options['endpoint_url']}"
+    done = command("featurestore", "verify", f"{url}/s", "--storage_options", setting)
+    assert done.code == 1 and "fix: delete markers/" in done.out
+    done = command("featurestore", "verify", f"{url}-none/s", "--storage_options", setting)
+    assert_one_line_error(done, 2, "store at")

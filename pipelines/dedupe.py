@@ -1,0 +1,91 @@
+"""Finds copies among the images of a run, so that each content is computed once. Needs no Beam.
+
+Every chunk is read once for its content hashes; Beam groups them, at any scale. Of equal contents
+the first in order is computed with its chunk. The others are left for a second pass over the chunks
+concerned, which finds their features in the store.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from classifier.inputs.refs import ShardDamaged
+from featurestore.commit import Marker
+from pipelines.plan import Chunk
+from pipelines.source import ChunkSource, Fetched
+
+Reference = tuple[str, int]  # (plan file, number of the chunk)
+Occurrence = tuple[str, int, str]  # (plan file, number of the chunk, key)
+READ_AT_ONCE = 32
+
+
+def content_hashes(chunk: Chunk, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields (content hash, key) of a chunk's images that can be read.
+
+    What cannot be read is left to the extraction, which says so.
+
+    Args:
+      chunk: the images or the shard.
+      options: for the inputs' file systems.
+    """
+    source = ChunkSource(chunk, options, {})
+    groups: Iterable[list[Fetched]] = source.groups(READ_AT_ONCE)
+    if chunk.shard is None:
+        groups = map(source.read, source.references(READ_AT_ONCE))
+    try:
+        for group in groups:
+            for wanted, data in group:
+                if isinstance(data, bytes):
+                    yield hashlib.sha256(data).hexdigest(), wanted.ref.key
+    except (OSError, ShardDamaged):
+        return
+
+
+def copies_of(occurrences: Iterable[Occurrence]) -> Iterator[tuple[Reference, str]]:
+    """Yields (chunk, key) of every occurrence of a content but the first in order.
+
+    Example:
+      >>> list(copies_of([("p", 1, "b"), ("p", 0, "a"), ("p", 1, "c")]))
+      [(('p', 1), 'b'), (('p', 1), 'c')]
+    """
+    for file, number, key in sorted(occurrences)[1:]:
+        yield (file, number), key
+
+
+def first_part(chunk: Chunk, copies: Collection[str]) -> Chunk | None:
+    """Returns the chunk without its copies, its contents looked up in the store; None when empty.
+
+    Args:
+      chunk: of the plan.
+      copies: keys of its images that are copies.
+    """
+    if chunk.shard is not None:
+        shard = dataclasses.replace(chunk.shard, known=True)
+        return Chunk(shard=shard, skip=frozenset(copies))
+    firsts = [image for image in chunk.images if image.ref.key not in set(copies)]
+    images = tuple(dataclasses.replace(image, known=True) for image in firsts)
+    return Chunk(images) if images else None
+
+
+def copies_part(chunk: Chunk, copies: Collection[str], first: Marker | None) -> Chunk | None:
+    """Returns what `first_part` left out; None when nothing was.
+
+    Of a shard that is whatever its first commit lacks, also when an earlier run made that commit
+    and died: so that no image depends on what this run thinks is a copy.
+
+    Args:
+      chunk: of the plan.
+      copies: keys of its images that are copies.
+      first: the commit of the first part, None when that was empty.
+    """
+    if chunk.shard is not None:
+        if first is None or first.source.get("complete", True):
+            return None
+        shard = dataclasses.replace(chunk.shard, known=True)
+        return Chunk(shard=shard, after=first.chunk_id, is_copies=True)
+    left = [image for image in chunk.images if image.ref.key in set(copies)]
+    images = tuple(dataclasses.replace(image, known=True) for image in left)
+    return Chunk(images, is_copies=True) if images else None
