@@ -82,15 +82,7 @@ def export(store: FeatureStore, output: Storage, options: ExportOptions) -> dict
       RunFailed: for a finite value that does not fit the dtype.
     """
     spec = store.spec
-    if spec.is_map and not options.flatten:
-        shape = "x".join(map(str, spec.feature_shape))
-        raise UsageError(
-            f"this store holds maps of {shape}, and .npy embeddings are vectors: --flatten writes "
-            f"{spec.feature_size:,} values a row; or extract with --pooling avg"
-        )
-    for split in options.splits or ():
-        store.require_split(split)
-    _require_empty(output)
+    _require_exportable(store, output, options)
     dtype = options.dtype or spec.dtype
     rows = _count(store, options)
     files = -(-rows // options.rows_per_file)
@@ -118,6 +110,19 @@ def export(store: FeatureStore, output: Storage, options: ExportOptions) -> dict
     }
     output.write("summary.json", json.dumps(facts, indent=2) + "\n")
     return facts
+
+
+def _require_exportable(store: FeatureStore, output: Storage, options: ExportOptions) -> None:
+    spec = store.spec
+    if spec.is_map and not options.flatten:
+        shape = "x".join(map(str, spec.feature_shape))
+        raise UsageError(
+            f"this store holds maps of {shape}, and .npy embeddings are vectors: --flatten writes "
+            f"{spec.feature_size:,} values a row; or extract with --pooling avg"
+        )
+    for split in options.splits or ():
+        store.require_split(split)
+    _require_empty(output)
 
 
 def _require_empty(output: Storage) -> None:

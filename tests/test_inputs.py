@@ -390,3 +390,97 @@ def test_images_of_several_protocols_are_read_together(tmp_path):
 def test_members_split_at_the_first_dot_of_the_name():
     assert split_member("a.b/c.seg.png") == ("a.b/c", "seg.png")
     assert split_member("c") == ("c", "")
+
+
+def test_links_to_folders_are_followed_and_loops_end(tmp_path):
+    make_tree(tmp_path / "elsewhere", "1.png", "deep/2.png")
+    make_tree(tmp_path / "photos", "cat/0.png")
+    (tmp_path / "photos" / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos" / "cat" / "loop").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos" / "cat" / "gone.png").symlink_to(tmp_path / "nothing")
+    refs, _ = listed(tmp_path / "photos")
+    assert [ref.key for ref in refs] == ["cat/0.png", "cat/gone.png", "dog/1.png", "dog/deep/2.png"]
+    assert {ref.labels for ref in refs} == {("cat",), ("dog",)}
+
+
+def test_pipes_are_ignored_and_never_opened(tmp_path):
+    import os
+
+    make_tree(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    os.mkfifo(tmp_path / "pipe")
+    refs, ignored = listed(tmp_path)
+    assert [ref.key for ref in refs] == ["a.png"]
+    assert ignored.names == ["pipe", "pipe.png"]
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_and_not_empty(tmp_path, monkeypatch):
+    import os
+
+    make_tree(tmp_path, "cat/1.png", "dog/2.png")
+    listdir = os.listdir
+
+    def refusing(path):
+        if str(path).endswith("dog"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listdir(path)
+
+    monkeypatch.setattr("os.listdir", refusing)
+    with pytest.raises(UsageError, match="cannot list all of .*dog"):
+        listed(tmp_path)
+
+
+def test_a_store_inside_the_input_is_no_input(tmp_path):
+    make_tree(tmp_path, "train/cat/1.png", "test/cat/2.png")
+    make_tree(tmp_path, "out/parts/x.parquet", "out/store.json", "out/model/y.png")
+    assert [ref.key for ref in listed(tmp_path)[0]] == ["test/cat/2.png", "train/cat/1.png"]
+    assert listed(tmp_path)[0][0].split == "test"
+
+
+def test_a_pattern_that_matches_folders_and_files_lists_each_once(tmp_path):
+    make_tree(tmp_path, "cat/1.png", "cat/deep/2.png")
+    make_tree(tmp_path, "notes.txt", data=b"text")
+    refs, ignored = listed(tmp_path / "**")
+    assert sorted(ref.key for ref in refs) == ["cat/1.png", "cat/deep/2.png"]
+    assert ignored.names == ["notes.txt"]
+
+
+def test_a_pattern_that_the_shell_expanded_keeps_its_labels(tmp_path):
+    make_tree(tmp_path, "p/cat/1.png", "p/cat/2.png", "p/dog/1.png")
+    files = sorted((tmp_path / "p").glob("*/*.png"))
+    assert facts(listed(*files)[0]) == [
+        ("cat/1.png", ("cat",), None),
+        ("cat/2.png", ("cat",), None),
+        ("dog/1.png", ("dog",), None),
+    ]
+
+
+def test_names_that_are_no_text_are_listed_and_cannot_be_read(tmp_path):
+    import os
+
+    make_tree(tmp_path, "cat/1.png")
+    with open(os.fsencode(tmp_path / "cat") + b"/\xe9t\xe9.png", "wb") as file:
+        file.write(PNG)
+    refs, _ = listed(tmp_path)
+    assert [ref.key for ref in refs] == ["cat/1.png", "cat/\\xe9t\\xe9.png"]
+    assert isinstance(read_many(refs)[1], FileNotFoundError)
+
+
+def test_names_with_pattern_characters_are_read(bucket, tmp_path):
+    import fsspec
+
+    url, options = bucket
+    fs, path = fsspec.core.url_to_fs(f"{url}/photos", **options)
+    names = ["a#1.png", "a?2.png", "b[1].png", "b[2].png", "c d%20.png"]
+    for name in names:
+        fs.pipe_file(f"{path}/{name}", PNG)
+    refs = list(list_inputs([f"{url}/photos"], InputOptions(storage_options=options)))
+    assert [ref.key for ref in refs] == sorted(names)
+    assert read_many(refs, options) == [PNG] * 5
+
+
+@pytest.mark.parametrize("uri", ["zip://*.jpg::x.zip", "https://host/a.jpg?signature=secret"])
+def test_addresses_with_secrets_inside_are_refused_without_showing_them(uri):
+    with pytest.raises(UsageError, match="chain of addresses|signatures are never") as caught:
+        listed(uri)
+    assert "secret" not in str(caught.value)

@@ -9,6 +9,7 @@ import pytest
 from conftest import png_bytes
 
 from classifier.inputs import Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
+from classifier.inputs.streams import SteadyFile
 
 PNG = png_bytes(np.zeros((2, 2, 3), np.uint8))
 
@@ -150,3 +151,87 @@ def test_garbage_is_damaged_from_its_first_byte(tmp_path):
     (tmp_path / "s.zip").write_bytes(b"no archive" * 50)
     found, _, damage = read(tmp_path / "s.zip")
     assert found == [] and damage.offset == 0
+
+
+class Faulty:
+    """A file whose every third read fails, and whose others come short; it may be a pure stream."""
+
+    def __init__(self, data, seekable=True):
+        self.file, self.calls, self.can_seek = io.BytesIO(data), 0, seekable
+
+    def read(self, size=-1):
+        self.calls += 1
+        if self.can_seek and self.calls % 3 == 0:
+            self.file.seek(0)
+            raise ConnectionResetError("cut in mid-body")
+        return self.file.read(min(size, 1000) if size >= 0 else size)
+
+    def seek(self, offset, whence=0):
+        if not self.can_seek:
+            raise ValueError("Cannot seek streaming HTTP file")
+        return self.file.seek(offset, whence)
+
+    def tell(self):
+        return self.file.tell()
+
+    def close(self):
+        self.file.close()
+
+
+class FaultySystem:
+    def __init__(self, file):
+        self.file = file
+
+    def open(self, path, mode):
+        return self.file
+
+
+@pytest.fixture
+def no_waiting(monkeypatch):
+    monkeypatch.setattr("featurestore.retry.time.sleep", lambda seconds: None)
+
+
+def test_reads_that_fail_are_repeated_where_they_were(no_waiting):
+    data = np.random.default_rng(0).bytes(20_000)
+    with SteadyFile(FaultySystem(Faulty(data)), "x") as file:
+        assert file.head(10) == data[:10] and file.tell() == 0
+        assert file.read(7000) == data[:7000]
+        assert file.seek(-5000, 2) == 15_000
+        assert file.read(3000) + file.read(9000) == data[15_000:]
+        assert file.read(5) == b"" and file.seek(1) == 1 and file.read() == data[1:]
+
+
+@pytest.mark.parametrize("size", [3, 10, 11, 5000, -1])
+def test_a_stream_gives_its_head_twice(size):
+    data = np.random.default_rng(0).bytes(20_000)
+    with SteadyFile(FaultySystem(Faulty(data, seekable=False)), "x") as file:
+        assert file.head(10) == data[:10]
+        first = file.read(size)
+        assert first == (data[:size] if size >= 0 else data)
+        assert first + file.read() == data
+
+
+def test_a_faulty_network_costs_no_image(tmp_path, monkeypatch, no_waiting):
+    from pipelines.pack import PackOptions, pack
+
+    noise = np.random.default_rng(0).bytes
+    for i in range(20):
+        path = tmp_path / "photos" / "cat" / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PNG + noise(3000))
+    files = {}
+    for kind in ("tar", "tfrecord", "parquet"):
+        pack(PackOptions((str(tmp_path / "photos"),), str(tmp_path / kind), kind))
+        files[kind] = (tmp_path / kind / f"shard-00000.{kind}").read_bytes()
+    members = [(f"cat/{p.name}", p.read_bytes()) for p in sorted(tmp_path.glob("photos/cat/*"))]
+    files["zip"] = zip_bytes(members)
+    for kind, data in files.items():
+        path = tmp_path / f"s.{kind}"
+        path.write_bytes(data)
+        (shard,) = list_inputs([str(path)], InputOptions())
+        system = FaultySystem(Faulty(data))
+        system.ls = lambda *arguments, **settings: []
+        monkeypatch.setattr(f"classifier.inputs.{kind}.connect", lambda *a, s=system: (s, "x"))
+        found = list(iter_shard(shard, None, Ignored()))
+        assert [content for _, content in found] == [content for _, content in members], kind
+        assert system.file.calls > 60

@@ -11,12 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fsspec.core import has_magic
-
 from classifier.inputs import tfds
 from classifier.inputs.ignored import Ignored
-from classifier.inputs.layouts import LAYOUTS, detect_layout, label_and_split
-from classifier.inputs.listfile import is_list, read_list
+from classifier.inputs.layouts import LAYOUTS, label_and_split
+from classifier.inputs.listfile import read_list
 from classifier.inputs.reading import read_heads
 from classifier.inputs.refs import (
     ImageRef,
@@ -27,11 +25,10 @@ from classifier.inputs.refs import (
     shard_format,
     split_in_name,
 )
+from classifier.inputs.roots import Entry, Root
 from classifier.pixels import sniff
 from featurestore.errors import UsageError, unknown_choice
-from featurestore.storage import connect, public_url
-
-Entry = tuple[str, Mapping[str, Any]]  # (path relative to the root, the file system's entry)
+from featurestore.storage import public_url
 
 
 @dataclass(frozen=True)
@@ -51,94 +48,6 @@ class InputOptions:
             raise unknown_choice("--layout", self.layout, LAYOUTS)
 
 
-class _Root:
-    """One ``--input``: where it begins, and the entries below it."""
-
-    def __init__(self, uri: str, options: InputOptions) -> None:
-        self.uri, self.wanted = uri, None
-        self.options = options.storage_options
-        self.fs, path = connect(uri, self.options, "--input")
-        if "#" in uri and not self.fs.exists(path):
-            self.uri, self.wanted = tfds.split_request(uri)
-            path = connect(self.uri, self.options, "--input")[1]
-        self.path = path.rstrip("/") or path
-        self.paths: list[str] | None = None
-        self.is_list = False
-        try:
-            self._resolve()
-        except (PermissionError, OSError) as error:
-            raise UsageError(f"--input: cannot read {public_url(uri)!r}: {error}") from error
-        self.layout = options.layout
-        if self.layout == "auto":
-            self.layout = detect_layout([name for name in self._folders() if not is_hidden(name)])
-
-    def _resolve(self) -> None:
-        if has_magic(self.path) and not self.fs.exists(self.path):
-            pattern, self.paths = self.path, sorted(self.fs.glob(self.path))
-            if not self.paths:
-                raise UsageError(
-                    f"--input: nothing matches {public_url(self.uri)!r}; quote the pattern, and "
-                    "use ** to match folders at any depth"
-                )
-            fixed = pattern[: min(pattern.find(char) for char in "*?[{" if char in pattern)]
-            self.path = fixed.rpartition("/")[0]
-        elif self.fs.isfile(self.path):
-            self.is_list = is_list(self.fs, self.path)
-            self.paths, self.path = [self.path], self.path.rpartition("/")[0]
-        elif not self.fs.isdir(self.path):
-            raise UsageError(
-                f"--input: {public_url(self.uri)!r} does not exist; give a folder of images, a "
-                "pattern such as 'photos/**/*.jpg', shards (*.tar, *.zip, *.tfrecord, *.parquet) "
-                "or a list (*.csv)"
-            )
-
-    def relative(self, path: str) -> str:
-        """Returns a path of the file system relative to this root."""
-        return path.lstrip("/").removeprefix(self.path.lstrip("/")).lstrip("/")
-
-    def _folders(self) -> list[str]:
-        if self.paths is not None:
-            return sorted({name.split("/")[0] for name in self._names() if "/" in name})
-        return [self.relative(i["name"]) for i in self._ls(self.path) if i["type"] == "directory"]
-
-    def _names(self) -> list[str]:
-        return [self.relative(path) for path in self.paths or []]
-
-    def _ls(self, path: str) -> list[Mapping[str, Any]]:
-        # Some object stores list a folder inside itself.
-        found = [info for info in self.fs.ls(path, detail=True) if info["name"].strip("/") != path]
-        return sorted(found, key=lambda info: info["name"])
-
-    def entries(self) -> Iterator[Entry]:
-        """Yields the files below the root, sorted within each of its first-level folders."""
-        if self.paths is not None:
-            for path in self.paths:
-                if self.fs.isdir(path):
-                    yield from self._found(path)
-                else:
-                    yield self.relative(path), self.fs.info(path)
-            return
-        for info in self._ls(self.path):
-            if info["type"] != "directory":
-                yield self.relative(info["name"]), info
-            elif self.layout == "split":
-                for inner in self._ls(info["name"]):
-                    if inner["type"] == "directory":
-                        yield from self._found(inner["name"])
-                    else:
-                        yield self.relative(inner["name"]), inner
-            else:
-                yield from self._found(info["name"])
-
-    def _found(self, folder: str) -> Iterator[Entry]:
-        for path, info in sorted(self.fs.find(folder, detail=True).items()):
-            yield self.relative(path), info
-
-    def address(self, info: Mapping[str, Any]) -> str:
-        """Returns a listed file's URI, without credentials."""
-        return public_url(self.fs.unstrip_protocol(info["name"]))
-
-
 def list_inputs(
     uris: Sequence[str], options: InputOptions, ignored: Ignored | None = None
 ) -> Iterator[ImageRef | ShardRef]:
@@ -155,7 +64,11 @@ def list_inputs(
     Raises:
       UsageError: for an input that does not exist or cannot be read.
     """
-    roots = [_Root(uri, options) for uri in uris]
+    roots = [Root(uri, options.layout, options.storage_options) for uri in uris]
+    files = [root for root in roots if root.is_file and not root.is_list]
+    if len(files) > 1:
+        files[0].take_files(files[1:], options.layout)
+        roots = [root for root in roots if root not in files[1:]]
     ignored = Ignored() if ignored is None else ignored
     for root, prefix in zip(roots, _prefixes([root.path for root in roots]), strict=True):
         if root.is_list:
@@ -168,7 +81,7 @@ def list_inputs(
 
 
 def _take(
-    root: _Root, prefix: str, wanted: tfds.Slice, ignored: Ignored
+    root: Root, prefix: str, wanted: tfds.Slice, ignored: Ignored
 ) -> Iterator[ImageRef | ShardRef]:
     """Yields the shards of a slice of a folder that TensorFlow Datasets wrote."""
     lengths = tfds.read_shard_lengths(root.fs, root.path)
@@ -201,10 +114,10 @@ def _prefixes(paths: Sequence[str]) -> list[str]:
     return ["/".join(path.strip("/").split("/")[-depth:]) + "/" for path in paths]
 
 
-def _list_root(root: _Root, prefix: str, ignored: Ignored) -> Iterator[ImageRef | ShardRef]:
+def _list_root(root: Root, prefix: str, ignored: Ignored) -> Iterator[ImageRef | ShardRef]:
     unsure: list[Entry] = []
     for name, info in root.entries():
-        if is_hidden(name):
+        if is_hidden(name) or info.get("type") == "other":
             ignored.add(prefix + name)
         elif has_image_suffix(name):
             yield _image(root, prefix, name, info)
@@ -221,7 +134,7 @@ def _list_root(root: _Root, prefix: str, ignored: Ignored) -> Iterator[ImageRef 
 
 
 def _by_content(
-    root: _Root, prefix: str, entries: list[Entry], ignored: Ignored
+    root: Root, prefix: str, entries: list[Entry], ignored: Ignored
 ) -> Iterator[ImageRef]:
     """Yields those files without an image name that are images by their first bytes."""
     heads = read_heads(root.fs, [info["name"] for _, info in entries])
@@ -232,7 +145,7 @@ def _by_content(
             ignored.add(prefix + name)
 
 
-def _image(root: _Root, prefix: str, name: str, info: Mapping[str, Any]) -> ImageRef:
+def _image(root: Root, prefix: str, name: str, info: Mapping[str, Any]) -> ImageRef:
     labels, split = label_and_split(name, root.layout)
     return ImageRef(
         key=prefix + posixpath.normpath(name),

@@ -18,7 +18,7 @@ from classifier.inputs.refs import (
     UniqueNames,
     member_name,
 )
-from featurestore.retry import retrying
+from classifier.inputs.streams import SteadyFile
 from featurestore.storage import connect
 
 IMAGE_COLUMNS = ("image", "img", "image_bytes", "jpg", "jpeg", "png", "bytes", "data")
@@ -127,7 +127,7 @@ def iter_parquet(
         all others were.
     """
     fs, path = connect(shard.uri, storage_options)
-    with retrying(lambda: fs.open(path, "rb")) as handle:
+    with SteadyFile(fs, path) as handle:
         try:
             file = pq.ParquetFile(handle, pre_buffer=False, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:

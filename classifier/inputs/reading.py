@@ -49,8 +49,10 @@ def _read_from_one(
     paths = [fs._strip_protocol(ref.uri) for ref in refs]
     if getattr(fs, "async_impl", False):
         # One round trip for all: an object store answers many requests as fast as one.
-        found = fs.cat(paths, on_error="return", recursive=False) if len(paths) > 1 else {}
-        return [_settled(fs, path, found.get(path)) for path in paths]
+        # Not `cat`, which takes brackets in a name for a pattern.
+        nothing = [None] * len(paths)
+        found = fs.cat_ranges(paths, nothing, nothing, on_error="return")
+        return [_settled(fs, path, data) for path, data in zip(paths, found, strict=True)]
     return [_settled(fs, path, None) for path in paths]
 
 

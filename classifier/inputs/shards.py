@@ -11,6 +11,7 @@ from classifier.inputs.refs import ImageRef, ShardDamaged, ShardRef
 from classifier.inputs.tar import iter_tar
 from classifier.inputs.tfrecord import iter_tfrecord
 from classifier.inputs.zip import iter_zip
+from featurestore.retry import io_errors
 
 # What a broken or unreachable shard raises.
 SHARD_ERRORS = (OSError, ShardDamaged)
@@ -43,4 +44,5 @@ def iter_shard(
       OSError: when the shard cannot be opened, or its file system fails.
       ShardDamaged: after everything that was readable, when not everything was.
     """
-    return READERS[shard.format](shard, storage_options, ignored)
+    with io_errors():
+        yield from READERS[shard.format](shard, storage_options, ignored)

@@ -23,8 +23,8 @@ from classifier.inputs.refs import (
     is_hidden,
     member_name,
 )
+from classifier.inputs.streams import SteadyFile
 from classifier.pixels import sniff
-from featurestore.retry import retrying
 from featurestore.storage import connect
 
 # What damaged bytes raise; an OSError is a failure of the file system.
@@ -86,7 +86,7 @@ def iter_tar(
     """
     fs, path = connect(shard.uri, storage_options)
     names = UniqueNames()
-    with retrying(lambda: fs.open(path, "rb")) as file:
+    with SteadyFile(fs, path) as file:
         stream, mode = _unpacked(file)
         try:
             # Small reads: one that meets the cut of a compressed file loses what it had.
@@ -101,11 +101,10 @@ def iter_tar(
                 _check_end(stream, archive.offset)
 
 
-def _unpacked(file: Any) -> tuple[Any, Literal["r|", "r|*"]]:
+def _unpacked(file: SteadyFile) -> tuple[Any, Literal["r|", "r|*"]]:
     """Returns the stream of the archive and its mode; tarfile checks no checksum of gzip."""
-    head = file.read(len(_GZIP_MAGIC))
-    file.seek(0)
-    return (gzip.GzipFile(fileobj=file), "r|") if head == _GZIP_MAGIC else (file, "r|*")
+    packed = file.head(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+    return (gzip.GzipFile(fileobj=file), "r|") if packed else (file, "r|*")
 
 
 def _check_end(stream: gzip.GzipFile, at: int) -> None:

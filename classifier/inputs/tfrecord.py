@@ -11,7 +11,7 @@ import gzip
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import Any
 
 from classifier.inputs import tfds
 from classifier.inputs.examples import Values, parse_example
@@ -24,7 +24,7 @@ from classifier.inputs.refs import (
     UniqueNames,
     member_name,
 )
-from featurestore.retry import retrying
+from classifier.inputs.streams import SteadyFile
 from featurestore.storage import connect
 
 IMAGE_FEATURES = ("image/encoded", "image")
@@ -61,7 +61,7 @@ def iter_tfrecord(
     class_names = tfds.read_class_names(fs, path)
     begin, end = tfds.slice_of(shard)
     unique = UniqueNames()
-    with retrying(lambda: fs.open(path, "rb")) as file:
+    with SteadyFile(fs, path) as file:
         for number, data in enumerate(read_records(file)):
             if number < begin:
                 continue
@@ -145,7 +145,7 @@ def frame(data: bytes) -> bytes:
     )
 
 
-def read_records(file: IO[bytes]) -> Iterator[bytes]:
+def read_records(file: SteadyFile) -> Iterator[bytes]:
     """Yields the records of a TFRecord file; gzip is recognised by content.
 
     Args:
@@ -155,8 +155,7 @@ def read_records(file: IO[bytes]) -> Iterator[bytes]:
       ShardDamaged: at the first record that is cut or whose checksum is wrong; its offset is in
         the unpacked records where the file is compressed.
     """
-    head = file.read(_LENGTH.size)
-    file.seek(0)
+    head = file.head(_LENGTH.size)
     packed = head[:2] == _GZIP_MAGIC and not _is_length(head)
     stream: Any = gzip.GzipFile(fileobj=file) if packed else file
     at = 0

@@ -11,7 +11,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import IO, Any
+from typing import Any
 
 from classifier.inputs.ignored import Ignored
 from classifier.inputs.layouts import Facts, archive_facts, streamed_facts
@@ -25,8 +25,8 @@ from classifier.inputs.refs import (
     is_hidden,
     member_name,
 )
+from classifier.inputs.streams import SteadyFile
 from classifier.pixels import sniff
-from featurestore.retry import retrying
 from featurestore.storage import connect
 
 # What a damaged, encrypted or exotic member raises; an OSError is a failure of the file system.
@@ -67,7 +67,7 @@ def iter_zip(
       ShardDamaged: when it is cut; what came before the cut was yielded.
     """
     fs, path = connect(shard.uri, storage_options)
-    with retrying(lambda: fs.open(path, "rb")) as file:
+    with SteadyFile(fs, path) as file:
         try:
             archive = zipfile.ZipFile(file)
         except (*_UNREADABLE, NotImplementedError) as error:
@@ -101,7 +101,7 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Content:
     if info.file_size > MAX_MEMBER_BYTES:
         return OSError(f"{info.file_size} bytes; more than {MAX_MEMBER_BYTES} are no image")
     try:
-        return retrying(lambda: archive.read(info))
+        return archive.read(info)
     except _UNREADABLE as error:
         return OSError(f"damaged in the archive: {error}")
 
@@ -119,7 +119,7 @@ def _image(
     yield shard.image(names.claim(name), size, *found), content
 
 
-def _without_contents(file: IO[bytes], cause: Exception) -> Iterator[tuple[str, Content]]:
+def _without_contents(file: SteadyFile, cause: Exception) -> Iterator[tuple[str, Content]]:
     """Yields (name, content) of the members of an archive without a table of contents.
 
     Raises:
@@ -136,7 +136,7 @@ def _without_contents(file: IO[bytes], cause: Exception) -> Iterator[tuple[str, 
         at = end
 
 
-def _local_member(file: IO[bytes], at: int) -> tuple[str, Content, int]:
+def _local_member(file: SteadyFile, at: int) -> tuple[str, Content, int]:
     """Reads the member whose own header begins at `at`: (name, content, where it ends)."""
     file.seek(at)
     fields = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
@@ -174,7 +174,7 @@ def _local_member(file: IO[bytes], at: int) -> tuple[str, Content, int]:
     return name, data, end
 
 
-def _inflate(file: IO[bytes]) -> tuple[bytes, int]:
+def _inflate(file: SteadyFile) -> tuple[bytes, int]:
     """Unpacks a member whose size is not told: (content, packed bytes)."""
     unpacker = zlib.decompressobj(-15)
     parts, read, total = [], 0, 0

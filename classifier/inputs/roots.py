@@ -1,0 +1,211 @@
+"""One ``--input``: where it begins, and the files below it.
+
+Local folders are walked by hand: a link to a folder is followed, a folder that may not be read is
+an error and never an empty one, and pipes and devices are told from files. Elsewhere the file
+system lists.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from fsspec.core import has_magic
+from fsspec.implementations.local import LocalFileSystem
+
+from classifier.inputs import tfds
+from classifier.inputs.layouts import detect_layout
+from classifier.inputs.listfile import is_list
+from classifier.inputs.refs import is_hidden
+from featurestore import layout as store_layout
+from featurestore.errors import UsageError
+from featurestore.retry import io_errors
+from featurestore.urls import connect, public_url
+
+Info = Mapping[str, Any]
+Entry = tuple[str, Info]  # (path relative to the root, the file system's entry)
+_SPEC_FILES = {store_layout.SPEC, "parts"}
+
+
+class Root:
+    """An input as the user gave it.
+
+    Args:
+      uri: a folder, a pattern, a file, a list, or a slice of a TFDS folder.
+      layout: what folder names mean; ``auto`` looks at the first level.
+      options: for the file system.
+
+    Raises:
+      UsageError: when it does not exist, cannot be read, or is of a kind that cannot be.
+    """
+
+    def __init__(self, uri: str, layout: str, options: Mapping[str, Any]) -> None:
+        _refuse_addresses(uri)
+        self.uri, self.options = uri, options
+        self.wanted: tfds.Slice | None = None
+        self.paths: list[str] | None = None
+        self.is_list = self.is_file = False
+        try:
+            with io_errors():
+                self._resolve(uri)
+                self.layout = self._detect() if layout == "auto" else layout
+        except OSError as error:
+            raise UsageError(f"--input: cannot read {public_url(uri)!r}: {error}") from error
+
+    def _resolve(self, uri: str) -> None:
+        self.fs, path = connect(uri, self.options, "--input")
+        if "#" in uri and not self.fs.exists(path):
+            self.uri, self.wanted = tfds.split_request(uri)
+            path = connect(self.uri, self.options, "--input")[1]
+        self.path = path.rstrip("/") or path
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+        if has_magic(self.path) and not self.fs.exists(self.path):
+            pattern, self.paths = self.path, _outermost(sorted(self.fs.glob(self.path)))
+            if not self.paths:
+                raise UsageError(
+                    f"--input: nothing matches {public_url(self.uri)!r}; quote the pattern, and "
+                    "use ** to match folders at any depth"
+                )
+            fixed = pattern[: min(pattern.find(char) for char in "*?[{" if char in pattern)]
+            self.path = fixed.rpartition("/")[0]
+        elif self.fs.isfile(self.path):
+            self.is_file, self.is_list = True, is_list(self.fs, self.path)
+            self.paths, self.path = [self.path], self.path.rpartition("/")[0]
+        elif not self.fs.isdir(self.path):
+            raise UsageError(
+                f"--input: {public_url(self.uri)!r} does not exist; give a folder of images, a "
+                "pattern such as 'photos/**/*.jpg', shards (*.tar, *.zip, *.tfrecord, *.parquet) "
+                "or a list (*.csv)"
+            )
+
+    def take_files(self, others: Sequence[Root], layout: str) -> None:
+        """Takes single files that were given one by one, as a shell expands a pattern."""
+        self.paths = sorted({path for root in (self, *others) for path in root.paths or []})
+        self.path = os.path.commonpath([path.rpartition("/")[0] for path in self.paths])
+        self.layout = self._detect() if layout == "auto" else layout
+
+    def relative(self, path: str) -> str:
+        """Returns a path of the file system relative to this root."""
+        return path.lstrip("/").removeprefix(self.path.lstrip("/")).lstrip("/")
+
+    def address(self, info: Info) -> str:
+        """Returns a listed file's URI, without credentials."""
+        return public_url(self.fs.unstrip_protocol(info["name"]))
+
+    def entries(self) -> Iterator[Entry]:
+        """Yields the files below the root, in a stable order.
+
+        Raises:
+          UsageError: for a folder that cannot be read.
+        """
+        try:
+            with io_errors():
+                for info in self._infos():
+                    yield self.relative(info["name"]), info
+        except OSError as error:
+            raise UsageError(
+                f"--input: cannot list all of {public_url(self.uri)!r}: {error}; make it readable, "
+                "or name the folders that are"
+            ) from error
+
+    def _detect(self) -> str:
+        if self.paths is not None:
+            names = {self.relative(path) for path in self.paths}
+            folders = {name.split("/")[0] for name in names if "/" in name}
+        else:
+            infos = [info for info in self._ls(self.path) if info["type"] == "directory"]
+            folders = {self.relative(info["name"]) for info in infos}
+        return detect_layout(sorted(name for name in folders if not is_hidden(name)))
+
+    def _infos(self) -> Iterator[Info]:
+        if self.paths is None:
+            for info in self._ls(self.path):
+                # Folder by folder, so that no more than one is in memory.
+                if info["type"] == "directory":
+                    yield from self._below(info["name"])
+                else:
+                    yield info
+            return
+        for path in self.paths:
+            if self.fs.isdir(path):
+                yield from self._below(path)
+            else:
+                yield _local_info(path) if self.is_local else self.fs.info(path)
+
+    def _below(self, folder: str) -> Iterator[Info]:
+        if self.is_local:
+            yield from self._walk(folder, (os.path.realpath(self.path),))
+        elif self.layout == "split":
+            for info in self._ls(folder):
+                is_folder = info["type"] == "directory"
+                yield from self._found(info["name"]) if is_folder else (info,)
+        else:
+            yield from self._found(folder)
+
+    def _found(self, folder: str) -> Iterator[Info]:
+        for _, info in sorted(self.fs.find(folder, detail=True).items()):
+            yield info
+
+    def _walk(self, folder: str, above: tuple[str, ...]) -> Iterator[Info]:
+        real = os.path.realpath(folder)
+        if real in above:
+            return  # a link back up
+        for info in self._ls(folder):
+            if info["type"] == "directory":
+                yield from self._walk(info["name"], (*above, real))
+            else:
+                yield info
+
+    def _ls(self, path: str) -> list[Info]:
+        if self.is_local:
+            names = os.listdir(path)
+            if _SPEC_FILES <= set(names):
+                return []  # a feature store is no input, wherever it lies
+            found: list[Info] = [_local_info(os.path.join(path, name)) for name in names]
+            found = [info for info in found if not _is_store(info)]
+        else:
+            # Some object stores list a folder inside itself.
+            listed = self.fs.ls(path, detail=True)
+            found = [info for info in listed if info["name"].strip("/") != path.strip("/")]
+        return sorted(found, key=lambda info: info["name"])
+
+
+def _refuse_addresses(uri: str) -> None:
+    """Refuses addresses that could not be written down without their secrets."""
+    if "::" in uri:
+        raise UsageError(
+            f"--input: {public_url(uri)!r} is a chain of addresses, which is not supported; give "
+            "the folder or the archive itself"
+        )
+    if uri.startswith(("http://", "https://")) and "?" in uri and not has_magic(uri.split("?")[0]):
+        raise UsageError(
+            f"--input: {public_url(uri)!r} was given with a query, and signatures are never stored "
+            "with an image; give the address without it and what it needs as --storage_options"
+        )
+
+
+def _local_info(path: str) -> Info:
+    """Describes a local file through its links; a broken link is a file of no size."""
+    shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+    try:
+        status = os.stat(path)
+    except OSError:
+        return {"name": shown, "size": 0, "type": "file"}
+    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "directory"}
+    kind = kinds.get(stat.S_IFMT(status.st_mode), "other")
+    name = path if kind == "directory" else shown
+    return {"name": name, "size": status.st_size, "type": kind, "mtime": status.st_mtime}
+
+
+def _is_store(info: Info) -> bool:
+    if info["type"] != "directory":
+        return False
+    return all(os.path.exists(os.path.join(info["name"], name)) for name in _SPEC_FILES)
+
+
+def _outermost(paths: Sequence[str]) -> list[str]:
+    """Drops folders of which a match lies below: ``photos/**`` names both."""
+    above: Collection[str] = {path.rpartition("/")[0] for path in paths}
+    return [path for path in paths if path.rstrip("/") not in above]
