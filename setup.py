@@ -21,12 +21,18 @@ EXTRAS["test"] = [
     *EXTRAS["report"],
     *EXTRAS["sample"],
     *EXTRAS["s3"],
+    # Other people's writers and readers of the formats.
+    "datasets>=3",
     "duckdb>=1.1",
+    "pandas>=2.2",
+    "polars>=1.0",
+    "tensorflow-datasets>=4.9",
+    "webdataset>=1.0,<2",
     "moto[server]>=5.1,<6",
     "mypy>=1.13",
-    "pandas-stubs",
     "pytest>=8.3",
     "ruff>=0.9",
+    "types-protobuf",
     "types-setuptools",
 ]
 
@@ -44,6 +50,9 @@ setup(
         # Cutting a layer out of a model uses how Keras 3.15 keeps its graph.
         "keras>=3.15,<3.16",
         "h5py>=3.11",
+        # TFRecord's checksums and records, without TensorFlow.
+        "google-crc32c>=1.5",
+        "protobuf>=5",
         "apache-beam>=2.77,<2.78",
         "pyarrow>=18",
         "numpy>=2.0,<3",

@@ -59,10 +59,105 @@ def identifying_lines(model: keras.Model) -> Iterator[bytes]:
 
     known: dict[int, int] = {}
     for node in calls:
+        new = id(node.operation) not in known
         number = known.setdefault(id(node.operation), len(known))
         arguments = node.arguments
         yield _line("call", number, _plain([arguments.args, arguments.kwargs], refer))
-        # A shared layer is described where it is called first.
-        if number == len(known) - 1 and node is _first_call(calls, node.operation):
+        if new:
             yield from _operation(node.operation)
     yield _line("end", _plain([model.inputs, model.outputs], refer))
+
+
+def _calls(model: keras.Model) -> list[Any]:
+    """Lists the nodes of a graph such that each follows those it needs, from its outputs back."""
+    result: list[Any] = []
+    done: set[int] = set()
+    stack = [(_node_of(tensor), False) for tensor in reversed([*model.outputs, *model.inputs])]
+    # No recursion: graphs of a thousand layers are deeper than Python's stack.
+    while stack:
+        node, expanded = stack.pop()
+        if id(node) in done:
+            continue
+        if expanded:
+            done.add(id(node))
+            result.append(node)
+            continue
+        stack.append((node, True))
+        stack.extend((_node_of(tensor), False) for tensor in reversed(node.input_tensors))
+    return result
+
+
+def _node_of(tensor: Any) -> Any:
+    operation, node_index, _ = tensor._keras_history
+    return operation._inbound_nodes[node_index]
+
+
+def _operation(operation: Any) -> Iterator[bytes]:
+    """Yields one layer's or operation's kind, settings and arrays; a nested model's whole graph."""
+    import keras
+
+    if isinstance(operation, keras.Model):
+        yield _line("model")
+        yield from identifying_lines(operation)
+        return
+    try:
+        config = operation.get_config()
+    except NotImplementedError:
+        config = {}
+    if type(operation).__name__ == "Lambda":
+        config = {**config, "function": operation.function}
+    precision = ""
+    if isinstance(operation, keras.layers.Layer):
+        # Its own name for the precision; a policy's serialised form changes between releases.
+        config.pop("dtype", None)
+        precision = operation.compute_dtype
+    yield _line("layer", type(operation).__name__, precision, _plain(config))
+    for part in getattr(operation, "_flatten_layers", lambda **_: ())(
+        include_self=False, recursive=False
+    ):
+        if isinstance(part, keras.Model):
+            yield from _operation(part)
+    for weight in getattr(operation, "get_weights", list)():
+        array = np.ascontiguousarray(weight)
+        yield _line("array", array.dtype.str, list(array.shape))
+        yield array.data.cast("B") if array.size else b""
+
+
+def _line(*parts: Any) -> bytes:
+    return json.dumps(parts).encode() + b"\n"
+
+
+def _plain(value: Any, refer: Callable[[Any], Any] | None = None) -> Any:
+    """Turns settings into what JSON holds, the same for a tuple and the list it is loaded as."""
+    reference = refer(value) if refer else None
+    if reference is not None:
+        return reference
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        inner = value.get("config")
+        if isinstance(inner, Mapping) and "layers" in inner:
+            # A model inside a wrapper is told by its graph; its text carries names.
+            return "model"
+        return {
+            str(key): _plain(item, refer)
+            for key, item in sorted(value.items(), key=lambda pair: str(pair[0]))
+            if key not in _IGNORED and not str(key).endswith(_IGNORED_ENDS)
+        }
+    if isinstance(value, list | tuple):
+        return [_plain(item, refer) for item in value]
+    if isinstance(value, slice):
+        return ["slice", *(_plain(item, refer) for item in (value.start, value.stop, value.step))]
+    if hasattr(value, "numpy") or isinstance(value, np.ndarray | np.generic):
+        return np.asarray(value).tolist()
+    if callable(value) and hasattr(value, "__code__"):
+        return _code(value.__code__)
+    return getattr(value, "name", type(value).__name__)
+
+
+def _code(code: CodeType) -> list[Any]:
+    # Not marshal's bytes: they differ between two loads of the same function.
+    constants = [
+        _code(item) if isinstance(item, CodeType) else repr(item) for item in code.co_consts
+    ]
+    return [code.co_code.hex(), constants, list(code.co_names)]

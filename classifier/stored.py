@@ -66,10 +66,12 @@ def load_savedmodel(folder: Path, label: str, image_size: tuple[int, int]) -> ke
 def _packed(folder: Path, image_size: tuple[int, int]) -> bytes:
     with tempfile.TemporaryFile() as file:
         with zipfile.ZipFile(file, "w") as archive:
-            archive.writestr(_SIZE_ENTRY, json.dumps(image_size))
+            # `ZipInfo` dates every entry 1980, so that equal files are equal bytes.
+            archive.writestr(zipfile.ZipInfo(_SIZE_ENTRY), json.dumps(image_size))
             for path in sorted(folder.rglob("*")):
                 if path.is_file():
-                    archive.write(path, f"{_SAVEDMODEL}/" + path.relative_to(folder).as_posix())
+                    name = f"{_SAVEDMODEL}/" + path.relative_to(folder).as_posix()
+                    archive.writestr(zipfile.ZipInfo(name), path.read_bytes())
         file.seek(0)
         return file.read()
 

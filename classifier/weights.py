@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
+from classifier.architecture import identifying_lines
 from featurestore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,23 +39,22 @@ class ImagenetUnavailable(UsageError):
 
 
 def weights_hash(model: keras.Model) -> str:
-    """Hashes all weights in order: shapes, dtypes and bytes.
+    """Hashes a network: its arrays (shapes, dtypes, bytes) and the graph that uses them.
 
-    Names are left out: Keras numbers unnamed layers by session, so they differ between equal bases.
+    The graph counts because equal arrays under another activation, stride, scaling or epsilon give
+    other features. Names do not count, nor what acts in training only, nor the input's size: see
+    `classifier.architecture`. Of a SavedModel, the bytes of its files count.
 
     Args:
       model: a built network.
 
     Returns:
-      32 hex digits of sha256.
+      32 hex digits of sha256, equal in every process, before saving and after loading.
     """
-    import numpy as np
-
+    packed = getattr(model, "packed_savedmodel", None)
     digest = hashlib.sha256()
-    for weight in model.get_weights():
-        array = np.ascontiguousarray(weight)
-        digest.update(f"{array.dtype.str}{array.shape};".encode())
-        digest.update(array.data.cast("B") if array.size else b"")
+    for line in identifying_lines(model) if packed is None else [packed]:
+        digest.update(line)
     return digest.hexdigest()[:32]
 
 

@@ -36,6 +36,10 @@ def build_parser() -> Parser:
     add("--by", default="kind", help="count by kind, folder or message (default %(default)s)")
     text = f"images to list, 0 for all (default {LISTED}; all with --json)"
     add("--limit", type=int, metavar="N", help=text)
+    add = command("relabel", _relabel, "give stored rows the labels of a table, as a new version")
+    add("--labels", required=True, metavar="FILE", help="CSV with a header line, or Parquet")
+    add("--key_column", default="", metavar="NAME", help="default: the first")
+    add("--label_column", default="", metavar="NAME", help="default: the second")
     add = command("export", _export, "embeddings as .npy, their metadata as Parquet")
     add("--output", required=True, metavar="DIR", help="an empty folder, or any fsspec URL")
     add("--splits", nargs="+", metavar="SPLIT", help="rows of these splits only")
@@ -110,6 +114,22 @@ def _quarantine(args: argparse.Namespace, options: dict[str, Any]) -> int:
         return 0
     for line in format_quarantine(counts, rows, args.by):
         say(line)
+    return 0
+
+
+def _relabel(args: argparse.Namespace, options: dict[str, Any]) -> int:
+    from featurestore.labels import LabelTable
+    from featurestore.relabel import relabel, summary_lines
+    from featurestore.store import open_store
+
+    store = open_store(args.store, options)
+    table = LabelTable.read(args.labels, args.key_column, args.label_column, options)
+    done = relabel(store, table)
+    if args.json:
+        say(json.dumps({"store": store.url, **done.to_record()}, indent=2))
+    else:
+        for line in summary_lines(done):
+            say(line)
     return 0
 
 

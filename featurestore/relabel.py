@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+from featurestore.ignored import Ignored
 from featurestore.overlay import write_overlay
 from featurestore.store import FeatureStore
-
-LISTED = 1000
 
 
 class Labels(Protocol):
@@ -19,7 +18,7 @@ class Labels(Protocol):
         """Returns the labels of a stored key, or None when the table has none for it."""
         ...
 
-    def unused(self) -> list[str]:
+    def without_image(self) -> Ignored:
         """Returns the table's keys that no stored key matched so far."""
         ...
 
@@ -29,8 +28,9 @@ class Relabelled:
     """What became of a label table.
 
     Attributes:
-      version: name of the label version, "" when no row was matched.
+      version: name of the label version, "" when no label changed.
       labelled: rows that have labels of the table now.
+      changed: of them, those that had others.
       without_label: rows for which the table has none; they keep what they had.
       without_label_keys: the first thousand of them.
       without_image: rows of the table that match no stored image.
@@ -39,6 +39,7 @@ class Relabelled:
 
     version: str = ""
     labelled: int = 0
+    changed: int = 0
     without_label: int = 0
     without_label_keys: list[str] = field(default_factory=list)
     without_image: int = 0
@@ -59,21 +60,35 @@ def relabel(store: FeatureStore, table: Labels) -> Relabelled:
     Returns:
       The counts: nothing that does not match is passed over in silence.
     """
-    result = Relabelled()
+    result, missing = Relabelled(), Ignored()
 
     def changes() -> Iterator[tuple[str, list[str], str | None]]:
-        for batch in store.scan(["key", "split"], views=[0]):
-            for key, split in zip(batch["key"], batch["split"], strict=True):
+        names = ("key", "split", "labels")
+        for batch in store.scan(names, views=[0]):
+            for key, split, stored in zip(*(batch[name] for name in names), strict=True):
                 labels = table.match(key)
                 if labels is None:
-                    result.without_label += 1
-                    if len(result.without_label_keys) < LISTED:
-                        result.without_label_keys.append(key)
+                    missing.add(key)
                     continue
                 result.labelled += 1
-                yield key, list(labels), split
+                if list(labels) != list(stored):
+                    result.changed += 1
+                    yield key, list(labels), split
 
     result.version = write_overlay(store.storage, changes())
-    unused = table.unused()
-    result.without_image, result.without_image_keys = len(unused), unused[:LISTED]
+    unused = table.without_image()
+    result.without_image, result.without_image_keys = unused.count, unused.names
+    result.without_label, result.without_label_keys = missing.count, missing.names
     return result
+
+
+def summary_lines(done: Relabelled) -> list[str]:
+    """Lays out what became of a label table for a person."""
+    lines = [f"{done.labelled:,} images have labels of the table, {done.changed:,} others before"]
+    for count, keys, what in (
+        (done.without_label, done.without_label_keys, "images have none there"),
+        (done.without_image, done.without_image_keys, "rows of the table have no image"),
+    ):
+        if count:
+            lines.append(f"{count:,} {what}, such as {keys[0]!r}")
+    return lines

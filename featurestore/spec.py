@@ -246,7 +246,7 @@ class StoreSpec:
             "numerics_hash": self.numerics.hash,
             **dataclasses.asdict(self),
         }
-        return json.dumps(record, indent=2) + "\n"
+        return json.dumps({**record, "checksum": _digest(record)[:16]}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> StoreSpec:
@@ -284,10 +284,11 @@ class StoreSpec:
                 f"{where}: not a store's spec ({type(error).__name__}: {error}); restore the file "
                 "from a backup, or extract into a new store"
             ) from error
-        if record.get("identity_hash") != spec.identity_hash:
+        checksum = record.pop("checksum", None)
+        if checksum != _digest(record)[:16] or record["identity_hash"] != spec.identity_hash:
             raise CorruptStore(
-                f"{where}: was edited by hand (its identity is {spec.identity_hash}, it claims "
-                f"{record.get('identity_hash')!r}); restore the file from a backup"
+                f"{where}: was edited by hand (its content does not give its checksum, "
+                f"{checksum!r}); restore the file from a backup"
             )
         return spec
 

@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from classifier.inputs import Ignored, ShardRef, list_inputs
+from classifier.inputs import Ignored, ImageRef, ShardRef, list_inputs
 from classifier.runtime import standard_error_held
 from featurestore import layout
 from featurestore.errors import HoarfrostError, RunFailed, UsageError
+from featurestore.relabel import relabel, summary_lines
 from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
 from pipelines.finish import RunFacts, finish_run, prune
@@ -67,7 +68,11 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     started = time.time()
     inputs = options.inputs or (_sample(say),)
     ignored = Ignored()
-    refs = select(list_inputs(inputs, options.reading, ignored), options.selection)
+    labeller = options.labels.labeller(options.storage_options) if options.labels else None
+    listed = list_inputs(inputs, options.reading, ignored)
+    if labeller:
+        listed = (labeller.apply(r) if isinstance(r, ImageRef) else r for r in listed)
+    refs = select(listed, options.selection)
     head = list(itertools.islice(refs, 64))
     if not head:
         raise UsageError(_nothing_found(inputs, ignored))
@@ -107,6 +112,15 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
         else:
             finish_run(storage, facts, [], [])
     record = json.loads(storage.read(layout.run_file(run_id)))
+    if labeller:
+        # Rows that were stored before, and those of shards, get their labels as a version.
+        done = relabel(store, labeller)
+        record["labels"] = done.to_record()
+        text = json.dumps(record, indent=2) + "\n"
+        for name in (layout.run_file(run_id), layout.SUMMARY):
+            storage.write(name, text)
+        for line in summary_lines(done):
+            say(line)
     return judge(store, record, options.limits)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from classifier.bases import BaseRequest, parse_image_size
 from classifier.inputs import InputOptions
+from classifier.inputs.labels import LabelOptions
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.spec import ALPHAS, DTYPES, EXIFS, FITS, POOLINGS, PREPROCESS_MODES, RESIZES
 from pipelines.driver import Outcome, extract
@@ -69,7 +70,8 @@ def _add_data_flags(parser: Parser) -> None:
         action="extend",
         default=[],
         metavar="URI",
-        help="folders (root/class/*, root/split/class/*, flat), patterns, images or *.tar shards",
+        help="folders (root/class/*, root/split/class/*, flat), patterns, images, "
+        "shards (*.tar, *.zip, *.tfrecord, *.parquet) or lists (*.csv)",
     )
     data.add_argument(
         "--output", default=DEFAULT_OUTPUT, metavar="STORE", help=f"default ./{DEFAULT_OUTPUT}"
@@ -84,6 +86,14 @@ def _add_data_flags(parser: Parser) -> None:
     )
     data.add_argument(
         "--layout", default="auto", metavar="auto|class|split|flat", help="what folder names mean"
+    )
+    data.add_argument(
+        "--labels", default="", metavar="FILE", help="CSV or Parquet of key and label"
+    )
+    data.add_argument("--key_column", default="", metavar="NAME", help="of it; default the first")
+    data.add_argument("--label_column", default="", metavar="NAME", help="default the second")
+    data.add_argument(
+        "--label_from_name", default="", metavar="REGEX", help="group 1 of a match in the key"
     )
     data.add_argument(
         "--split_fractions",
@@ -162,6 +172,7 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
         pixels={name: getattr(args, name) for name in PIXEL_FLAGS},
         dtype=args.dtype,
         reading=InputOptions(args.layout, key_values(args.storage_options, "--storage_options")),
+        labels=LabelOptions(args.labels, args.key_column, args.label_column, args.label_from_name),
         selection=Selection(args.limit, args.limit_per_class),
         chunks=ChunkOptions(args.chunk_size, args.batch_size),
         upkeep=Upkeep(args.retry, args.prune, args.dedupe),

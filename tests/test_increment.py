@@ -9,6 +9,7 @@ from conftest import png_bytes, write_images
 from test_extract import SMALL, distance, make_tar, rows_of, run
 
 from featurestore.errors import UsageError
+from featurestore.ignored import Ignored
 from featurestore.overlay import Overlay
 from featurestore.relabel import relabel
 
@@ -239,8 +240,11 @@ class Table:
         self._used.add(key)
         return self._labels.get(key)
 
-    def unused(self):
-        return sorted(self._labels.keys() - self._used)
+    def without_image(self):
+        unused = Ignored()
+        for key in sorted(self._labels.keys() - self._used):
+            unused.add(key)
+        return unused
 
 
 def test_labels_that_come_later_are_read_and_filtered_by(world):

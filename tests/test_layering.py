@@ -22,6 +22,11 @@ def loaded(statement: str) -> set[str]:
     [
         ("featurestore", {*HEAVY, "classifier", "pipelines"}),
         ("featurestore.info", {*HEAVY, "classifier", "pipelines"}),
+        ("featurestore.verify", {*HEAVY, "classifier", "pipelines"}),
+        ("featurestore.export", {*HEAVY, "classifier", "pipelines"}),
+        ("featurestore.relabel", {*HEAVY, "classifier", "pipelines"}),
+        ("classifier.verify", {"tensorflow", "keras", "apache_beam", "pipelines", "matplotlib"}),
+        ("pipelines.pack", {"tensorflow", "keras", "apache_beam"}),
         ("classifier.train", {"tensorflow", "keras", "apache_beam", "pipelines", "matplotlib"}),
         ("classifier.inputs", {"tensorflow", "keras", "apache_beam", "pipelines"}),
         ("pipelines.extract", {"tensorflow", "keras", "apache_beam"}),
@@ -38,6 +43,8 @@ def test_imports_go_down_only(module, absent):
     [
         "pipelines.extract",
         "pipelines.demo",
+        "pipelines.pack",
+        "classifier.verify",
         "featurestore",
         "classifier.bases",
         "classifier.train",

@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from classifier.inputs.parquet import find_columns, labels_of
-from classifier.inputs.refs import SPLIT_NAMES, ImageRef, etag_of, member_name
-from classifier.inputs.tables import TEXT_SUFFIXES, Row, open_table
+from classifier.inputs.refs import SPLIT_NAMES, ImageRef, etag_of
 from featurestore.errors import UsageError
+from featurestore.labels import member_name
 from featurestore.retry import retrying
 from featurestore.storage import connect, public_url
+from featurestore.tables import TEXT_SUFFIXES, Row, open_table
 
 URI_COLUMNS = ("uri", "url", "path", "image", "filename", "file_name", "filepath", "image_path")
 LABEL_COLUMNS = ("labels", "label", "class", "class_name")

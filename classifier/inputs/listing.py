@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from classifier.inputs import tfds
-from classifier.inputs.ignored import Ignored
 from classifier.inputs.layouts import LAYOUTS, label_and_split
 from classifier.inputs.listfile import read_list
 from classifier.inputs.reading import read_heads
@@ -28,6 +27,7 @@ from classifier.inputs.refs import (
 from classifier.inputs.roots import Entry, Root
 from classifier.pixels import sniff
 from featurestore.errors import UsageError, unknown_choice
+from featurestore.ignored import Ignored
 from featurestore.storage import public_url
 
 

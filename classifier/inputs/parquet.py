@@ -10,15 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from classifier.inputs.ignored import Ignored
 from classifier.inputs.refs import (
     ImageRef,
     ShardDamaged,
     ShardRef,
     UniqueNames,
-    member_name,
 )
 from classifier.inputs.streams import SteadyFile
+from featurestore.ignored import Ignored
+from featurestore.labels import member_name
 from featurestore.storage import connect
 
 IMAGE_COLUMNS = ("image", "img", "image_bytes", "jpg", "jpeg", "png", "bytes", "data")

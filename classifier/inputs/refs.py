@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from featurestore.storage import modified_time
+from featurestore.urls import modified_time
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff")
@@ -140,17 +140,6 @@ class UniqueNames:
             number += 1
         self._taken.add(name)
         return name
-
-
-def member_name(path: str) -> str:
-    """Returns a path inside an archive or a table as part of a key: relative, never leading out.
-
-    Example:
-      >>> member_name("./a//b.png"), member_name("/../etc/x.png"), member_name("a/../../b.png")
-      ('a/b.png', 'etc/x.png', 'b.png')
-    """
-    name = posixpath.normpath("/" + path).lstrip("/")
-    return "" if name == "." else name
 
 
 def is_hidden(path: str) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from classifier.inputs.ignored import Ignored
 from classifier.inputs.parquet import iter_parquet
 from classifier.inputs.refs import ImageRef, ShardDamaged, ShardRef
 from classifier.inputs.tar import iter_tar
 from classifier.inputs.tfrecord import iter_tfrecord
 from classifier.inputs.zip import iter_zip
+from featurestore.ignored import Ignored
 from featurestore.retry import io_errors
 
 # What a broken or unreachable shard raises.

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
 
-from classifier.inputs.ignored import Ignored
 from classifier.inputs.layouts import streamed_facts
 from classifier.inputs.refs import (
     MAX_MEMBER_BYTES,
@@ -21,10 +20,11 @@ from classifier.inputs.refs import (
     UniqueNames,
     has_image_suffix,
     is_hidden,
-    member_name,
 )
 from classifier.inputs.streams import SteadyFile
 from classifier.pixels import sniff
+from featurestore.ignored import Ignored
+from featurestore.labels import member_name
 from featurestore.storage import connect
 
 # What damaged bytes raise; an OSError is a failure of the file system.

@@ -15,16 +15,16 @@ from typing import Any
 
 from classifier.inputs import tfds
 from classifier.inputs.examples import Values, parse_example
-from classifier.inputs.ignored import Ignored
 from classifier.inputs.refs import (
     MAX_MEMBER_BYTES,
     ImageRef,
     ShardDamaged,
     ShardRef,
     UniqueNames,
-    member_name,
 )
 from classifier.inputs.streams import SteadyFile
+from featurestore.ignored import Ignored
+from featurestore.labels import member_name
 from featurestore.storage import connect
 
 IMAGE_FEATURES = ("image/encoded", "image")

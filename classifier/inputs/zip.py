@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from classifier.inputs.ignored import Ignored
 from classifier.inputs.layouts import Facts, archive_facts, streamed_facts
 from classifier.inputs.refs import (
     MAX_MEMBER_BYTES,
@@ -23,10 +22,11 @@ from classifier.inputs.refs import (
     UniqueNames,
     has_image_suffix,
     is_hidden,
-    member_name,
 )
 from classifier.inputs.streams import SteadyFile
 from classifier.pixels import sniff
+from featurestore.ignored import Ignored
+from featurestore.labels import member_name
 from featurestore.storage import connect
 
 # What a damaged, encrypted or exotic member raises; an OSError is a failure of the file system.

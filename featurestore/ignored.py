@@ -1,4 +1,4 @@
-"""Files of an input that are no images: counted and named."""
+"""Names that are counted, the first thousand of them kept: files that are no images, and such."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ MAX_IGNORED_LISTED = 1000
 
 @dataclass
 class Ignored:
-    """Files that are no images by name nor by content: counted, the first thousand named."""
+    """Counted names, such as files that are images neither by name nor by content."""
 
     count: int = 0
     names: list[str] = field(default_factory=list)
 
     def add(self, name: str) -> None:
-        """Counts one file."""
+        """Counts one."""
         self.count += 1
         if len(self.names) < MAX_IGNORED_LISTED:
             self.names.append(name)
