@@ -9,8 +9,8 @@ Two records, two rules:
   between machines and releases, are recorded per part, and may join a store when they reproduce its
   probe images within its tolerance.
 
-Changing how either is hashed makes every existing store foreign to new runs, so a field is only
-ever added with a default that keeps the old hash, never renamed.
+Changing how either is hashed makes every store foreign to new runs, so a field is only ever
+added with a default that keeps the old hash, never renamed.
 """
 
 from __future__ import annotations

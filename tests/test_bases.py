@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from classifier import bases, families, weights
+from classifier.architecture import identifying_lines
 from classifier.bases import BaseRequest, build_base, load_base, save_base, weights_hash
 from featurestore.errors import CorruptStore, UsageError
 
@@ -170,6 +171,7 @@ def test_the_hash_survives_saving(tmp_path):
 def test_the_hash_is_the_same_in_another_process(tmp_path):
     code = """
 import sys
+from classifier.architecture import identifying_lines
 from classifier.bases import BaseRequest, build_base, save_base
 other = build_base(BaseRequest("MobileNet", "none", image_size=(32, 32)))
 for name in ("ConvNeXtTiny", "NASNetMobile", "EfficientNetB0", "MobileNetV3Small"):
@@ -231,6 +233,124 @@ def test_another_image_size(small):
     assert base.feature_shape == (18, 23, 6)
     refused("takes only 32x32, got 40x50", model=small.path, layer="head", image_size=(40, 50))
     assert build_base(BaseRequest(small.path, layer="head")).feature_shape == (3,)
+
+
+def wrapped(tmp_path, *stack, size=(32, 32)):
+    path = tmp_path / "wrapped.keras"
+    keras.Sequential([keras.Input((*size, 3)), *stack]).save(path)
+    return str(path)
+
+
+def conv_net(pooling=None, size=(32, 32), name="net"):
+    layers = keras.layers
+    stack = [keras.Input((*size, 3)), layers.Conv2D(4, 3, name="conv")]
+    stack += [layers.GlobalAveragePooling2D()] if pooling else []
+    return keras.Sequential(stack, name=name)
+
+
+def test_the_default_cut_is_never_before_the_convolutions(tmp_path):
+    layers = keras.layers
+    scale, head = layers.Rescaling(1 / 255), layers.Dense(2)
+    base = build_base(BaseRequest(wrapped(tmp_path, scale, conv_net("avg"), head)))
+    assert (base.spec.layer, base.feature_shape) == ("net", (4,))
+    base = build_base(BaseRequest(wrapped(tmp_path, scale, conv_net(), layers.ReLU(name="r"))))
+    assert (base.spec.layer, base.feature_shape) == ("r", (30, 30, 4))
+    # A convolution that only mixes colours does not make the base.
+    stem = layers.Conv2D(3, 1, name="stem")
+    base = build_base(BaseRequest(wrapped(tmp_path, scale, stem, conv_net("avg"), head)))
+    assert (base.spec.layer, base.feature_shape) == ("net", (4,))
+    path = wrapped(tmp_path, scale, layers.Flatten(name="flat"), layers.Dense(3), head)
+    refused("--layer: 'wrapped.keras' has no feature map.*give --layer", model=path)
+    assert build_base(BaseRequest(path, layer="flat")).feature_shape == (32 * 32 * 3,)
+
+
+def test_a_model_of_several_outputs_asks_for_a_layer(tmp_path):
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, name="trunk")(keras.layers.Rescaling(1 / 255)(inputs))
+    ends = [keras.layers.Conv2D(2, 3, name=name)(x) for name in ("left", "right")]
+    path = str(tmp_path / "two.keras")
+    keras.Model(inputs, ends).save(path)
+    refused("--layer: 'two.keras' has 2 outputs.*left.*right", model=path)
+    base = build_base(BaseRequest(path, layer="left", weights="imagenet"))
+    x = images((16, 16))
+    truth = keras.models.load_model(path)(x)[0]
+    assert (base.spec.layer, apart(base.model(x), truth) < 1e-6) == ("left", True)
+
+
+def branching(size=(16, 16)):
+    """A network whose nested model takes two maps and gives two, and which calls layers twice."""
+    layers = keras.layers
+    side = [keras.Input((*size, 3)), keras.Input((*size, 3), name="image_2")]
+    mixed = layers.Concatenate(name="mix")(side)
+    first = layers.Conv2D(3, 3, padding="same", name="first")(mixed)
+    second = layers.Conv2D(3, 1, name="second")(layers.Subtract()(side))
+    pair = keras.Model(side, [first, second], name="pair")
+    inputs = keras.Input((*size, 3), name="pixels")
+    x = layers.Rescaling(1 / 255, name="image")(inputs)
+    left, right = pair([x, layers.Conv2D(3, 1, name="tint")(x)])
+    twice = conv_net(size=size, name="twice")
+    wide = twice(keras.layers.Conv2D(3, 3, padding="same", name="again")(left))
+    y = layers.Add(name="sum")([twice(right), wide])
+    return keras.Model(inputs, layers.ReLU(name="out")(y), name="branching")
+
+
+@pytest.mark.parametrize("layer", ["", "out", "sum", "image", "tint", "pair/mix", "pair/second"])
+@pytest.mark.parametrize("size", [(16, 16), (24, 20)])
+def test_nested_models_of_any_shape_are_cut(tmp_path, layer, size):
+    keras.utils.set_random_seed(0)
+    whole = branching()
+    whole.save(tmp_path / "b.keras")
+    base = build_base(BaseRequest(str(tmp_path / "b.keras"), layer=layer, image_size=size))
+    assert base.spec.layer == (layer or "out")
+    # The same weights in a network built for that size.
+    other = branching(size)
+    other.set_weights(whole.get_weights())
+    x = images(size) * 255
+    if layer.startswith("pair/"):
+        pair, tint = other.get_layer("pair"), other.get_layer("tint")
+        part = keras.Model(pair.inputs, pair.get_layer(layer[5:]).output)
+        truth = part([x / 255, tint(x / 255)])
+    else:
+        truth = keras.Model(other.inputs, other.get_layer(layer or "out").output)(x)
+    assert apart(base.model(x), truth) < 1e-5
+    save_base(base, tmp_path / "base.keras")
+    assert apart(load_base(tmp_path / "base.keras", base.spec)(x), truth) < 1e-5
+
+
+def test_what_cannot_be_cut_is_explained(tmp_path):
+    whole = branching()
+    whole.save(tmp_path / "b.keras")
+    path = str(tmp_path / "b.keras")
+    refused("'pair' has 2 outputs.*pair/first", model=path, layer="pair")
+    refused("'twice' is called 2 times", model=path, layer="twice/conv")
+    layers = keras.layers
+    inputs = keras.Input((16, 16, 3))
+    fixed = keras.Sequential([keras.Input((16, 16, 3)), layers.Flatten(), layers.Dense(3)])
+    x = layers.Conv2D(3, 1)(inputs)
+    keras.Model(inputs, layers.Dense(2, name="end")(fixed(x))).save(path)
+    refused("takes only 16x16", model=path, layer="end", image_size=(20, 20), preprocess="none")
+
+
+def test_a_nested_call_keeps_all_its_arguments(tmp_path):
+    layers = keras.layers
+    shape = (8, 8, 3)
+    inner_in = keras.Input(shape)
+    nested = keras.Model(inner_in, layers.BatchNormalization()(layers.Conv2D(3, 3)(inner_in)))
+    inputs = keras.Input(shape)
+    pairs = {"a": keras.Input(shape), "b": keras.Input(shape)}
+    by_name = keras.Model(pairs, layers.Subtract()([pairs["b"], pairs["a"]]))
+    x = by_name({"a": inputs, "b": layers.Rescaling(3.0)(inputs)})
+    whole = keras.Model(inputs, layers.ReLU(name="out")(nested(x, training=False)))
+    whole.save(tmp_path / "k.keras")
+    for size in ((8, 8), (9, 10)):
+        base = build_base(
+            BaseRequest(str(tmp_path / "k.keras"), image_size=size, preprocess="none")
+        )
+        x = images(size)
+        calls = [call for call in identifying_lines(base.model) if b"training" in call]
+        assert calls
+        if size == (8, 8):
+            assert apart(base.model(x), whole(x)) < 1e-6
 
 
 def test_pooling_a_vector_is_refused(small):
