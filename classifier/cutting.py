@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classifier import families, layers, preprocess, saved, stored, weights
+from classifier import families, graphs, layers, preprocess, saved, stored, weights
+from classifier.runtime import import_keras
 from featurestore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def cut_application(
         except UsageError:
             known = [_canonical(names, path) for path, *_ in layers.layer_paths(model)]
             raise layers.unknown_layer(request.layer, known, application.name) from None
-        model, layer = layers.cut(model, path, request.size), request.layer
+        model, layer = _cut_at(model, path, request.size, application.name), request.layer
     else:
         layer = names[model.layers[-1].name]
         notes = (*notes, f"layer {layer}: the last one of {application.name} without its top")
@@ -83,7 +84,7 @@ def _weighted(
     request: BaseRequest, application: families.Application, top: bool, allow_packaged: bool
 ) -> tuple[keras.Model, str, tuple[str, ...]]:
     """Returns the application's network, where its weights are from, and notes."""
-    import keras
+    keras = import_keras()
 
     def build(source: str | None) -> keras.Model:
         make = getattr(keras.applications, application.name)
@@ -113,8 +114,7 @@ def _weighted(
 
 def cut_file(request: BaseRequest, path: Path) -> Cut:
     """Cuts a saved network, with its own weights, others, or random ones."""
-    import keras
-
+    keras = import_keras()
     whole = saved.load_saved(path, path.name, request.trust_model)
     size = _file_size(request, whole)
     notes: tuple[str, ...] = ()
@@ -128,11 +128,9 @@ def cut_file(request: BaseRequest, path: Path) -> Cut:
         names = layers.find_layer(whole, request.layer, path.name)
         layer = request.layer
     else:
-        found = layers.default_layer(whole)
-        names = (found.name,) if found is not None else ()
-        layer = found.name if found is not None else whole.layers[-1].name
-        what = "the last feature map" if names else "the output; there is no feature map"
-        notes = (*notes, f"layer {layer}: {what} of {path.name}; --layer cuts elsewhere")
+        names, note = _default_names(whole, path.name)
+        layer = names[0]
+        notes = (*notes, note)
     model = _cut_at(whole, names, size, path.name)
     # The name of the whole file tells the family as well as its layers do.
     mode = preprocess.recognise(model) or preprocess.recognise(whole)
@@ -143,30 +141,50 @@ def cut_file(request: BaseRequest, path: Path) -> Cut:
     return Cut(model, layer, source, mode, notes)
 
 
+def _default_names(whole: keras.Model, label: str) -> tuple[tuple[str, ...], str]:
+    """Returns where a saved network is cut when nobody says, and a line on it for the user."""
+    if len(whole.outputs) > 1:
+        names = ", ".join(dict.fromkeys(graphs.output_names(whole)))
+        raise UsageError(
+            f"--layer: {label!r} has {len(whole.outputs)} outputs ({names}), and features are one; "
+            "give --layer"
+        )
+    found = layers.default_layer(whole)
+    if found is None:
+        raise UsageError(
+            f"--layer: {label!r} has no feature map that comes out of a convolution; give --layer "
+            f"(all of them: python -m classifier.bases {label})"
+        )
+    shape = layers.output_shape(whole, found) or ()
+    what = "the last feature map" if len(shape) == 4 else "the output of the conv base in it,"
+    return (found.name,), f"layer {found.name}: {what} of {label}; --layer cuts elsewhere"
+
+
 def _cut_at(
     whole: keras.Model, names: tuple[str, ...], size: tuple[int, int], label: str
 ) -> keras.Model:
+    path = "/".join(names)
     try:
-        return layers.cut(whole, names, size)
-    # Keras's errors for a shape that a layer does not accept (Dense after Flatten, mostly).
-    except (ValueError, TypeError) as error:
-        own = tuple(whole.input_shape[1:3])
+        return graphs.cut(whole, names, size)
+    # Keras's errors for a shape that a layer does not accept (Dense after Flatten, mostly), and for
+    # graphs that cannot be run again.
+    except (*saved.UNREADABLE, AssertionError) as error:
+        own = tuple(whole.inputs[0].shape[1:3]) if whole.inputs else (None, None)
         if own != size and None not in own:
             raise UsageError(
-                f"--image_size: {label!r} cut at {'/'.join(names) or 'its output'} takes only "
-                f"{own[0]}x{own[1]}, got {size[0]}x{size[1]} (a layer such as Dense after Flatten "
-                "fixes it); leave --image_size out, or cut at an earlier --layer"
+                f"--image_size: {label!r} cut at {path} takes only {own[0]}x{own[1]}, got "
+                f"{size[0]}x{size[1]} (a layer such as Dense after Flatten fixes it); leave "
+                "--image_size out, or cut at an earlier --layer"
             ) from error
         raise UsageError(
-            f"--layer: {label!r} cannot be cut at {'/'.join(names) or 'its output'} for images of "
-            f"{size[0]}x{size[1]} ({weights.cause(error)}); try another --layer or --image_size"
+            f"--layer: {label!r} cannot be cut at {path} for images of {size[0]}x{size[1]} "
+            f"({weights.cause(error)}); try another --layer or --image_size"
         ) from error
 
 
 def _file_size(request: BaseRequest, model: keras.Model) -> tuple[int, int]:
     """Returns (height, width) for a saved network, after checking that it takes one RGB image."""
-    import keras
-
+    keras = import_keras()
     label = Path(request.model).name
     shapes = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or []]
     if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):

@@ -1,9 +1,6 @@
-"""Cutting a network at any layer, also inside nested models and at another input size.
+"""The layers of a network: their paths, their names in any session, where a cut is by default.
 
-A cut is made by running the layers again, the same objects with the same weights, on a new input of
-the wanted size. That one way serves every case: a fixed input size, a nested model (whose input
-goes through the outer layers before it, such as Rescaling), and a cut inside it. Nothing is cloned,
-so the numbers are those of the whole model.
+Cutting itself is `classifier.graphs`'s.
 """
 
 from __future__ import annotations
@@ -14,16 +11,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from classifier import graphs
 from featurestore.errors import UsageError
 
 if TYPE_CHECKING:
     import keras
-
-
-def _is_model(layer: Any) -> bool:
-    import keras
-
-    return isinstance(layer, keras.Model)
 
 
 def _snake(name: str) -> str:
@@ -64,23 +56,32 @@ def layer_paths(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, Any
     for layer in model.layers:
         path = prefix + layer.name
         yield path, layer, model
-        if _is_model(layer):
+        if graphs.is_model(layer):
             yield from layer_paths(layer, path + "/")
 
 
 def output_shape(model: keras.Model, layer: Any) -> tuple[int | None, ...] | None:
     """Returns the shape of `layer`'s output within `model`, the batch first; None if several."""
-    tensor = _tensor_of(model, layer)
+    tensor = graphs.tensor_of(model, layer)
     return None if tensor is None else tuple(tensor.shape)
 
 
 def default_layer(model: keras.Model) -> Any | None:
-    """Returns the last layer of the top level whose output is a feature map, or None."""
+    """Returns the last layer of the top level that gives what a base is for, or None.
+
+    That is a feature map which comes out of a convolution, or the vector of a nested network of
+    convolutions: what stands before them (such as Rescaling) only prepares pixels.
+    """
+    convolved = graphs.convolved(model)
     for layer in reversed(model.layers):
-        shape = output_shape(model, layer)
-        if shape is not None and len(shape) == 4 and not _is_input(layer):
+        shape = output_shape(model, layer) if id(layer) in convolved else None
+        if shape is not None and (len(shape) == 4 or _is_conv_base(layer)):
             return layer
     return None
+
+
+def _is_conv_base(layer: Any) -> bool:
+    return graphs.is_model(layer) and graphs.convolves(layer)
 
 
 def find_layer(model: keras.Model, path: str, where: str) -> tuple[str, ...]:
@@ -100,7 +101,7 @@ def find_layer(model: keras.Model, path: str, where: str) -> tuple[str, ...]:
     for layer in model.layers:
         if layer.name == path:
             return (path,)
-        if _is_model(layer) and path.startswith(layer.name + "/"):
+        if graphs.is_model(layer) and path.startswith(layer.name + "/"):
             inner = path[len(layer.name) + 1 :]
             if any(known == inner for known, *_ in layer_paths(layer)):
                 return (layer.name, *find_layer(layer, inner, where))
@@ -122,120 +123,6 @@ def unknown_layer(path: str, known: Sequence[str], where: str) -> UsageError:
         f"--layer: {where} has no layer {path!r}; {hint} "
         f"(all {len(known)}: python -m classifier.bases {where})"
     )
-
-
-def cut(model: keras.Model, names: tuple[str, ...], image_size: tuple[int, int]) -> keras.Model:
-    """Builds the network from a new image input to the output of one layer.
-
-    Args:
-      model: a functional or sequential network with one image input.
-      names: the layer, from the outside in, as `find_layer` returns it; () for the whole network.
-      image_size: (height, width) in pixels.
-
-    Returns:
-      A model from float32 (n, H, W, 3) to that layer's output; it shares the weights of `model`.
-
-    Raises:
-      ValueError: Keras's own, when a layer cannot take that size.
-    """
-    import keras
-
-    image = keras.Input((*image_size, 3), dtype="float32", name="image")
-    return keras.Model(image, _apply(model, image, names), name=_graph_name(model.name))
-
-
-def _apply(model: keras.Model, tensor: Any, names: tuple[str, ...]) -> Any:
-    import keras
-
-    if isinstance(model, keras.Sequential):
-        for layer in model.layers:
-            if names and layer.name == names[0]:
-                return _apply_layer(layer, tensor, names[1:])
-            tensor = _apply_layer(layer, tensor)
-        return tensor
-    if not names:
-        return _rerun(model, model.outputs[0], tensor)
-    layer = model.get_layer(names[0])
-    if len(names) == 1:
-        return _rerun(model, _require_tensor(model, layer), tensor)
-    before = _node(model, layer).input_tensors[0]
-    return _apply_layer(layer, _rerun(model, before, tensor), names[1:])
-
-
-def _apply_layer(layer: Any, tensor: Any, names: tuple[str, ...] = ()) -> Any:
-    if not _is_model(layer):
-        return layer(tensor)
-    import keras
-
-    # A nested model keeps its own scope, or names inside and outside it could collide.
-    inner = keras.Input(tensor.shape[1:], dtype=tensor.dtype)
-    nested = keras.Model(inner, _apply(layer, inner, names), name=layer.name)
-    return nested(tensor)
-
-
-def _rerun(model: keras.Model, target: Any, tensor: Any) -> Any:
-    """Runs the layers between the model's input and `target` again, on `tensor`."""
-    import keras
-
-    if target is model.inputs[0]:
-        return tensor
-
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        return _apply_layer(layer, args[0]) if _is_model(layer) else layer(*args, **kwargs)
-
-    part = keras.Model(model.inputs[0], target)
-    again = keras.models.clone_model(
-        part, input_tensors=tensor, clone_function=lambda layer: layer, call_function=call
-    )
-    return again.outputs[0]
-
-
-def _node(model: keras.Model, layer: Any) -> Any:
-    """Finds the call of `layer` in the graph of `model`: the last one when there are several.
-
-    The public `layer.output` fails once a layer is called twice, which every cut does.
-    """
-    depths = getattr(model, "_nodes_by_depth", {})
-    # The smallest depth is nearest to the output.
-    for depth in sorted(depths):
-        for node in depths[depth]:
-            if node.operation is layer:
-                return node
-    return None
-
-
-def _graph(model: keras.Model) -> Any:
-    import keras
-
-    # A Sequential keeps its graph in a functional twin, once it knows its input's shape.
-    return model._functional if isinstance(model, keras.Sequential) else model
-
-
-def _tensor_of(model: keras.Model, layer: Any) -> Any | None:
-    graph = _graph(model)
-    node = None if graph is None else _node(graph, layer)
-    if node is None:
-        return None
-    return node.outputs[0] if len(node.outputs) == 1 else None
-
-
-def _require_tensor(model: keras.Model, layer: Any) -> Any:
-    tensor = _tensor_of(model, layer)
-    if tensor is None:
-        raise UsageError(
-            f"--layer: {layer.name!r} has no single output tensor (several outputs, or not a part "
-            "of the network's graph); choose another layer"
-        )
-    return tensor
-
-
-def _is_input(layer: Any) -> bool:
-    return type(layer).__name__ == "InputLayer"
-
-
-def _graph_name(name: str) -> str:
-    # Model names become scope names; a saved file may carry any text.
-    return re.sub(r"[^A-Za-z0-9_.\-]", "_", name) or "base"
 
 
 def describe(model: keras.Model, canonical: bool) -> dict[str, Any]:

@@ -6,48 +6,31 @@ import itertools
 import json
 import re
 import time
-import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from classifier.inputs import Ignored, ImageRef, ShardRef, list_inputs
+from classifier.inputs.labels import Labeller
 from classifier.runtime import standard_error_held
 from featurestore import layout
 from featurestore.errors import HoarfrostError, RunFailed, UsageError
 from featurestore.relabel import relabel, summary_lines
 from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
-from pipelines.finish import RunFacts, finish_run, prune
+from pipelines.finish import RunFacts, finish_run, write_record
 from pipelines.inventory import Inventory, gone_inputs, require_moved
-from pipelines.lease import lease
-from pipelines.options import ExtractOptions, Limits, WorkerSettings
+from pipelines.lease import lease, new_run_id
+from pipelines.options import ExtractOptions, WorkerSettings
+from pipelines.outcome import Outcome, judge
 from pipelines.plan import Plan, chunk_size, select, write_plan
 from pipelines.progress import Monitor, driver_folder
+from pipelines.settle import prune
 
 SAMPLE_FOLDER = "hoarfrost-digits"
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-      store: what it wrote to.
-      record: the content of ``summary.json``.
-      problems: one line for each check that failed.
-      exit_code: 0, 1 or 3, as the commands' contract says.
-    """
-
-    store: FeatureStore
-    record: Mapping[str, Any]
-    problems: tuple[str, ...] = ()
-    exit_code: int = 0
 
 
 def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Outcome:
@@ -69,19 +52,9 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     inputs = options.inputs or (_sample(say),)
     ignored = Ignored()
     labeller = options.labels.labeller(options.storage_options) if options.labels else None
-    listed = list_inputs(inputs, options.reading, ignored)
-    if labeller:
-        listed = (labeller.apply(r) if isinstance(r, ImageRef) else r for r in listed)
-    refs = select(listed, options.selection)
+    refs = _select(options, inputs, ignored, labeller)
     head = list(itertools.islice(refs, 64))
-    if not head:
-        raise UsageError(_nothing_found(inputs, ignored))
-    limited = options.selection.limit or options.selection.limit_per_class
-    if limited and any(isinstance(ref, ShardRef) for ref in head):
-        raise UsageError(
-            "--limit and --limit_per_class count images, and those of a shard are known only when "
-            "it has been read; name fewer shards, or unpack them with python -m pipelines.pack"
-        )
+    _check_head(options, inputs, head, ignored)
     storage = Storage(options.output, options.storage_options)
     # TensorFlow is loaded only now: mistakes in the flags and the input are answered at once.
     from pipelines.joining import join_store
@@ -89,13 +62,7 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     store = join_store(options, storage, head, say)
     run_id = new_run_id(started, (marker.run_id for marker in store.markers().values()))
     with lease(storage, run_id):
-        inventory = Inventory.read(store, options.upkeep.retry)
-        sizes = partial(chunk_size, options.chunks.chunk_size, store.spec.feature_bytes)
-        plan = write_plan(storage, run_id, itertools.chain(head, refs), inventory, sizes)
-        require_moved(store, inventory, options.storage_options)
-        if options.upkeep.prune:
-            pruned = prune(store, run_id, gone_inputs(store, inventory))
-            say(f"{pruned:,} stored images are no longer in the input; they count no more")
+        plan = _plan(options, store, run_id, itertools.chain(head, refs), say)
         facts = RunFacts(
             run_id=run_id,
             started=started,
@@ -106,38 +73,72 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
             ignored=ignored.count,
             ignored_names=tuple(ignored.names),
         )
-        say(_plan_line(plan))
         if plan.chunks:
             _run_pipeline(options, store, plan, facts, show_progress)
         else:
             finish_run(storage, facts, [], [])
     record = json.loads(storage.read(layout.run_file(run_id)))
     if labeller:
-        # Rows that were stored before, and those of shards, get their labels as a version.
-        done = relabel(store, labeller)
-        record["labels"] = done.to_record()
-        text = json.dumps(record, indent=2) + "\n"
-        for name in (layout.run_file(run_id), layout.SUMMARY):
-            storage.write(name, text)
-        for line in summary_lines(done):
-            say(line)
+        record = _relabel(store, record, labeller, say)
     return judge(store, record, options.limits)
 
 
-def new_run_id(now: float, others: Iterable[str]) -> str:
-    """Names a run so that it sorts after every other, whatever this machine's clock says.
+def _select(
+    options: ExtractOptions, inputs: Sequence[str], ignored: Ignored, labeller: Labeller | None
+) -> Iterator[ImageRef | ShardRef]:
+    """Lists the inputs with their labels, up to the limits."""
+    listed = list_inputs(inputs, options.reading, ignored)
+    if labeller:
+        listed = (labeller.apply(r) if isinstance(r, ImageRef) else r for r in listed)
+    return select(listed, options.selection)
 
-    Args:
-      now: seconds since the epoch.
-      others: run ids there are.
-    """
-    stamp = int(now * 1e6)
-    for other in others:
-        with suppress(ValueError):
-            moment = datetime.strptime(other[:21], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
-            stamp = max(stamp, round(moment.timestamp() * 1e6) + 1)
-    text = datetime.fromtimestamp(stamp / 1e6, UTC).strftime("%Y%m%dT%H%M%S%f")
-    return f"{text}Z-{uuid.uuid4().hex[:6]}"
+
+def _check_head(
+    options: ExtractOptions,
+    inputs: Sequence[str],
+    head: Sequence[ImageRef | ShardRef],
+    ignored: Ignored,
+) -> None:
+    """Refuses an empty input, and limits that cannot be kept."""
+    if not head:
+        raise UsageError(_nothing_found(inputs, ignored))
+    limited = options.selection.limit or options.selection.limit_per_class
+    if limited and any(isinstance(ref, ShardRef) for ref in head):
+        raise UsageError(
+            "--limit and --limit_per_class count images, and those of a shard are known only when "
+            "it has been read; name fewer shards, or unpack them with python -m pipelines.pack"
+        )
+
+
+def _plan(
+    options: ExtractOptions,
+    store: FeatureStore,
+    run_id: str,
+    refs: Iterable[ImageRef | ShardRef],
+    say: Say,
+) -> Plan:
+    """Plans what is new, and prunes what is gone."""
+    inventory = Inventory.read(store, options.upkeep.retry)
+    sizes = partial(chunk_size, options.chunks.chunk_size, store.spec.feature_bytes)
+    plan = write_plan(store.storage, run_id, refs, inventory, sizes)
+    require_moved(store, inventory, options.storage_options)
+    if options.upkeep.prune:
+        pruned = prune(store, run_id, gone_inputs(store, inventory))
+        say(f"{pruned:,} stored images are no longer in the input; they count no more")
+    say(_plan_line(plan))
+    return plan
+
+
+def _relabel(
+    store: FeatureStore, record: dict[str, Any], labeller: Labeller, say: Say
+) -> dict[str, Any]:
+    """Gives rows of earlier runs and of shards their labels, as a version; adds to the record."""
+    done = relabel(store, labeller)
+    record = {**record, "labels": done.to_record()}
+    write_record(store.storage, record)
+    for line in summary_lines(done):
+        say(line)
+    return record
 
 
 def _sample(say: Say) -> str:
@@ -236,43 +237,3 @@ def _explain(error: Exception) -> HoarfrostError:
         f"the runner stopped: {reason[:500]}; what was committed stays, the same command goes on "
         "from there (HOARFROST_VERBOSE=1 shows the runner's log)"
     )
-
-
-def judge(store: FeatureStore, record: Mapping[str, Any], limits: Limits) -> Outcome:
-    """Checks a finished run against its limits.
-
-    Args:
-      store: that was written to.
-      record: of the run.
-      limits: what may be lost.
-
-    Returns:
-      The outcome: exit code 1 beats 3, and 3 beats 0.
-    """
-    problems, code = [], 0
-    dead = record["ledger"]["dead_chunks"]
-    if dead:
-        first = record["dead"][0]
-        problems.append(
-            f"{dead} dead chunk{'s' if dead > 1 else ''}, first at {first['first']!r} "
-            f"({first['kind']}: {first['message']}); run the same command again to try them again"
-        )
-        code = 0 if limits.allow_dead_chunks else 3
-    if damaged := record["damaged"]:
-        first = damaged[0]
-        problems.append(
-            f"{len(damaged)} damaged shard{'s' if len(damaged) > 1 else ''}, first "
-            f"{first['shard']!r}: {first['damage']}; what could be read of it is stored; mend the "
-            "shard and run the same command again"
-        )
-        code = 3
-    whole = record["store_ledger"]
-    images, bad = whole["images_in"], whole["quarantined"]
-    if images and bad / images > limits.max_bad_fraction:
-        problems.append(
-            f"{bad} of {images} images in the store are quarantined, {bad / images:.2%}, more than "
-            f"--max_bad_fraction {limits.max_bad_fraction:g} allows; look at the reasons in "
-            f"{store.url}/quarantine, mend the images, or allow more"
-        )
-        code = 1
-    return Outcome(store, record, tuple(problems), code)

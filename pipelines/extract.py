@@ -18,7 +18,7 @@ from classifier.inputs import InputOptions
 from classifier.inputs.labels import LabelOptions
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.spec import ALPHAS, DTYPES, EXIFS, FITS, POOLINGS, PREPROCESS_MODES, RESIZES
-from pipelines.driver import Outcome, extract
+from pipelines.driver import extract
 from pipelines.options import (
     ChunkOptions,
     ExtractOptions,
@@ -27,6 +27,7 @@ from pipelines.options import (
     SplitFractions,
     Upkeep,
 )
+from pipelines.outcome import Outcome
 
 DEFAULT_OUTPUT = "hoarfrost-store"
 PIXEL_FLAGS = ("fit", "resize", "alpha", "exif")

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import IO
 
 from featurestore import layout
@@ -64,6 +66,22 @@ def _create_locked(folder: str) -> IO[bytes]:
     fcntl.flock(lock, fcntl.LOCK_EX)
     os.rename(draft, folder)
     return lock
+
+
+def new_run_id(now: float, others: Iterable[str]) -> str:
+    """Names a run so that it sorts after every other, whatever this machine's clock says.
+
+    Args:
+      now: seconds since the epoch.
+      others: run ids there are.
+    """
+    stamp = int(now * 1e6)
+    for other in others:
+        with suppress(ValueError):
+            moment = datetime.strptime(other[:21], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
+            stamp = max(stamp, round(moment.timestamp() * 1e6) + 1)
+    text = datetime.fromtimestamp(stamp / 1e6, UTC).strftime("%Y%m%dT%H%M%S%f")
+    return f"{text}Z-{uuid.uuid4().hex[:6]}"
 
 
 def sweep_dead_runs(storage: Storage, now: float) -> list[str]:

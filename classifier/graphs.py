@@ -1,0 +1,214 @@
+"""Cutting a network at any layer, also inside nested models and at another input size.
+
+A cut is made by running the layers again, the same objects with the same weights, on a new input of
+the wanted size. That one way serves every case: a fixed input size, a nested model (whose inputs go
+through the outer layers before it, such as Rescaling), and a cut inside it. Nothing is cloned, so
+the numbers are those of the whole model. A nested model that takes the new shapes is called as it
+is, with all its arguments; one that does not is run again in its turn.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from classifier.runtime import import_keras
+from featurestore.errors import UsageError
+
+if TYPE_CHECKING:
+    import keras
+
+
+def is_model(layer: Any) -> bool:
+    """Whether a layer is a network of its own."""
+    return isinstance(layer, import_keras().Model)
+
+
+def cut(model: keras.Model, names: tuple[str, ...], image_size: tuple[int, int]) -> keras.Model:
+    """Builds the network from a new image input to the output of one layer.
+
+    Args:
+      model: a functional or sequential network with one image input.
+      names: the layer, from the outside in, as `layers.find_layer` returns it.
+      image_size: (height, width) in pixels.
+
+    Returns:
+      A model from float32 (n, H, W, 3) to that layer's output; it shares the weights of `model`.
+
+    Raises:
+      UsageError: when the layer has no single output.
+      ValueError: Keras's own, when a layer cannot take that size.
+    """
+    keras = import_keras()
+    name = "image"
+    while any(layer.name == name for layer in model.layers):
+        name += "_input"
+    image = keras.Input((*image_size, 3), dtype="float32", name=name)
+    output = _Rerun().apply(model, [image], names)
+    return keras.Model(image, output, name=_graph_name(model.name))
+
+
+class _Rerun:
+    """One pass over a network with new inputs."""
+
+    def __init__(self) -> None:
+        self._resized: dict[Any, Any] = {}
+        self._names: set[str] = set()
+
+    def apply(self, model: keras.Model, tensors: Sequence[Any], names: tuple[str, ...]) -> Any:
+        """Runs `model` on `tensors` up to a layer; () means to its end.
+
+        Returns:
+          One tensor, or for () all outputs in the structure of the model's own.
+        """
+        keras = import_keras()
+        if isinstance(model, keras.Sequential):
+            return self._apply_sequential(model, tensors[0], names)
+        if not names:
+            outputs = self._between(model, model.outputs, tensors)
+            return keras.tree.pack_sequence_as(model._outputs_struct, outputs)
+        layer = model.get_layer(names[0])
+        if len(names) == 1:
+            return self._between(model, [_require_tensor(model, layer)], tensors)[0]
+        calls = _calls(model, layer)
+        if len(calls) != 1:
+            raise UsageError(
+                f"--layer: {layer.name!r} is called {len(calls)} times in the network, so a layer "
+                f"inside it has no single output; cut at a layer after it, outside of it"
+            )
+        before = calls[0].input_tensors[: len(layer.inputs)]
+        return self._inside(layer, self._between(model, before, tensors), names[1:])
+
+    def _apply_sequential(self, model: Any, tensor: Any, names: tuple[str, ...]) -> Any:
+        for layer in model.layers:
+            if names and layer.name == names[0]:
+                if names[1:]:
+                    return self._inside(layer, [tensor], names[1:])
+                return self.call(layer, tensor)
+            tensor = self.call(layer, tensor)
+        return tensor
+
+    def _inside(self, layer: Any, tensors: Sequence[Any], names: tuple[str, ...]) -> Any:
+        keras = import_keras()
+        # A nested model keeps its own scope, or names inside and outside it could collide.
+        inner = [keras.Input(tensor.shape[1:], dtype=tensor.dtype) for tensor in tensors]
+        nested = keras.Model(inner, self.apply(layer, inner, names), name=layer.name)
+        return nested(list(tensors))
+
+    def _between(
+        self, model: keras.Model, targets: Sequence[Any], tensors: Sequence[Any]
+    ) -> list[Any]:
+        """Runs what lies between the model's inputs and `targets` again, on `tensors`."""
+        keras = import_keras()
+        given = {id(old): new for old, new in zip(model.inputs, tensors, strict=True)}
+        wanted = [target for target in targets if id(target) not in given]
+        if wanted:
+            again = keras.models.clone_model(
+                keras.Model(model.inputs, wanted),
+                input_tensors=list(tensors),
+                clone_function=lambda layer: layer,
+                call_function=self.call,
+            )
+            given.update(zip(map(id, wanted), again.outputs, strict=True))
+        return [given[id(target)] for target in targets]
+
+    def call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
+        """Calls a layer as it was called, in its own shapes or in new ones."""
+        keras = import_keras()
+        if is_model(layer) and layer.inputs:
+            tensors = [
+                value
+                for value in keras.tree.flatten((args, kwargs))
+                if isinstance(value, keras.KerasTensor)
+            ][: len(layer.inputs)]
+            if not all(map(_takes, layer.inputs, tensors)):
+                layer = self._for_shapes(layer, tensors)
+        return layer(*args, **kwargs)
+
+    def _for_shapes(self, model: Any, tensors: Sequence[Any]) -> Any:
+        keras = import_keras()
+        key = (id(model), *(tuple(tensor.shape) for tensor in tensors))
+        # A model called twice stays one layer of the new network.
+        if key not in self._resized:
+            inner = [keras.Input(tensor.shape[1:], dtype=tensor.dtype) for tensor in tensors]
+            struct: Any = inner[0]
+            if not isinstance(model, keras.Sequential):
+                struct = keras.tree.pack_sequence_as(model._inputs_struct, inner)
+            name = model.name
+            while name in self._names:
+                name += "_again"
+            self._names.add(name)
+            self._resized[key] = keras.Model(struct, self.apply(model, inner, ()), name=name)
+        return self._resized[key]
+
+
+def _takes(expected: Any, tensor: Any) -> bool:
+    return len(expected.shape) == len(tensor.shape) and all(
+        old in (None, new) for old, new in zip(expected.shape, tensor.shape, strict=True)
+    )
+
+
+def _calls(model: keras.Model, layer: Any) -> list[Any]:
+    """Lists the calls of `layer` in the graph of `model`, the nearest to the output first.
+
+    The public `layer.output` fails once a layer is called twice, which every cut does.
+    """
+    depths = getattr(_functional(model), "_nodes_by_depth", {})
+    return [node for depth in sorted(depths) for node in depths[depth] if node.operation is layer]
+
+
+def _functional(model: keras.Model) -> Any:
+    # A Sequential keeps its graph in a functional twin, once it knows its input's shape.
+    return getattr(model, "_functional", model)
+
+
+def tensor_of(model: keras.Model, layer: Any) -> Any | None:
+    """Returns the one tensor that `layer` gives in `model`, of its last call; None if several."""
+    calls = _calls(model, layer)
+    return calls[0].outputs[0] if calls and len(calls[0].outputs) == 1 else None
+
+
+def _require_tensor(model: keras.Model, layer: Any) -> Any:
+    tensor = tensor_of(model, layer)
+    if tensor is not None:
+        return tensor
+    calls = _calls(model, layer)
+    if not calls:
+        raise UsageError(
+            f"--layer: {layer.name!r} is no part of the network's graph; choose another layer"
+        )
+    inside = [f"{layer.name}/{name}" for name in output_names(layer)] if is_model(layer) else []
+    raise UsageError(
+        f"--layer: {layer.name!r} has {len(calls[0].outputs)} outputs, and features are one; "
+        f"choose {' or '.join(inside) or 'another layer'}"
+    )
+
+
+def output_names(model: keras.Model) -> list[str]:
+    """Returns the names of the layers that give the model's outputs, in order."""
+    return [tensor._keras_history.operation.name for tensor in model.outputs]
+
+
+def convolves(operation: Any) -> bool:
+    """Whether a layer is a convolution or has one inside it."""
+    parts = operation._flatten_layers() if hasattr(operation, "_flatten_layers") else [operation]
+    return any("Conv" in kind.__name__ for part in parts for kind in type(part).__mro__)
+
+
+def convolved(model: keras.Model) -> set[int]:
+    """Returns the ids of the layers whose output comes out of a convolution, their own included."""
+    depths = getattr(_functional(model), "_nodes_by_depth", {})
+    found: set[int] = set()
+    nodes: set[int] = set()
+    for depth in sorted(depths, reverse=True):
+        for node in depths[depth]:
+            if convolves(node.operation) or any(id(n) in nodes for n in node.parent_nodes):
+                nodes.add(id(node))
+                found.add(id(node.operation))
+    return found
+
+
+def _graph_name(name: str) -> str:
+    # Model names become scope names; a saved file may carry any text.
+    return re.sub(r"[^A-Za-z0-9_.\-]", "_", name) or "base"
