@@ -120,7 +120,7 @@ def _operation(operation: Any) -> Iterator[bytes]:
     for weight in getattr(operation, "get_weights", list)():
         array = np.ascontiguousarray(weight)
         yield _line("array", array.dtype.str, list(array.shape))
-        yield array.data.cast("B") if array.size else b""
+        yield array.tobytes()
 
 
 def _line(*parts: Any) -> bytes:

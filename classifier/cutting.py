@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from classifier import families, graphs, layers, preprocess, saved, stored, weights
 from classifier.runtime import import_keras
@@ -86,7 +86,7 @@ def _weighted(
     """Returns the application's network, where its weights are from, and notes."""
     keras = import_keras()
 
-    def build(source: str | None) -> keras.Model:
+    def build(source: str | None) -> Any:
         make = getattr(keras.applications, application.name)
         return make(weights=source, include_top=top, input_shape=(*request.size, 3))
 

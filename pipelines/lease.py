@@ -14,16 +14,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import IO
 
 from featurestore import layout
 from featurestore.errors import UsageError
 from featurestore.storage import Storage, is_dead_draft
-
-try:
-    import fcntl
-except ImportError:  # Windows: dead plans then go by age.
-    fcntl = None  # type: ignore[assignment]
+from pipelines import locks
 
 LOCK = "driver.lock"
 DEAD_AFTER_SECONDS = 7 * 24 * 3600.0
@@ -41,7 +38,7 @@ def lease(storage: Storage, run_id: str) -> Iterator[None]:
     lock = None
     try:
         sweep_dead_runs(storage, time.time())
-        if storage.is_local and fcntl:
+        if storage.is_local and locks.SUPPORTED:
             lock = _create_locked(storage.path(folder))
     except OSError as error:
         raise UsageError(
@@ -56,14 +53,13 @@ def lease(storage: Storage, run_id: str) -> Iterator[None]:
             lock.close()
 
 
-def _create_locked(folder: str) -> IO[bytes]:
+def _create_locked(folder: str) -> IO[str]:
     """Makes a folder that appears with its lock held, and returns the lock."""
     parent, name = os.path.split(folder)
     os.makedirs(parent, exist_ok=True)
     draft = os.path.join(parent, f".{name}")
     os.makedirs(draft)
-    lock = open(os.path.join(draft, LOCK), "wb")
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = locks.hold(Path(draft) / LOCK)
     os.rename(draft, folder)
     return lock
 
@@ -126,16 +122,12 @@ def _sweep_drafts(root: str) -> None:
 
 
 def _is_dead(storage: Storage, run_id: str, age: float) -> bool:
-    if not (storage.is_local and fcntl):
+    if not (storage.is_local and locks.SUPPORTED):
         return age > DEAD_AFTER_SECONDS
     if run_id.startswith("."):
         # A folder that is about to be locked.
         return age > 3600
     try:
-        with open(storage.path(f"{layout.plan_folder(run_id)}/{LOCK}"), "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return not locks.is_held(Path(storage.path(f"{layout.plan_folder(run_id)}/{LOCK}")))
     except FileNotFoundError:
         return age > DEAD_AFTER_SECONDS
-    return True

@@ -20,10 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows has no flock; a worker then ends with its broken connection.
-    fcntl = None  # type: ignore[assignment]
+from pipelines import locks
 
 LOCK = "driver.lock"
 REPORT_SECONDS = 0.5
@@ -70,29 +67,23 @@ def _driver_pid(folder: Path) -> int | None:
 
 
 def _end_with_driver(folder: Path) -> None:
-    while fcntl:
-        try:
-            with open(folder / LOCK, "rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+    if not locks.SUPPORTED:
+        return  # A worker then ends with its broken connection.
+    try:
+        while locks.is_held(folder / LOCK):
             time.sleep(WATCH_SECONDS)
-            continue
-        except FileNotFoundError:
-            # The run is over; the runner ends its workers itself.
-            return
-        os._exit(1)
+    except FileNotFoundError:
+        # The run is over; the runner ends its workers itself.
+        return
+    os._exit(1)
 
 
 @contextmanager
 def driver_folder() -> Iterator[Path]:
     """Yields the folder that workers on this machine report to, locked by this process."""
     folder = Path(tempfile.mkdtemp(prefix="hoarfrost-run-"))
-    lock = open(folder / LOCK, "w")
+    lock = locks.hold(folder / LOCK, str(os.getpid()))
     try:
-        lock.write(str(os.getpid()))
-        lock.flush()
-        if fcntl:
-            fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
