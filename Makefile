@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format bench clean
+.PHONY: help install demo test test-slow soak lint format bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ test: lint ## lint, then the tests (under 15 minutes on 2 cores)
 
 test-slow: $(STAMP) ## run the tests that take minutes each
 	$(BIN)/python -m pytest -m slow
+
+soak: $(STAMP) ## fuzzing, kills and injected faults in full (half an hour)
+	HOARFROST_SOAK=1 $(BIN)/python -m pytest -s tests/test_fuzz.py tests/test_kills.py tests/test_faults.py
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

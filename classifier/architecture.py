@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from classifier.runtime import import_keras
+
 if TYPE_CHECKING:
     import keras
 
@@ -41,8 +43,7 @@ def identifying_lines(model: keras.Model) -> Iterator[bytes]:
     Yields:
       Byte strings whose sequence is the same in every process, before saving and after loading.
     """
-    import keras
-
+    keras = import_keras()
     if isinstance(model, keras.Sequential):
         for layer in model.layers:
             yield from _operation(layer)
@@ -94,8 +95,7 @@ def _node_of(tensor: Any) -> Any:
 
 def _operation(operation: Any) -> Iterator[bytes]:
     """Yields one layer's or operation's kind, settings and arrays; a nested model's whole graph."""
-    import keras
-
+    keras = import_keras()
     if isinstance(operation, keras.Model):
         yield _line("model")
         yield from identifying_lines(operation)

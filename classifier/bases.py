@@ -16,10 +16,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from classifier import cutting, families, layers, preprocess, saved
 from classifier.preprocess import preprocess_graph
+from classifier.runtime import import_keras
 from classifier.stored import load_base, save_base
 from classifier.weights import ImagenetUnavailable, packaged_weights, weights_hash
 from featurestore.command import Parser, main, quiet_libraries, say
@@ -102,11 +104,12 @@ class BaseRequest:
             return (families.keras_image_size(self.application),) * 2
         return (self.application.image_size,) * 2
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """16 hex digits, equal for requests that build the same base.
 
-        Files count by their bytes, not their paths; defaults count as what they stand for.
+        Files count by their bytes, not their paths; defaults count as what they stand for. Kept
+        once computed, because remote files are fetched for it.
         """
         application, random = self.application, self.weights == "none"
         if application is not None:
@@ -157,6 +160,7 @@ def build_base(request: BaseRequest, *, allow_packaged: bool = False) -> FrozenB
       ImagenetUnavailable: when ImageNet's weights cannot be had.
       UsageError: for anything in the request that does not fit.
     """
+    import_keras()
     if request.application is not None:
         part = cutting.cut_application(request, request.application, allow_packaged)
         name = request.application.name
@@ -213,6 +217,7 @@ def _table() -> list[dict]:
 
 def _open(request: BaseRequest) -> keras.Model:
     """Builds the whole network for listing; weights do not matter for an application's layers."""
+    import_keras()
     if request.application is not None:
         return build_base(dataclasses.replace(request, weights="none")).model
     with saved.fetched(request.model, "--model") as path:

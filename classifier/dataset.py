@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from classifier.division import Selection, single_labels
+from classifier.division import Selection, class_numbers, single_labels
 from classifier.runtime import import_keras
 
 if TYPE_CHECKING:
@@ -36,10 +36,8 @@ def labelled_batches(
     store: FeatureStore, classes: Sequence[str], selection: Selection, batch_size: int = 1024
 ) -> Iterator[Rows]:
     """Streams the selected rows whose label is one of `classes`, in stored order."""
-    index: dict[str | None, int] = {name: number for number, name in enumerate(classes)}
     for batch in selection.batches(store, ("labels", "features"), batch_size):
-        numbers = [index.get(name, -1) for name in single_labels(batch["labels"])]
-        labels = np.array(numbers, np.int64)
+        labels = class_numbers(single_labels(batch["labels"]), classes)
         keep = labels >= 0
         if keep.all():
             yield Rows(batch["features"], labels)

@@ -8,19 +8,18 @@ same image, lies on the same side of the carve on every machine and in every lat
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from classifier.inputs.refs import SPLIT_NAMES
 from featurestore.errors import UsageError
 
 if TYPE_CHECKING:
     from featurestore import FeatureStore
 
-TRAIN_NAMES = ("train", "training")
-VALIDATION_NAMES = ("validation", "val", "valid")
 # The first 8 hex digits of content hashes are uniform; those up to a fifth of 2**32 are carved out.
 CARVE = f"{(1 << 32) // 5:08x}"
 
@@ -131,6 +130,32 @@ def single_labels(labels: np.ndarray) -> list[str | None]:
     return [row[0] if len(row) else None for row in labels]
 
 
+def class_numbers(names: Sequence[str | None], classes: Sequence[str]) -> np.ndarray:
+    """Returns int64 (n,): the index of each row's class, -1 for none and for unknown ones.
+
+    Example:
+      >>> class_numbers(["dog", None, "cat", "cow"], ["cat", "dog"])
+      array([ 1, -1,  0, -1])
+    """
+    index: dict[str | None, int] = {name: number for number, name in enumerate(classes)}
+    return np.array([index.get(name, -1) for name in names], np.int64)
+
+
+def names_of_split(split: str, found: Iterable[str]) -> tuple[str, ...]:
+    """Returns the names among `found` that mean `split`: its own and its aliases.
+
+    Example:
+      >>> names_of_split("validation", ["train", "val", "test"])
+      ('val',)
+    """
+    meaning = _meaning(split)
+    return tuple(name for name in found if _meaning(name) == meaning)
+
+
+def _meaning(split: str) -> str:
+    return SPLIT_NAMES.get(split.lower(), split)
+
+
 def tally(store: FeatureStore, selection: Selection) -> Tally:
     """Counts the selected rows by label, reading small columns only."""
     result = Tally()
@@ -164,7 +189,7 @@ def divide(store: FeatureStore) -> Division:
         raise UsageError(f"the store at {store.url} has no rows; extract images into it first")
     named = [name for name in found if name is not None]
     train_names = _train_names(store, named)
-    validation_names = tuple(n for n in named if n in VALIDATION_NAMES)
+    validation_names = names_of_split("validation", named)
     everything = Selection(train_names, views=True)
     whole = tally(store, everything)
     if not whole.labels:
@@ -197,7 +222,7 @@ def divide(store: FeatureStore) -> Division:
 
 
 def _train_names(store: FeatureStore, named: Sequence[str]) -> tuple[str | None, ...]:
-    names = tuple(name for name in named if name in TRAIN_NAMES)
+    names = names_of_split("train", named)
     if named and not names:
         raise UsageError(
             f"the store at {store.url} has no training rows; its splits are "

@@ -13,6 +13,7 @@ import numpy as np
 
 from classifier import pixels
 from classifier.preprocess import pool_graph, pooled_shape, preprocess_graph
+from classifier.runtime import import_keras
 from featurestore.errors import UsageError
 from featurestore.spec import BaseSpec, Numerics
 
@@ -88,6 +89,7 @@ class TensorFlowEngine:
         image_size: tuple[int, int],
         batch_size: int,
     ) -> None:
+        import_keras()
         import tensorflow as tf
 
         if batch_size < 1:

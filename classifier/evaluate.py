@@ -15,7 +15,7 @@ from classifier.evaluation import (
     select_split,
 )
 from classifier.run import dump_json, load_run
-from featurestore import open_store
+from featurestore import UsageError, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.storage import Storage
 
@@ -65,10 +65,18 @@ def run(argv: Sequence[str]) -> int:
         if not arguments.json:
             say(line)
 
-    _write(output, record, scores, tell)
+    # Figures first: they must not be lost to a folder that cannot be written to.
     if arguments.json:
         say(dump_json(record).rstrip())
     _tell_figures(record, tell)
+    try:
+        _write(output, record, scores, tell)
+    except (OSError, ValueError) as error:
+        flag = "--output" if arguments.output else "--run"
+        raise UsageError(
+            f"{flag}: cannot write to {output.public_url!r}: {error}; give an --output that you "
+            "may write to"
+        ) from error
     tell(f"written to {output.public_url}")
     return 0
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classifier.division import Selection, single_labels
+from classifier.division import Selection, class_numbers, names_of_split, single_labels
 from classifier.heads import logits_model
 from classifier.run import Run
 from classifier.runtime import import_keras
@@ -67,7 +67,9 @@ class Scores:
         own = logs[np.arange(len(labels)), labels]
         self.loss_sum -= float(own.sum())
         np.add.at(self.confusion, (labels, logs.argmax(axis=1)), 1)
-        self.top_hits += int(((logs > own[:, None]).sum(axis=1) < TOP).sum())
+        # Ties count against a hit, and so does NaN: a head that says nothing hits nothing.
+        places = (logs >= own[:, None]).sum(axis=1)
+        self.top_hits += int(((places >= 1) & (places <= TOP)).sum())
 
     def to_record(self) -> dict[str, Any]:
         """Returns the figures, fit for JSON; precision of a class never predicted is None."""
@@ -117,11 +119,6 @@ def log_probabilities(logits: np.ndarray) -> np.ndarray:
     return values - np.log(np.exp(values).sum(axis=1, keepdims=True))
 
 
-def class_probabilities(head: keras.Model, features: np.ndarray) -> np.ndarray:
-    """Returns float64 (n, k) probabilities of features (n, *feature_shape)."""
-    return np.exp(log_probabilities(forward(logits_model(head))(features)))
-
-
 def forward(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a function that runs `model` on batches of any length, compiled once."""
     import_keras()
@@ -138,7 +135,8 @@ def select_split(run: Run, store: FeatureStore, split: str) -> Selection:
     Args:
       run: knows the carve.
       store: to be evaluated on.
-      split: of the store; ``all``; or train and validation of a run that carved validation out.
+      split: of the store, by any of its names; ``all``; or train and validation of a run that
+        carved validation out.
 
     Raises:
       UsageError: listing the splits there are.
@@ -148,14 +146,18 @@ def select_split(run: Run, store: FeatureStore, split: str) -> Selection:
         raise UsageError(f"the store at {store.url} has no rows to evaluate")
     if split == EVERYTHING:
         return Selection()
-    named = {name for name in found if name is not None}
-    carved = run.config.carve and "validation" not in named
-    if carved and split in ("train", "validation") and (not named or "train" in named):
-        return Selection(("train",) if named else (None,), run.config.carve, split)
-    if split not in named:
-        choices = named | {EVERYTHING} | ({"train", "validation"} if carved else set())
+    named = [name for name in found if name is not None]
+    trained = names_of_split("train", named)
+    carved = run.config.carve and not names_of_split("validation", named)
+    if carved and (trained or not named):
+        for side in ("train", "validation"):
+            if names_of_split(split, [side]):
+                return Selection(trained or (None,), run.config.carve, side)
+    names = names_of_split(split, named)
+    if not names:
+        choices = {*named, EVERYTHING, *(("train", "validation") if carved else ())}
         raise unknown_choice(f"--split: in {store.url}", split, sorted(choices))
-    return Selection((split,))
+    return Selection(names)
 
 
 def evaluate(
@@ -177,13 +179,14 @@ def evaluate(
     require_same_features(run, store)
     logits_of = forward(logits_model(run.load_head(head_id)))
     scores = Scores(run.classes)
-    index: dict[str | None, int] = {name: number for number, name in enumerate(run.classes)}
     for batch in selection.batches(store, ("labels", "features"), batch_size):
         names = single_labels(batch["labels"])
         scores.unlabelled += names.count(None)
-        scores.unknown.update(name for name in names if name is not None and name not in index)
-        labels = np.array([index.get(name, -1) for name in names], np.int64)
+        labels = class_numbers(names, run.classes)
         known = labels >= 0
+        scores.unknown.update(
+            name for name, there in zip(names, known, strict=True) if name is not None and not there
+        )
         if known.any():
             scores.update(logits_of(batch["features"][known]), labels[known])
     if not scores.rows:

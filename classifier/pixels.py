@@ -15,16 +15,15 @@ import functools
 import io
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from classifier.rasters import oriented, quiet_pillow, to_rgb
 from classifier.resizing import opencv, resize
 from featurestore.spec import PixelSpec
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 BAD_KINDS = (
     "empty",
@@ -35,8 +34,8 @@ BAD_KINDS = (
     "too_large",
     "unreadable",
 )
-# Twice Pillow's own MAX_IMAGE_PIXELS, from where on Pillow itself refuses.
-MAX_PIXELS = 178_956_970
+# Pillow's own MAX_IMAGE_PIXELS: a quarter of a gigabyte of RGB.
+MAX_PIXELS = 89_478_485
 _ORIENTATION = 0x0112  # the EXIF tag
 # What Pillow's decoders raise for damaged bytes.
 _DAMAGED = (
@@ -143,8 +142,25 @@ def decode(data: bytes, spec: PixelSpec, max_pixels: int = MAX_PIXELS) -> Decode
         pixels = _decode_pillow(data, kind, spec.alpha, max_pixels)
     height, width = pixels.shape[:2]
     if spec.exif == "apply":
-        pixels = _oriented(pixels, data)
+        pixels = oriented(pixels, _orientation(data))
     return Decoded(resize(pixels, spec), width, height)
+
+
+def read_decoded(read: Callable[[], bytes], spec: PixelSpec) -> Decoded:
+    """Reads one file and decodes it.
+
+    Args:
+      read: returns the file's bytes, after its own retries.
+      spec: target size and rules.
+
+    Raises:
+      BadImage: when it cannot be read, or no full image comes out of it.
+    """
+    try:
+        data = read()
+    except OSError as error:
+        raise BadImage("unreadable", " ".join(str(error).split())) from error
+    return decode(data, spec)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -174,14 +190,31 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
         return simplejpeg.decode_jpeg(data, **options, strict=True)
     except ValueError as error:
         message = str(error)
+    if "Invalid SOS parameters" in message:
+        # A sequential JPEG has no use for them, and TensorFlow decodes it. The fields are set right
+        # instead of decoding loosely, which would not tell of anything else that is wrong.
+        try:
+            return simplejpeg.decode_jpeg(_SOS.sub(_with_whole_scan, data), **options, strict=True)
+        except ValueError as error:
+            message = str(error)
     # Padding between the last row and the next marker: harmless, many cameras and editors write
     # it (hundreds of files of Dogs vs. Cats), and TensorFlow decodes it.
     if re.search(r"extraneous bytes before marker", message):
+        if data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) < 0:
+            raise BadImage("truncated", "JPEG: its closing marker is missing")
         try:
             return simplejpeg.decode_jpeg(data, **options, strict=False)
         except ValueError as error:
             message = str(error)
     raise BadImage("truncated" if _is_cut(message) else "undecodable", f"JPEG: {message}")
+
+
+# A scan's header: its length, 6 + 2n, its n components, and the three bytes in question.
+_SOS = re.compile(rb"(\xff\xda\0(?:\x08\x01.{2}|\x0a\x02.{4}|\x0c\x03.{6}))...", re.DOTALL)
+
+
+def _with_whole_scan(header: re.Match[bytes]) -> bytes:
+    return header[1] + b"\0\x3f\0"
 
 
 def _is_cut(message: str) -> bool:
@@ -192,12 +225,13 @@ def _decode_pillow(data: bytes, kind: str, alpha: str, max_pixels: int) -> np.nd
     """Decodes the first frame of any format; strict, because LOAD_TRUNCATED_IMAGES stays off."""
     from PIL import Image
 
+    quiet_pillow()
     _check_ends(data, kind)
     try:
         with Image.open(io.BytesIO(data)) as image:
             _check_size(*image.size, max_pixels)
             image.load()
-            return _rgb(image, alpha)
+            return to_rgb(image, alpha)
     except BadImage:
         raise
     except Image.DecompressionBombError as error:
@@ -229,45 +263,16 @@ def _check_ends(data: bytes, kind: str) -> None:
         raise BadImage("truncated", f"WebP: has {len(data)} bytes, its header says more")
 
 
-def _rgb(image: Image.Image, alpha: str) -> np.ndarray:
-    """Converts a loaded image to uint8 (h, w, 3)."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # 16-bit grey: the high byte, as libpng strips it for TensorFlow; Pillow would clip.
-        grey = np.asarray(image).astype(np.int64)
-        if grey.size and not 0 <= int(grey.min()) <= int(grey.max()) <= 65535:
-            raise BadImage("undecodable", "32-bit grey values have no agreed 8-bit form")
-        return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
-    if image.mode == "F":
-        raise BadImage("undecodable", "floating-point pixels have no agreed 8-bit form")
-    transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-    if not transparent:
-        return np.array(image.convert("RGB"))
-    rgba = np.asarray(image.convert("RGBA"))
-    if alpha == "drop":
-        return np.ascontiguousarray(rgba[..., :3])
-    ground = 255 if alpha == "white" else 0
-    opacity = rgba[..., 3:].astype(np.uint16)
-    over = rgba[..., :3] * opacity + ground * (255 - opacity)
-    return ((over + 127) // 255).astype(np.uint8)
-
-
-def _oriented(pixels: np.ndarray, data: bytes) -> np.ndarray:
-    """Applies the EXIF orientation, 1 to 8; anything else counts as upright."""
+def _orientation(data: bytes) -> int:
+    """Reads the EXIF orientation; 1, upright, where there is none to be read."""
     from PIL import Image
 
+    quiet_pillow()
     try:
         with Image.open(io.BytesIO(data)) as image:
-            orientation = image.getexif().get(_ORIENTATION, 1)
+            return image.getexif().get(_ORIENTATION, 1)
     except _DAMAGED:
-        return pixels
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    # After the transposition: which axes are mirrored (EXIF 2.3, table of orientations).
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+        return 1
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Figures: training history, confusion matrix, image grid and prediction.
+"""Figures: training history, confusion matrix and prediction; how any figure is written.
 
 Colours are Okabe and Ito's, "Color Universal Design" (2008), which colour-blind readers tell apart;
 curves differ in line style too. Figures are drawn without pyplot: no display, no global state.
@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import io
 import math
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featurestore.errors import UsageError
-from featurestore.storage import Storage, public_url
+from featurestore.storage import Storage, connect, public_url
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,13 +82,19 @@ def write_file(target: str, data: bytes, storage_options: Mapping[str, str], fla
     Raises:
       UsageError: when it cannot be written.
     """
-    folder, _, name = target.rpartition("/")
-    if not folder and target.startswith("/"):
-        folder = "/"
+    fs, path = connect(target, storage_options, flag)
+    name = path.rstrip("/").rpartition("/")[2]
+    # By the file system's own reading of it: memory://x.png has a slash, but no folder.
+    folder = target.removesuffix(name)
+    shown = public_url(target)
+    if not name or folder == target or target.endswith("/"):
+        raise UsageError(f"{flag}: {shown!r} names no file; add a name such as grid.png")
     try:
+        if fs.isdir(path):
+            raise UsageError(f"{flag}: {shown!r} is a folder; add a name such as grid.png")
         Storage(folder or ".", storage_options).write(name, data)
-    except OSError as error:
-        raise UsageError(f"{flag}: cannot write {public_url(target)!r}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{flag}: cannot write {shown!r}: {error}") from error
 
 
 def literal(text: str) -> str:
@@ -228,37 +233,6 @@ def _annotate(axes, confusion: np.ndarray, share: np.ndarray) -> None:
             fontsize=size,
             color="white" if share[row, column] > 0.3 else "#1a1a1a",
         )
-
-
-def grid_figure(
-    tiles: Sequence[tuple[np.ndarray | None, str | None]], rows: int, columns: int
-) -> Figure:
-    """Draws a labelled grid of images.
-
-    Args:
-      tiles: (uint8 (H, W, 3) or None for an image that is gone, label), row by row; a label of
-        None leaves the place empty.
-      rows: of the grid.
-      columns: of the grid.
-    """
-    figure = new_figure(max(3.0, 1.7 * columns), max(2.0, 2.0 * rows))
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for place in axes:
-        place.set_axis_off()
-    for place, (pixels, label) in zip(axes, tiles, strict=False):
-        if label is None:
-            continue
-        lines = textwrap.wrap(clip(label, 38), 20) or [""]
-        place.set_title(literal("\n".join(lines)), fontsize=8.5, pad=3)
-        if pixels is not None:
-            place.imshow(pixels, interpolation="nearest")
-            continue
-        place.imshow(np.full((8, 8, 3), 214, np.uint8))
-        place.text(
-            0.5, 0.5, "gone", transform=place.transAxes, ha="center", va="center", fontsize=11,
-            color="#555555", style="italic",
-        )  # fmt: skip
-    return figure
 
 
 def prediction_figure(

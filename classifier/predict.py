@@ -57,6 +57,7 @@ def parser() -> Parser:
     add("--top", type=int, default=5, help="classes an image (default %(default)s)")
     add("--plot", metavar="FILE.png", help="draw the images beside their classes")
     add("--head_id", help="default: the leaderboard's first")
+    add("--trust_model", action="store_true", help="allow Lambda layers in the run's base")
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
     add("--json", action="store_true", help="print the predictions as JSON and nothing else")
     return result
@@ -75,7 +76,8 @@ def run(argv: Sequence[str]) -> int:
     if arguments.plot:
         plots.new_figure(1, 1)
     found = []
-    for prediction in predict(trained, head_id, uris, file_system, arguments.top):
+    classify = classifier_of(trained, head_id, arguments.trust_model)
+    for prediction in predict(trained, classify, uris, file_system, arguments.top):
         found.append(prediction if arguments.plot else _without_pixels(prediction))
         if not arguments.json:
             say(_line(prediction), to_stderr=bool(prediction.error))
@@ -120,7 +122,7 @@ def find_images(patterns: Sequence[str], storage_options: Mapping[str, str]) -> 
 
 def predict(
     run: Run,
-    head_id: str,
+    classify: Callable[[np.ndarray], np.ndarray],
     uris: Sequence[str],
     storage_options: Mapping[str, str],
     top: int,
@@ -128,8 +130,8 @@ def predict(
     """Classifies images with the very pixels, base and head of the run.
 
     Args:
-      run: that trained the head; holds the base.
-      head_id: of the head.
+      run: that trained the head; knows pixels and classes.
+      classify: what `classifier_of` returned for it.
       uris: images that exist.
       storage_options: for their file system.
       top: classes an image, at most.
@@ -137,7 +139,6 @@ def predict(
     Yields:
       One prediction an image, in order, bad images too.
     """
-    classify = _classifier(run, head_id)
     for start in range(0, len(uris), BATCH_SIZE):
         batch = [_decoded(uri, run, storage_options) for uri in uris[start : start + BATCH_SIZE]]
         images = [item.pixels for item in batch if item.pixels is not None]
@@ -153,21 +154,27 @@ def predict(
 
 
 def _decoded(uri: str, run: Run, storage_options: Mapping[str, str]) -> Prediction:
-    from classifier.pixels import BadImage, decode
+    from classifier.pixels import BadImage, read_decoded
 
     shown = public_url(uri)
     fs, path = connect(uri, storage_options, "IMAGE")
     try:
-        data = retrying(lambda: fs.cat_file(path))
-        return Prediction(shown, pixels=decode(data, run.spec.pixels).pixels)
+        decoded = read_decoded(lambda: retrying(lambda: fs.cat_file(path)), run.spec.pixels)
     except BadImage as error:
         return Prediction(shown, error=" ".join(str(error).split()))
-    except OSError as error:
-        return Prediction(shown, error=f"cannot be read: {error}")
+    return Prediction(shown, pixels=decoded.pixels)
 
 
-def _classifier(run: Run, head_id: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a function from uint8 (n, H, W, 3) to float64 (n, classes) probabilities."""
+def classifier_of(
+    run: Run, head_id: str, trust_model: bool = False
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function from uint8 (n, H, W, 3) to float64 (n, classes) probabilities.
+
+    Args:
+      run: holds the base and the head.
+      head_id: of the head.
+      trust_model: whether Lambda layers of the base may run.
+    """
     from classifier.bases import load_base
     from classifier.engines import TensorFlowEngine, run_padded
     from classifier.evaluation import forward, log_probabilities
@@ -179,7 +186,7 @@ def _classifier(run: Run, head_id: str) -> Callable[[np.ndarray], np.ndarray]:
     spec = run.spec
     logits_of = forward(logits_model(run.load_head(head_id)))
     with run.local_model() as path:
-        base = load_base(path, spec.base)
+        base = load_base(path, spec.base, trust_model)
     engine = TensorFlowEngine(base, spec.base, spec.pixels.image_size, BATCH_SIZE)
     if engine.numerics.hash != spec.numerics.hash:
         difference = largest_difference(run.storage, spec, engine)

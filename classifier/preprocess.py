@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from classifier.families import family_of_layer_names
+from classifier.runtime import import_keras
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.spec import POOLINGS, PREPROCESS_MODES
 
@@ -48,8 +49,7 @@ def preprocess_graph(mode: str) -> Callable[[Any], Any]:
     if mode not in PREPROCESS_MODES:
         raise unknown_choice("--preprocess", mode, PREPROCESS_MODES)
 
-    import keras
-
+    keras = import_keras()
     # Keras's own arithmetic, so that its constants and its order of operations are never copied.
     return lambda pixels: keras.applications.imagenet_utils.preprocess_input(
         pixels, data_format="channels_last", mode=mode
@@ -80,8 +80,7 @@ def pool_graph(pooling: str, rank: int) -> Callable[[Any], Any]:
         )
     axes = list(range(1, rank - 1))
 
-    import keras
-
+    keras = import_keras()
     pool = keras.ops.mean if pooling == "avg" else keras.ops.max
     return lambda features: pool(features, axis=axes)
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from classifier.engines import Engine, run_padded
 from featurestore import layout
-from featurestore.errors import SpecMismatch
+from featurestore.errors import CorruptStore, SpecMismatch
 from featurestore.spec import StoreSpec
 from featurestore.storage import Storage
 from featurestore.store import FeatureStore
@@ -65,13 +65,23 @@ def largest_difference(storage: Storage, spec: StoreSpec, engine: Engine) -> flo
       storage: of a store, or of a run that copied the store's probes.
       spec: of the features.
       engine: of the same base.
+
+    Raises:
+      CorruptStore: when the probe images are missing or damaged.
     """
-    with storage.open_parquet(layout.PROBES) as file:
-        table = file.read()
-    pixels = np.frombuffer(b"".join(table["pixels"].to_pylist()), np.uint8)
-    stored = np.frombuffer(b"".join(table["features"].to_pylist()), np.float32)
-    got = run_padded(engine, pixels.reshape(-1, *spec.pixels.image_size, 3))
-    stored = stored.reshape(len(got), -1)
+    try:
+        with storage.open_parquet(layout.PROBES) as file:
+            table = file.read()
+        pixels = np.frombuffer(b"".join(table["pixels"].to_pylist()), np.uint8)
+        pixels = pixels.reshape(-1, *spec.pixels.image_size, 3)
+        stored = np.frombuffer(b"".join(table["features"].to_pylist()), np.float32)
+        stored = stored.reshape(len(pixels), -1)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise CorruptStore(
+            f"{storage.public_url}/{layout.PROBES} cannot be read ({error}); restore it from a "
+            "backup, or make the store or run anew"
+        ) from error
+    got = run_padded(engine, pixels)
     distance = np.linalg.norm(got.reshape(len(got), -1) - stored, axis=1)
     return float((distance / np.maximum(np.linalg.norm(stored, axis=1), 1e-12)).max())
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from classifier.runtime import import_keras
 from classifier.weights import cause
 from featurestore.errors import UsageError
 
@@ -197,8 +198,7 @@ def load_saved(path: Path, label: str, trust_model: bool = False) -> keras.Model
 
 def load_checked(path: Path, trust_model: bool) -> keras.Model:
     """Loads a file that was checked for Lambda layers, with Keras's own errors."""
-    import keras
-
+    keras = import_keras()
     with path.open("rb") as file:
         suffix = ".h5" if file.read(8) == _HDF5_MAGIC else ".keras"
     if path.suffix == suffix:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from classifier import plots
+from classifier import grids, plots
 from featurestore import PixelSpec, UsageError, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 
 if TYPE_CHECKING:
     from classifier.inputs import ImageRef
 
+MOST_TILES = 400
 UNLABELLED = "(no label)"
 # Whole images, upright, at a size a tile can show.
 INPUT_PIXELS = PixelSpec((224, 224), fit="pad", exif="apply", alpha="white")
@@ -46,6 +47,11 @@ def run(argv: Sequence[str]) -> int:
     for flag, value in (("--rows", arguments.rows), ("--columns", arguments.columns)):
         if not 1 <= value <= 50:
             raise UsageError(f"{flag} must be from 1 to 50, got {value}")
+    if arguments.rows * arguments.columns > MOST_TILES:
+        raise UsageError(
+            f"--rows times --columns must be {MOST_TILES} at most, got {arguments.rows} x "
+            f"{arguments.columns} = {arguments.rows * arguments.columns}"
+        )
     # A missing Matplotlib is told before anything is read.
     plots.new_figure(1, 1)
     file_system = key_values(arguments.storage_options, "--storage_options")
@@ -61,7 +67,7 @@ def run(argv: Sequence[str]) -> int:
     if not chosen:
         raise UsageError(f"no image to show in {where!r}")
     rows, tiles = _tiles(chosen, shape, arguments.per_class, pixels, file_system)
-    figure = plots.grid_figure(tiles, rows, arguments.columns)
+    figure = grids.grid_figure(tiles, rows, arguments.columns)
     plots.write_file(arguments.output, plots.png(figure), file_system, "--output")
     gone = sum(label is not None and image is None for image, label in tiles)
     drawn = sum(image is not None for image, _ in tiles)
@@ -156,11 +162,11 @@ def _pixels(
     ref: ImageRef, pixels: PixelSpec, storage_options: Mapping[str, str]
 ) -> np.ndarray | None:
     from classifier.inputs import read_bytes
-    from classifier.pixels import BadImage, decode
+    from classifier.pixels import BadImage, read_decoded
 
     try:
-        return decode(read_bytes(ref, storage_options), pixels).pixels
-    except (OSError, UsageError, BadImage):
+        return read_decoded(lambda: read_bytes(ref, storage_options), pixels).pixels
+    except (UsageError, BadImage):
         return None
 
 

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from classifier.runtime import import_keras
 from classifier.saved import UNREADABLE, fetched, lambda_names, load_checked, saved_config
 from classifier.weights import cause, weights_hash
 from featurestore.errors import CorruptStore, UsageError
@@ -36,7 +37,7 @@ def load_savedmodel(folder: Path, label: str, image_size: tuple[int, int]) -> ke
     Raises:
       UsageError: when it is no SavedModel, or it does not map one image to one tensor.
     """
-    import keras
+    keras = import_keras()
     import tensorflow as tf
 
     if not (folder / "saved_model.pb").is_file():

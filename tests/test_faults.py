@@ -6,13 +6,13 @@ import shutil
 import uuid
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import s3fs
 from conftest import run_command, write_images
-from faulty_proxy import TRANSIENT, FaultyProxy, always, random_faults
+from faulty_proxy import TRANSIENT, FaultyProxy, always, once_each, random_faults
 from soak import SMALL, SOAK
-from test_extract import assert_same_rows, make_tar, rows_of, run
+from test_extract import assert_same_rows, distance, make_tar, rows_of, run
 
 from featurestore import open_store
 from featurestore.command import say
@@ -56,6 +56,18 @@ def photos(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def some(photos, tmp_path):
+    """A folder with eight of the photos, and with a shard of the same."""
+    images = sorted(photos.rglob("*.jpeg"))[56:64]
+    for image in images:
+        copy = tmp_path / "some" / image.relative_to(photos.parent)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, copy)
+    make_tar(tmp_path / "some" / "0.tar", images)
+    return tmp_path / "some"
+
+
 @pytest.fixture(scope="module")
 def reference(photos, tmp_path_factory):
     """An undisturbed run over `photos`."""
@@ -88,56 +100,45 @@ def test_transient_faults_are_not_seen_in_the_result(
     assert list(verify_storage(store.storage)) == []
 
 
-@pytest.mark.parametrize("fault", TRANSIENT)
-def test_shards_are_read_through_transient_faults(
-    fault, proxy, remote, photos, reference, tmp_path
-):
+@pytest.mark.parametrize("fault", TRANSIENT if SOAK else ["500", "cut"])
+@pytest.mark.parametrize("name", ["0.tar", "photos"])
+def test_every_request_may_fail_once(name, fault, proxy, remote, some, reference, tmp_path):
     url, _, flags, direct = remote
-    make_tar(tmp_path / "0.tar", sorted(photos.rglob("*.jpeg"))[:60])
-    direct.write("0.tar", (tmp_path / "0.tar").read_bytes())
-    met = []
-
-    def first_two(method: str, path: str) -> str:
-        if method == "GET" and "0.tar" in path and len(met) < 2:
-            met.append(path)
-            return fault
-        return ""
-
-    proxy.schedule = first_two
-    outcome = run("--input", f"{url}/0.tar", "--output", tmp_path / "s", *SMALL, *flags)
-    assert outcome.exit_code == 0 and len(met) == 2
+    upload(direct, some)
+    proxy.schedule = once_each(fault)
+    outcome = run("--input", f"{url}/some/{name}", "--output", f"{url}/store", *SMALL, *flags)
+    proxy.schedule = lambda method, path: ""
+    assert outcome.exit_code == 0 and proxy.faults[fault] > 20
     expected = {Path(key).stem: row for key, row in rows_of(reference).items()}
     found = rows_of(outcome.store)
-    assert len(found) == 60
+    assert len(found) == 8
     for key, row in found.items():
-        np.testing.assert_allclose(row, expected[Path(key).stem], rtol=1e-3, atol=1e-5)
+        assert distance(row, expected[Path(key).stem]) < 1e-4
 
 
-@pytest.mark.parametrize("fault", ["403", "500", "cut"])
+@pytest.mark.parametrize("fault", ["403", "500", "cut"] if SOAK else ["403", "cut"])
 def test_an_image_that_stays_unreadable_is_quarantined_and_tried_again(
-    fault, proxy, remote, photos, tmp_path
+    fault, proxy, remote, some, monkeypatch
 ):
+    # The client's repetitions wait too.
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     url, _, flags, direct = remote
-    few = tmp_path / "photos"
-    for path in sorted(photos.rglob("*.jpeg"))[:6]:
-        few.mkdir(exist_ok=True)
-        shutil.copy(path, few)
-    upload(direct, few)
-    name = sorted(path.name for path in few.iterdir())[3]
+    upload(direct, some)
+    name = sorted(path.name for path in some.rglob("*.jpeg"))[3]
     proxy.schedule = always(fault, "GET", f"/{name}")
-    arguments = ("--input", f"{url}/photos", "--output", f"{url}/store", *SMALL, *flags)
+    arguments = ("--input", f"{url}/some/photos", "--output", f"{url}/store", *SMALL, *flags)
     outcome = run(*arguments, "--max_bad_fraction", 1)
     assert outcome.exit_code == 0
     (bad,) = outcome.store.quarantined()
-    assert (bad["key"], bad["kind"]) == (name, "unreadable")
+    assert (bad["key"].split("/")[-1], bad["kind"]) == (name, "unreadable")
     assert bad["message"] and "\n" not in bad["message"]
     proxy.schedule = lambda method, path: ""
     outcome = run(*arguments)
     assert outcome.record["ledger"]["rows"] == 1 and not list(outcome.store.quarantined())
-    assert len(rows_of(outcome.store)) == 6
+    assert len(rows_of(outcome.store)) == 8
 
 
-@pytest.mark.parametrize("fault", ["500", "403"])
+@pytest.mark.parametrize("fault", ["500", "403"] if SOAK else ["500"])
 def test_a_shard_that_stays_unreadable_is_a_dead_chunk(fault, proxy, remote, photos, tmp_path):
     url, _, flags, direct = remote
     images = sorted(photos.rglob("*.jpeg"))
@@ -177,20 +178,15 @@ def everything_in(storage: Storage) -> str:
     return "".join(texts)
 
 
-@pytest.mark.parametrize("verbose", ["", "1"], ids=["quiet", "verbose"])
+@pytest.mark.parametrize("verbose", ["", "1"] if SOAK else ["1"])
 def test_credentials_reach_neither_store_nor_logs_nor_errors(
-    verbose, proxy, remote, photos, tmp_path
+    verbose, proxy, remote, some, tmp_path
 ):
     url, _, flags, direct = remote
-    images = sorted(photos.rglob("*.jpeg"))[:12]
-    few = tmp_path / "photos"
-    few.mkdir()
-    for path in images:
-        shutil.copy(path, few)
-    make_tar(few / "0.tar", images)
-    upload(direct, few)
+    upload(direct, some)
+    images = sorted(path.name for path in some.rglob("*.jpeg"))
     keys = [f"key={ACCESS_KEY}", f"secret={SECRET}"]
-    broken, refused = f"/{images[2].name}", always("403", "GET", f"/{images[3].name}")
+    broken, refused = f"/{images[2]}", always("403", "GET", f"/{images[3]}")
 
     def faults(method: str, path: str) -> str:
         shard = always("500", "GET", "/0.tar")(method, path)
@@ -200,13 +196,13 @@ def test_credentials_reach_neither_store_nor_logs_nor_errors(
     secrets = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
     environment = {**secrets, "HOARFROST_VERBOSE": verbose}
     store = ["--store", f"{url}/store", *flags, *keys]
-    extracting = ["pipelines.extract", "--input", f"{url}/photos", "--output", f"{url}/store"]
+    extracting = ["pipelines.extract", "--input", f"{url}/some", "--output", f"{url}/store"]
     outputs = []
     for code, command in (
         (3, [*extracting, *SMALL, "--max_bad_fraction", "1", *flags, *keys]),
         (0, ["classifier.train", *store, "--output", "run", "--epochs", "1"]),
         (2, [*extracting, *SMALL, "--fit", "crop", *flags, *keys]),
-        (2, ["classifier.train", *store, "--output", "run2", "--labels", SECRET[:0] or "x"]),
+        (2, ["classifier.train", *store, "--output", "run2", "--head", "nothing"]),
         (0, ["featurestore", "quarantine", f"{url}/store", "--json", *flags, *keys]),
     ):
         done = run_command(*command, cwd=tmp_path, **environment)

@@ -2,6 +2,9 @@
 
 import io
 import struct
+import subprocess
+import sys
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -10,7 +13,7 @@ import simplejpeg
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from classifier import pixels, resizing
+from classifier import pixels, rasters, resizing
 from featurestore.spec import PixelSpec
 
 PHOTO = load_sample_images().images[0]  # uint8 (427, 640, 3)
@@ -128,7 +131,7 @@ def test_palette_and_one_bit():
     assert set(np.unique(got)) == {0, 255}
 
 
-def png16(array, colour):
+def png16(array, colour, transparent=None):
     """Encodes uint16 (h, w, c) as PNG: Pillow writes no 16-bit colour."""
     height, width, _ = array.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
@@ -142,6 +145,7 @@ def png16(array, colour):
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
+        + (b"" if transparent is None else chunk(b"tRNS", transparent))
         + chunk(b"IDAT", zlib.compress(rows))
         + chunk(b"IEND", b"")
     )
@@ -161,6 +165,94 @@ def test_alpha(alpha, expected):
     data = encoded(rgba, "PNG")
     got = pixels.decode(data, as_is(rgba, alpha=alpha)).pixels
     assert np.unique(got).tolist() == [expected]
+
+
+@pytest.mark.parametrize("alpha, ground", [("drop", 3), ("white", 255), ("black", 0)])
+@pytest.mark.parametrize("colour", [0, 2])
+def test_the_transparent_value_of_16_bit_png(alpha, ground, colour):
+    channels = 3 if colour else 1
+    array = np.full((2, 3, channels), 0x0364, np.uint16)
+    array[1] = 0x4000
+    data = png16(array, colour, struct.pack(">H", 0x0364) * channels)
+    got = pixels.decode(data, as_is(array, alpha=alpha)).pixels
+    assert np.unique(got[0]).tolist() == [ground] and np.unique(got[1]).tolist() == [0x40]
+
+
+def test_32_bit_grey_is_refused_whatever_its_values():
+    for value in (7, 70_000):
+        image = Image.fromarray(np.full((9, 9), value, np.int32))
+        assert image.mode == "I"
+        assert bad_kind(encoded(image, "TIFF")) == "undecodable"
+
+
+def test_16_bit_tiff_keeps_its_high_bytes():
+    array = np.arange(0, 65536, 512, dtype=np.uint16).reshape(8, 16)
+    got = pixels.decode(encoded(Image.fromarray(array), "TIFF"), PixelSpec((8, 16))).pixels
+    np.testing.assert_array_equal(got, np.repeat((array >> 8)[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB", "1"])
+@pytest.mark.parametrize("alpha", ["drop", "white"])
+def test_strips_give_what_the_whole_gives(monkeypatch, mode, alpha):
+    rgba = np.dstack([PHOTO[:50, :70], PHOTO[50:100, :70, :1]])
+    image = Image.fromarray(rgba).convert(mode)
+    if mode in ("P", "L"):
+        image.info["transparency"] = 7
+    whole = rasters.to_rgb(image, alpha)
+    monkeypatch.setattr(rasters, "STRIP_PIXELS", 7 * 70 + 3)
+    np.testing.assert_array_equal(rasters.to_rgb(image, alpha), whole)
+
+
+@pytest.mark.parametrize("alpha", ["drop", "black"])
+def test_a_large_transparent_image_takes_little_more_than_itself(alpha):
+    image = Image.new("RGBA", (3000, 3000), (1, 2, 3, 128))
+    tracemalloc.start()
+    pixels_ = rasters.to_rgb(image, alpha)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < pixels_.nbytes + 40 * rasters.STRIP_PIXELS
+
+
+def quietly_decoded(tmp_path, *files):
+    """Decodes files in a fresh process that shows warnings; returns their kinds and its stderr."""
+    for number, data in enumerate(files):
+        (tmp_path / str(number)).write_bytes(data)
+    code = """
+import sys
+from pathlib import Path
+from classifier.pixels import BadImage, decode
+from featurestore.spec import PixelSpec
+for name in sys.argv[1:]:
+    try:
+        decode(Path(name).read_bytes(), PixelSpec((8, 8)))
+        print("good")
+    except BadImage as error:
+        print(error.kind)
+"""
+    names = [str(number) for number in range(len(files))]
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", code, *names],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split(), done.stderr
+
+
+def test_damaged_files_write_nothing_to_the_terminal(tmp_path):
+    damaged = []
+    for compression in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits", "group4"):
+        image = Image.fromarray(PHOTO)
+        image = image.convert("1") if compression == "group4" else image
+        data = bytearray(encoded(image, "TIFF", compression=compression))
+        data[len(data) // 3 : len(data) // 3 + 2000] = bytes(range(250)) * 8
+        damaged.append(bytes(data))
+    huge = bytearray(encoded(PHOTO[:9, :9], "PNG"))
+    huge[16:24] = struct.pack(">II", 10_000, 10_000)
+    huge[29:33] = struct.pack(">I", zlib.crc32(bytes(huge[12:29])))
+    kinds, shown = quietly_decoded(tmp_path, *damaged, bytes(huge))
+    assert shown == "" and kinds[-1] == "too_large" and "undecodable" in kinds
 
 
 def test_cmyk_jpeg_is_near_tensorflows(tf):
@@ -211,6 +303,41 @@ def test_padding_before_a_jpegs_end_is_harmless(tf):
     padded = data[:-2] + bytes(100) + data[-2:]
     theirs = tf.io.decode_jpeg(padded, channels=3, dct_method="INTEGER_ACCURATE").numpy()
     np.testing.assert_array_equal(pixels.decode(padded, as_is(PHOTO)).pixels, theirs)
+
+
+def with_odd_scan(data):
+    """Sets the spectral selection of a baseline JPEG's scan, which is 0 to 63, to 0 to 0."""
+    at = data.index(b"\xff\xda")
+    field = at + 5 + 2 * data[at + 4]
+    assert data[field : field + 3] == b"\0\x3f\0"
+    return data[: field + 1] + b"\0" + data[field + 2 :]
+
+
+@pytest.mark.parametrize("gray", [False, True])
+def test_odd_scan_parameters_of_a_jpeg_are_harmless(tf, gray):
+    data = encoded(PHOTO[..., 0] if gray else PHOTO, "JPEG")
+    odd = with_odd_scan(data)
+    theirs = tf.io.decode_jpeg(odd, channels=3, dct_method="INTEGER_ACCURATE").numpy()
+    np.testing.assert_array_equal(pixels.decode(odd, as_is(PHOTO)).pixels, theirs)
+
+
+def test_a_harmless_oddity_hides_no_damage():
+    data = encoded(PHOTO, "JPEG")
+    assert bad_kind(with_odd_scan(data)[:-5000]) == "truncated"
+    # Padding before a restart marker, half a picture later the file ends.
+    restarts = encoded(PHOTO, "JPEG", restart_marker_rows=4)
+    at = restarts.index(b"\xff\xd0", restarts.index(b"\xff\xda"))
+    assert bad_kind((restarts[:at] + bytes(50) + restarts[at:])[:-5000]) == "truncated"
+
+
+def test_what_cannot_be_read_is_a_bad_image():
+    def fail():
+        raise OSError("no\nroute")
+
+    with pytest.raises(pixels.BadImage, match="unreadable: no route"):
+        pixels.read_decoded(fail, PixelSpec((8, 8)))
+    png = encoded(PHOTO, "PNG")
+    assert pixels.read_decoded(lambda: png, PixelSpec((8, 8))).pixels.shape == (8, 8, 3)
 
 
 def test_every_kind_of_bad_image():

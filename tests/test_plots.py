@@ -1,11 +1,13 @@
 """Figures: they are drawn at every size, nothing is cut off, and colours and labels are right."""
 
 import builtins
+import time
 
+import fsspec
 import numpy as np
 import pytest
 
-from classifier import plots
+from classifier import grids, plots
 from featurestore import UsageError
 from featurestore.storage import Storage
 
@@ -71,12 +73,31 @@ def test_a_class_without_rows_is_no_division_by_zero():
 def test_the_grid_draws_images_gone_ones_and_gaps():
     pixels = np.zeros((4, 6, 3), np.uint8)
     tiles = [(pixels, "cat"), (None, "dog"), (None, None), (pixels, "$a$_{b")]
-    figure = plots.grid_figure(tiles, 2, 3)
-    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert texts == ["gone"]
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["cat", "dog", "", r"\$a\$_{b", "", ""]
+    figure = grids.grid_figure(tiles, 2, 3)
+    (axes,) = figure.axes
+    places = {text.get_text(): text.get_position() for text in axes.texts}
+    assert list(places) == ["cat", "dog", "gone", r"\$a\$_{b"]
+    assert places["cat"][0] == places[r"\$a\$_{b"][0] < places["dog"][0] == places["gone"][0]
+    assert places["cat"][1] == places["dog"][1] < places["gone"][1] < places[r"\$a\$_{b"][1]
+    # An image keeps its proportions: 6 wide, 4 high.
+    left, right, bottom, top = axes.images[0].get_extent()
+    assert (right - left) / (bottom - top) == pytest.approx(1.5)
     assert_inside(figure)
+
+
+def test_a_large_grid_takes_seconds_at_most():
+    tiles = [(np.full((180, 180, 3), n % 256, np.uint8), f"class_{n}") for n in range(400)]
+    started = time.process_time()
+    width, height = size_of(plots.png(grids.grid_figure(tiles, 20, 20)))
+    assert time.process_time() - started < 8
+    assert (width, height) == (5100, 6000)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 2)])
+def test_long_labels_and_narrow_grids_stay_inside(shape):
+    pixels = np.zeros((9, 5, 3), np.uint8)
+    count = shape[0] * shape[1]
+    assert_inside(grids.grid_figure([(pixels, "a rather long label " * 4)] * count, *shape))
 
 
 @pytest.mark.parametrize("images", [1, 2, 5])
@@ -117,6 +138,33 @@ def test_a_missing_matplotlib_is_told_with_the_fix(monkeypatch, tmp_path):
         "note: a.png was skipped: plots need matplotlib, which is not installed: "
         "pip install 'hoarfrost[report]'"
     ]
+
+
+@pytest.mark.parametrize("target", ["memory://x.png", "memory://deep/er/x.png"])
+def test_a_url_is_no_local_folder(tmp_path, monkeypatch, target):
+    monkeypatch.chdir(tmp_path)
+    plots.write_file(target, b"picture", {}, "--plot")
+    with fsspec.open(target) as file:
+        assert file.read() == b"picture"
+    assert not list(tmp_path.iterdir())
+
+
+def test_local_targets(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for target in ("a.png", "new/b.png", str(tmp_path / "c.png"), f"file://{tmp_path}/d.png"):
+        plots.write_file(target, b"picture", {}, "--plot")
+    names = sorted(path.name for path in tmp_path.rglob("*.png"))
+    assert names == ["a.png", "b.png", "c.png", "d.png"]
+
+
+@pytest.mark.parametrize("target", ["", "new/", ".", "here", "here/", "memory://", "/"])
+def test_a_target_without_a_file_name_is_one_line(tmp_path, monkeypatch, target):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    with pytest.raises(UsageError, match="--plot: .*(names no file|is a folder)") as caught:
+        plots.write_file(target, b"", {}, "--plot")
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path):

@@ -18,6 +18,7 @@ from classifier.runtime import import_keras
 from classifier.train import run as train
 from classifier.weights import weights_hash
 from featurestore import BaseSpec, Numerics, PixelSpec, StoreSpec, UsageError, layout
+from featurestore.errors import CorruptStore
 
 SIZE = (16, 20)
 COLOURS = {"blue": (200, 40, 40), "green": (40, 200, 40), "red": (40, 40, 200)}
@@ -118,6 +119,44 @@ def test_a_bad_image_is_one_line_and_the_others_go_on(world, tmp_path, capsys):
     assert captured.out.splitlines()[-1] == "1 images classified by linear, 1 bad"
     code, found = predictions(capsys, "--run", folder / "run", bad)
     assert code == 1 and "not_an_image" in found[0]["error"]
+
+
+def test_a_damaged_run_is_one_line(world, tmp_path):
+    folder, paths, _ = world
+    for name in ("leaderboard.json", "heads/linear.keras", "model", "model/probes.parquet"):
+        copy = tmp_path / name.replace("/", "-")
+        shutil.copytree(folder / "run", copy)
+        lost = copy / name
+        if lost.is_dir():
+            shutil.rmtree(lost)
+        else:
+            lost.write_bytes(b"damaged")
+        with pytest.MonkeyPatch.context() as patch:
+            if name.endswith("parquet"):
+                foreign = Numerics("tensorflow", "float32", "another decoder")
+                patch.setattr("classifier.engines.current_numerics", lambda it=foreign: it)
+            with pytest.raises(CorruptStore) as caught:
+                run(["--run", str(copy), str(paths[0])])
+        assert "\n" not in str(caught.value)
+
+
+def test_a_base_with_lambda_layers_needs_trust(tmp_path, capsys):
+    keras = import_keras()
+    inputs = keras.Input((8, 8, 3))
+    outputs = keras.layers.Lambda(lambda x: x * 2.0, name="top")(inputs)
+    base = keras.Model(inputs, outputs)
+    base_spec = BaseSpec("Tiny", "random", weights_hash(base), "top", "avg", "none")
+    spec = StoreSpec(base_spec, PixelSpec((8, 8)), (3,), "float32", current_numerics())
+    features = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    store = make_store(tmp_path / "store", features, ["a", "b"] * 6, spec=spec)
+    base.save(store.storage.path(layout.model_file(base_spec.weights_hash)))
+    output = str(tmp_path / "run")
+    train(["--store", store.url, "--output", output, "--epochs", "1", "--json"])
+    cv2.imwrite(str(tmp_path / "x.png"), np.zeros((8, 8, 3), np.uint8))
+    arguments = ["--run", output, str(tmp_path / "x.png")]
+    with pytest.raises(UsageError, match="contains Lambda layers.*--trust_model"):
+        run(arguments)
+    assert run([*arguments, "--trust_model"]) == 0
 
 
 def test_a_missing_file_is_a_users_mistake(world, tmp_path):

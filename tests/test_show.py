@@ -77,6 +77,7 @@ def test_an_unreadable_image_is_grey_too(tmp_path, capsys):
     [
         (["--rows", "0"], "--rows must be from 1 to 50, got 0"),
         (["--columns", "51"], "--columns must be from 1 to 50, got 51"),
+        (["--rows", "21", "--columns", "20"], "must be 400 at most, got 21 x 20 = 420"),
     ],
 )
 def test_a_grid_has_places(tmp_path, arguments, message):
