@@ -1,6 +1,6 @@
 """Training a head on a frozen base: the textbook's two ways beside Hoarfrost's.
 
-    python -m benchmarks.textbook [--images 1000] [--epochs 10]
+    python -m benchmarks.textbook [--images 600] [--epochs 10]
 
 The same JPEG files (500 by 375 pixels), the same MobileNetV2 at 160 pixels with random weights, the
 same epochs, one after another in processes of their own, start-up included:
@@ -104,7 +104,7 @@ def machine() -> str:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     parser = Parser(prog="python -m benchmarks.textbook", description=__doc__)
-    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--epochs", type=int, default=10)
     args = parser.parse_args(argv)
     python = sys.executable
@@ -122,7 +122,7 @@ def run(argv: Sequence[str]) -> int:
         head = seconds([*train, "--output", "run"], folder)
     ours = first + head
     say(f"{args.images:,} JPEG of 500x375, MobileNetV2 at 160, {args.epochs} epochs; {machine()}\n")
-    say("| way | first head | each further head | 10 heads |")
+    say("| way | first head | each further head | 10 heads, by sum |")
     say("|---|---|---|---|")
     for way, one, more in (
         ("end to end, base in the loop", end_to_end, end_to_end),

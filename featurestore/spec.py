@@ -1,7 +1,5 @@
 """What the features of a store are: the spec, its identity and its numerics.
 
-Two records, two rules:
-
 * The *identity* says what is computed: base, layer, pooling, pixels, views, stored dtype. Two
   identities never share a store, a head or a prediction; `StoreSpec.require_same` refuses with a
   field-by-field difference.
@@ -77,7 +75,8 @@ class BaseSpec:
     Attributes:
       model: a `keras.applications` name or the file name of a saved model.
       weights: where the weights came from, as told to the user.
-      weights_hash: 32 hex digits over the cut base's weights; also the stored model's file name.
+      weights_hash: 32 hex digits over the cut base, its arrays and what it does with them; also the
+        stored model's file name.
       layer: the layer whose output is the feature, ``outer/inner`` in nested models.
       pooling: ``none`` keeps the map, ``avg`` and ``max`` pool it to an embedding.
       preprocess: what is done to uint8 pixels in the graph before the base.

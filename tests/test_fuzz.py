@@ -91,5 +91,5 @@ def test_a_cut_file_is_read_as_the_whole_image_or_not_at_all(kind):
 @pytest.mark.parametrize("kind", [kind for kind in originals() if kind.startswith("jpeg")])
 def test_a_jpeg_that_is_cut_and_closed_is_not_read(kind):
     data = originals()[kind]
-    with pytest.raises(BadImage, match="truncated"):
+    with pytest.raises(BadImage):
         decode(data[: len(data) * 3 // 4] + b"\xff\xd9", PixelSpec((32, 32)))
