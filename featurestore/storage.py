@@ -85,6 +85,12 @@ class Storage:
         return self._connection[0]
 
     @property
+    def _unlisted(self):
+        """The file system without what it remembers of listings: others write here too."""
+        self.fs.invalidate_cache()
+        return self.fs
+
+    @property
     def public_url(self) -> str:
         """The folder's address without credentials; an absolute path when local."""
         return self.path("") if self.is_local else public_url(self.url)
@@ -110,7 +116,7 @@ class Storage:
         Raises:
           FileNotFoundError: when it is not there.
         """
-        return retrying(lambda: self.fs.cat_file(self.path(name)))
+        return retrying(lambda: self._unlisted.cat_file(self.path(name)))
 
     def read_many(self, names: list[str]) -> dict[str, bytes]:
         """Returns the bytes of many small files, fetched concurrently where the protocol can."""
@@ -119,12 +125,14 @@ class Storage:
         # Not `cat`: it would take brackets in a name for a pattern.
         paths = [self.path(name) for name in names]
         nothing = [None] * len(paths)
-        found = retrying(lambda: self.fs.cat_ranges(paths, nothing, nothing, on_error="raise"))
+        found = retrying(
+            lambda: self._unlisted.cat_ranges(paths, nothing, nothing, on_error="raise")
+        )
         return dict(zip(names, found, strict=True))
 
     def open(self, name: str):
         """Opens a file for reading at random positions."""
-        return retrying(lambda: self.fs.open(self.path(name), "rb"))
+        return retrying(lambda: self._unlisted.open(self.path(name), "rb"))
 
     @contextmanager
     def open_parquet(self, name: str) -> Iterator[pq.ParquetFile]:

@@ -238,3 +238,14 @@ def test_a_lost_answer_to_a_commit_is_a_win(proxy, remote):
     assert storage.create(name, b"mine")
     assert met and not storage.create(name, b"theirs")
     assert storage.read(name) == b"mine"
+
+
+def test_another_jobs_commit_is_seen_although_the_folder_was_listed_before(remote):
+    url, options, _, direct = remote
+    ours, theirs = Storage(f"{url}/store", options), Storage(f"{url}/store", direct.options)
+    ours.write("markers/one.json", b"one")
+    assert [file.name for file in ours.list("markers")] == ["one.json"]
+    assert theirs.create("markers/two.json", b"theirs")
+    assert not ours.create("markers/two.json", b"ours")
+    assert ours.read("markers/two.json") == b"theirs"
+    assert ours.read_many(["markers/two.json"]) == {"markers/two.json": b"theirs"}
