@@ -15,27 +15,17 @@ import functools
 import io
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from classifier.imagefiles import MAX_PIXELS, BadImage, check_ends, check_size, check_strips, sniff
 from classifier.rasters import oriented, quiet_pillow, to_rgb
 from classifier.resizing import opencv, resize
 from featurestore.spec import PixelSpec
 
-BAD_KINDS = (
-    "empty",
-    "not_an_image",
-    "truncated",
-    "undecodable",
-    "zero_size",
-    "too_large",
-    "unreadable",
-)
-# Pillow's own MAX_IMAGE_PIXELS: a quarter of a gigabyte of RGB.
-MAX_PIXELS = 89_478_485
 _ORIENTATION = 0x0112  # the EXIF tag
 # What Pillow's decoders raise for damaged bytes.
 _DAMAGED = (
@@ -55,23 +45,6 @@ _DAMAGED = (
 )
 
 
-class BadImage(Exception):
-    """An image that cannot be used, with the reason; it is quarantined and the run goes on.
-
-    Attributes:
-      kind: one of `BAD_KINDS`.
-      message: the rule, the value, the cause, in one line.
-    """
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(f"{kind}: {message}")
-        self.kind = kind
-        self.message = message
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.kind, self.message)
-
-
 @dataclass(frozen=True)
 class Decoded:
     """One image, ready for the base.
@@ -85,34 +58,6 @@ class Decoded:
     pixels: np.ndarray
     width: int
     height: int
-
-
-def sniff(data: bytes) -> str | None:
-    """Tells the image type by its first bytes; names lie.
-
-    Args:
-      data: the file's bytes, at least the first 12.
-
-    Returns:
-      ``jpeg``, ``png``, ``gif``, ``bmp``, ``webp`` or ``tiff``; None for anything else.
-
-    Example:
-      >>> sniff(b"GIF89a......")
-      'gif'
-    """
-    if data[:3] == b"\xff\xd8\xff":
-        return "jpeg"
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return "png"
-    if data[:6] in (b"GIF87a", b"GIF89a"):
-        return "gif"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    if data[:4] in (b"II*\0", b"MM\0*"):
-        return "tiff"
-    if data[:2] == b"BM":
-        return "bmp"
-    return None
 
 
 def decode(data: bytes, spec: PixelSpec, max_pixels: int = MAX_PIXELS) -> Decoded:
@@ -163,29 +108,26 @@ def read_decoded(read: Callable[[], bytes], spec: PixelSpec) -> Decoded:
     return decode(data, spec)
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width < 1 or height < 1:
-        raise BadImage("zero_size", f"the image is {width}x{height} pixels")
-    if width * height > max_pixels:
-        raise BadImage(
-            "too_large",
-            f"{width}x{height} is {width * height:,} pixels, the limit is {max_pixels:,}; "
-            "a decompression bomb, or an image to scale down first",
-        )
-
-
 def _decode_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
-    """Decodes a common JPEG; None for one that Pillow must try (CMYK, odd subsampling)."""
+    """Decodes a common JPEG; None for a whole one that Pillow reads (CMYK), or has to try."""
     import simplejpeg
 
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
-    _check_size(width, height, max_pixels)
-    if colorspace not in ("YCbCr", "RGB", "Gray"):
-        return None
-    options = {"colorspace": "RGB", "fastdct": False, "fastupsample": False}
+    check_size(width, height, max_pixels)
+    # What inks look like is Pillow's to say; whether the file is whole is told here.
+    inks = colorspace not in ("YCbCr", "RGB", "Gray")
+    options = {"fastdct": False, "fastupsample": False, "colorspace": "CMYK" if inks else "RGB"}
+    pixels = _decode_strictly(data, options)
+    return None if inks else pixels
+
+
+def _decode_strictly(data: bytes, options: Mapping[str, Any]) -> np.ndarray:
+    """Decodes a whole JPEG, with the two oddities that do no harm."""
+    import simplejpeg
+
     try:
         return simplejpeg.decode_jpeg(data, **options, strict=True)
     except ValueError as error:
@@ -226,10 +168,12 @@ def _decode_pillow(data: bytes, kind: str, alpha: str, max_pixels: int) -> np.nd
     from PIL import Image
 
     quiet_pillow()
-    _check_ends(data, kind)
+    check_ends(data, kind)
     try:
         with Image.open(io.BytesIO(data)) as image:
-            _check_size(*image.size, max_pixels)
+            check_size(*image.size, max_pixels)
+            if tags := getattr(image, "tag_v2", None):  # TIFF
+                check_strips(tags)
             image.load()
             return to_rgb(image, alpha)
     except BadImage:
@@ -243,24 +187,6 @@ def _decode_pillow(data: bytes, kind: str, alpha: str, max_pixels: int) -> np.nd
             text = "the header cannot be read"
         cut = _is_cut(text) or (kind == "jpeg" and b"\xff\xd9" not in data[-64:])
         raise BadImage("truncated" if cut else "undecodable", f"{kind.upper()}: {text}") from error
-
-
-def _check_ends(data: bytes, kind: str) -> None:
-    """Checks the sizes and ends that Pillow leaves unchecked."""
-    size = None
-    if kind == "png" and len(data) >= 24:
-        size = struct.unpack(">II", data[16:24])
-    elif kind == "bmp" and len(data) >= 26 and struct.unpack("<I", data[14:18])[0] >= 40:
-        width, height = struct.unpack("<ii", data[18:26])
-        size = (abs(width), abs(height))  # negative: stored from the top
-    if size is not None and min(size) == 0:
-        raise BadImage("zero_size", f"the image is {size[0]}x{size[1]} pixels")
-    if kind == "png":
-        end = data.rfind(b"IEND")
-        if end < 0 or end + 8 > len(data):
-            raise BadImage("truncated", "PNG: its closing IEND chunk is missing")
-    if kind == "webp" and len(data) < 8 + struct.unpack("<I", data[4:8].ljust(4, b"\0"))[0]:
-        raise BadImage("truncated", f"WebP: has {len(data)} bytes, its header says more")
 
 
 def _orientation(data: bytes) -> int:

@@ -154,7 +154,8 @@ def predict(
 
 
 def _decoded(uri: str, run: Run, storage_options: Mapping[str, str]) -> Prediction:
-    from classifier.pixels import BadImage, read_decoded
+    from classifier.imagefiles import BadImage
+    from classifier.pixels import read_decoded
 
     shown = public_url(uri)
     fs, path = connect(uri, storage_options, "IMAGE")

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from classifier.inputs.refs import etag_of
-from classifier.pixels import BadImage, decode
+from classifier.imagefiles import BadImage
+from classifier.pixels import decode
+from classifier.sources import Missed, Source, StoredRow, read_sources, shard_of
 from featurestore import FeatureStore, Numerics, StoreSpec
-from featurestore.retry import retrying
 from featurestore.scan import to_numpy
 from featurestore.schema import FEATURES
-from featurestore.urls import connect
 
 BATCH_SIZE = 32
 # What tells the row that counts from one it superseded.
@@ -31,27 +28,6 @@ _ERRORS = ("difference", "changed_unnoticed", "undecodable")
 Extract = Callable[[np.ndarray], np.ndarray]
 
 
-@dataclass(frozen=True)
-class StoredRow:
-    """A row as the store has it.
-
-    Attributes:
-      key, uri, size, etag, content_hash: its columns.
-      features: as stored, of any float type (\\*feature_shape).
-      numerics: hash of the numerics of its part.
-      archived: whether it came out of a shard and cannot be read by itself.
-    """
-
-    key: str
-    uri: str
-    size: int
-    etag: str
-    content_hash: str
-    features: np.ndarray = field(repr=False)
-    numerics: str = ""
-    archived: bool = False
-
-
 @dataclass
 class Report:
     """What came of the comparison.
@@ -59,7 +35,6 @@ class Report:
     Attributes:
       sampled: rows drawn.
       compared: rows computed again from their source image.
-      in_archives: rows whose image is inside a shard: not read again.
       largest_difference: row-wise, relative, by L2 norms; None when nothing was compared.
       largest_key: of that row.
       tolerance: that it was held against.
@@ -68,7 +43,6 @@ class Report:
 
     sampled: int = 0
     compared: int = 0
-    in_archives: int = 0
     largest_difference: float | None = None
     largest_key: str = ""
     tolerance: float | None = None
@@ -124,7 +98,7 @@ def find_rows(store: FeatureStore, drawn: set[tuple[str, ...]]) -> Iterator[Stor
                         **row,
                         features=features,
                         numerics=Numerics(**marker.numerics).hash,
-                        archived=bool(marker.source),
+                        shard=shard_of(marker.source),
                     )
 
 
@@ -161,7 +135,8 @@ def compare(
       storage_options: for the source images.
     """
     report = Report(sampled=len(drawn))
-    rows = _readable(store.spec, find_rows(store, drawn), storage_options, report)
+    sources = read_sources(find_rows(store, drawn), storage_options)
+    rows = _readable(store.spec, sources, report)
     while batch := list(itertools.islice(rows, BATCH_SIZE)):
         features = extract(np.stack([pixels for _, pixels in batch]))
         for (row, _), got in zip(batch, features, strict=True):
@@ -179,43 +154,18 @@ def compare(
 
 
 def _readable(
-    spec: StoreSpec,
-    rows: Iterator[StoredRow],
-    storage_options: Mapping[str, Any],
-    report: Report,
+    spec: StoreSpec, sources: Iterator[Source], report: Report
 ) -> Iterator[tuple[StoredRow, np.ndarray]]:
     """Yields rows with their pixels, uint8 (H, W, 3); notes in the report why others have none."""
-    for row in rows:
-        if row.archived:
-            report.in_archives += 1
-            continue
-        fs, path = connect(row.uri, storage_options)
-        try:
-            data = retrying(partial(fs.cat_file, path))
-        except FileNotFoundError:
-            report.find("missing_source", row.key, f"{row.uri} is gone; --prune drops its row")
-            continue
-        except OSError as error:
-            message = f"{row.uri} cannot be read: {' '.join(str(error).split())}"
-            report.find("unreadable_source", row.key, message)
-            continue
-        if hashlib.sha256(data).hexdigest() != row.content_hash:
-            report.find(*_changed(fs, path, row))
+    for row, data in sources:
+        if isinstance(data, Missed):
+            report.find(data.kind, row.key, data.message)
             continue
         try:
             yield row, decode(data, spec.pixels).pixels
         except BadImage as error:
             message = f"the very same bytes cannot be decoded any more: {error}"
             report.find("undecodable", row.key, message)
-
-
-def _changed(fs: Any, path: str, row: StoredRow) -> tuple[str, str, str]:
-    info = retrying(partial(fs.info, path))
-    if info.get("size") == row.size and etag_of(info) == row.etag:
-        message = "its image has other bytes under the same size and time: no run will notice"
-        return "changed_unnoticed", row.key, message
-    message = "its image has changed since; the next extraction supersedes the row"
-    return "changed_source", row.key, message
 
 
 def relative_difference(got: np.ndarray, stored: np.ndarray, spec: StoreSpec) -> float:

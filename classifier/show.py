@@ -161,8 +161,9 @@ def _tiles(
 def _pixels(
     ref: ImageRef, pixels: PixelSpec, storage_options: Mapping[str, str]
 ) -> np.ndarray | None:
+    from classifier.imagefiles import BadImage
     from classifier.inputs import read_bytes
-    from classifier.pixels import BadImage, read_decoded
+    from classifier.pixels import read_decoded
 
     try:
         return read_decoded(lambda: read_bytes(ref, storage_options), pixels).pixels

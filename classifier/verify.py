@@ -78,8 +78,6 @@ def _summary(report: Report) -> str:
             f": the largest difference is {report.largest_difference:.2g} ({report.largest_key}), "
             f"the tolerance {report.tolerance:g}"
         )
-    if report.in_archives:
-        line += f"; {report.in_archives} are inside shards and were not read again"
     kinds = sorted({finding["kind"] for finding in report.findings})
     counts = [f"{sum(f['kind'] == kind for f in report.findings)} {kind}" for kind in kinds]
     return line + (f"; {', '.join(counts)}" if counts else "")

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from classifier.engines import Engine, run_padded
+from classifier.imagefiles import BadImage
 from classifier.inputs import ImageRef
-from classifier.pixels import BadImage, decode
+from classifier.pixels import decode
 from featurestore import layout
 from featurestore.commit import Marker, commit, committed, publish
 from featurestore.ledger import Ledger, superseded_ledger

@@ -11,11 +11,12 @@ import numpy as np
 
 from classifier.bases import FrozenBase, build_base, save_base
 from classifier.engines import current_numerics
+from classifier.imagefiles import BadImage
 from classifier.inputs import ImageRef, ShardRef, read_many
 from classifier.inputs.listing import Ignored
 from classifier.inputs.refs import ShardDamaged
 from classifier.inputs.shards import iter_shard
-from classifier.pixels import BadImage, decode
+from classifier.pixels import decode
 from classifier.probes import PROBES, require_numerics, synthetic_images, write_probes
 from classifier.runtime import import_keras
 from featurestore import layout

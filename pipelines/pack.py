@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from classifier.imagefiles import sniff
 from classifier.inputs import (
     SHARD_ERRORS,
     Ignored,
@@ -25,7 +26,6 @@ from classifier.inputs import (
     list_inputs,
     read_many,
 )
-from classifier.pixels import sniff
 from featurestore.command import Parser, key_values, main, say
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.ledger import Ledger

@@ -52,15 +52,14 @@ def random_faults(rate: float, seed: int, most: int = 2) -> Schedule:
     return choose
 
 
-def once_each(fault: str) -> Schedule:
-    """Returns a schedule that fails every request the first time it comes."""
-    lock, met = threading.Lock(), set[tuple[str, str]]()
+def first_times(fault: str, times: int = 1) -> Schedule:
+    """Returns a schedule that fails every request the first times it comes."""
+    lock, met = threading.Lock(), Counter[tuple[str, str]]()
 
     def choose(method: str, path: str) -> str:
         with lock:
-            first = (method, path) not in met
-            met.add((method, path))
-        return fault if first else ""
+            met[method, path] += 1
+            return fault if met[method, path] <= times else ""
 
     return choose
 

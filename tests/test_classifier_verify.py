@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import tarfile
+import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -140,16 +142,46 @@ def test_when_nothing_can_be_compared_the_command_does_not_pass(copy, folder, ca
     assert len(record["findings"]) == 5
 
 
-def test_images_inside_shards_are_counted_apart(folder, tmp_path):
+@pytest.fixture
+def of_shards(folder, tmp_path):
+    """A store of two shards, one in each of two formats, and the folder they lie in."""
+    images = sorted((folder / "photos").rglob("*.jpeg"))
     (tmp_path / "in").mkdir()
     with tarfile.open(tmp_path / "in" / "a.tar", "w") as archive:
-        for path in sorted((folder / "photos").rglob("*.jpeg"))[:5]:
+        for path in images[:5]:
             archive.add(path, str(path.relative_to(folder / "photos")))
+    with zipfile.ZipFile(tmp_path / "in" / "b.zip", "w") as archive:
+        for path in images[5:9]:
+            archive.write(path, str(path.relative_to(folder / "photos")))
     arguments = ("--input", tmp_path / "in", "--output", tmp_path / "s", *BASE, "--pooling", "avg")
     options, _ = extract_command.parse_options([str(argument) for argument in arguments])
-    store = extract(options, lambda line: None).store
+    return extract(options, lambda line: None).store, tmp_path / "in"
+
+
+def test_images_inside_shards_are_read_again(of_shards):
+    store, _ = of_shards
     report = report_on(store, load_extractor(store, False))
-    assert (report.sampled, report.in_archives, report.compared) == (5, 5, 0)
+    assert (report.sampled, report.compared, report.findings) == (9, 9, [])
+
+
+def test_shards_that_changed_or_are_gone_are_told(of_shards, folder):
+    store, shards = of_shards
+    extractor = load_extractor(store, False)
+    images = sorted((folder / "photos").rglob("*.jpeg"))
+    with tarfile.open(shards / "a.tar", "w") as archive:
+        for path in images[:3]:
+            archive.add(path, str(path.relative_to(folder / "photos")))
+        # The bytes of another image under the name of the fourth.
+        archive.add(images[8], str(images[3].relative_to(folder / "photos")))
+    (shards / "b.zip").unlink()
+    report = report_on(store, extractor)
+    kinds = Counter(finding["kind"] for finding in report.findings)
+    assert kinds == {"changed_source": 1, "missing_source": 5} and report.compared == 3
+    with open(shards / "a.tar", "r+b") as file:
+        file.truncate(600)
+    report = report_on(store, extractor)
+    kinds = Counter(finding["kind"] for finding in report.findings)
+    assert kinds == {"unreadable_source": 5, "missing_source": 4} and report.exit_code == 1
 
 
 def test_a_damaged_or_missing_base_is_told(copy):

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import s3fs
 from conftest import run_command, write_images
-from faulty_proxy import TRANSIENT, FaultyProxy, always, once_each, random_faults
+from faulty_proxy import TRANSIENT, FaultyProxy, always, first_times, random_faults
 from soak import SMALL, SOAK
 from test_extract import assert_same_rows, distance, make_tar, rows_of, run
 
+from classifier.inputs import InputOptions, list_inputs
 from featurestore import open_store
 from featurestore.command import say
 from featurestore.commit import find_orphans
@@ -111,7 +112,7 @@ def test_transient_faults_are_not_seen_in_the_result(
 def test_every_request_may_fail_once(name, fault, proxy, remote, some, reference):
     url, _, flags, direct = remote
     upload(direct, some)
-    proxy.schedule = once_each(fault)
+    proxy.schedule = first_times(fault)
     outcome = run("--input", f"{url}/some/{name}", "--output", f"{url}/store", *SMALL, *flags)
     proxy.schedule = lambda method, path: ""
     assert outcome.exit_code == 0 and proxy.faults[fault] > 20
@@ -120,6 +121,21 @@ def test_every_request_may_fail_once(name, fault, proxy, remote, some, reference
     assert len(found) == 8
     for key, row in found.items():
         assert distance(row, expected[Path(key).stem]) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["0.tar", "photos", "photos/*/*.jpeg"])
+@pytest.mark.parametrize("fault", ["500", "refused"])
+def test_a_listing_is_whole_though_every_request_failed_twice(
+    name, fault, proxy, remote, some, monkeypatch
+):
+    # Without the client's repetitions, so that ours are met.
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    url, options, _, direct = remote
+    upload(direct, some)
+    proxy.schedule = first_times(fault, 2)
+    listed = list(list_inputs([f"{url}/some/{name}"], InputOptions(storage_options=options)))
+    assert proxy.faults[fault] >= 2
+    assert [ref.key for ref in listed][:1] == ["0.tar"] if name == "0.tar" else len(listed) == 8
 
 
 @pytest.mark.parametrize("fault", ["403", "500", "cut"] if SOAK else ["403", "cut"])

@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from classifier import pixels, rasters, resizing
+from classifier.imagefiles import BAD_KINDS, BadImage, sniff
 from featurestore.spec import PixelSpec
 
 PHOTO = load_sample_images().images[0]  # uint8 (427, 640, 3)
@@ -36,9 +37,9 @@ def as_is(array, **options):
 
 
 def bad_kind(data, **options):
-    with pytest.raises(pixels.BadImage) as caught:
+    with pytest.raises(BadImage) as caught:
         pixels.decode(data, PixelSpec((32, 32)), **options)
-    assert caught.value.kind in pixels.BAD_KINDS
+    assert caught.value.kind in BAD_KINDS
     assert "\n" not in caught.value.message
     return caught.value.kind
 
@@ -109,7 +110,7 @@ def test_size_is_that_of_the_file():
 )
 def test_lossless_formats_give_their_pixels(kind, options):
     data = encoded(PHOTO, kind, **options)
-    assert pixels.sniff(data) == kind.lower()
+    assert sniff(data) == kind.lower()
     np.testing.assert_array_equal(pixels.decode(data, as_is(PHOTO)).pixels, PHOTO)
 
 
@@ -117,7 +118,7 @@ def test_gif_gives_its_first_frame():
     frames = [Image.fromarray(PHOTO).quantize(64), Image.fromarray(PHOTO[::-1]).quantize(64)]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     expected = np.asarray(frames[0].convert("RGB"))
-    assert pixels.sniff(data) == "gif"
+    assert sniff(data) == "gif"
     np.testing.assert_array_equal(pixels.decode(data, as_is(PHOTO)).pixels, expected)
 
 
@@ -220,7 +221,8 @@ def quietly_decoded(tmp_path, *files):
     code = """
 import sys
 from pathlib import Path
-from classifier.pixels import BadImage, decode
+from classifier.imagefiles import BadImage
+from classifier.pixels import decode
 from featurestore.spec import PixelSpec
 for name in sys.argv[1:]:
     try:
@@ -334,7 +336,7 @@ def test_what_cannot_be_read_is_a_bad_image():
     def fail():
         raise OSError("no\nroute")
 
-    with pytest.raises(pixels.BadImage, match="unreadable: no route"):
+    with pytest.raises(BadImage, match="unreadable: no route"):
         pixels.read_decoded(fail, PixelSpec((8, 8)))
     png = encoded(PHOTO, "PNG")
     assert pixels.read_decoded(lambda: png, PixelSpec((8, 8))).pixels.shape == (8, 8, 3)
@@ -371,7 +373,7 @@ def test_one_pixel():
 def test_bad_image_survives_pickling_between_processes():
     import pickle
 
-    copy = pickle.loads(pickle.dumps(pixels.BadImage("empty", "why")))
+    copy = pickle.loads(pickle.dumps(BadImage("empty", "why")))
     assert (copy.kind, copy.message) == ("empty", "why")
 
 

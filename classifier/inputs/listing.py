@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from classifier.imagefiles import sniff
 from classifier.inputs import tfds
 from classifier.inputs.layouts import LAYOUTS, label_and_split
 from classifier.inputs.listfile import read_list
@@ -25,7 +26,6 @@ from classifier.inputs.refs import (
     split_in_name,
 )
 from classifier.inputs.roots import Entry, Root
-from classifier.pixels import sniff
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.ignored import Ignored
 from featurestore.storage import public_url

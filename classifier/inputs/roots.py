@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from classifier.inputs import tfds
 from classifier.inputs.layouts import detect_layout
+from classifier.inputs.lister import Info, Lister, fixed_folder
 from classifier.inputs.listfile import is_list
 from classifier.inputs.refs import is_hidden
 from featurestore import layout as store_layout
@@ -24,7 +25,6 @@ from featurestore.errors import UsageError
 from featurestore.retry import io_errors
 from featurestore.urls import connect, public_url
 
-Info = Mapping[str, Any]
 Entry = tuple[str, Info]  # (path relative to the root, the file system's entry)
 _SPEC_FILES = {store_layout.SPEC, "parts"}
 
@@ -56,24 +56,25 @@ class Root:
 
     def _resolve(self, uri: str) -> None:
         self.fs, path = connect(uri, self.options, "--input")
-        if "#" in uri and not self.fs.exists(path):
+        self._lister = Lister(self.fs)
+        if "#" in uri and not self._lister.kind(path):
             self.uri, self.wanted = tfds.split_request(uri)
             path = connect(self.uri, self.options, "--input")[1]
         self.path = path.rstrip("/") or path
         self.is_local = isinstance(self.fs, LocalFileSystem)
-        if has_magic(self.path) and not self.fs.exists(self.path):
-            pattern, self.paths = self.path, _outermost(sorted(self.fs.glob(self.path)))
+        kind = self._lister.kind(self.path)
+        if has_magic(self.path) and not kind:
+            pattern, self.paths = self.path, _outermost(self._lister.glob(self.path))
             if not self.paths:
                 raise UsageError(
                     f"--input: nothing matches {public_url(self.uri)!r}; quote the pattern, and "
                     "use ** to match folders at any depth"
                 )
-            fixed = pattern[: min(pattern.find(char) for char in "*?[{" if char in pattern)]
-            self.path = fixed.rpartition("/")[0]
-        elif self.fs.isfile(self.path):
+            self.path = fixed_folder(pattern)
+        elif kind == "file":
             self.is_file, self.is_list = True, is_list(self.fs, self.path)
             self.paths, self.path = [self.path], self.path.rpartition("/")[0]
-        elif not self.fs.isdir(self.path):
+        elif kind != "directory":
             raise UsageError(
                 f"--input: {public_url(self.uri)!r} does not exist; give a folder of images, a "
                 "pattern such as 'photos/**/*.jpg', shards (*.tar, *.zip, *.tfrecord, *.parquet) "
@@ -129,10 +130,10 @@ class Root:
                     yield info
             return
         for path in self.paths:
-            if self.fs.isdir(path):
+            if self._lister.kind(path) == "directory":
                 yield from self._below(path)
             else:
-                yield _local_info(path) if self.is_local else self.fs.info(path)
+                yield _local_info(path) if self.is_local else self._lister.info(path)
 
     def _below(self, folder: str) -> Iterator[Info]:
         if self.is_local:
@@ -140,13 +141,9 @@ class Root:
         elif self.layout == "split":
             for info in self._ls(folder):
                 is_folder = info["type"] == "directory"
-                yield from self._found(info["name"]) if is_folder else (info,)
+                yield from self._lister.find(info["name"]) if is_folder else (info,)
         else:
-            yield from self._found(folder)
-
-    def _found(self, folder: str) -> Iterator[Info]:
-        for _, info in sorted(self.fs.find(folder, detail=True).items()):
-            yield info
+            yield from self._lister.find(folder)
 
     def _walk(self, folder: str, above: tuple[str, ...]) -> Iterator[Info]:
         real = os.path.realpath(folder)
@@ -167,7 +164,7 @@ class Root:
             found = [info for info in found if not _is_store(info)]
         else:
             # Some object stores list a folder inside itself.
-            listed = self.fs.ls(path, detail=True)
+            listed = self._lister.ls(path)
             found = [info for info in listed if info["name"].strip("/") != path.strip("/")]
         return sorted(found, key=lambda info: info["name"])
 

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
 
+from classifier.imagefiles import sniff
 from classifier.inputs.layouts import streamed_facts
 from classifier.inputs.refs import (
     MAX_MEMBER_BYTES,
@@ -22,7 +23,6 @@ from classifier.inputs.refs import (
     is_hidden,
 )
 from classifier.inputs.streams import SteadyFile
-from classifier.pixels import sniff
 from featurestore.ignored import Ignored
 from featurestore.labels import member_name
 from featurestore.storage import connect

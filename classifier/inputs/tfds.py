@@ -11,6 +11,7 @@ import json
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from classifier.inputs.refs import ShardRef
@@ -41,7 +42,7 @@ def read_class_names(fs: Any, shard_path: str) -> dict[str, list[str]]:
     for path in sorted(listed):
         if path.endswith(_LABELS_SUFFIX):
             feature = posixpath.basename(path).removesuffix(_LABELS_SUFFIX)
-            text = fs.cat_file(path).decode("utf-8", errors="replace")
+            text = retrying(partial(fs.cat_file, path)).decode("utf-8", errors="replace")
             found[feature] = [line.strip() for line in text.splitlines() if line.strip()]
     return found
 

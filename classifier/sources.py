@@ -1,0 +1,141 @@
+"""The source images of stored rows, read again from where they came from. No TensorFlow here."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from classifier.inputs.refs import ShardRef, etag_of, shard_format
+from classifier.inputs.shards import SHARD_ERRORS, iter_shard
+from featurestore.ignored import Ignored
+from featurestore.retry import retrying
+from featurestore.urls import connect
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """A row as the store has it.
+
+    Attributes:
+      key, uri, size, etag, content_hash: its columns.
+      features: as stored, of any float type (\\*feature_shape).
+      numerics: hash of the numerics of its part.
+      shard: the archive it came out of, or None.
+    """
+
+    key: str
+    uri: str
+    size: int
+    etag: str
+    content_hash: str
+    features: np.ndarray = field(repr=False)
+    numerics: str = ""
+    shard: ShardRef | None = None
+
+
+@dataclass(frozen=True)
+class Missed:
+    """Why a row's image is not to be had again.
+
+    Attributes:
+      kind: of the finding.
+      message: the cause and, where there is one, the fix.
+    """
+
+    kind: str
+    message: str
+
+
+Source = tuple[StoredRow, bytes | Missed]
+
+
+def shard_of(facts: Mapping[str, Any]) -> ShardRef | None:
+    """Returns the shard of a marker's ``source``; None for images of their own."""
+    if not facts:
+        return None
+    named = {name: facts[name] for name in ("key", "uri", "size", "etag")}
+    return ShardRef(**named, format=shard_format(facts["key"]) or "")
+
+
+def read_sources(rows: Iterable[StoredRow], options: Mapping[str, Any]) -> Iterator[Source]:
+    """Reads rows' images again; a shard is streamed once for those of its rows side by side.
+
+    Args:
+      rows: those of a shard side by side.
+      options: for the file systems.
+
+    Yields:
+      (row, the very bytes that were extracted, or why they are not to be had).
+    """
+    for shard, group in itertools.groupby(rows, key=lambda row: row.shard):
+        if shard is None:
+            yield from ((row, _read_one(row, options)) for row in group)
+        else:
+            yield from _read_shard(shard, {row.key: row for row in group}, options)
+
+
+def _read_one(row: StoredRow, options: Mapping[str, Any]) -> bytes | Missed:
+    fs, path = connect(row.uri, options)
+    try:
+        data = retrying(partial(fs.cat_file, path))
+        return data if _is_same(data, row) else _changed(fs, path, row)
+    except FileNotFoundError:
+        return Missed("missing_source", f"{row.uri} is gone; --prune drops its row")
+    except OSError as error:
+        return _unreadable(row.uri, error)
+
+
+def _read_shard(
+    shard: ShardRef, rows: dict[str, StoredRow], options: Mapping[str, Any]
+) -> Iterator[Source]:
+    missed = Missed("missing_source", f"{shard.uri} no longer holds it; --prune drops its row")
+    try:
+        fs, path = connect(shard.uri, options)
+        unchanged = _is_unchanged(fs, path, shard)
+        for ref, data in iter_shard(shard, options, Ignored()):
+            row = rows.pop(ref.key, None)
+            if row is None:
+                continue
+            if isinstance(data, OSError):
+                yield row, _unreadable(row.uri, data)
+            else:
+                yield row, data if _is_same(data, row) else _other_bytes(unchanged)
+            if not rows:
+                return
+    except SHARD_ERRORS as error:
+        missed = _unreadable(shard.uri, error)
+        if isinstance(error, FileNotFoundError):
+            missed = Missed("missing_source", f"{shard.uri} is gone; --prune drops its rows")
+    for row in rows.values():
+        yield row, missed
+
+
+def _is_same(data: bytes, row: StoredRow) -> bool:
+    return hashlib.sha256(data).hexdigest() == row.content_hash
+
+
+def _is_unchanged(fs: Any, path: str, known: StoredRow | ShardRef) -> bool:
+    info = retrying(partial(fs.info, path))
+    return info.get("size") == known.size and etag_of(info) == known.etag
+
+
+def _changed(fs: Any, path: str, row: StoredRow) -> Missed:
+    return _other_bytes(_is_unchanged(fs, path, row))
+
+
+def _other_bytes(unchanged: bool) -> Missed:
+    if unchanged:
+        message = "its image has other bytes under the same size and time: no run will notice"
+        return Missed("changed_unnoticed", message)
+    message = "its image has changed since; the next extraction supersedes the row"
+    return Missed("changed_source", message)
+
+
+def _unreadable(uri: str, error: Exception) -> Missed:
+    return Missed("unreadable_source", f"{uri} cannot be read: {' '.join(str(error).split())}")
