@@ -18,8 +18,7 @@ from classifier.inputs.refs import etag_of
 from classifier.pixels import BadImage, decode
 from featurestore import FeatureStore, Numerics, StoreSpec
 from featurestore.retry import retrying
-from featurestore.scan import to_numpy
-from featurestore.schema import FEATURES
+from featurestore.schema import FEATURES, decode_features
 from featurestore.urls import connect
 
 BATCH_SIZE = 32
@@ -140,7 +139,7 @@ def _find_in_group(
             rows.append(index)
     if rows:
         table = part.read_row_group(group, columns=[FEATURES]).take(rows)
-        features = to_numpy(table, spec, [FEATURES])[FEATURES]
+        features = decode_features(table[FEATURES], spec)
         yield from zip((columns[index] for index in rows), features, strict=True)
 
 
