@@ -16,8 +16,7 @@ from classifier.imagefiles import BadImage
 from classifier.pixels import decode
 from classifier.sources import Missed, Source, StoredRow, read_sources, shard_of
 from featurestore import FeatureStore, Numerics, StoreSpec
-from featurestore.scan import to_numpy
-from featurestore.schema import FEATURES
+from featurestore.schema import FEATURES, decode_features
 
 BATCH_SIZE = 32
 # What tells the row that counts from one it superseded.
@@ -114,7 +113,7 @@ def _find_in_group(
             rows.append(index)
     if rows:
         table = part.read_row_group(group, columns=[FEATURES]).take(rows)
-        features = to_numpy(table, spec, [FEATURES])[FEATURES]
+        features = decode_features(table[FEATURES], spec)
         yield from zip((columns[index] for index in rows), features, strict=True)
 
 

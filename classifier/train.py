@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +15,9 @@ from classifier.options import CLASS_WEIGHTS, OPTIMIZERS, STANDARDISE, TrainOpti
 from classifier.training import TrainingData, leaderboard, prepare_data
 from classifier.trials import fit_all
 from featurestore import FeatureStore, UsageError, __version__, open_store
+from featurestore.cache import AUTO, VARIABLE, parse_limit
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.info import human_bytes
 from featurestore.storage import Storage
 
 EPILOG = """\
@@ -61,6 +64,13 @@ def parser() -> Parser:
         "(default %(default)s)",
     )
     add("--seed", type=int, default=defaults.seed, help="default %(default)s")
+    add(
+        "--cache",
+        default=os.environ.get(VARIABLE, AUTO),
+        metavar="auto|off|SIZE",
+        help="keep decoded embeddings beside a local store, at most SIZE such as 5GB, so that the "
+        f"next training starts at once (default ${VARIABLE} or auto: 20 GB or half the free disk)",
+    )
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
     add("--overwrite", action="store_true", help="replace a run that is in --output")
     add("--json", action="store_true", help="print the summary as JSON and nothing else")
@@ -94,7 +104,8 @@ def run(argv: Sequence[str]) -> int:
     arguments = parser().parse_args(argv)
     options = options_of(arguments)
     file_system = key_values(arguments.storage_options, "--storage_options")
-    store = open_store(arguments.store, file_system)
+    limit = parse_limit(arguments.cache)
+    store = open_store(arguments.store, file_system).with_cache(limit)
     storage = Storage(arguments.output, file_system)
     division = divide(store)
     outputs_for(division.classes)
@@ -137,6 +148,9 @@ def train_run(
     tell("features: loaded once into memory" if data.in_memory else
          "features: streamed from the store every epoch, as they exceed the memory budget of 1 GiB"
          )  # fmt: skip
+    if store.cache and store.cache.made_bytes:
+        made = human_bytes(store.cache.made_bytes)
+        tell(f"cache: {made} of decoded features kept beside the store (--cache off: none)")
 
     def replace_older() -> None:
         output.clear_output(storage, model_file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from featurestore.cache import cache_usage
 from featurestore.store import FeatureStore
 
 
@@ -16,7 +17,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
 
     Returns:
       A JSON-ready mapping: address, base, feature shape and dtype, rows by split and label, the
-      ledger, quarantined images by kind, bytes, numerics and the number of runs.
+      ledger, quarantined images by kind, bytes, the cache, numerics and the number of runs.
     """
     spec = store.spec
     markers = list(store.markers().values())
@@ -32,6 +33,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
         if marker.part
     )
     ledger = store.ledger()
+    cached = cache_usage(store.storage)
     return {
         "store": store.url,
         "identity_hash": spec.identity_hash,
@@ -54,6 +56,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
         "images_in": ledger.images_in,
         "parts": sum(bool(marker.part) for marker in markers),
         "bytes": sum(marker.part_bytes for marker in markers),
+        "cache": {"files": cached[0], "bytes": cached[1]},
         "numerics": dict(numerics),
         "runs": sum(file.name.endswith(".json") for file in store.storage.list("runs")),
     }
@@ -77,6 +80,11 @@ def format_info(facts: dict[str, Any]) -> str:
         + (f": {_counts(facts['quarantined_by_kind'])}" if facts["quarantined"] else ""),
         f"numerics   {_counts(facts['numerics'])}",
     ]
+    if (cached := facts["cache"])["files"]:
+        lines.append(
+            f"cache      {cached['files']:,} decoded parts, {human_bytes(cached['bytes'])}; "
+            "safe to delete"
+        )
     return "\n".join(lines)
 
 

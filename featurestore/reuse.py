@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from featurestore.scan import to_numpy
-from featurestore.schema import FEATURES
+from featurestore.schema import FEATURES, decode_features
 from featurestore.store import FeatureStore
 
 Place = tuple[str, int, int]  # part, row group, row
@@ -51,4 +50,4 @@ class StoredFeatures:
         part_name, group, row = place
         with self.store.storage.open_parquet(f"parts/{part_name}") as part:
             table = part.read_row_group(group, columns=[FEATURES]).slice(row, 1)
-        return to_numpy(table, self.store.spec, [FEATURES])[FEATURES][0].astype(np.float32)
+        return decode_features(table[FEATURES], self.store.spec)[0].astype(np.float32)

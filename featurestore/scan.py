@@ -1,18 +1,21 @@
-"""Streams stored rows: by column, split and label, a row group or less in memory at a time."""
+"""Streams stored rows: by column, split and label, a few row groups in memory at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from featurestore.cache import DecodedCache
 from featurestore.commit import Marker
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.overlay import Overlay
-from featurestore.schema import FEATURES, ROW_COLUMNS, decode_features
+from featurestore.parts import ParquetPart, Part
+from featurestore.readahead import in_order
+from featurestore.schema import FEATURES, ROW_COLUMNS
 from featurestore.spec import StoreSpec
 from featurestore.storage import Storage
 from featurestore.visibility import Visibility
@@ -65,12 +68,14 @@ class Scanner:
       spec: of the store.
       visibility: what newer runs superseded.
       overlay: labels and splits that came later.
+      cache: of decoded parts; None reads the parts themselves.
     """
 
     storage: Storage
     spec: StoreSpec
     visibility: Visibility = field(default_factory=Visibility)
     overlay: Overlay = field(default_factory=Overlay)
+    cache: DecodedCache | None = None
 
     def scan(self, markers: Iterable[Marker], options: ScanOptions) -> Iterator[Columns]:
         """Yields rows as NumPy columns.
@@ -86,64 +91,85 @@ class Scanner:
         Raises:
           CorruptStore: when a part is missing or unreadable.
         """
-        for marker in markers:
-            if marker.part:
-                yield from self._scan_part(marker, options)
+        for rows in in_order(self._tasks(markers, options)):
+            if rows is not None:
+                yield from rows.batches(options)
 
-    def _scan_part(self, marker: Marker, options: ScanOptions) -> Iterator[Columns]:
-        path = f"parts/{marker.part}"
-        hide = self.visibility.concerns(marker)
-        with self.storage.open_parquet(path) as part:
-            for group in range(part.num_row_groups):
-                small, keep = self._decide(part, group, options, marker.run_id if hide else "")
-                if keep is None or keep.any():
-                    yield from self._batches(part, group, options, small, keep)
+    def _tasks(
+        self, markers: Iterable[Marker], options: ScanOptions
+    ) -> Iterator[Callable[[], _Rows | None]]:
+        """Yields one task a row group; the next parts are opened meanwhile."""
+        marked = [marker for marker in markers if marker.part]
+        make = FEATURES in options.columns
+        parts = in_order(partial(self._open, marker, make) for marker in marked)
+        for marker, part in zip(marked, parts, strict=True):
+            hide_before = marker.run_id if self.visibility.concerns(marker) else ""
+            for group in range(part.groups):
+                yield partial(self._read, part, group, options, hide_before)
 
-    def _decide(
-        self, part: pq.ParquetFile, group: int, options: ScanOptions, hide_before: str
-    ) -> tuple[Columns, np.ndarray | None]:
-        """Reads the small columns of a row group and decides which of its rows are kept.
+    def _open(self, marker: Marker, make: bool) -> Part:
+        cached = self.cache.open(marker, make) if self.cache else None
+        return cached or ParquetPart(self.storage, marker.part, self.spec)
 
-        Returns:
-          (labels and split where an overlay may change them, bool (n,) or None for all).
-        """
-        names = set(options.filter_columns)
-        overlaid = self.overlay.changes and (names | {*options.columns}) & {*_OVERLAID}
+    def _read(self, part: Part, group: int, options: ScanOptions, hide_before: str) -> _Rows | None:
+        """Reads what is wanted of a row group; None when no row of it is kept."""
+        deciding = options.filter_columns | ({"key"} if hide_before else set())
+        overlaid = self.overlay.changes and (deciding | {*options.columns}) & {*_OVERLAID}
         if overlaid:
-            names |= {"key", *_OVERLAID}
-        if hide_before:
-            names.add("key")
-        if not names:
-            return {}, None
-        small = to_numpy(part.read_row_group(group, columns=sorted(names)), self.spec, names)
-        if overlaid:
-            small["split"] = small["split"].copy()
-            self.overlay.apply(small["key"], small["labels"], small["split"])
-        keep = np.ones(len(next(iter(small.values()))), bool)
-        if hide_before:
-            keep &= self.visibility.shows(small["key"], hide_before)
-        keep &= _matches(small, options, len(keep))
-        patched = {name: small[name] for name in _OVERLAID} if overlaid else {}
-        return patched, None if keep.all() else keep
+            deciding |= {"key", *_OVERLAID}
+        names = sorted((deciding | {*options.columns}) - {FEATURES})
+        table = part.table(group, names) if names else pa.table({})
+        patched: Columns = {}
+        keep = None
+        if deciding:
+            small = to_numpy(table, deciding)
+            if overlaid:
+                small["split"] = small["split"].copy()
+                self.overlay.apply(small["key"], small["labels"], small["split"])
+                patched = {name: small[name] for name in _OVERLAID}
+            keep = _matches(small, options, table.num_rows)
+            if hide_before:
+                keep &= self.visibility.shows(small["key"], hide_before)
+            if not keep.any():
+                return None
+        features = part.features(group) if FEATURES in options.columns else None
+        rows = _Rows(table, features, patched)
+        return rows if keep is None or keep.all() else rows.only(keep)
 
-    def _batches(
-        self,
-        part: pq.ParquetFile,
-        group: int,
-        options: ScanOptions,
-        patched: Columns,
-        keep: np.ndarray | None,
-    ) -> Iterator[Columns]:
-        table = part.read_row_group(group, columns=list(options.columns))
-        if keep is not None:
-            table = table.filter(pa.array(keep))
-            patched = {name: values[keep] for name, values in patched.items()}
-        for start in range(0, table.num_rows, options.batch_size):
-            stop = start + options.batch_size
-            batch = to_numpy(table.slice(start, options.batch_size), self.spec, options.columns)
-            for name in batch.keys() & patched.keys():
-                batch[name] = patched[name][start:stop]
-            yield batch
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of one row group.
+
+    Attributes:
+      table: the columns but features; without columns when only features are wanted.
+      features: (n, *feature_shape), or None when they are not wanted.
+      patched: labels and split where an overlay may have changed them.
+    """
+
+    table: pa.Table
+    features: np.ndarray | None
+    patched: Columns
+
+    def only(self, keep: np.ndarray) -> _Rows:
+        """Returns the rows that bool (n,) marks."""
+        return _Rows(
+            self.table.filter(pa.array(keep)) if self.table.num_columns else self.table,
+            None if self.features is None else self.features[keep],
+            {name: values[keep] for name, values in self.patched.items()},
+        )
+
+    def batches(self, options: ScanOptions) -> Iterator[Columns]:
+        """Yields the wanted columns, at most `options.batch_size` rows at a time."""
+        count = self.table.num_rows if self.features is None else len(self.features)
+        names = [name for name in options.columns if name not in (FEATURES, *self.patched)]
+        for start in range(0, count, options.batch_size):
+            rows = slice(start, start + options.batch_size)
+            batch = to_numpy(self.table.slice(start, options.batch_size), names)
+            batch |= {name: values[rows] for name, values in self.patched.items()}
+            if self.features is not None:
+                batch[FEATURES] = self.features[rows]
+            yield {name: batch[name] for name in options.columns}
 
 
 def _matches(small: Columns, options: ScanOptions, count: int) -> np.ndarray:
@@ -159,17 +185,12 @@ def _matches(small: Columns, options: ScanOptions, count: int) -> np.ndarray:
     return mask
 
 
-def to_numpy(table: pa.Table, spec: StoreSpec, columns: Iterable[str]) -> Columns:
-    """Turns an Arrow table of rows into NumPy columns; see `Scanner.scan` for the types."""
-    result: Columns = {}
-    for name in columns:
-        if name == FEATURES:
-            result[name] = decode_features(table[name], spec)
-        elif name == "labels":
-            result[name] = _object_array(table[name].to_pylist())
-        else:
-            result[name] = table[name].to_numpy()
-    return result
+def to_numpy(table: pa.Table, columns: Iterable[str]) -> Columns:
+    """Turns columns but features into NumPy; see `Scanner.scan` for the types."""
+    return {
+        name: _object_array(table[name].to_pylist()) if name == "labels" else table[name].to_numpy()
+        for name in columns
+    }
 
 
 def _object_array(values: list) -> np.ndarray:

@@ -135,22 +135,33 @@ class Storage:
         return retrying(lambda: self._unlisted.open(self.path(name), "rb"))
 
     @contextmanager
-    def open_parquet(self, name: str) -> Iterator[pq.ParquetFile]:
-        """Yields a Parquet file, memory-mapped when local.
+    def open_parquet(
+        self, name: str, metadata: pq.FileMetaData | None = None
+    ) -> Iterator[pq.ParquetFile]:
+        """Yields a Parquet file, memory-mapped when local; its footer may be known already.
 
         Never through `pq.read_table` on a Python file: its read-ahead threads may outlive the call
         and abort the interpreter at exit.
         """
-        with self._readable(name):
+        with self.readable(name):
             if self.is_local:
-                with pq.ParquetFile(self.path(name), memory_map=True) as file:
+                path = self.path(name)
+                with pq.ParquetFile(path, memory_map=True, metadata=metadata) as file:
                     yield file
             else:
-                with self.open(name) as handle, pq.ParquetFile(handle, pre_buffer=False) as file:
+                with (
+                    self.open(name) as handle,
+                    pq.ParquetFile(handle, pre_buffer=False, metadata=metadata) as file,
+                ):
                     yield file
 
     @contextmanager
-    def _readable(self, name: str) -> Iterator[None]:
+    def readable(self, name: str) -> Iterator[None]:
+        """Turns what goes wrong in reading a part into an error that says what to do.
+
+        Raises:
+          CorruptStore: when the file is missing or cannot be read.
+        """
         try:
             yield
         except (FileNotFoundError, pa.ArrowInvalid) as error:

@@ -7,13 +7,14 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from featurestore import layout
+from featurestore.cache import DecodedCache
 from featurestore.commit import Marker, read_markers, store_ledger
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError, unknown_choice
 from featurestore.ledger import Ledger
@@ -34,10 +35,24 @@ class FeatureStore:
     Attributes:
       storage: the folder.
       spec: what the features are.
+      cache: of decoded parts, see `with_cache`; None reads the parts themselves.
     """
 
     storage: Storage
     spec: StoreSpec
+    cache: DecodedCache | None = None
+
+    def with_cache(self, limit: int | None = None) -> FeatureStore:
+        """Returns this store read through a cache of decoded parts, where there is a gain in it.
+
+        Maps are stored as they lie in memory and need none; a remote store has no place for it.
+
+        Args:
+          limit: bytes at most, 0 for no cache; None for 20 GiB or half of the free disk.
+        """
+        if limit == 0 or self.spec.is_map or not self.storage.is_local:
+            return self
+        return replace(self, cache=DecodedCache(self.storage, self.spec, limit))
 
     @property
     def url(self) -> str:
@@ -57,7 +72,7 @@ class FeatureStore:
         batch_size: int = 1024,
         views: Sequence[int] | None = None,
     ) -> Iterator[Columns]:
-        """Streams rows in bounded memory: never more than a row group is held.
+        """Streams rows in bounded memory: a few row groups are held, decoded ahead in threads.
 
         Args:
           columns: any of key, uri, size, etag, content_hash, labels, split, view, width, height and
@@ -89,7 +104,7 @@ class FeatureStore:
     def scanner(self, markers: Iterable[Marker]) -> Scanner:
         """Returns what reads rows as they count after all of `markers`, the store's commits."""
         overlay = Overlay.read(self.storage)
-        return Scanner(self.storage, self.spec, Visibility.of(markers), overlay)
+        return Scanner(self.storage, self.spec, Visibility.of(markers), overlay, self.cache)
 
     def scan_markers(
         self, markers: Sequence[Marker], columns: Sequence[str], views: Sequence[int] | None = None

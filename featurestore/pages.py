@@ -1,0 +1,114 @@
+"""Maps of an uncompressed part as they lie on disk: no decoding, no copy.
+
+A row group of maps is one column chunk, and that is one page: a header of some 30 bytes, then all
+values one after another, exactly the bytes of an array. Arrow's reader would copy them twice. A
+chunk that is not stored so (another writer, several pages, compression) is left to Arrow.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+# The header's first fields by Parquet's format (parquet.thrift, PageHeader) in Thrift's compact
+# protocol: each begins with field number and type, here "the next field, an int32".
+_NEXT_INT32 = 0x15
+_DATA_PAGE = 0
+_HEADER_BYTES = 32
+
+
+def column_index(metadata: pq.FileMetaData, name: str) -> int:
+    """Returns the number of a flat column, -1 when there is none of that name.
+
+    Args:
+      metadata: of a Parquet file.
+      name: of the column.
+    """
+    paths = (metadata.schema.column(index).path for index in range(metadata.num_columns))
+    return next((index for index, path in enumerate(paths) if path == name), -1)
+
+
+def plain_block(
+    path: str, metadata: pq.FileMetaData, group: int, name: str, width: int
+) -> tuple[int, int] | None:
+    """Finds the values of a fixed-width column where they lie in a file.
+
+    Args:
+      path: of a local Parquet file.
+      metadata: its footer.
+      group: number of the row group.
+      name: of the column.
+      width: bytes of one value.
+
+    Returns:
+      (offset of the first value, bytes of all of them), or None when they are not one plain page.
+    """
+    index = column_index(metadata, name)
+    if index < 0:
+        return None
+    column = metadata.row_group(group).column(index)
+    size = column.num_values * width
+    plain = set(column.encodings) <= {"PLAIN", "RLE"} and not column.has_dictionary_page
+    if not plain or column.compression != "UNCOMPRESSED" or not size:
+        return None
+    with open(path, "rb", buffering=0) as file:
+        file.seek(column.data_page_offset)
+        header = file.read(_HEADER_BYTES)
+    if _first_numbers(header) != (_DATA_PAGE, size, size):
+        return None
+    # All values are in the first page, so all that is not values is its header.
+    return column.data_page_offset + column.total_compressed_size - size, size
+
+
+def _first_numbers(header: bytes) -> tuple[int, ...] | None:
+    """Reads a page header's first fields: its type, its bytes uncompressed and compressed."""
+    numbers, at = [], 0
+    for _ in range(3):
+        if header[at : at + 1] != bytes([_NEXT_INT32]):
+            return None
+        value = shift = 0
+        while True:
+            at += 1
+            if at >= len(header):
+                return None
+            value |= (header[at] & 0x7F) << shift
+            shift += 7
+            if header[at] < 0x80:
+                break
+        at += 1
+        # Zigzag: the sign is the last bit.
+        numbers.append((value >> 1) ^ -(value & 1))
+    return tuple(numbers)
+
+
+def map_block(path: str, offset: int, size: int, dtype: str) -> np.ndarray:
+    """Maps a piece of a file into memory.
+
+    The mapping lives as long as the array, even when the file is deleted meanwhile; the pages
+    of a file count as cache, which the system takes back when memory is short. Where values do not
+    begin at a multiple of their size, they are copied: unaligned arrays are not for everyone.
+
+    Args:
+      path: of a local file.
+      offset: of the first byte.
+      size: in bytes, at least 1.
+      dtype: of the values.
+
+    Returns:
+      (size / itemsize,) of `dtype`, read-only.
+
+    Raises:
+      pa.ArrowInvalid: when the file is too short.
+    """
+    # Arrow's mapping, unlike Python's, holds no file descriptor while the array lives.
+    with pa.memory_map(path) as file:
+        file.seek(offset)
+        block = file.read_buffer(size)
+    if block.size < size:
+        raise pa.ArrowInvalid("it is shorter than its footer says")
+    values = np.frombuffer(block, dtype)
+    if not values.flags.aligned:
+        values = values.copy()
+        values.flags.writeable = False
+    return values

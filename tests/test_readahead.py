@@ -1,0 +1,55 @@
+"""Tasks run ahead in threads, in order, in bounded number."""
+
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+from conftest import add_chunk, make_rows, make_store
+
+from featurestore.readahead import in_order
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 20])
+def test_results_come_in_order(threads, count):
+    tasks = [partial(int, str(number)) for number in range(count)]
+    assert list(in_order(tasks, threads)) == list(range(count))
+
+
+def test_no_more_tasks_are_drawn_than_threads_and_one():
+    drawn = []
+
+    def tasks():
+        for number in range(20):
+            drawn.append(number)
+            yield partial(int, number)
+
+    for taken, _ in enumerate(in_order(tasks(), 3), 1):
+        assert len(drawn) <= taken + 3
+
+
+def test_tasks_run_at_the_same_time():
+    barrier = threading.Barrier(2, timeout=30)
+    assert list(in_order([lambda: barrier.wait() >= 0] * 2, 2)) == [True, True]
+
+
+def test_an_error_comes_in_its_place_and_ends_the_threads():
+    before = threading.active_count()
+    tasks = [partial(int, "1"), partial(int, "x"), partial(int, "3")]
+    results = in_order(tasks, 2)
+    assert next(results) == 1
+    with pytest.raises(ValueError, match="invalid literal"):
+        next(results)
+    assert threading.active_count() == before
+
+
+def test_leaving_a_scan_half_way_ends_its_threads(tmp_path):
+    store = make_store(tmp_path / "s")
+    for start in range(0, 40, 10):
+        add_chunk(store, make_rows(10, start), np.ones((10, 8), np.float32))
+    before = threading.active_count()
+    scan = store.scan()
+    next(scan)
+    scan.close()
+    assert threading.active_count() == before
