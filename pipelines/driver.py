@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from pipelines.outcome import Outcome, judge
 from pipelines.plan import Plan, chunk_size, select, write_plan
 from pipelines.progress import Monitor, driver_folder
 from pipelines.settle import prune
+from pipelines.timing import Laps
 
 SAMPLE_FOLDER = "hoarfrost-digits"
 Say = Callable[[str], None]
@@ -48,21 +50,24 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
       UsageError: for a mistake in the options, the input or the store.
       RunFailed: when the run cannot go on.
     """
-    started = time.time()
+    started, laps = time.time(), Laps()
     inputs = options.inputs or (_sample(say),)
     ignored = Ignored()
     labeller = options.labels.labeller(options.storage_options) if options.labels else None
     refs = _select(options, inputs, ignored, labeller)
     head = list(itertools.islice(refs, 64))
     _check_head(options, inputs, head, ignored)
+    laps.lap("listing")
     storage = Storage(options.output, options.storage_options)
     # TensorFlow is loaded only now: mistakes in the flags and the input are answered at once.
     from pipelines.joining import join_store
 
     store = join_store(options, storage, head, say)
+    laps.lap("base")
     run_id = new_run_id(started, (marker.run_id for marker in store.markers().values()))
     with lease(storage, run_id):
         plan = _plan(options, store, run_id, itertools.chain(head, refs), say)
+        laps.lap("planning")
         facts = RunFacts(
             run_id=run_id,
             started=started,
@@ -72,6 +77,7 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
             planned_images=plan.images,
             ignored=ignored.count,
             ignored_names=tuple(ignored.names),
+            steps=laps.seconds,
         )
         if plan.chunks:
             _run_pipeline(options, store, plan, facts, show_progress)
@@ -199,13 +205,14 @@ def _run_pipeline(
             trust_model=options.base.trust_model,
             dedupe=options.upkeep.dedupe,
         )
+        counted = replace(facts, workers=settings.processes)
         total = 0 if plan.shards else plan.images
         remote = None if local else lambda: len(store.storage.list("markers")) - before
         progress = Monitor(folder, total, remote, plan.chunks) if show_progress else nullcontext()
         with progress, standard_error_held():
             try:
                 pipeline = beam.Pipeline(options=pipeline_options)
-                _ = pipeline | ExtractFeatures(settings, plan, facts)
+                _ = pipeline | ExtractFeatures(settings, plan, counted)
                 state = pipeline.run().wait_until_finish()
                 if state not in (None, PipelineState.DONE):
                     raise RunFailed(

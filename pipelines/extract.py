@@ -28,6 +28,7 @@ from pipelines.options import (
     Upkeep,
 )
 from pipelines.outcome import Outcome
+from pipelines.timereport import time_lines
 
 DEFAULT_OUTPUT = "hoarfrost-store"
 PIXEL_FLAGS = ("fit", "resize", "alpha", "exif")
@@ -204,7 +205,8 @@ def summary_lines(outcome: Outcome) -> list[str]:
         shown = ", ".join(record["ignored"][:3])
         more = ", ..." if len(record["ignored"]) > 3 else ""
         lines.append(f"ignored: {shown}{more} (all in summary.json)")
-    total = outcome.record["store_ledger"]["rows"]
+    lines.extend(time_lines(record["time"]))
+    total = record["store_ledger"]["rows"]
     lines.append(f"store: {outcome.store.url} ({total:,} rows)")
     return lines
 
