@@ -49,6 +49,7 @@ class Marker:
       supersedes: keys whose rows and quarantined images of older runs no longer count.
       superseded: what those were: rows and quarantined images, and their sum as images_in.
       damage: why the rest of a shard could not be read, or "".
+      time: where the chunk's time went, see `pipelines.timing`; empty in older stores.
     """
 
     chunk_id: str
@@ -67,6 +68,7 @@ class Marker:
     supersedes: tuple[str, ...] = ()
     superseded: Ledger = field(default_factory=Ledger)
     damage: str = ""
+    time: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Returns the marker file's text."""

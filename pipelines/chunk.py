@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import threading
 import time
 import uuid
 from collections import Counter
@@ -36,6 +37,7 @@ from pipelines.inventory import held_by_shard, keys_of
 from pipelines.options import SplitFractions
 from pipelines.plan import Chunk
 from pipelines.source import ChunkSource, Fetched, ordered_map
+from pipelines.timing import ChunkClock, LaneClock
 
 
 @dataclass
@@ -71,7 +73,8 @@ class Extractor:
       engine: runs the base.
       lanes: threads that decode and infer.
       readers: threads that read ahead.
-      lane_count: threads in `lanes`.
+      clock: of the lanes.
+      name: of this process, for its time in the markers.
       splits: shares for inputs without splits.
       storage_options: for the inputs.
       stored: finds features by content, as of before the chunk.
@@ -81,10 +84,12 @@ class Extractor:
     engine: Engine
     lanes: Executor
     readers: Executor
-    lane_count: int
+    clock: LaneClock
+    name: str
     splits: SplitFractions
     storage_options: Mapping[str, Any]
     stored: Callable[[Chunk], StoredFeatures]
+    _of_lane: threading.local = field(default_factory=threading.local, repr=False)
 
     def extract(self, chunk: Chunk, run_id: str, on_group: Callable[[GroupResult], None]) -> Marker:
         """Extracts and commits a chunk; safe to repeat, and to race with another attempt.
@@ -106,8 +111,9 @@ class Extractor:
             return marker
         nonce = uuid.uuid4().hex[:8]
         try:
-            with storage.workspace(layout.attempt_folder(run_id, chunk_id, nonce)) as folder:
-                return self._attempt(chunk, run_id, on_group, folder)
+            space = storage.workspace(layout.attempt_folder(run_id, chunk_id, nonce))
+            with space as folder, self.clock.chunk() as clock:
+                return self._attempt(chunk, run_id, on_group, folder, clock)
         except FileNotFoundError:
             # Another attempt that committed sweeps this one's files away.
             if marker := committed(storage, chunk_id):
@@ -115,7 +121,12 @@ class Extractor:
             raise
 
     def _attempt(
-        self, chunk: Chunk, run_id: str, on_group: Callable[[GroupResult], None], folder: Path
+        self,
+        chunk: Chunk,
+        run_id: str,
+        on_group: Callable[[GroupResult], None],
+        folder: Path,
+        clock: ChunkClock,
     ) -> Marker:
         started = time.monotonic()
         held = self._held(chunk)
@@ -124,22 +135,26 @@ class Extractor:
         superseded: Counter[str] = Counter()
         supersedes: list[str] = []
         with PartWriter(folder / "part.parquet", self.store.spec) as writer:
-            groups = self._read_ahead(source)
-            process = partial(self._process, self.stored(chunk) if source.may_be_known else None)
-            for group in ordered_map(self.lanes, process, groups, self.lane_count + 1):
-                writer.write(group.rows, group.features)
-                quarantined.extend(group.quarantined)
-                replaced = [row["key"] for row in group.every if row["key"] in held]
-                supersedes.extend(replaced)
-                superseded.update(held[key] for key in replaced)
-                on_group(group)
-            part = writer.finish()
+            groups = clock.reading(self._read_ahead(source))
+            stored = self.stored(chunk) if source.may_be_known else None
+            process = partial(self._process, clock, stored)
+            for group in ordered_map(self.lanes, process, groups, self.clock.lanes + 1):
+                with clock.feeds("write"):
+                    writer.write(group.rows, group.features)
+                    quarantined.extend(group.quarantined)
+                    replaced = [row["key"] for row in group.every if row["key"] in held]
+                    supersedes.extend(replaced)
+                    superseded.update(held[key] for key in replaced)
+                    clock.passed(group.rows)
+                    on_group(group)
+            with clock.feeds("write"):
+                part = writer.finish()
         bad = write_quarantine(folder / "bad.parquet", quarantined) if quarantined else None
         ledger = Ledger(source.images, part.rows, len(quarantined), ignored=source.ignored.count)
         return self._commit(
-            chunk,
             part,
             bad,
+            clock,
             Marker(
                 chunk_id=chunk.chunk_id,
                 run_id=run_id,
@@ -155,23 +170,26 @@ class Extractor:
             ),
         )
 
-    def _commit(self, chunk: Chunk, part: Written, bad: Written | None, marker: Marker) -> Marker:
+    def _commit(
+        self, part: Written, bad: Written | None, clock: ChunkClock, marker: Marker
+    ) -> Marker:
         """Publishes the chunk's files, then the marker that names them."""
         storage = self.store.storage
-        if part.rows:
-            marker = dataclasses.replace(
-                marker,
-                part=publish(storage, chunk.chunk_id, part, "parts"),
-                part_sha256=part.sha256,
-                part_bytes=part.size,
-            )
-        if bad:
-            marker = dataclasses.replace(
-                marker,
-                quarantine=publish(storage, chunk.chunk_id, bad, "quarantine"),
-                quarantine_sha256=bad.sha256,
-            )
-        return commit(storage, marker)
+        with clock.feeds("write"):
+            if part.rows:
+                marker = dataclasses.replace(
+                    marker,
+                    part=publish(storage, marker.chunk_id, part, "parts"),
+                    part_sha256=part.sha256,
+                    part_bytes=part.size,
+                )
+            if bad:
+                marker = dataclasses.replace(
+                    marker,
+                    quarantine=publish(storage, marker.chunk_id, bad, "quarantine"),
+                    quarantine_sha256=bad.sha256,
+                )
+        return commit(storage, dataclasses.replace(marker, time=clock.record(self.name)))
 
     def _done(self, chunk: Chunk) -> frozenset[str]:
         """Returns the keys that the first chunk of a shard has taken."""
@@ -189,14 +207,41 @@ class Extractor:
         if source.chunk.shard is not None:
             return source.groups(self.engine.batch_size)
         batches = source.references(self.engine.batch_size)
-        return ordered_map(self.readers, source.read, batches, 2 * self.lane_count)
+        return ordered_map(self.readers, source.read, batches, 2 * self.clock.lanes)
 
-    def _process(self, stored: StoredFeatures | None, group: list[Fetched]) -> GroupResult:
+    def _process(
+        self, clock: ChunkClock, stored: StoredFeatures | None, group: list[Fetched]
+    ) -> GroupResult:
         """Decodes and infers one group, in a lane."""
+        pixels = self._lane_pixels()
+        with clock.works("decode"):
+            result, fresh = self._decode(stored, group, pixels)
+        if fresh:
+            started = time.monotonic()
+            with clock.works("infer"):
+                result.features[fresh] = run_padded(self.engine, pixels[: len(fresh)])
+            result.computed = len(fresh)
+            result.infer_seconds = time.monotonic() - started
+        return _without_non_finite(result)
+
+    def _lane_pixels(self) -> np.ndarray:
+        """Returns the calling lane's own uint8 (batch_size, H, W, 3), the same each time."""
+        if not hasattr(self._of_lane, "pixels"):
+            shape = (self.engine.batch_size, *self.store.spec.pixels.image_size, 3)
+            self._of_lane.pixels = np.empty(shape, np.uint8)
+        return self._of_lane.pixels
+
+    def _decode(
+        self, stored: StoredFeatures | None, group: list[Fetched], pixels: np.ndarray
+    ) -> tuple[GroupResult, list[int]]:
+        """Decodes a group into `pixels`; finds what is known already.
+
+        Returns:
+          (rows, of which features are still to be computed: their numbers, pixels in that order).
+        """
         spec = self.store.spec
-        pixels = np.empty((len(group), *spec.pixels.image_size, 3), np.uint8)
         result = GroupResult([], np.empty((len(group), *spec.feature_shape), np.float32))
-        fresh: list[int] = []  # the rows whose features are to be computed
+        fresh: list[int] = []
         for wanted, data in group:
             ref = wanted.ref
             assert isinstance(ref, ImageRef)
@@ -217,12 +262,7 @@ class Extractor:
             else:
                 result.features[len(result.rows)] = known
             result.rows.append(row)
-        started = time.monotonic()
-        if fresh:
-            result.features[fresh] = run_padded(self.engine, pixels[: len(fresh)])
-        result.computed = len(fresh)
-        result.infer_seconds = time.monotonic() - started
-        return _without_non_finite(result)
+        return result, fresh
 
     def _describe(self, ref: ImageRef, data: bytes) -> Mapping[str, Any]:
         content_hash = hashlib.sha256(data).hexdigest()

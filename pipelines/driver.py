@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,10 @@ from pipelines.outcome import Outcome, judge
 from pipelines.plan import Plan, chunk_size, select, write_plan
 from pipelines.progress import Monitor, driver_folder
 from pipelines.settle import prune
+from pipelines.timing import Laps
 
 SAMPLE_FOLDER = "hoarfrost-digits"
+HEAD = 64
 Say = Callable[[str], None]
 
 
@@ -48,21 +51,20 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
       UsageError: for a mistake in the options, the input or the store.
       RunFailed: when the run cannot go on.
     """
-    started = time.time()
+    started, laps = time.time(), Laps()
     inputs = options.inputs or (_sample(say),)
-    ignored = Ignored()
-    labeller = options.labels.labeller(options.storage_options) if options.labels else None
-    refs = _select(options, inputs, ignored, labeller)
-    head = list(itertools.islice(refs, 64))
-    _check_head(options, inputs, head, ignored)
+    listing = Listing.open(options, inputs)
+    laps.lap("listing")
     storage = Storage(options.output, options.storage_options)
     # TensorFlow is loaded only now: mistakes in the flags and the input are answered at once.
     from pipelines.joining import join_store
 
-    store = join_store(options, storage, head, say)
+    store = join_store(options, storage, listing.head, say)
+    laps.lap("base")
     run_id = new_run_id(started, (marker.run_id for marker in store.markers().values()))
     with lease(storage, run_id):
-        plan = _plan(options, store, run_id, itertools.chain(head, refs), say)
+        plan = _plan(options, store, run_id, listing.refs, say)
+        laps.lap("planning")
         facts = RunFacts(
             run_id=run_id,
             started=started,
@@ -70,27 +72,52 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
             listed=plan.listed,
             committed=plan.committed,
             planned_images=plan.images,
-            ignored=ignored.count,
-            ignored_names=tuple(ignored.names),
+            ignored=listing.ignored.count,
+            ignored_names=tuple(listing.ignored.names),
+            steps=laps.seconds,
         )
         if plan.chunks:
             _run_pipeline(options, store, plan, facts, show_progress)
         else:
             finish_run(storage, facts, [], [])
     record = json.loads(storage.read(layout.run_file(run_id)))
-    if labeller:
-        record = _relabel(store, record, labeller, say)
+    if listing.labeller:
+        record = _relabel(store, record, listing.labeller, say)
     return judge(store, record, options.limits)
 
 
-def _select(
-    options: ExtractOptions, inputs: Sequence[str], ignored: Ignored, labeller: Labeller | None
-) -> Iterator[ImageRef | ShardRef]:
-    """Lists the inputs with their labels, up to the limits."""
-    listed = list_inputs(inputs, options.reading, ignored)
-    if labeller:
-        listed = (labeller.apply(r) if isinstance(r, ImageRef) else r for r in listed)
-    return select(listed, options.selection)
+@dataclass(frozen=True)
+class Listing:
+    """The inputs of a run, listed as they are taken.
+
+    Attributes:
+      head: the first of them.
+      refs: all of them, once, up to the limits; they have their labels.
+      ignored: collects the files that are no images, as `refs` is taken.
+      labeller: what labels them besides folders and shards, or None.
+    """
+
+    head: Sequence[ImageRef | ShardRef]
+    refs: Iterator[ImageRef | ShardRef]
+    ignored: Ignored
+    labeller: Labeller | None
+
+    @classmethod
+    def open(cls, options: ExtractOptions, inputs: Sequence[str]) -> Listing:
+        """Begins to list.
+
+        Raises:
+          UsageError: for an input that is missing or empty, and limits that cannot be kept.
+        """
+        ignored = Ignored()
+        labeller = options.labels.labeller(options.storage_options) if options.labels else None
+        refs = list_inputs(inputs, options.reading, ignored)
+        if labeller:
+            refs = (labeller.apply(r) if isinstance(r, ImageRef) else r for r in refs)
+        refs = select(refs, options.selection)
+        head = list(itertools.islice(refs, HEAD))
+        _check_head(options, inputs, head, ignored)
+        return cls(head, itertools.chain(head, refs), ignored, labeller)
 
 
 def _check_head(
@@ -119,14 +146,18 @@ def _plan(
 ) -> Plan:
     """Plans what is new, and prunes what is gone."""
     inventory = Inventory.read(store, options.upkeep.retry)
-    sizes = partial(chunk_size, options.chunks.chunk_size, store.spec.feature_bytes)
-    plan = write_plan(store.storage, run_id, refs, inventory, sizes)
+    plan = write_plan(store.storage, run_id, refs, inventory, chunk_sizes(options, store))
     require_moved(store, inventory, options.storage_options)
     if options.upkeep.prune:
         pruned = prune(store, run_id, gone_inputs(store, inventory))
         say(f"{pruned:,} stored images are no longer in the input; they count no more")
-    say(_plan_line(plan))
+    say(plan_line(plan))
     return plan
+
+
+def chunk_sizes(options: ExtractOptions, store: FeatureStore) -> Callable[[int], int]:
+    """Returns what gives the images per chunk by the number listed."""
+    return partial(chunk_size, options.chunks.chunk_size, store.spec.feature_bytes)
 
 
 def _relabel(
@@ -159,7 +190,8 @@ def _nothing_found(inputs: Sequence[str], ignored: Ignored) -> str:
     )
 
 
-def _plan_line(plan: Plan) -> str:
+def plan_line(plan: Plan) -> str:
+    """Says what a plan holds."""
     found = f"{plan.listed:,} inputs"
     if plan.committed:
         found += f", {plan.committed:,} of them stored already"
@@ -199,13 +231,14 @@ def _run_pipeline(
             trust_model=options.base.trust_model,
             dedupe=options.upkeep.dedupe,
         )
+        counted = replace(facts, workers=settings.processes)
         total = 0 if plan.shards else plan.images
         remote = None if local else lambda: len(store.storage.list("markers")) - before
         progress = Monitor(folder, total, remote, plan.chunks) if show_progress else nullcontext()
         with progress, standard_error_held():
             try:
                 pipeline = beam.Pipeline(options=pipeline_options)
-                _ = pipeline | ExtractFeatures(settings, plan, facts)
+                _ = pipeline | ExtractFeatures(settings, plan, counted)
                 state = pipeline.run().wait_until_finish()
                 if state not in (None, PipelineState.DONE):
                     raise RunFailed(

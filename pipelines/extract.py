@@ -18,7 +18,7 @@ from classifier.inputs import InputOptions
 from classifier.inputs.labels import LabelOptions
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.spec import ALPHAS, DTYPES, EXIFS, FITS, POOLINGS, PREPROCESS_MODES, RESIZES
-from pipelines.driver import extract
+from pipelines.driver import Say, extract
 from pipelines.options import (
     ChunkOptions,
     ExtractOptions,
@@ -28,6 +28,7 @@ from pipelines.options import (
     Upkeep,
 )
 from pipelines.outcome import Outcome
+from pipelines.timereport import time_lines
 
 DEFAULT_OUTPUT = "hoarfrost-store"
 PIXEL_FLAGS = ("fit", "resize", "alpha", "exif")
@@ -59,6 +60,9 @@ def build_parser() -> Parser:
         "--dedupe", action="store_true", help="compute equal files once; each stays a row"
     )
     run.add_argument("--seed", type=int, default=0, metavar="N", help="of splits, random weights")
+    run.add_argument(
+        "--plan", action="store_true", help="say what would run and what it would cost; run nothing"
+    )
     run.add_argument("--json", action="store_true", help="print the summary as JSON and no more")
     return parser
 
@@ -180,6 +184,7 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
         limits=Limits(args.max_bad_fraction, args.allow_dead_chunks),
         splits=SplitFractions.parse(args.split_fractions),
         seed=args.seed,
+        plan_only=args.plan,
         beam_arguments=tuple(beam_arguments),
     )
     return options, args.json
@@ -204,16 +209,30 @@ def summary_lines(outcome: Outcome) -> list[str]:
         shown = ", ".join(record["ignored"][:3])
         more = ", ..." if len(record["ignored"]) > 3 else ""
         lines.append(f"ignored: {shown}{more} (all in summary.json)")
-    total = outcome.record["store_ledger"]["rows"]
+    lines.extend(time_lines(record["time"]))
+    total = record["store_ledger"]["rows"]
     lines.append(f"store: {outcome.store.url} ({total:,} rows)")
     return lines
+
+
+def _plan(options: ExtractOptions, as_json: bool, tell: Say) -> int:
+    # TensorFlow comes with it.
+    from pipelines.estimate import estimate, plan_lines
+
+    record = estimate(options, tell)
+    for line in [json.dumps(record, indent=2)] if as_json else plan_lines(record):
+        say(line)
+    return 0
 
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     quiet_libraries()
     options, as_json = parse_options(argv)
-    outcome = extract(options, (lambda line: None) if as_json else say, not as_json)
+    tell = (lambda line: None) if as_json else say
+    if options.plan_only:
+        return _plan(options, as_json, tell)
+    outcome = extract(options, tell, not as_json)
     if as_json:
         say(json.dumps({**outcome.record, "problems": outcome.problems}, indent=2))
     else:

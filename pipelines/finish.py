@@ -22,6 +22,7 @@ from featurestore.ledger import Ledger
 from featurestore.storage import Storage
 from featurestore.store import open_store
 from pipelines.settle import count_duplicates, resolve_races
+from pipelines.timereport import RunTime, time_report
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class RunFacts:
       planned_images: to be extracted, those in shards not counted.
       ignored: files that are no images.
       ignored_names: the first thousand of them.
+      steps: seconds of what the driver did until now, by name.
+      workers: processes that share this machine, 0 when the runner decides.
     """
 
     run_id: str
@@ -66,6 +69,8 @@ class RunFacts:
     planned_images: int = 0
     ignored: int = 0
     ignored_names: tuple[str, ...] = field(default=(), repr=False)
+    steps: Mapping[str, float] = field(default_factory=dict)
+    workers: int = 0
 
 
 def finish_run(
@@ -90,12 +95,15 @@ def finish_run(
     resolve_races(storage)
     every = list(read_markers(storage).values())
     ledger = _ledger(storage, facts, markers, dead)
-    seconds = time.time() - facts.started
+    finished = time.time()
+    seconds = finished - facts.started
     ours = [marker for marker in every if marker.run_id == facts.run_id]
+    shards = any(marker.source for marker in ours)
+    run_time = RunTime(facts.started, finished, facts.steps, facts.workers, shards)
     record = {
         "run_id": facts.run_id,
         "started": _iso(facts.started),
-        "finished": _iso(facts.started + seconds),
+        "finished": _iso(finished),
         "seconds": round(seconds, 3),
         "images_per_second": round(ledger.rows / seconds, 3) if seconds > 0 else 0.0,
         "inputs": list(facts.inputs),
@@ -109,6 +117,7 @@ def finish_run(
         "quarantined_by_kind": quarantined_by_kind(storage, facts.run_id),
         "dead": [asdict(chunk) for chunk in dead],
         "ignored": [*facts.ignored_names, *(name for marker in markers for name in marker.ignored)],
+        "time": time_report([marker.time for marker in ours if marker.time], run_time),
         "numerics": _distinct([dict(marker.numerics) for marker in markers]),
     }
     write_manifest(storage, facts.run_id, every)

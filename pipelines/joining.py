@@ -50,7 +50,7 @@ def join_store(
       SpecMismatch: when the store holds other features, or this machine computes them differently.
     """
     is_sample = not options.inputs
-    existing = _existing(storage)
+    existing = existing_store(storage)
     digest = options.base.digest
     requests = {digest, digest + PACKAGED} if is_sample else {digest}
     if existing and existing.spec.base.request in requests and _has_model(existing):
@@ -128,7 +128,12 @@ def make_spec(options: ExtractOptions, base: FrozenBase) -> StoreSpec:
     )
 
 
-def _existing(storage: Storage) -> FeatureStore | None:
+def existing_store(storage: Storage) -> FeatureStore | None:
+    """Opens the store that is there, if any.
+
+    Raises:
+      UsageError: when the place cannot be reached.
+    """
     try:
         found = storage.exists(layout.SPEC)
     except (OSError, ValueError) as error:

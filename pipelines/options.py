@@ -191,6 +191,7 @@ class ExtractOptions:
       upkeep: what is done besides.
       splits: shares for inputs without splits.
       seed: of splits, views and random weights.
+      plan_only: whether to say what would run instead of running it.
       beam_arguments: Beam's own flags.
     """
 
@@ -207,6 +208,7 @@ class ExtractOptions:
     upkeep: Upkeep = field(default_factory=Upkeep)
     splits: SplitFractions = field(default_factory=SplitFractions)
     seed: int = 0
+    plan_only: bool = False
     beam_arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

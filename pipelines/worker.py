@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 from classifier.bases import load_base
@@ -16,6 +17,7 @@ from pipelines.chunk import Extractor, GroupResult
 from pipelines.options import WorkerSettings
 from pipelines.plan import Chunk
 from pipelines.progress import Reporter
+from pipelines.timing import LaneClock
 
 _LOADING, _SHARING = threading.Lock(), threading.Lock()
 _ENGINES: dict[tuple[BaseSpec, tuple[int, int], int], Engine] = {}
@@ -54,7 +56,8 @@ class Worker:
             engine=self.engine,
             lanes=ThreadPoolExecutor(lanes, "lane"),
             readers=ThreadPoolExecutor(max(4, lanes), "reader"),
-            lane_count=lanes,
+            clock=LaneClock(lanes),
+            name=uuid.uuid4().hex[:8],
             splits=settings.splits,
             storage_options=settings.storage_options,
             stored=self._stored,

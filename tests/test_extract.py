@@ -15,6 +15,7 @@ from featurestore.commit import find_orphans
 from featurestore.errors import RunFailed, SpecMismatch, UsageError
 from pipelines import extract as extract_command
 from pipelines.driver import extract
+from pipelines.outcome import Outcome
 
 SMALL = ("--model", "MobileNetV2", "--weights", "none", "--pooling", "avg", "--image_size", "32")
 
@@ -70,6 +71,20 @@ def test_every_image_is_a_row_with_its_facts(reference, photos):
     summary = reference.last_summary()
     assert summary["ledger"]["images_in"] == summary["ledger"]["rows"] == 150
     assert not list(reference.storage.list("tmp")) and not list(reference.storage.list("plans"))
+
+
+def test_a_run_says_where_its_time_went(reference):
+    time = reference.last_summary()["time"]
+    spent = sum(time["lane_seconds"].values())
+    begin = min(marker.time["started"] for marker in reference.markers().values())
+    end = max(marker.time["finished"] for marker in reference.markers().values())
+    assert spent == pytest.approx(time["lanes"] * (end - begin), rel=0.02)
+    assert 0 < time["to_first_image"] <= time["seconds"]
+    assert list(time["steps"]) == ["listing", "base", "planning", "workers"]
+    assert time["megapixels"] == pytest.approx(64 * 48 / 1e6, abs=1e-3)
+    assert all(time["lane_seconds"][state] > 0 for state in ("decode", "infer"))
+    lines = extract_command.summary_lines(Outcome(reference, reference.last_summary()))
+    assert any(line.startswith("time: ") for line in lines)
 
 
 @pytest.mark.parametrize(

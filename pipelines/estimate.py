@@ -1,0 +1,207 @@
+"""What a run would do and cost, for ``--plan``: counts, a short calibration, hours and bytes.
+
+Everything is done as a run does it, in a temporary folder that stands in for the store: the base,
+the plan, and the chunk of a few images that is timed. The output is only read.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from featurestore import layout
+from featurestore.errors import HoarfrostError
+from featurestore.storage import Storage, public_url
+from featurestore.store import FeatureStore
+from pipelines.calibration import RUN_ID, extract_sample, rate, sample_size, take_sample
+from pipelines.driver import SAMPLE_FOLDER, Listing, Say, chunk_sizes, plan_line
+from pipelines.inventory import Inventory, gone_inputs, require_moved
+from pipelines.joining import existing_store, join_store
+from pipelines.options import ExtractOptions, WorkerSettings
+from pipelines.plan import Plan, write_plan
+from pipelines.sample import write_digits
+from pipelines.timing import Laps
+from pipelines.worker import Worker
+
+ROUND_NUMBER = 1_000_000
+
+
+def estimate(options: ExtractOptions, say: Say) -> dict[str, Any]:
+    """Finds out what a run would do and cost; writes nothing to the output.
+
+    Args:
+      options: of the run.
+      say: shows one line to the user.
+
+    Returns:
+      The facts, JSON-ready; see docs/operations.md. Without new images there is no calibration.
+
+    Raises:
+      UsageError: for the mistakes that the run would refuse.
+    """
+    laps = Laps()
+    with tempfile.TemporaryDirectory(prefix="hoarfrost-plan-") as folder:
+        storage = Storage(options.output, options.storage_options)
+        scratch = Storage(f"{folder}/store")
+        listing = Listing.open(options, options.inputs or (_digits(folder),))
+        laps.lap("listing")
+        joined = _join(options, storage, scratch, listing, say)
+        laps.lap("base")
+        existing = existing_store(storage)
+        inventory = Inventory.read(existing or joined, options.upkeep.retry)
+        plan = write_plan(scratch, RUN_ID, listing.refs, inventory, chunk_sizes(options, joined))
+        record = _facts(options, joined, listing, plan)
+        if existing:
+            require_moved(existing, inventory, options.storage_options)
+            if options.upkeep.prune:
+                record["pruned"] = len(gone_inputs(existing, inventory))
+        laps.lap("planning")
+        record |= _sizes(scratch, plan)
+        if plan.chunks:
+            record |= _costs(options, scratch, plan, record["new_shard_bytes"], laps)
+        return record
+
+
+def _digits(folder: str) -> str:
+    """Returns the built-in sample's folder; the run makes it here, the plan elsewhere."""
+    path = Path(SAMPLE_FOLDER)
+    if not path.is_dir():
+        path = Path(folder, SAMPLE_FOLDER)
+    write_digits(path)
+    return str(path)
+
+
+def _join(
+    options: ExtractOptions, storage: Storage, scratch: Storage, listing: Listing, say: Say
+) -> FeatureStore:
+    """Returns a store in `scratch` like the one the run would write to, checked as by the run."""
+    if existing_store(storage):
+        for name in (layout.SPEC, *(f"model/{file.name}" for file in storage.list("model"))):
+            scratch.write(name, storage.read(name))
+    try:
+        return join_store(options, scratch, listing.head, say)
+    except HoarfrostError as error:
+        raise type(error)(str(error).replace(scratch.public_url, storage.public_url)) from error
+
+
+def _facts(
+    options: ExtractOptions, store: FeatureStore, listing: Listing, plan: Plan
+) -> dict[str, Any]:
+    spec = store.spec
+    return {
+        "inputs": [public_url(uri) for uri in options.inputs],
+        "listed": plan.listed,
+        "already_stored": plan.committed,
+        "new_images": plan.images,
+        "new_shards": plan.shards,
+        "ignored": listing.ignored.count,
+        "chunks": plan.chunks,
+        "base": asdict(spec.base),
+        "feature_shape": list(spec.feature_shape),
+        "dtype": spec.dtype,
+        "summary": plan_line(plan),
+    }
+
+
+def _sizes(scratch: Storage, plan: Plan) -> dict[str, int]:
+    """Adds up the bytes of the images and of the shards of a plan."""
+    sizes = {"new_image_bytes": 0, "new_shard_bytes": 0}
+    for file, _ in plan.files:
+        with scratch.open_parquet(file) as rows:
+            for batch in rows.iter_batches(columns=["format", "size"]):
+                is_image = batch["format"].to_numpy(zero_copy_only=False) == "image"
+                size = batch["size"].to_numpy()
+                sizes["new_image_bytes"] += int(size[is_image].sum())
+                sizes["new_shard_bytes"] += int(size[~is_image].sum())
+    return sizes
+
+
+def _costs(
+    options: ExtractOptions, scratch: Storage, plan: Plan, shard_bytes: int, laps: Laps
+) -> dict[str, Any]:
+    """Times a sample, and carries its time and its size over to the input."""
+    worker = Worker(
+        WorkerSettings(
+            scratch.url,
+            options.storage_options,
+            batch_size=options.chunks.batch_size,
+            splits=options.splits,
+            trust_model=options.base.trust_model,
+        )
+    )
+    try:
+        wanted = sample_size(worker)
+        laps.lap("workers")
+        sample = take_sample(options, scratch, plan, shard_bytes, wanted)
+        marker = extract_sample(worker, sample) if sample.images else None
+    finally:
+        worker.close()
+    start = round(sum(laps.seconds.values()), 3)
+    record: dict[str, Any] = {"images": sample.images_in_all, "start_seconds": start}
+    if marker is None:
+        return record
+    rows = marker.ledger.rows
+    row_bytes = marker.part_bytes / rows if rows else worker.store.spec.feature_bytes
+    calibration = rate(marker, sample.read_seconds)
+    forecast = [
+        {
+            "images": images,
+            "hours": round((start + images / calibration["images_per_second"]) / 3600, 4),
+            "store_bytes": round(images * row_bytes),
+        }
+        for images in dict.fromkeys((sample.images_in_all, ROUND_NUMBER))
+    ]
+    return {
+        **record,
+        "row_bytes": round(row_bytes, 1),
+        "calibration": calibration,
+        "numerics": dict(marker.numerics),
+        "forecast": forecast,
+    }
+
+
+def plan_lines(record: dict[str, Any]) -> list[str]:
+    """Lays an estimate out for a person."""
+    base, shape = record["base"], ", ".join(map(str, record["feature_shape"]))
+    lines = [
+        f"plan: {record['summary']}; nothing was run",
+        f"base: {base['model']} ({base['weights']}) cut at {base['layer']}, pooling "
+        f"{base['pooling']}: ({shape}) {record['dtype']}",
+    ]
+    if record.get("pruned"):
+        lines.append(f"{record['pruned']:,} stored images are gone from the input: --prune")
+    if "forecast" not in record:
+        if record["chunks"]:
+            lines.append("no image could be read for a calibration; run it and see why")
+        return lines
+    timed = record["calibration"]
+    spent = sum(timed["lane_seconds"].values()) or 1.0
+    shares = ", ".join(f"{name} {part / spent:.0%}" for name, part in timed["lane_seconds"].items())
+    lines.append(
+        f"here: {timed['images_per_second']:,.1f} images/s on {timed['lanes']} lanes, measured on "
+        f"{timed['images']} images: {shares}"
+    )
+    for number, forecast in enumerate(record["forecast"]):
+        about = "" if number or not record["new_shards"] else "about "
+        lines.append(
+            f"  {about}{forecast['images']:,} images: {_hours(forecast['hours'])}, "
+            f"{_size(forecast['store_bytes'])} to store"
+        )
+    lines.append(f"bound by {timed['bound']}: {timed['advice']}")
+    return lines
+
+
+def _hours(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.1f} hours"
+    return f"{hours * 60:.1f} minutes" if hours * 60 >= 1 else f"{hours * 3600:.0f} seconds"
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"

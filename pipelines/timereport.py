@@ -1,0 +1,157 @@
+"""Adds up where a run's time went, and says which part bounds it and what to change."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.timing import STATES
+
+# Images of cameras and scanners: decoding them costs more than a small base does.
+LARGE_MEGAPIXELS = 2.0
+_ADVICE = {
+    "infer": "the base is the bound; a faster engine or precision (--engine, --precision), a GPU "
+    "or more workers would help",
+    "decode": "more cores or more workers would help",
+    "read": "put the input nearer, or pack it into shards (python -m pipelines.pack)",
+    "read shards": "put the input nearer, or let more workers read shards of their own "
+    "(--direct_num_workers)",
+    "write": "the store takes the rows too slowly; put it nearer",
+    "chunk ends": "the lanes wait at the ends of chunks; use a larger --chunk_size",
+    "no chunk": "there were fewer chunks than the workers could share; use a smaller --chunk_size",
+    "start": "the run is short; loading the base and the libraries takes longer than the images",
+}
+
+
+@dataclass(frozen=True)
+class RunTime:
+    """What a report needs to know of a run besides its chunks' times.
+
+    Attributes:
+      started: in seconds since the epoch.
+      finished: likewise.
+      steps: of the driver before the workers begin: name -> seconds.
+      workers: processes that there are at least; 0 when unknown.
+      shards: whether the input is shards.
+    """
+
+    started: float
+    finished: float
+    steps: Mapping[str, float] = field(default_factory=dict)
+    workers: int = 0
+    shards: bool = False
+
+
+def time_report(times: Sequence[Mapping[str, Any]], run: RunTime) -> dict[str, Any]:
+    """Adds up the times of a run's chunks.
+
+    A worker's lanes are idle, too, before its first chunk, between chunks, and after its last while
+    others are at work.
+
+    Args:
+      times: `ChunkClock.record` of each chunk.
+      run: that they are of.
+
+    Returns:
+      seconds of the run; steps before the first image, ``workers`` being the start of theirs; and,
+      when there were chunks: seconds to_first_image and after_last_chunk; workers; lanes of them
+      all; lane_seconds by state; idle_seconds by cause; megapixels of an image; bound, ``start`` or
+      a state; advice.
+    """
+    seconds = round(run.finished - run.started, 3)
+    report: dict[str, Any] = {"seconds": seconds, "steps": dict(run.steps)}
+    if not times:
+        return report
+    begin, end = min(one["started"] for one in times), max(one["finished"] for one in times)
+    first = min((one["first"] for one in times if one["first"]), default=end) - run.started
+    lanes = {one["worker"]: one["lanes"] for one in times}
+    missing = max(0, run.workers - len(lanes)) * max(lanes.values())
+    idle = {"chunk ends": 0.0, "no chunk": missing * (end - begin)}
+    for worker, (start, last, gaps) in _spans(times).items():
+        idle["chunk ends"] += lanes[worker] * gaps
+        idle["no chunk"] += lanes[worker] * (start - begin + end - last)
+    spent = Counter[str]()
+    for one in times:
+        spent.update(one["lane_seconds"])
+    idle["chunk ends"] += spent["idle"]
+    spent["idle"] = sum(idle.values())
+    images = sum(one["images"] for one in times)
+    report["steps"] |= {"workers": round(max(0.0, first - sum(run.steps.values())), 3)}
+    report |= {
+        "to_first_image": round(first, 3),
+        "after_last_chunk": round(run.finished - end, 3),
+        "workers": max(len(lanes), run.workers),
+        "lanes": sum(lanes.values()) + missing,
+        "lane_seconds": {state: round(spent[state], 3) for state in STATES},
+        "idle_seconds": {cause: round(seconds, 3) for cause, seconds in idle.items()},
+        "megapixels": round(sum(one["megapixels"] for one in times) / max(1, images), 3),
+    }
+    bound, cause = find_bound(report, run.shards)
+    return {**report, "bound": bound, "advice": advice(cause, report["megapixels"])}
+
+
+def _spans(times: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float, float]]:
+    """Returns for each worker: its first start, its last end, and seconds without a chunk."""
+    by_worker = defaultdict(list)
+    for one in times:
+        by_worker[one["worker"]].append((one["started"], one["finished"]))
+    result = {}
+    for worker, spans in by_worker.items():
+        spans.sort()
+        gaps, last = 0.0, spans[0][0]
+        for start, end in spans:
+            gaps += max(0.0, start - last)
+            last = max(last, end)
+        result[worker] = (spans[0][0], last, gaps)
+    return result
+
+
+def find_bound(report: Mapping[str, Any], shards: bool) -> tuple[str, str]:
+    """Says which part bounds a run.
+
+    Args:
+      report: of `time_report`, but for bound and advice.
+      shards: whether the input is shards.
+
+    Returns:
+      (``start`` or a state, the cause to give advice on).
+    """
+    if 2 * report["to_first_image"] > report["seconds"]:
+        return "start", "start"
+    spent, idle = report["lane_seconds"], report["idle_seconds"]
+    state = max(STATES, key=lambda state: spent[state])
+    if state == "idle":
+        return state, max(idle, key=lambda cause: idle[cause])
+    return state, "read shards" if state == "read" and shards else state
+
+
+def advice(cause: str, megapixels: float) -> str:
+    """Says what a cause means, and what to change.
+
+    Args:
+      cause: from `find_bound`.
+      megapixels: of an image, on average.
+    """
+    if cause == "decode" and megapixels > LARGE_MEGAPIXELS:
+        return (
+            f"the images are of {megapixels:.0f} megapixels; scale them down once, or use more "
+            "workers"
+        )
+    return _ADVICE[cause]
+
+
+def time_lines(report: Mapping[str, Any]) -> list[str]:
+    """Lays a report out for a person, in two lines; none for a run without chunks."""
+    if "lane_seconds" not in report:
+        return []
+    spent, lanes = report["lane_seconds"], report["lanes"]
+    total = sum(spent.values()) or 1.0
+    shares = ", ".join(f"{state} {spent[state] / total:.0%}" for state in STATES)
+    steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in report["steps"].items())
+    return [
+        f"time: {report['to_first_image']:.1f} s to the first image ({steps}), then on {lanes} "
+        f"lane{'s' if lanes > 1 else ''}: {shares}",
+        f"bound by {report['bound']}: {report['advice']}",
+    ]

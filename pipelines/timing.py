@@ -1,0 +1,157 @@
+"""Measures where the lanes' time goes: what they do, and what they wait for.
+
+A lane decodes, infers or waits. While it waits, the thread that feeds it is the reason: it waits
+for bytes (``read``), it writes rows (``write``), or it has handed out all there is (``idle``). So
+each moment of each lane falls into one state, and the states add up to lanes times seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+STATES = ("read", "decode", "infer", "write", "idle")
+
+
+class Laps:
+    """Seconds between the steps of one thread.
+
+    Args:
+      now: a clock in seconds that only goes forward.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now, self._last = now, now()
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, step: str) -> None:
+        """Ends a step: the time since the last one ended is its."""
+        now = self._now()
+        self.seconds[step] = round(now - self._last, 3)
+        self._last = now
+
+
+class LaneClock:
+    """The clock of one process's lanes; chunks that run at once share them.
+
+    The time of a lane that waits is divided among the chunks under way.
+
+    Args:
+      lanes: threads that decode and infer.
+      now: a clock in seconds that only goes forward.
+    """
+
+    def __init__(self, lanes: int, now: Callable[[], float] = time.monotonic) -> None:
+        self.lanes = lanes
+        self._now, self._last = now, now()
+        self._lock = threading.Lock()
+        self._chunks: list[ChunkClock] = []
+
+    @contextmanager
+    def chunk(self) -> Iterator[ChunkClock]:
+        """Yields the clock of one chunk, for as long as it is under way."""
+        chunk = ChunkClock(self)
+        with self._moment():
+            self._chunks.append(chunk)
+        try:
+            yield chunk
+        finally:
+            with self._moment():
+                self._chunks.remove(chunk)
+
+    @contextmanager
+    def _moment(self) -> Iterator[None]:
+        """Books the time since the last moment; what changes inside counts from now on."""
+        with self._lock:
+            now = self._now()
+            elapsed, self._last = now - self._last, now
+            waiting = self.lanes - sum(chunk.working.total() for chunk in self._chunks)
+            for chunk in self._chunks:
+                for state, lanes in chunk.working.items():
+                    chunk.seconds[state] += lanes * elapsed
+                chunk.seconds[chunk.reason] += max(0, waiting) * elapsed / len(self._chunks)
+            yield
+
+
+class ChunkClock:
+    """One chunk's part of a `LaneClock`.
+
+    Attributes:
+      seconds: lane-seconds by state.
+      working: lanes in each working state now.
+      reason: why a lane of this chunk that waits does so now.
+    """
+
+    def __init__(self, clock: LaneClock) -> None:
+        self.seconds = dict.fromkeys(STATES, 0.0)
+        self.working: Counter[str] = Counter()
+        self.reason = "idle"
+        self._clock = clock
+        self._started, self._first = time.time(), 0.0
+        self._images, self._megapixels = 0, 0.0
+
+    @contextmanager
+    def works(self, state: str) -> Iterator[None]:
+        """Counts the calling lane as ``decode`` or ``infer`` meanwhile."""
+        with self._clock._moment():
+            self.working[state] += 1
+        try:
+            yield
+        finally:
+            with self._clock._moment():
+                self.working[state] -= 1
+
+    @contextmanager
+    def feeds(self, state: str) -> Iterator[None]:
+        """Says that lanes that wait meanwhile do so for ``read`` or ``write``."""
+        with self._clock._moment():
+            before, self.reason = self.reason, state
+        try:
+            yield
+        finally:
+            with self._clock._moment():
+                self.reason = before
+
+    def reading(self, items: Iterable[T]) -> Iterator[T]:
+        """Yields `items`; fetching one counts as ``read``."""
+        iterator, end = iter(items), object()
+        while True:
+            with self.feeds("read"):
+                item: Any = next(iterator, end)
+            if item is end:
+                return
+            yield item
+
+    def passed(self, images: Sequence[Mapping[str, Any]]) -> None:
+        """Notes images that are through, with their width and height in pixels."""
+        self._first = self._first or time.time()
+        self._images += len(images)
+        self._megapixels += sum(image["width"] * image["height"] for image in images) / 1e6
+
+    def record(self, worker: str) -> dict[str, Any]:
+        """Returns what the chunk's marker keeps, JSON-ready.
+
+        Args:
+          worker: names the process.
+
+        Returns:
+          worker and its lanes; started, first (image through) and finished, in seconds since the
+          epoch; lane_seconds by state; images decoded, and their megapixels.
+        """
+        with self._clock._moment():
+            seconds = {state: round(spent, 3) for state, spent in self.seconds.items()}
+        return {
+            "worker": worker,
+            "lanes": self._clock.lanes,
+            "started": round(self._started, 3),
+            "first": round(self._first, 3),
+            "finished": round(time.time(), 3),
+            "lane_seconds": seconds,
+            "images": self._images,
+            "megapixels": round(self._megapixels, 3),
+        }
