@@ -15,7 +15,6 @@ from featurestore import layout
 from featurestore.errors import HoarfrostError
 from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
-from pipelines.calibration import RUN_ID, extract_sample, rate, sample_size, take_sample
 from pipelines.driver import SAMPLE_FOLDER, Listing, Say, chunk_sizes, plan_line
 from pipelines.inventory import Inventory, gone_inputs, require_moved
 from pipelines.joining import existing_store, join_store
@@ -23,6 +22,7 @@ from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.plan import Plan, write_plan
 from pipelines.sample import write_digits
 from pipelines.timing import Laps
+from pipelines.trial import RUN_ID, extract_sample, rate, sample_size, take_sample
 from pipelines.worker import Worker
 
 ROUND_NUMBER = 1_000_000
