@@ -12,7 +12,7 @@ from conftest import png_bytes, write_images
 from featurestore.commit import Marker
 from featurestore.errors import SpecMismatch, UsageError
 from featurestore.ledger import Ledger
-from pipelines import calibration
+from pipelines import trial
 from pipelines import extract as extract_command
 from pipelines.driver import extract
 from pipelines.estimate import estimate, plan_lines
@@ -167,7 +167,7 @@ def test_a_stream_slower_than_the_lanes_is_the_bound(read_seconds, per_second, b
     states = {"read": 0.0, "decode": 1.0, "infer": 2.0, "write": 0.0, "idle": 9.0}
     time = {"lane_seconds": states, "lanes": 2, "images": 30, "megapixels": 6.0}
     marker = Marker("0" * 32, "plan", "a", ledger=Ledger(30, 30), time=time)
-    timed = calibration.rate(marker, read_seconds)
+    timed = trial.rate(marker, read_seconds)
     assert timed["images_per_second"] == per_second and timed["bound"] == bound
 
 
