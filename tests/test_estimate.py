@@ -112,8 +112,8 @@ def test_shards_are_counted_by_their_first(photos, store, tmp_path):
 def test_a_shard_longer_than_the_sample_is_not_read_to_its_end(
     photos, store, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(calibration, "SAMPLE_IMAGES", 16)
-    monkeypatch.setattr(calibration, "SAMPLE_SECONDS", 0.0)
+    monkeypatch.setattr(trial, "SAMPLE_IMAGES", 16)
+    monkeypatch.setattr(trial, "SAMPLE_SECONDS", 0.0)
     write_tar(tmp_path / "0.tar", sorted(photos.rglob("*.jpeg")))
     record = plan("--input", tmp_path / "0.tar", "--output", store.url, *SMALL)
     assert record["calibration"]["images"] == 16
