@@ -65,6 +65,11 @@ def model_file(weights_hash: str) -> str:
     return f"model/{weights_hash}.keras"
 
 
+def quantised_file(model_hash: str) -> str:
+    """Returns the path of the quantised model of an int8 store."""
+    return f"model/{model_hash}.int8.zip"
+
+
 def marker_file(chunk: str) -> str:
     """Returns the path of a chunk's commit."""
     return f"markers/{chunk}.json"
