@@ -14,7 +14,6 @@ from classifier.engines import Engine, EngineChoice, StoredBase, load_engine, ru
 from classifier.engines.calibration import choose, measure, throughput
 from classifier.engines.conversion import unpack
 from classifier.engines.hardware import Hardware
-from classifier.engines.loading import quantised_hash
 from classifier.engines.openvino import OpenVINOEngine
 from classifier.engines.options import Candidates, candidates, require_quantiser
 from classifier.engines.quantisation import (
@@ -24,6 +23,7 @@ from classifier.engines.quantisation import (
     quantise,
     require_close,
 )
+from featurestore import layout
 from pipelines.options import ExtractOptions
 from pipelines.worker import lane_count
 
@@ -115,7 +115,7 @@ def _quantised(
     """Makes the int8 model of a new store, and holds it against float32."""
     calibration, held_out = divide(images)
     model = quantise(base.packed(), calibration)
-    choice = EngineChoice("openvino", "int8", quantised_hash(model))
+    choice = EngineChoice("openvino", "int8", layout.quantised_hash(model))
     engine = OpenVINOEngine(
         unpack(model, "the int8 model"),
         choice,

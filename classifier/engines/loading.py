@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -81,17 +80,12 @@ class StoredBase:
             data = self.storage.read(name)
         except FileNotFoundError as error:
             raise CorruptStore(f"{self.storage.public_url}/{name} is missing; {advice}") from error
-        if quantised_hash(data) != model_hash:
+        if layout.quantised_hash(data) != model_hash:
             raise CorruptStore(
                 f"{self.storage.public_url}/{name} is damaged: its content does not give its name; "
                 f"{advice}"
             )
         return data
-
-
-def quantised_hash(data: bytes) -> str:
-    """Names a packed quantised model: 32 hex digits of its sha256."""
-    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def load_engine(

@@ -60,9 +60,11 @@ class OpenVINOEngine:
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Maps uint8 (batch_size, H, W, 3) to float32 (batch_size, *feature_shape)."""
         check_batch(batch, self._shape)
+        # The tensor borrows this memory, so the name must live until the request is through.
+        pixels = np.ascontiguousarray(batch)
         request = self._requests.get()
         try:
-            request.set_input_tensor(self._tensor(np.ascontiguousarray(batch), shared_memory=True))
+            request.set_input_tensor(self._tensor(pixels, shared_memory=True))
             request.infer()
             # A copy, because the next call of this request writes over it.
             return request.get_output_tensor().data.copy()

@@ -75,8 +75,9 @@ def candidates(asked: EngineOptions, hardware: Hardware) -> Candidates:
     """
     engine, reason = _engine(asked, hardware)
     native = hardware.native.get(engine, ())
+    wanted = "float32" if asked.precision == AUTO else asked.precision
+    require_able(EngineChoice(engine, wanted), hardware)
     if asked.precision != AUTO:
-        require_able(EngineChoice(engine, asked.precision), hardware)
         if engine == "tensorflow" and asked.precision not in ("float32", *native):
             reason = f"this processor has no native {asked.precision}: expect it to be slow"
         return Candidates(engine, (asked.precision,), reason)
