@@ -142,7 +142,7 @@ def train_run(
     """
     started = time.perf_counter()
     # Before the fits: a store without its base must not be found out at their end.
-    model_file = output.copy_model(store, storage)
+    models = output.copy_models(store, storage)
     _tell_rows(store, division, tell)
     data = prepare_data(store, division, options)
     tell("features: loaded once into memory" if data.in_memory else
@@ -153,7 +153,7 @@ def train_run(
         tell(f"cache: {made} of decoded features kept beside the store (--cache off: none)")
 
     def replace_older() -> None:
-        output.clear_output(storage, model_file)
+        output.clear_output(storage, models)
         output.copy_probes(store, storage)
 
     records, failed = fit_all(storage, data, options, tell, replace_older)

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from classifier.inputs import Ignored, ImageRef, ShardRef, list_inputs
+from classifier.engines import EngineChoice
+from classifier.inputs import ImageRef, ShardRef
 from classifier.inputs.labels import Labeller
 from classifier.runtime import standard_error_held
 from featurestore import layout
-from featurestore.errors import HoarfrostError, RunFailed, UsageError
+from featurestore.errors import HoarfrostError, RunFailed
 from featurestore.relabel import relabel, summary_lines
 from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
 from pipelines.finish import RunFacts, finish_run, write_record
 from pipelines.inventory import Inventory, gone_inputs, require_moved
 from pipelines.lease import lease, new_run_id
+from pipelines.listing import Listing
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.outcome import Outcome, judge
-from pipelines.plan import Plan, chunk_size, select, write_plan
+from pipelines.plan import Plan, chunk_size, write_plan
 from pipelines.progress import Monitor, driver_folder
 from pipelines.settle import prune
 from pipelines.timing import Laps
 
 SAMPLE_FOLDER = "hoarfrost-digits"
-HEAD = 64
 Say = Callable[[str], None]
 
 
@@ -59,7 +59,7 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     # TensorFlow is loaded only now: mistakes in the flags and the input are answered at once.
     from pipelines.joining import join_store
 
-    store = join_store(options, storage, listing.head, say)
+    store, chosen = join_store(options, storage, listing, say)
     laps.lap("base")
     run_id = new_run_id(started, (marker.run_id for marker in store.markers().values()))
     with lease(storage, run_id):
@@ -75,66 +75,16 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
             ignored=listing.ignored.count,
             ignored_names=tuple(listing.ignored.names),
             steps=laps.seconds,
+            engine=chosen.record,
         )
         if plan.chunks:
-            _run_pipeline(options, store, plan, facts, show_progress)
+            _run_pipeline(options, store, plan, facts, show_progress, chosen.choice)
         else:
             finish_run(storage, facts, [], [])
     record = json.loads(storage.read(layout.run_file(run_id)))
     if listing.labeller:
         record = _relabel(store, record, listing.labeller, say)
     return judge(store, record, options.limits)
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The inputs of a run, listed as they are taken.
-
-    Attributes:
-      head: the first of them.
-      refs: all of them, once, up to the limits; they have their labels.
-      ignored: collects the files that are no images, as `refs` is taken.
-      labeller: what labels them besides folders and shards, or None.
-    """
-
-    head: Sequence[ImageRef | ShardRef]
-    refs: Iterator[ImageRef | ShardRef]
-    ignored: Ignored
-    labeller: Labeller | None
-
-    @classmethod
-    def open(cls, options: ExtractOptions, inputs: Sequence[str]) -> Listing:
-        """Begins to list.
-
-        Raises:
-          UsageError: for an input that is missing or empty, and limits that cannot be kept.
-        """
-        ignored = Ignored()
-        labeller = options.labels.labeller(options.storage_options) if options.labels else None
-        refs = list_inputs(inputs, options.reading, ignored)
-        if labeller:
-            refs = (labeller.apply(r) if isinstance(r, ImageRef) else r for r in refs)
-        refs = select(refs, options.selection)
-        head = list(itertools.islice(refs, HEAD))
-        _check_head(options, inputs, head, ignored)
-        return cls(head, itertools.chain(head, refs), ignored, labeller)
-
-
-def _check_head(
-    options: ExtractOptions,
-    inputs: Sequence[str],
-    head: Sequence[ImageRef | ShardRef],
-    ignored: Ignored,
-) -> None:
-    """Refuses an empty input, and limits that cannot be kept."""
-    if not head:
-        raise UsageError(_nothing_found(inputs, ignored))
-    limited = options.selection.limit or options.selection.limit_per_class
-    if limited and any(isinstance(ref, ShardRef) for ref in head):
-        raise UsageError(
-            "--limit and --limit_per_class count images, and those of a shard are known only when "
-            "it has been read; name fewer shards, or unpack them with python -m pipelines.pack"
-        )
 
 
 def _plan(
@@ -180,16 +130,6 @@ def _sample(say: Say) -> str:
     return SAMPLE_FOLDER
 
 
-def _nothing_found(inputs: Sequence[str], ignored: Ignored) -> str:
-    where = ", ".join(repr(public_url(uri)) for uri in inputs)
-    if not ignored.count:
-        return f"--input: {where} is empty; give a folder of images or *.tar shards"
-    return (
-        f"--input: no images in {where}; {ignored.count} other files are there, such as "
-        f"{ignored.names[0]!r}"
-    )
-
-
 def plan_line(plan: Plan) -> str:
     """Says what a plan holds."""
     found = f"{plan.listed:,} inputs"
@@ -209,6 +149,7 @@ def _run_pipeline(
     plan: Plan,
     facts: RunFacts,
     show_progress: bool,
+    engine: EngineChoice,
 ) -> None:
     import apache_beam as beam
     from apache_beam.runners.runner import PipelineState
@@ -230,6 +171,7 @@ def _run_pipeline(
             progress_folder=str(folder) if local else "",
             trust_model=options.base.trust_model,
             dedupe=options.upkeep.dedupe,
+            engine=engine,
         )
         counted = replace(facts, workers=settings.processes)
         total = 0 if plan.shards else plan.images

@@ -15,9 +15,11 @@ from featurestore import layout
 from featurestore.errors import HoarfrostError
 from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
-from pipelines.driver import SAMPLE_FOLDER, Listing, Say, chunk_sizes, plan_line
+from pipelines.choosing import Chosen
+from pipelines.driver import SAMPLE_FOLDER, Say, chunk_sizes, plan_line
 from pipelines.inventory import Inventory, gone_inputs, require_moved
 from pipelines.joining import existing_store, join_store
+from pipelines.listing import Listing
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.plan import Plan, write_plan
 from pipelines.sample import write_digits
@@ -47,7 +49,7 @@ def estimate(options: ExtractOptions, say: Say) -> dict[str, Any]:
         scratch = Storage(f"{folder}/store")
         listing = Listing.open(options, options.inputs or (_digits(folder),))
         laps.lap("listing")
-        joined = _join(options, storage, scratch, listing, say)
+        joined, chosen = _join(options, storage, scratch, listing, say)
         laps.lap("base")
         existing = existing_store(storage)
         inventory = Inventory.read(existing or joined, options.upkeep.retry)
@@ -60,7 +62,7 @@ def estimate(options: ExtractOptions, say: Say) -> dict[str, Any]:
         laps.lap("planning")
         record |= _sizes(scratch, plan)
         if plan.chunks:
-            record |= _costs(options, scratch, plan, record["new_shard_bytes"], laps)
+            record |= _costs(options, scratch, plan, chosen, record["new_shard_bytes"], laps)
         return record
 
 
@@ -75,13 +77,13 @@ def _digits(folder: str) -> str:
 
 def _join(
     options: ExtractOptions, storage: Storage, scratch: Storage, listing: Listing, say: Say
-) -> FeatureStore:
+) -> tuple[FeatureStore, Chosen]:
     """Returns a store in `scratch` like the one the run would write to, checked as by the run."""
     if existing_store(storage):
         for name in (layout.SPEC, *(f"model/{file.name}" for file in storage.list("model"))):
             scratch.write(name, storage.read(name))
     try:
-        return join_store(options, scratch, listing.head, say)
+        return join_store(options, scratch, listing, say)
     except HoarfrostError as error:
         raise type(error)(str(error).replace(scratch.public_url, storage.public_url)) from error
 
@@ -119,7 +121,12 @@ def _sizes(scratch: Storage, plan: Plan) -> dict[str, int]:
 
 
 def _costs(
-    options: ExtractOptions, scratch: Storage, plan: Plan, shard_bytes: int, laps: Laps
+    options: ExtractOptions,
+    scratch: Storage,
+    plan: Plan,
+    chosen: Chosen,
+    shard_bytes: int,
+    laps: Laps,
 ) -> dict[str, Any]:
     """Times a sample, and carries its time and its size over to the input."""
     worker = Worker(
@@ -129,6 +136,7 @@ def _costs(
             batch_size=options.chunks.batch_size,
             splits=options.splits,
             trust_model=options.base.trust_model,
+            engine=chosen.choice,
         )
     )
     try:
@@ -157,6 +165,7 @@ def _costs(
         **record,
         "row_bytes": round(row_bytes, 1),
         "calibration": calibration,
+        "engine": dict(chosen.record),
         "numerics": dict(marker.numerics),
         "forecast": forecast,
     }

@@ -59,6 +59,7 @@ class RunFacts:
       ignored_names: the first thousand of them.
       steps: seconds of what the driver did until now, by name.
       workers: processes that share this machine, 0 when the runner decides.
+      engine: which one was chosen, why, and what was measured.
     """
 
     run_id: str
@@ -71,6 +72,7 @@ class RunFacts:
     ignored_names: tuple[str, ...] = field(default=(), repr=False)
     steps: Mapping[str, float] = field(default_factory=dict)
     workers: int = 0
+    engine: Mapping[str, Any] = field(default_factory=dict)
 
 
 def finish_run(
@@ -118,6 +120,7 @@ def finish_run(
         "dead": [asdict(chunk) for chunk in dead],
         "ignored": [*facts.ignored_names, *(name for marker in markers for name in marker.ignored)],
         "time": time_report([marker.time for marker in ours if marker.time], run_time),
+        "engine": dict(facts.engine),
         "numerics": _distinct([dict(marker.numerics) for marker in markers]),
     }
     write_manifest(storage, facts.run_id, every)

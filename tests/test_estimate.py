@@ -12,8 +12,8 @@ from conftest import png_bytes, write_images
 from featurestore.commit import Marker
 from featurestore.errors import SpecMismatch, UsageError
 from featurestore.ledger import Ledger
-from pipelines import trial
 from pipelines import extract as extract_command
+from pipelines import trial
 from pipelines.driver import extract
 from pipelines.estimate import estimate, plan_lines
 
