@@ -33,7 +33,6 @@ def describe(store: FeatureStore) -> dict[str, Any]:
         if marker.part
     )
     ledger = store.ledger()
-    cached = cache_usage(store.storage)
     return {
         "store": store.url,
         "identity_hash": spec.identity_hash,
@@ -56,7 +55,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
         "images_in": ledger.images_in,
         "parts": sum(bool(marker.part) for marker in markers),
         "bytes": sum(marker.part_bytes for marker in markers),
-        "cache": {"files": cached[0], "bytes": cached[1]},
+        "cache": dict(zip(("files", "bytes"), cache_usage(store.storage), strict=True)),
         "numerics": dict(numerics),
         "runs": sum(file.name.endswith(".json") for file in store.storage.list("runs")),
     }

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from conftest import add_chunk, make_rows, make_store
+from conftest import add_chunk, make_rows, make_spec, make_store
 
 from featurestore.readahead import in_order
 
@@ -53,3 +53,15 @@ def test_leaving_a_scan_half_way_ends_its_threads(tmp_path):
     next(scan)
     scan.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("shape, dtype", [((8,), "float32"), ((2, 2, 3), "float16")])
+def test_a_remote_part_is_read_by_turns(tmp_path, shape, dtype):
+    store = make_store(f"memory://{tmp_path.name}", make_spec(shape, dtype))
+    values = np.random.default_rng(0).normal(size=(2100, *shape)).astype(np.float32)
+    for start in range(0, 2100, 700):
+        add_chunk(store, make_rows(700, start), values[start : start + 700])
+    got = store.load(["key", "features"], labels=["1", "2"])
+    assert list(got["key"]) == [row["key"] for row in make_rows(2100) if row["labels"] != ["0"]]
+    expected = np.delete(values, np.s_[::3], axis=0).astype(dtype)
+    np.testing.assert_array_equal(got["features"], expected)

@@ -1,0 +1,164 @@
+"""Opening a store: scans beside `np.load` of the same bytes, and how soon a training can start.
+
+    python -m benchmarks.opening [--images 64] [--rows 4096] [--rounds 5] [--write FILE]
+
+The features are those of `benchmarks.layouts`. *Cold* means that neither the array's file nor the
+store's is in the system's cache. A store's first opening is the one that makes the cache of
+decoded parts, later ones use it. Every value is touched. *Start* is what `classifier.train` does
+before its first step: survey the rows, then load the features of both sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.layouts import Seconds, feature_sets, parse, timed, touch
+from benchmarks.rounds import paired_ratio
+from benchmarks.tables import number, publish, table
+from classifier.dataset import load_rows
+from classifier.division import divide
+from featurestore import FeatureStore, open_store
+from featurestore.cache import FOLDER
+from featurestore.command import Parser, main
+from featurestore.commit import Marker, commit
+from featurestore.commit import publish as publish_part
+from featurestore.ledger import Ledger
+from featurestore.storage import Storage
+from featurestore.store import create_store
+from featurestore.writer import PartWriter
+
+PART_ROWS = 1000
+LOAD = "np.load"
+
+
+def write_store(folder: Path, like: FeatureStore, features: np.ndarray) -> FeatureStore:
+    """Writes features into a new store of two classes, the way an extraction does."""
+    store = create_store(Storage(str(folder)), like.spec)
+    for start in range(0, len(features), PART_ROWS):
+        block = features[start : start + PART_ROWS]
+        rows = [_row(start + index) for index in range(len(block))]
+        chunk_id = f"{start:032x}"
+        with store.storage.workspace(f"tmp/{chunk_id}") as workspace:
+            with PartWriter(workspace / "part", store.spec) as writer:
+                writer.write(rows, block)
+                part = writer.finish()
+            name = publish_part(store.storage, chunk_id, part, "parts")
+        ledger = Ledger(len(rows), len(rows), 0)
+        commit(
+            store.storage,
+            Marker(chunk_id, "run", rows[0]["key"], name, part.sha256, part.size, ledger=ledger),
+        )
+    return store
+
+
+def _row(number: int) -> dict:
+    content_hash = hashlib.sha256(str(number).encode()).hexdigest()
+    name = f"{number:06d}.jpg"
+    row = {"key": name, "uri": f"file:///{name}", "size": 1, "etag": "1", "split": None, "view": 0}
+    return row | {
+        "content_hash": content_hash,
+        "labels": [("china", "flower")[number % 2]],
+        "width": 500,
+        "height": 375,
+    }
+
+
+def evict(folder: Path) -> None:
+    """Asks the system to forget what it has cached of the files below a folder."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def scan(folder: Path, cached: bool) -> int:
+    """Opens a store and touches all of its features."""
+    store = open_store(str(folder))
+    opened = store.with_cache() if cached else store
+    return sum(touch(batch["features"]) for batch in opened.scan(["features"]))
+
+
+def start(folder: Path, cached: bool) -> None:
+    """Does what a training does before its first step."""
+    store = open_store(str(folder))
+    store = store.with_cache() if cached else store
+    division = divide(store)
+    for side, counts in (
+        (division.train, division.train_counts),
+        (division.validation, division.validation_counts),
+    ):
+        load_rows(store, division.classes, side, int(counts.sum()))
+
+
+def measure(array: Path, folder: Path, rounds: int) -> Seconds:
+    """Times every way of opening once a round; returns seconds by its name."""
+
+    def load() -> object:
+        return touch(np.load(array))
+
+    cases: dict[str, Callable[[], object]] = {
+        f"{LOAD}, cold": load,
+        "scan, cold": lambda: scan(folder, False),
+        LOAD: load,
+        "scan, parts": lambda: scan(folder, False),
+        "scan, first opening": lambda: scan(folder, True),
+        "scan, second opening": lambda: scan(folder, True),
+        "start, no cache": lambda: start(folder, False),
+        "start, first": lambda: start(folder, True),
+        "start, second": lambda: start(folder, True),
+    }
+    seconds: Seconds = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, work in cases.items():
+            if "first" in name:
+                shutil.rmtree(folder / FOLDER, ignore_errors=True)
+            if "cold" in name:
+                evict(folder.parent)
+            seconds[name].append(timed(work))
+    return seconds
+
+
+def report(seconds: Seconds, size: int) -> list[str]:
+    """Returns the medians as a Markdown table; ratios are of rates, within a round."""
+    rows = []
+    for name, values in seconds.items():
+        median = statistics.median(values)
+        base = f"{LOAD}, cold" if "cold" in name else LOAD
+        ratio = paired_ratio(seconds[base], values)
+        cells = ["-", "-"] if "start" in name else [number(size / 1e6 / median), number(ratio)]
+        rows.append([name, number(median, " s"), *cells])
+    return table(["opening", "time", "MB/s", "of np.load's rate"], rows)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    parser = Parser(prog="python -m benchmarks.opening", description=__doc__)
+    args = parse(argv, parser, images=64, rows=4096)
+    lines: list[str] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for base, heading, features in feature_sets(args.images, args.rows, folder):
+            work = folder / f"{base}-opening"
+            work.mkdir()
+            np.save(work / "features.npy", features)
+            like = open_store(str(folder / base))
+            write_store(work / "store", like, features.astype(np.float32))
+            seconds = measure(work / "features.npy", work / "store", args.rounds)
+            lines += [heading, "", *report(seconds, features.nbytes), ""]
+    publish("benchmarks.opening", lines[:-1], args.write)
+    return 0
+
+
+if __name__ == "__main__":
+    main(run)
