@@ -15,12 +15,12 @@ from featurestore import layout
 from featurestore.errors import HoarfrostError
 from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
-from pipelines.calibration import RUN_ID, extract_sample, rate, sample_size, take_sample
 from pipelines.driver import SAMPLE_FOLDER, Listing, Say, chunk_sizes, plan_line
 from pipelines.inventory import Inventory, gone_inputs, require_moved
 from pipelines.joining import existing_store, join_store
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.plan import Plan, write_plan
+from pipelines.rehearsal import RUN_ID, extract_sample, rate, sample_size, take_sample
 from pipelines.sample import write_digits
 from pipelines.timing import Laps
 from pipelines.worker import Worker
