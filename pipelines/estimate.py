@@ -22,9 +22,9 @@ from pipelines.joining import existing_store, join_store
 from pipelines.listing import Listing
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.plan import Plan, write_plan
+from pipelines.rehearsal import RUN_ID, extract_sample, rate, sample_size, take_sample
 from pipelines.sample import write_digits
 from pipelines.timing import Laps
-from pipelines.trial import RUN_ID, extract_sample, rate, sample_size, take_sample
 from pipelines.worker import Worker
 
 ROUND_NUMBER = 1_000_000

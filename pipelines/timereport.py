@@ -21,7 +21,8 @@ _ADVICE = {
     "write": "the store takes the rows too slowly; put it nearer",
     "chunk ends": "the lanes wait at the ends of chunks; use a larger --chunk_size",
     "no chunk": "there were fewer chunks than the workers could share; use a smaller --chunk_size",
-    "start": "the run is short; loading the base and the libraries takes longer than the images",
+    "start": "loading the libraries and the base takes longer than these images; more of them at "
+    "once make up for it",
 }
 
 

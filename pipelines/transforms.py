@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import asdict
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.windowed_value import WindowedValue
 
 from classifier.inputs.refs import ShardDamaged
 from featurestore.commit import Marker, committed
@@ -28,6 +32,9 @@ from pipelines.plan import Chunk, Plan, read_chunk
 
 NAMESPACE = "hoarfrost"
 DEAD, LATER = "dead", "later"
+AT_ONCE = 2
+# A marker, or a dead chunk for its output; (computed, quarantined, seconds) of each group.
+Attempt = tuple[Marker | TaggedOutput, list[tuple[int, int, float]]]
 _LOG = logging.getLogger(__name__)
 
 
@@ -57,25 +64,65 @@ class OnWorker(beam.DoFn):
 
     def extract(self, chunk: Chunk) -> Marker | TaggedOutput:
         """Extracts and commits a chunk; gives the dead chunk for the `DEAD` output instead."""
-        try:
-            return self._worker.extractor.extract(chunk, self._settings.run_id, self._count)
-        except (OSError, ShardDamaged) as error:
-            return TaggedOutput(DEAD, json.dumps(asdict(dead_chunk(chunk, error))))
+        return self.counted(*self.attempt(chunk))
 
-    def _count(self, group) -> None:
-        self._worker.report(group)
-        self._inferences.inc(group.computed)
-        self._quarantined.inc(len(group.quarantined))
-        if group.computed:
-            self._latency.update(int(group.infer_seconds * 1e6))
+    def attempt(self, chunk: Chunk) -> Attempt:
+        """Does so in any thread; what it counts is left to `counted`."""
+        groups: list[tuple[int, int, float]] = []
+
+        def on_group(group) -> None:
+            self._worker.report(group)
+            groups.append((group.computed, len(group.quarantined), group.infer_seconds))
+
+        try:
+            done = self._worker.extractor.extract(chunk, self._settings.run_id, on_group)
+        except (OSError, ShardDamaged) as error:
+            return TaggedOutput(DEAD, json.dumps(asdict(dead_chunk(chunk, error)))), groups
+        return done, groups
+
+    def counted(
+        self, done: Marker | TaggedOutput, groups: list[tuple[int, int, float]]
+    ) -> Marker | TaggedOutput:
+        """Counts a chunk's groups; Beam's counters work in its own thread only."""
+        for computed, quarantined, seconds in groups:
+            self._inferences.inc(computed)
+            self._quarantined.inc(quarantined)
+            if computed:
+                self._latency.update(int(seconds * 1e6))
+        return done
 
 
 class ExtractChunk(OnWorker):
-    """Extracts one planned chunk; yields its marker, or the dead chunk on the `DEAD` output."""
+    """Extracts planned chunks; yields their markers, and dead chunks on the `DEAD` output.
+
+    Two are under way at once: the lanes go on with one while the other is written to its end and
+    committed.
+    """
+
+    def start_bundle(self) -> None:
+        self._under_way: deque[Future[Attempt]] = deque()
 
     def process(self, reference: Reference) -> Iterator[str | TaggedOutput]:
-        done = self.extract(self.read(reference))
-        yield done.to_json() if isinstance(done, Marker) else done
+        self._under_way.append(self._worker.feeders.submit(self.attempt, self.read(reference)))
+        if len(self._under_way) == AT_ONCE:
+            done = self._next()
+            yield done.to_json() if isinstance(done, Marker) else done
+
+    def finish_bundle(self) -> Iterator[WindowedValue | TaggedOutput]:
+        while self._under_way:
+            done = self._next()
+            if isinstance(done, Marker):
+                yield GlobalWindows.windowed_value(done.to_json())
+            else:
+                yield TaggedOutput(done.tag, GlobalWindows.windowed_value(done.value))
+
+    def _next(self) -> Marker | TaggedOutput:
+        try:
+            return self.counted(*self._under_way.popleft().result())
+        except BaseException:
+            for future in self._under_way:
+                future.cancel()
+            raise
 
 
 class HashChunk(OnWorker):

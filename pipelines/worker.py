@@ -46,6 +46,7 @@ class Worker:
         lanes = lane_count(settings.processes)
         self.engine = shared_engine(self.store, settings)
         self.reporter = Reporter(settings.progress_folder)
+        self.feeders = ThreadPoolExecutor(max(4, 2 * lanes), "feeder")
         self._indexing = threading.Lock()
         self._indexes: dict[bool, StoredFeatures] = {}
         self.extractor = Extractor(
@@ -62,6 +63,7 @@ class Worker:
 
     def close(self) -> None:
         """Lets the threads go."""
+        self.feeders.shutdown(wait=False)
         self.extractor.lanes.shutdown(wait=False)
         self.extractor.readers.shutdown(wait=False)
 

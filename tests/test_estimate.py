@@ -13,7 +13,7 @@ from featurestore.commit import Marker
 from featurestore.errors import SpecMismatch, UsageError
 from featurestore.ledger import Ledger
 from pipelines import extract as extract_command
-from pipelines import trial
+from pipelines import rehearsal
 from pipelines.driver import extract
 from pipelines.estimate import estimate, plan_lines
 
@@ -112,8 +112,8 @@ def test_shards_are_counted_by_their_first(photos, store, tmp_path):
 def test_a_shard_longer_than_the_sample_is_not_read_to_its_end(
     photos, store, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(trial, "SAMPLE_IMAGES", 16)
-    monkeypatch.setattr(trial, "SAMPLE_SECONDS", 0.0)
+    monkeypatch.setattr(rehearsal, "SAMPLE_IMAGES", 16)
+    monkeypatch.setattr(rehearsal, "SAMPLE_SECONDS", 0.0)
     write_tar(tmp_path / "0.tar", sorted(photos.rglob("*.jpeg")))
     record = plan("--input", tmp_path / "0.tar", "--output", store.url, *SMALL)
     assert record["calibration"]["images"] == 16
@@ -167,7 +167,7 @@ def test_a_stream_slower_than_the_lanes_is_the_bound(read_seconds, per_second, b
     states = {"read": 0.0, "decode": 1.0, "infer": 2.0, "write": 0.0, "idle": 9.0}
     time = {"lane_seconds": states, "lanes": 2, "images": 30, "megapixels": 6.0}
     marker = Marker("0" * 32, "plan", "a", ledger=Ledger(30, 30), time=time)
-    timed = trial.rate(marker, read_seconds)
+    timed = rehearsal.rate(marker, read_seconds)
     assert timed["images_per_second"] == per_second and timed["bound"] == bound
 
 

@@ -64,7 +64,7 @@ def test_chunks_that_overlap_in_one_worker_leave_no_gap():
         ([chunk(write=9)], LONG, "write", "the store"),
         ([chunk()], LONG, "idle", "larger --chunk_size"),
         ([chunk(infer=10)], RunTime(8, 31, workers=3), "idle", "smaller --chunk_size"),
-        ([chunk(infer=10)], RunTime(-50, 21), "start", "the run is short"),
+        ([chunk(infer=10)], RunTime(-50, 21), "start", "loading the libraries"),
     ],
 )
 def test_the_largest_part_is_the_bound(times, run, bound, words):

@@ -1,0 +1,97 @@
+"""The Beam step around the extractor: two chunks under way, none lost, counted in Beam's thread."""
+
+import json
+import threading
+from types import SimpleNamespace
+
+import pytest
+from apache_beam.pvalue import TaggedOutput
+from apache_beam.utils.windowed_value import WindowedValue
+
+from classifier.inputs import ImageRef
+from featurestore.commit import Marker
+from featurestore.errors import RunFailed
+from pipelines.inventory import Wanted
+from pipelines.options import WorkerSettings
+from pipelines.plan import Chunk
+from pipelines.transforms import DEAD, ExtractChunk
+
+
+class Counter:
+    """A counter that works in the thread that made it only, as Beam's do."""
+
+    def __init__(self) -> None:
+        self.total, self._thread = 0, threading.get_ident()
+
+    def inc(self, count: int) -> None:
+        if threading.get_ident() == self._thread:
+            self.total += count
+
+    update = inc
+
+
+def step(monkeypatch, extract) -> ExtractChunk:
+    """The step on a worker whose extractor is `extract`; references are keys of single images."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    done = ExtractChunk(WorkerSettings("store"))
+    done._worker = SimpleNamespace(
+        extractor=SimpleNamespace(extract=extract),
+        feeders=ThreadPoolExecutor(4),
+        report=lambda group: None,
+    )
+    done._inferences, done._quarantined, done._latency = Counter(), Counter(), Counter()
+    read = lambda key: Chunk((Wanted(ImageRef(key, f"file:///{key}", 1, "")),))  # noqa: E731
+    monkeypatch.setattr(done, "read", read)
+    done.start_bundle()
+    return done
+
+
+def results(done: ExtractChunk, keys: str) -> tuple[list[str], list[str]]:
+    """Runs a bundle: (first keys of the markers, of the dead chunks)."""
+    out = [one for key in keys for one in done.process(key)]
+    out += [_plain(one) for one in done.finish_bundle()]
+    dead = [json.loads(one.value)["first"] for one in out if isinstance(one, TaggedOutput)]
+    assert all(one.tag == DEAD for one in out if isinstance(one, TaggedOutput))
+    return [json.loads(one)["first_key"] for one in out if isinstance(one, str)], dead
+
+
+def _plain(one):
+    if isinstance(one, WindowedValue):
+        return one.value
+    return TaggedOutput(one.tag, one.value.value)
+
+
+def marker_of(chunk, run_id, on_group) -> Marker:
+    on_group(SimpleNamespace(computed=3, quarantined=["bad"], infer_seconds=1e-6))
+    if chunk.first_key in "xyz":
+        raise OSError("the shard is gone")
+    return Marker(chunk.chunk_id, run_id, chunk.first_key)
+
+
+@pytest.mark.parametrize("keys", ["", "a", "ab", "abcde", "x", "ax", "axbyc", "xyz"])
+def test_every_chunk_of_a_bundle_comes_out_once_and_in_order(monkeypatch, keys):
+    done = step(monkeypatch, marker_of)
+    good, dead = results(done, keys)
+    assert good == [key for key in keys if key not in "xyz"]
+    assert dead == [key for key in keys if key in "xyz"]
+    assert done._inferences.total == 3 * len(keys) and done._quarantined.total == len(keys)
+    assert done._latency.total == len(keys)
+
+
+def test_two_chunks_are_under_way_at_once(monkeypatch):
+    meeting = threading.Barrier(2, timeout=30)
+
+    def extract(chunk, run_id, on_group):
+        meeting.wait()
+        return marker_of(chunk, run_id, on_group)
+
+    assert results(step(monkeypatch, extract), "abcd")[0] == list("abcd")
+
+
+def test_a_failure_ends_the_bundle(monkeypatch):
+    def extract(chunk, run_id, on_group):
+        raise RunFailed("a feature value is beyond float16")
+
+    with pytest.raises(RunFailed, match="float16"):
+        results(step(monkeypatch, extract), "ab")
