@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import processes
 from classifier.runtime import import_keras
 from classifier.weights import packaged_weights, set_packaged
 from featurestore.command import Parser, main
@@ -87,6 +88,17 @@ def write_base(base: Base, file: Path) -> None:
     if packaged_weights(base.name):
         set_packaged(model, base.name)
     model.save(file)
+
+
+def write_base_apart(base: Base, folder: Path, timeout: float = 300) -> Path:
+    """Writes a base in a process of its own, so that this one stays free of TensorFlow.
+
+    Returns:
+      Its file, in `folder`.
+    """
+    file = folder / "base.keras"
+    processes.run_command(processes.module("benchmarks.bases", base.name, file), folder, timeout)
+    return file
 
 
 def run(argv: Sequence[str]) -> int:

@@ -50,14 +50,20 @@ def fit(features: np.ndarray, labels: np.ndarray, epochs: int) -> None:
     head.fit(features, labels, epochs=epochs, verbose=0)
 
 
-def run(argv: Sequence[str]) -> int:
-    """Runs the loop; returns the exit code."""
-    parser = Parser(prog="python -m benchmarks.book", description=__doc__)
+def loop_parser(name: str, description: str | None) -> Parser:
+    """Returns the arguments of a contender that builds its own loop around a base."""
+    parser = Parser(prog=f"python -m {name}", description=description)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--preprocess", choices=MODULES, required=True)
     parser.add_argument("--pooling", choices=("none", "avg"), default="none")
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the loop; returns the exit code."""
+    parser = loop_parser("benchmarks.book", __doc__)
     parser.add_argument("--epochs", type=int, default=0, help="of a head, instead of saving")
     args = parser.parse_args(argv)
     watch = Stopwatch()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.bases import Base
 from benchmarks.machine import cores, installed
-from benchmarks.processes import module, run
+from benchmarks.processes import module, run_command
 from benchmarks.progress import Progress, extraction_timing
 from benchmarks.raydata import require_ray
 from benchmarks.rounds import Contender, NotRun, Timing
@@ -68,7 +68,7 @@ def variant_name(engine: str, precision: str) -> str:
 
 def has_engines(folder: Path) -> bool:
     """Tells whether ``pipelines.extract`` knows --engine and --precision."""
-    told = run(module("pipelines.extract", "--help"), folder, 60).out
+    told = run_command(module("pipelines.extract", "--help"), folder, 60).out
     return "--engine" in told and "--precision" in told
 
 
@@ -88,7 +88,9 @@ def contenders(bench: Bench) -> list[Contender]:
         found.append(
             Contender(
                 "Hoarfrost, two processes",
-                lambda: extraction(bench, "two", [*_flags(bench, "auto", "auto"), *TWO_PROCESSES]),
+                lambda: extraction(
+                    bench, "two", [*engine_flags(bench, "auto", "auto"), *TWO_PROCESSES]
+                ),
             )
         )
     return found
@@ -108,7 +110,7 @@ def reported(bench: Bench, name: str) -> Timing:
     """Runs a module that ends in the report of a `Stopwatch`."""
     for leftover in ("features", "first.json"):
         _remove(bench.folder / leftover)
-    finished = run(module(name, *bench.keras_flags()), bench.folder, bench.timeout)
+    finished = run_command(module(name, *bench.keras_flags()), bench.folder, bench.timeout)
     report = finished.report()
     if report["images"] != bench.images:
         raise NotRun(f"it did {report['images']} of {bench.images} images")
@@ -140,7 +142,7 @@ def extraction(bench: Bench, name: str, flags: Sequence[str]) -> Timing:
         *("--input", bench.classes, "--output", store.name),
         *(*bench.base.flags(bench.base_file), *flags),
     )
-    finished = run(command, bench.folder, bench.timeout, progress.look)
+    finished = run_command(command, bench.folder, bench.timeout, progress.look)
     return extraction_timing(finished, progress, store)
 
 
@@ -153,7 +155,7 @@ def _alone(bench: Bench, step: str, *flags: object) -> Timing:
     command = module(
         "benchmarks.alone", step, "--folder", bench.classes, "--size", bench.base.size, *flags
     )
-    finished = run(command, bench.folder, bench.timeout)
+    finished = run_command(command, bench.folder, bench.timeout)
     report = finished.report()
     rate, start = max(report["rates"].values()), report["first_at"] - finished.started
     numerics = report.get("numerics")
@@ -166,7 +168,7 @@ def _alone(bench: Bench, step: str, *flags: object) -> Timing:
     )
 
 
-def _flags(bench: Bench, engine: str, precision: str) -> list[str]:
+def engine_flags(bench: Bench, engine: str, precision: str) -> list[str]:
     """Returns the flags of a variant.
 
     Raises:
@@ -183,7 +185,7 @@ def _flags(bench: Bench, engine: str, precision: str) -> list[str]:
 
 def _variant(bench: Bench, engine: str, precision: str) -> Contender:
     def extract() -> Timing:
-        timing = extraction(bench, f"{engine}-{precision}", _flags(bench, engine, precision))
+        timing = extraction(bench, f"{engine}-{precision}", engine_flags(bench, engine, precision))
         if engine != "auto" and timing.numerics != (engine, precision):
             raise NotRun(f"it ran as {timing.numerics}")
         return timing

@@ -62,7 +62,7 @@ def module(name: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", name, *map(str, arguments)]
 
 
-def run(
+def run_command(
     command: Sequence[str],
     cwd: Path,
     timeout: float,

@@ -14,10 +14,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.book import MODULES
+from benchmarks.book import MODULES, loop_parser
 from benchmarks.machine import cores, installed
 from benchmarks.rounds import NotRun
-from featurestore.command import Parser, main, say
+from featurestore.command import main, say
 
 BATCH = 32
 
@@ -57,13 +57,7 @@ def require_ray() -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Runs the job; returns the exit code."""
-    parser = Parser(prog="python -m benchmarks.raydata", description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--size", type=int, required=True)
-    parser.add_argument("--preprocess", choices=MODULES, required=True)
-    parser.add_argument("--pooling", choices=("none", "avg"), default="none")
-    args = parser.parse_args(argv)
+    args = loop_parser("benchmarks.raydata", __doc__).parse_args(argv)
     import ray
 
     ray.init(num_cpus=cores(), include_dashboard=False, log_to_driver=False)

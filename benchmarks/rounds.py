@@ -11,8 +11,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from featurestore.errors import RunFailed
 
-class NotRun(Exception):
+
+class NotRun(RunFailed):
     """A contender that cannot run here; its text says why, in one line."""
 
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import contenders as ways
-from benchmarks import processes
-from benchmarks.bases import BASES, Base, chosen
+from benchmarks.bases import BASES, Base, chosen, write_base_apart
 from benchmarks.contenders import Bench
 from benchmarks.images import write_photographs
 from benchmarks.rounds import Results, interleave, paired_ratio, serial_limit
@@ -63,11 +62,9 @@ def prepared(folder: Path, base: Base, settings: Settings) -> Bench:
     """Writes the images and the base's file into a folder."""
     images = settings.images or base.images
     classes = write_photographs(folder / "photos", images)
-    base_file = folder / "base.keras"
-    write = processes.module("benchmarks.bases", base.name, base_file)
-    processes.run(write, folder, settings.timeout)
+    file = write_base_apart(base, folder)
     has_engines = ways.has_engines(folder)
-    return Bench(folder, classes, base, base_file, images, settings.timeout, has_engines)
+    return Bench(folder, classes, base, file, images, settings.timeout, has_engines)
 
 
 def report(results: Results) -> list[str]:
