@@ -17,6 +17,13 @@ EXTRAS = {
     "gcp": ["gcsfs>=2024.9", "apache-beam[gcp]>=2.77,<2.78"],
     "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
 }
+# What the benchmarks compare with, and what they measure memory by.
+EXTRAS["bench"] = [
+    *EXTRAS["sample"],
+    "psutil>=6",
+    "py-spy>=0.4",
+    "ray[data]>=2.40,<3",
+]
 EXTRAS["test"] = [
     *EXTRAS["report"],
     *EXTRAS["sample"],

@@ -25,6 +25,7 @@ VARIANTS = (
     ("openvino", "int8"),
 )
 TEXTBOOK, RAY, DECODE = "textbook loop", "Ray Data", "decode alone"
+OURS, TWO = "Hoarfrost", "Hoarfrost, two processes"
 TWO_PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 
 
@@ -62,8 +63,8 @@ class Bench:
 def variant_name(engine: str, precision: str) -> str:
     """Returns the name of a variant of our command in the tables."""
     if "auto" in (engine, precision):
-        return "Hoarfrost"
-    return f"Hoarfrost, {engine} {precision}"
+        return OURS
+    return f"{OURS}, {engine} {precision}"
 
 
 def has_engines(folder: Path) -> bool:
@@ -87,7 +88,7 @@ def contenders(bench: Bench) -> list[Contender]:
     if cores() > 1:
         found.append(
             Contender(
-                "Hoarfrost, two processes",
+                TWO,
                 lambda: extraction(
                     bench, "two", [*engine_flags(bench, "auto", "auto"), *TWO_PROCESSES]
                 ),

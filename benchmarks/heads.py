@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.arguments import counted_parser
 from benchmarks.bases import PATCHES
 from benchmarks.rounds import paired_ratio
 from benchmarks.store import patches_store
-from benchmarks.tables import add_write_flag, number, publish, table
+from benchmarks.tables import number, publish, table
 from classifier.dataset import load_rows
 from classifier.division import divide
 from classifier.heads import parse_head
@@ -29,8 +30,7 @@ from classifier.options import TrainOptions
 from classifier.runtime import import_keras
 from classifier.training import prepare_data, train_head
 from featurestore import FeatureStore, open_store
-from featurestore.command import Parser, main, quiet_libraries
-from featurestore.errors import UsageError
+from featurestore.command import main, quiet_libraries
 
 HEADS = (("linear", "avg"), ("mlp:256:relu", "none"))
 
@@ -125,14 +125,9 @@ def measure(folder: Path, images: int, rounds: int, epochs: int) -> list[list[st
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     quiet_libraries()
-    parser = Parser(prog="python -m benchmarks.heads", description=__doc__)
-    parser.add_argument("--images", type=int, default=PATCHES.images, help="default %(default)s")
-    parser.add_argument("--epochs", type=int, default=5, help="default 5")
-    parser.add_argument("--rounds", type=int, default=3, help="default 3")
-    add_write_flag(parser)
+    counts = {"images": PATCHES.images, "epochs": 5, "rounds": 3}
+    parser = counted_parser("benchmarks.heads", __doc__, **counts)
     args = parser.parse_args(argv)
-    if min(args.images, args.epochs, args.rounds) < 1:
-        raise UsageError("--images, --epochs and --rounds must be at least 1")
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         rows = measure(Path(name), args.images, args.rounds, args.epochs)
     header = ["head", "way", "rows/s in the fit", "x keras.fit", "opened to trained"]

@@ -18,14 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.arguments import counted_parser, positive
 from benchmarks.bases import BASES, Base, chosen, write_base_apart
 from benchmarks.contenders import VARIANTS, Bench, engine_flags, has_engines
 from benchmarks.images import write_varied
 from benchmarks.processes import module, run_command
 from benchmarks.rounds import NotRun
-from benchmarks.tables import add_write_flag, publish, table
+from benchmarks.tables import publish, table
 from featurestore import open_store
-from featurestore.command import Parser, main, say
+from featurestore.command import main, say
 from pipelines.sample import write_digits
 
 REFERENCE = ("tensorflow", "float32")
@@ -166,17 +167,15 @@ def measure(base: Base, photographs: int, limit_per_class: int, timeout: float) 
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = Parser(prog="python -m benchmarks.precisions", description=__doc__)
+    counts = {"photographs": 64, "timeout": 1200}
+    parser = counted_parser("benchmarks.precisions", __doc__, **counts)
     add = parser.add_argument
     add("--bases", default=",".join(BASES), help="by commas; default %(default)s")
-    add("--photographs", type=int, default=64, metavar="N", help="default 64")
-    add("--limit_per_class", type=int, default=0, metavar="N", help="of the digits; default all")
-    add("--timeout", type=float, default=1200, help="seconds a command; default 1200")
-    add_write_flag(parser)
+    add("--limit_per_class", type=positive, metavar="N", help="of the digits; default all")
     args = parser.parse_args(argv)
     for base in chosen(args.bases):
         lines = [f"{base.title}, against TensorFlow float32:", ""]
-        lines += measure(base, args.photographs, args.limit_per_class, args.timeout)
+        lines += measure(base, args.photographs, args.limit_per_class or 0, args.timeout)
         publish(f"benchmarks.precisions --bases {base.name}", lines, args.write)
     return 0
 

@@ -13,14 +13,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.arguments import counted_parser
 from benchmarks.bases import BASES
 from benchmarks.contenders import TWO_PROCESSES, Bench, extraction
 from benchmarks.images import write_copies
 from benchmarks.rounds import Contender, Results, interleave
-from benchmarks.tables import add_write_flag, number, publish, table
+from benchmarks.tables import number, publish, table
 from benchmarks.throughput import Settings, prepared
-from featurestore.command import Parser, main, say
-from featurestore.errors import UsageError
+from featurestore.command import main, say
 
 ONE, TWO = "one process", "two processes of half the threads"
 
@@ -81,15 +81,9 @@ def _contender(name: str, bench: Bench, *flags: str) -> Contender:
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = Parser(prog="python -m benchmarks.scaling", description=__doc__)
-    parser.add_argument("--images", type=int, default=2000, help="default 2000")
-    parser.add_argument("--times", type=int, default=10, help="default 10")
-    parser.add_argument("--rounds", type=int, default=2, help="default 2")
-    parser.add_argument("--timeout", type=float, default=1800, help="seconds a run; default 1800")
-    add_write_flag(parser)
+    counts = {"images": 2000, "times": 10, "rounds": 2, "timeout": 1800}
+    parser = counted_parser("benchmarks.scaling", __doc__, **counts)
     args = parser.parse_args(argv)
-    if min(args.images, args.times, args.rounds) < 1:
-        raise UsageError("--images, --times and --rounds must be at least 1")
     settings = Settings(args.images, args.rounds, timeout=args.timeout)
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         results = measure(Path(name), settings, args.times)

@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.arguments import counted_parser
 from benchmarks.bases import PATCHES, write_base_apart
 from benchmarks.images import write_copies, write_photographs
 from benchmarks.processes import module, run_command
 from benchmarks.rounds import paired_ratio
-from benchmarks.tables import add_write_flag, number, publish, table
+from benchmarks.tables import number, publish, table
 from featurestore import FeatureStore, open_store
-from featurestore.command import Parser, main
-from featurestore.errors import UsageError
+from featurestore.command import main
 from featurestore.schema import META_FIELDS
 from featurestore.writer import PartWriter
 
@@ -145,13 +145,8 @@ def report(seconds: dict[str, list[float]], size: int, images: int) -> list[str]
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = Parser(prog="python -m benchmarks.store", description=__doc__)
-    parser.add_argument("--images", type=int, default=PATCHES.images, help="default %(default)s")
-    parser.add_argument("--rounds", type=int, default=5, help="default 5")
-    add_write_flag(parser)
+    parser = counted_parser("benchmarks.store", __doc__, images=PATCHES.images, rounds=5)
     args = parser.parse_args(argv)
-    if min(args.images, args.rounds) < 1:
-        raise UsageError("--images and --rounds must be at least 1")
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         store = patches_store(folder, args.images)

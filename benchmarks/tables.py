@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.machine import machine
-from featurestore.command import Parser, say
+from featurestore.command import say
 from featurestore.errors import UsageError
 
 NOTHING = "-"
@@ -88,10 +88,3 @@ def publish(name: str, lines: Sequence[str], write: Path | None) -> None:
         say(line)
     if write:
         write_section(write, name, section)
-
-
-def add_write_flag(parser: Parser) -> None:
-    """Adds ``--write FILE`` to a command's arguments."""
-    parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="put the tables into this document too"
-    )

@@ -19,11 +19,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.arguments import counted_parser
 from benchmarks.bases import BASES, write_base_apart
 from benchmarks.images import write_photographs
 from benchmarks.processes import module, run_command
-from benchmarks.tables import add_write_flag, publish, table
-from featurestore.command import Parser, main
+from benchmarks.tables import publish, table
+from featurestore.command import main
 
 END_TO_END = """
 import sys, keras
@@ -78,10 +79,7 @@ def report(measured: Mapping[str, tuple[float, float]]) -> list[str]:
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = Parser(prog="python -m benchmarks.textbook", description=__doc__)
-    parser.add_argument("--images", type=int, default=600, help="default 600")
-    parser.add_argument("--epochs", type=int, default=10, help="default 10")
-    add_write_flag(parser)
+    parser = counted_parser("benchmarks.textbook", __doc__, images=600, epochs=10)
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         lines = report(measure(Path(name), args.images, args.epochs))

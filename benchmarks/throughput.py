@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import contenders as ways
+from benchmarks.arguments import counted_parser, positive
 from benchmarks.bases import BASES, Base, chosen, write_base_apart
 from benchmarks.contenders import Bench
 from benchmarks.images import write_photographs
 from benchmarks.rounds import Results, interleave, paired_ratio, serial_limit
-from benchmarks.tables import add_write_flag, number, publish, table
-from featurestore.command import Parser, main, say
+from benchmarks.tables import number, publish, table
+from featurestore.command import main, say
 from featurestore.errors import unknown_choice
 
 
@@ -75,6 +76,8 @@ def report(results: Results) -> list[str]:
     if shares := _shares(results):
         header = ["whole path", "images/s", "decode alone", "base alone", "limit", "share of it"]
         lines += ["", *table(header, shares)]
+    if (ratio := results.ratio(ways.TWO, ways.OURS)) is not None:
+        lines += ["", f"Two processes of half the threads: {ratio:.3f} of one process's rate."]
     if results.reasons:
         lines += ["", *_not_run(results.reasons)]
     return lines
@@ -107,7 +110,7 @@ def _shares(results: Results) -> list[list[str]]:
     rows = []
     decoding = results.column(ways.DECODE)
     for name, timings in results.timings.items():
-        if not name.startswith("Hoarfrost") or not timings or timings[0].numerics is None:
+        if not name.startswith(ways.OURS) or not timings or timings[0].numerics is None:
             continue
         alone = _base_alone(results, *timings[0].numerics)
         if len(alone) != len(decoding) or len(decoding) != len(timings):
@@ -142,19 +145,15 @@ def _middle(values: Sequence[float | None]) -> float | None:
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
-    defaults = Settings()
-    parser = Parser(prog="python -m benchmarks.throughput", description=__doc__)
+    parser = counted_parser("benchmarks.throughput", __doc__, rounds=3, timeout=900)
     add = parser.add_argument
     add("--bases", default=",".join(BASES), help="by commas; default %(default)s")
     counts = ", ".join(f"{base.images} of {name}" for name, base in BASES.items())
-    add("--images", type=int, default=0, metavar="N", help=f"default {counts}")
-    add("--rounds", type=int, default=defaults.rounds, help="default %(default)s")
+    add("--images", type=positive, metavar="N", help=f"default {counts}")
     add("--only", default="", metavar="NAME;...", help="contenders, by their names in the table")
-    add("--timeout", type=float, default=defaults.timeout, help="seconds a run; default 900")
-    add_write_flag(parser)
     args = parser.parse_args(argv)
     only = tuple(name.strip() for name in args.only.split(";") if name.strip())
-    settings = Settings(args.images, args.rounds, only, args.timeout)
+    settings = Settings(args.images or 0, args.rounds, only, args.timeout)
     for base in chosen(args.bases):
         title = f"{base.title}, {settings.images or base.images:,} JPEG of 500x375"
         lines = [f"{title}, medians of {settings.rounds} rounds:", ""]
