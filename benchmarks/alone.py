@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from classifier.pixels import decode
 from featurestore.command import Parser, main, quiet_libraries, say
 from featurestore.errors import UsageError
 from featurestore.spec import PixelSpec
+
+if TYPE_CHECKING:
+    from classifier.engines import Engine
 
 BATCH = 16
 BATCHES = 4  # distinct ones
@@ -70,28 +73,33 @@ def decode_rates(args) -> dict[str, Any]:
 
 def engine_rates(args) -> dict[str, Any]:
     """Runs the engine that made a store, on batches that are in memory."""
-    from featurestore import open_store
-    from pipelines.options import WorkerSettings
-    from pipelines.worker import load_engine
+    batches, rates = _batches(args.folder, args.size), {}
+    first_at = 0.0
+    for callers, engine in _engines(str(args.store)):
 
-    store = open_store(str(args.store))
-    engine = load_engine(store, WorkerSettings(str(args.store), batch_size=BATCH))
-    batches = _batches(args.folder, args.size)
-    first_at = _after(lambda: engine(batches[0]))
+        def work(call: int, engine=engine) -> None:
+            engine(batches[call % BATCHES])
 
-    def work(call: int) -> None:
-        engine(batches[call % BATCHES])
-
-    rates = {
-        f"{callers} callers": BATCH * steady(work, callers, args.seconds)
-        for callers in sorted({1, cores()})
-    }
-    numerics = engine.numerics
+        work(0)
+        first_at = first_at or time.time()
+        rates[f"{callers} callers"] = BATCH * steady(work, callers, args.seconds)
+        numerics = engine.numerics
     return {
         "first_at": first_at,
         "rates": rates,
         "numerics": [numerics.engine, numerics.precision],
     }
+
+
+def _engines(store_url: str) -> Iterator[tuple[int, Engine]]:
+    """Yields the engine of a store for one caller a core, then for one caller."""
+    from featurestore import open_store
+    from pipelines.options import WorkerSettings
+    from pipelines.worker import load_engine
+
+    engine = load_engine(open_store(store_url), WorkerSettings(store_url, batch_size=BATCH))
+    for callers in sorted({cores(), 1}, reverse=True):
+        yield callers, engine
 
 
 def openvino_rates(args) -> dict[str, Any]:

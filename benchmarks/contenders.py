@@ -97,6 +97,13 @@ def contenders(bench: Bench) -> list[Contender]:
     return found
 
 
+def contender_names(base: Base) -> tuple[str, ...]:
+    """Returns the names of all contenders; nothing needs to be prepared for that."""
+    nowhere = Path()
+    bench = Bench(nowhere, nowhere, base, nowhere, 0, 0.0, False)
+    return tuple(contender.name for contender in contenders(bench))
+
+
 def engine_alone_name(engine: str, precision: str) -> str:
     """Returns the name of our engine alone in the tables."""
     return f"base alone, {engine} {precision}"

@@ -49,12 +49,13 @@ def measure(base: Base, settings: Settings) -> Results:
     Raises:
       UsageError: for a contender that there is not.
     """
+    known = ways.contender_names(base)
+    for wanted in settings.only:
+        if wanted not in known:
+            raise unknown_choice("--only", wanted, known)
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         bench = prepared(Path(name), base, settings)
         every = {contender.name: contender for contender in ways.contenders(bench)}
-        for wanted in settings.only:
-            if wanted not in every:
-                raise unknown_choice("--only", wanted, tuple(every))
         chosen_ones = [every[wanted] for wanted in settings.only or every]
         return interleave(chosen_ones, settings.rounds, lambda line: say(line, to_stderr=True))
 
