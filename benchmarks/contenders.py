@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bases import Base
-from benchmarks.machine import cores, installed
+from benchmarks.machine import cores, cpu_flags, installed
 from benchmarks.processes import module, run_command
 from benchmarks.progress import Progress, extraction_timing
 from benchmarks.raydata import require_ray
@@ -26,6 +26,7 @@ VARIANTS = (
 )
 TEXTBOOK, RAY, DECODE = "textbook loop", "Ray Data", "decode alone"
 OURS, TWO = "Hoarfrost", "Hoarfrost, two processes"
+BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
 TWO_PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 
 
@@ -184,6 +185,8 @@ def engine_flags(bench: Bench, engine: str, precision: str) -> list[str]:
     """
     if engine == "openvino" and not installed("openvino"):
         raise NotRun("OpenVINO is not installed; pip install 'hoarfrost[openvino]' brings it")
+    if (engine, precision) == ("tensorflow", "bfloat16") and not BFLOAT16 & cpu_flags():
+        raise NotRun("this CPU has no bfloat16; TensorFlow would imitate it, slowly")
     if bench.has_engines:
         return ["--engine", engine, "--precision", precision]
     if (engine, precision) in (("auto", "auto"), ("tensorflow", "float32")):

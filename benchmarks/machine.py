@@ -37,9 +37,9 @@ def machine(libraries: Sequence[str] = LIBRARIES) -> str:
     Args:
       libraries: distributions whose versions count; one that is absent is left out.
     """
-    facts = cpu_facts(CPUINFO.read_text() if CPUINFO.exists() else "")
+    facts = _facts()
     name = facts.get("model name") or platform.processor() or platform.machine()
-    present = set(facts.get("flags", "").split())
+    present = cpu_flags()
     parts = [name, f"{cores()} cores"]
     if memory := _memory():
         parts.append(f"{memory / 2**30:.0f} GB")
@@ -49,6 +49,15 @@ def machine(libraries: Sequence[str] = LIBRARIES) -> str:
     parts.append(f"Python {platform.python_version()}")
     parts += [f"{library} {found}" for library in libraries if (found := installed(library))]
     return ", ".join(parts)
+
+
+def cpu_flags() -> frozenset[str]:
+    """Returns the instructions of this processor, as the Linux kernel names them."""
+    return frozenset(_facts().get("flags", "").split())
+
+
+def _facts() -> dict[str, str]:
+    return cpu_facts(CPUINFO.read_text() if CPUINFO.exists() else "")
 
 
 def cpu_facts(text: str) -> dict[str, str]:

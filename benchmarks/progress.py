@@ -34,7 +34,12 @@ class Progress:
 
     def look(self) -> None:
         """Takes in what is new."""
-        for file in self.folder.glob("hoarfrost-run-*/*.json"):
+        try:
+            files = list(self.folder.glob("hoarfrost-run-*/*.json"))
+        except FileNotFoundError:
+            # The run is over, and removed its folder while it was being listed.
+            return
+        for file in files:
             try:
                 at, report = file.stat().st_mtime, json.loads(file.read_text())
             except (OSError, ValueError):

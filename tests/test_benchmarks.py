@@ -229,13 +229,17 @@ def bench(tmp_path, has_engines):
     return Bench(tmp_path, tmp_path, base, tmp_path / "base.keras", 8, 60.0, has_engines)
 
 
-def test_a_version_without_engines_runs_as_it_is(tmp_path):
+def test_a_version_without_engines_runs_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(contenders, "cpu_flags", lambda: frozenset({"avx2", "amx_bf16"}))
     old, new = bench(tmp_path, False), bench(tmp_path, True)
     assert engine_flags(old, "auto", "auto") == []
     with pytest.raises(NotRun, match="no --engine"):
         engine_flags(old, "tensorflow", "bfloat16")
     wanted = ["--engine", "tensorflow", "--precision", "bfloat16"]
     assert engine_flags(new, "tensorflow", "bfloat16") == wanted
+    monkeypatch.setattr(contenders, "cpu_flags", lambda: frozenset({"avx2"}))
+    with pytest.raises(NotRun, match="no bfloat16"):
+        engine_flags(new, "tensorflow", "bfloat16")
 
 
 def test_what_is_absent_says_what_brings_it(tmp_path, monkeypatch):
