@@ -328,6 +328,7 @@ def test_throughput_end_to_end(command, tmp_path):
         ("benchmarks.scaling", "--images", "32", "--times", "2", "--rounds", "1"),
         ("benchmarks.textbook", "--images", "32", "--epochs", "1"),
     ],
+    ids=lambda arguments: arguments[0],
 )
 def test_the_other_benchmarks_end_to_end(command, arguments):
     finished = command(*arguments)
