@@ -15,6 +15,8 @@ EXTRAS = {
     "sample": ["scikit-learn>=1.4,<2"],
     "s3": ["s3fs>=2024.9"],
     "gcp": ["gcsfs>=2024.9", "apache-beam[gcp]>=2.77,<2.78"],
+    # The faster engine on a CPU, and what quantises for it.
+    "openvino": ["openvino>=2026.4,<2027", "nncf>=3.4,<4"],
     "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
 }
 # What the benchmarks compare with, and what they measure memory by.
@@ -28,6 +30,7 @@ EXTRAS["test"] = [
     *EXTRAS["report"],
     *EXTRAS["sample"],
     *EXTRAS["s3"],
+    *EXTRAS["openvino"],
     # Other people's writers and readers of the formats.
     "datasets>=3",
     "duckdb>=1.1",

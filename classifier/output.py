@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 
 from classifier.run import CONTENT, RUN, SUMMARY, dump_json
 from featurestore import layout
@@ -21,7 +22,8 @@ from featurestore.store import FeatureStore
 STARTED = "run.started.json"
 # The files of an older run; whatever else is in its folder is not ours.
 _OURS = re.compile(
-    rf"heads/[^/]+\.keras|history/[^/]+\.json|plots/[^/]+-history\.png|model/[0-9a-f]{{32}}\.keras"
+    rf"heads/[^/]+\.keras|history/[^/]+\.json|plots/[^/]+-history\.png|model/[0-9a-f]{{32}}"
+    rf"(\.keras|\.int8\.zip)"
     rf"|{re.escape(layout.PROBES)}|evaluation/[^/]+\.(json|png)|leaderboard\.(json|csv)"
     rf"|{re.escape(SUMMARY)}"
 )
@@ -102,18 +104,18 @@ def _refuse_foreign(storage: Storage) -> None:
             )
 
 
-def clear_output(storage: Storage, keep: str) -> None:
+def clear_output(storage: Storage, keep: Sequence[str]) -> None:
     """Deletes what an older run left, file by file.
 
     Args:
       storage: a folder that `prepare_output` took.
-      keep: the new run's base, which is there already.
+      keep: the new run's models, which are there already.
     """
     # The commit goes first: dying half-way leaves an unfinished run, never a mixed one.
     if storage.exists(RUN):
         storage.remove(RUN)
     for file in storage.list(""):
-        if _OURS.fullmatch(file.name) and file.name != keep:
+        if _OURS.fullmatch(file.name) and file.name not in keep:
             storage.remove(file.name)
 
 
@@ -122,21 +124,24 @@ def finish_output(storage: Storage) -> None:
     storage.remove(STARTED)
 
 
-def copy_model(store: FeatureStore, storage: Storage) -> str:
-    """Copies the store's base into a run; it is named by its content, so an older run stays whole.
+def copy_models(store: FeatureStore, storage: Storage) -> tuple[str, ...]:
+    """Copies the store's base into a run, and its int8 model where there is one.
+
+    They are named by their content, so an older run stays whole.
 
     Returns:
-      The file's path in the run.
+      The files' paths in the run.
 
     Raises:
-      CorruptStore: when the store has lost it, or its probe images.
+      CorruptStore: when the store has lost one, or its probe images.
     """
-    name = layout.model_file(store.spec.base.weights_hash)
-    for needed in (name, layout.PROBES):
+    names = layout.model_files(store.spec.base.weights_hash, store.spec.numerics.model)
+    for needed in (*names, layout.PROBES):
         if not store.storage.exists(needed):
             raise _missing(store, needed)
-    _copy(store, storage, name)
-    return name
+    for name in names:
+        _copy(store, storage, name)
+    return names
 
 
 def copy_probes(store: FeatureStore, storage: Storage) -> None:
@@ -157,7 +162,8 @@ def _copy(store: FeatureStore, storage: Storage, name: str) -> None:
 
 
 def _missing(store: FeatureStore, name: str) -> CorruptStore:
-    return CorruptStore(
-        f"{store.url}/{name} is missing, and predicting needs the base; run the extraction "
-        "again, which writes it"
-    )
+    if name == layout.quantised_file(store.spec.numerics.model):
+        fix = "restore it from a backup, or extract into a new store"
+    else:
+        fix = "run the extraction again, which writes it"
+    return CorruptStore(f"{store.url}/{name} is missing, and predicting needs the base; {fix}")

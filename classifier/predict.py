@@ -175,8 +175,7 @@ def classifier_of(
       head_id: of the head.
       trust_model: whether Lambda layers of the base may run.
     """
-    from classifier.bases import load_base
-    from classifier.engines import TensorFlowEngine, run_padded
+    from classifier.engines import StoredBase, run_padded, serving_engine
     from classifier.evaluation import forward, log_probabilities
     from classifier.heads import logits_model
     from classifier.probes import largest_difference
@@ -185,9 +184,7 @@ def classifier_of(
     import_keras()
     spec = run.spec
     logits_of = forward(logits_model(run.load_head(head_id)))
-    with run.local_model() as path:
-        base = load_base(path, spec.base, trust_model)
-    engine = TensorFlowEngine(base, spec.base, spec.pixels.image_size, BATCH_SIZE)
+    engine = serving_engine(StoredBase(run.storage, spec, trust_model), BATCH_SIZE)
     if engine.numerics.hash != spec.numerics.hash:
         difference = largest_difference(run.storage, spec, engine)
         say(

@@ -131,7 +131,7 @@ def train_run(
     """
     started = time.perf_counter()
     # Before the fits: a store without its base must not be found out at their end.
-    model_file = output.copy_model(store, storage)
+    models = output.copy_models(store, storage)
     _tell_rows(store, division, tell)
     data = prepare_data(store, division, options)
     tell("features: loaded once into memory" if data.in_memory else
@@ -139,7 +139,7 @@ def train_run(
          )  # fmt: skip
 
     def replace_older() -> None:
-        output.clear_output(storage, model_file)
+        output.clear_output(storage, models)
         output.copy_probes(store, storage)
 
     records, failed = fit_all(storage, data, options, tell, replace_older)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -58,16 +57,12 @@ def load_extractor(store: FeatureStore, trust_model: bool) -> tuple[Extract, str
     Raises:
       CorruptStore: when the stored base is missing, damaged, or holds other weights.
     """
-    from classifier.bases import load_base
-    from classifier.engines import TensorFlowEngine, limit_threads, run_padded
-    from classifier.runtime import import_keras
+    from classifier.engines import StoredBase, run_padded, serving_engine
 
-    import_keras()
-    limit_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-    spec = store.spec
-    with store.local_model() as path:
-        model = load_base(path, spec.base, trust_model)
-    engine = TensorFlowEngine(model, spec.base, spec.pixels.image_size, BATCH_SIZE)
+    base = StoredBase(store.storage, store.spec, trust_model)
+    # Whatever computes the rows, this is where the stored base's own content is checked.
+    base.load()
+    engine = serving_engine(base, BATCH_SIZE)
     return (lambda images: run_padded(engine, images)), engine.numerics.hash
 
 

@@ -4,7 +4,8 @@ Needs numpy, pyarrow and fsspec only; neither TensorFlow nor Apache Beam is ever
 """
 
 from featurestore.errors import HoarfrostError, RunFailed, SpecMismatch, UsageError
-from featurestore.spec import BaseSpec, Numerics, PixelSpec, StoreSpec
+from featurestore.numerics import Numerics
+from featurestore.spec import BaseSpec, PixelSpec, StoreSpec
 from featurestore.store import FeatureStore, open_store
 
 __version__ = "0.1.0"

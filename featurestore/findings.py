@@ -15,6 +15,7 @@ KINDS = {
     "missing_spec": ERROR,
     "damaged_spec": ERROR,
     "missing_model": ERROR,
+    "damaged_model": ERROR,
     "damaged_manifest": ERROR,
     "damaged_marker": ERROR,
     "swapped_marker": ERROR,

@@ -65,6 +65,27 @@ def model_file(weights_hash: str) -> str:
     return f"model/{weights_hash}.keras"
 
 
+def quantised_hash(data: bytes) -> str:
+    """Names a quantised model by its content: the first 32 hex digits of its sha256."""
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def quantised_file(model_hash: str) -> str:
+    """Returns the path of the quantised model of an int8 store."""
+    return f"model/{model_hash}.int8.zip"
+
+
+def model_files(weights_hash: str, model_hash: str) -> tuple[str, ...]:
+    """Returns the paths of the models that features of a store come from.
+
+    Args:
+      weights_hash: of the base.
+      model_hash: of the quantised model, or "".
+    """
+    base = model_file(weights_hash)
+    return (base, quantised_file(model_hash)) if model_hash else (base,)
+
+
 def marker_file(chunk: str) -> str:
     """Returns the path of a chunk's commit."""
     return f"markers/{chunk}.json"

@@ -14,13 +14,13 @@ added with a default that keeps the old hash, never renamed.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError, unknown_choice
+from featurestore.numerics import Numerics, digest
 
 FORMAT_VERSION = 1
 POOLINGS = ("none", "avg", "max")
@@ -98,28 +98,6 @@ class BaseSpec:
 
 
 @dataclass(frozen=True)
-class Numerics:
-    """How features were computed: enough to explain a difference in the last digits.
-
-    Attributes:
-      engine: ``tensorflow`` or ``openvino``.
-      precision: ``float32``, ``float16``, ``bfloat16`` or ``int8``.
-      decoder: the libraries that made pixels of bytes, with versions.
-      versions: library name to version.
-    """
-
-    engine: str
-    precision: str
-    decoder: str
-    versions: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def hash(self) -> str:
-        """16 hex digits; equal for equal numerics."""
-        return _digest(dataclasses.asdict(self))[:16]
-
-
-@dataclass(frozen=True)
 class StoreSpec:
     """The contract of one store, written once as ``store.json``.
 
@@ -192,7 +170,7 @@ class StoreSpec:
     @property
     def identity_hash(self) -> str:
         """16 hex digits over `identity`."""
-        return _digest(self.identity)[:16]
+        return digest(self.identity)[:16]
 
     def differences(self, other: StoreSpec) -> list[str]:
         """Lists the identity fields in which `other` differs, as ``field: ours -> theirs``.
@@ -245,7 +223,7 @@ class StoreSpec:
             "numerics_hash": self.numerics.hash,
             **dataclasses.asdict(self),
         }
-        return json.dumps({**record, "checksum": _digest(record)[:16]}, indent=2) + "\n"
+        return json.dumps({**record, "checksum": digest(record)[:16]}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> StoreSpec:
@@ -284,7 +262,7 @@ class StoreSpec:
                 "from a backup, or extract into a new store"
             ) from error
         checksum = record.pop("checksum", None)
-        if checksum != _digest(record)[:16] or record["identity_hash"] != spec.identity_hash:
+        if checksum != digest(record)[:16] or record["identity_hash"] != spec.identity_hash:
             raise CorruptStore(
                 f"{where}: was edited by hand (its content does not give its checksum, "
                 f"{checksum!r}); restore the file from a backup"
@@ -294,7 +272,3 @@ class StoreSpec:
 
 def _show(value: Any) -> str:
     return "none" if value == "" else str(value)
-
-
-def _digest(record: Any) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -84,7 +84,7 @@ def _check_files(
     storage: Storage, spec: StoreSpec | None, evidence: Evidence, quick: bool, checked: Checked
 ) -> Iterator[Finding]:
     if spec:
-        yield from _check_model(storage, spec)
+        yield from _check_model(storage, spec, quick)
     yield from read_evidence(storage, evidence)
     for marker in evidence.live.values():
         checked.commits += 1
@@ -122,13 +122,18 @@ def _read_spec(storage: Storage, evidence: Evidence) -> tuple[StoreSpec | None, 
     return spec, []
 
 
-def _check_model(storage: Storage, spec: StoreSpec) -> Iterator[Finding]:
+def _check_model(storage: Storage, spec: StoreSpec, quick: bool) -> Iterator[Finding]:
     # The weights' hash is taken of tensors, which needs Keras.
     note = "python -m classifier.verify --store STORE checks its content"
-    for path in (layout.model_file(spec.base.weights_hash), layout.PROBES):
+    models = layout.model_files(spec.base.weights_hash, spec.numerics.model)
+    for path in (*models, layout.PROBES):
         if not storage.exists(path) or not storage.fs.size(storage.path(path)):
             message = f"it is missing or empty: no run can join, no head can predict ({note})"
             yield Finding("missing_model", path, message, _BACKUP)
+        elif path == layout.quantised_file(spec.numerics.model) and not quick:
+            if layout.quantised_hash(storage.read(path)) != spec.numerics.model:
+                message = "its content does not give its name: no run can join, no head can predict"
+                yield Finding("damaged_model", path, message, _BACKUP)
 
 
 def _file_of(marker: Marker, folder: str) -> str:

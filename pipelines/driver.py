@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from classifier.engines import EngineChoice
 from classifier.inputs import Ignored, ImageRef, ShardRef, list_inputs
 from classifier.inputs.labels import Labeller
 from classifier.runtime import standard_error_held
@@ -57,9 +58,10 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     _check_head(options, inputs, head, ignored)
     storage = Storage(options.output, options.storage_options)
     # TensorFlow is loaded only now: mistakes in the flags and the input are answered at once.
-    from pipelines.joining import join_store
+    from pipelines.joining import Input, join_store
 
-    store = join_store(options, storage, head, say)
+    again = partial(_select, options, inputs, Ignored(), labeller)
+    store, chosen = join_store(options, storage, Input(head, again), say)
     run_id = new_run_id(started, (marker.run_id for marker in store.markers().values()))
     with lease(storage, run_id):
         plan = _plan(options, store, run_id, itertools.chain(head, refs), say)
@@ -72,9 +74,10 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
             planned_images=plan.images,
             ignored=ignored.count,
             ignored_names=tuple(ignored.names),
+            engine=chosen.record,
         )
         if plan.chunks:
-            _run_pipeline(options, store, plan, facts, show_progress)
+            _run_pipeline(options, store, plan, facts, show_progress, chosen.choice)
         else:
             finish_run(storage, facts, [], [])
     record = json.loads(storage.read(layout.run_file(run_id)))
@@ -177,6 +180,7 @@ def _run_pipeline(
     plan: Plan,
     facts: RunFacts,
     show_progress: bool,
+    engine: EngineChoice,
 ) -> None:
     import apache_beam as beam
     from apache_beam.runners.runner import PipelineState
@@ -198,6 +202,7 @@ def _run_pipeline(
             progress_folder=str(folder) if local else "",
             trust_model=options.base.trust_model,
             dedupe=options.upkeep.dedupe,
+            engine=engine,
         )
         total = 0 if plan.shards else plan.images
         remote = None if local else lambda: len(store.storage.list("markers")) - before

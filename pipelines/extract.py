@@ -14,6 +14,8 @@ import json
 from collections.abc import Sequence
 
 from classifier.bases import BaseRequest, parse_image_size
+from classifier.engines.base import ENGINES, PRECISIONS
+from classifier.engines.options import EngineOptions
 from classifier.inputs import InputOptions
 from classifier.inputs.labels import LabelOptions
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
@@ -133,6 +135,18 @@ def _add_base_flags(parser: Parser) -> None:
         choices=("auto", *DTYPES),
         help="stored values; auto: float16 for maps, float32 for embeddings",
     )
+    base.add_argument("--engine", default="auto", metavar="|".join(("auto", *ENGINES)))
+    base.add_argument(
+        "--precision",
+        default="auto",
+        metavar="|".join(("auto", *PRECISIONS)),
+        help="auto: the fastest whose features agree with float32's on a sample of the input",
+    )
+    base.add_argument(
+        "--allow_inexact",
+        action="store_true",
+        help="keep int8 features though they are far from float32's",
+    )
     base.add_argument(
         "--trust_model", action="store_true", help="allow Python code inside a model file"
     )
@@ -172,6 +186,7 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
         ),
         pixels={name: getattr(args, name) for name in PIXEL_FLAGS},
         dtype=args.dtype,
+        engine=EngineOptions(args.engine, args.precision, args.allow_inexact),
         reading=InputOptions(args.layout, key_values(args.storage_options, "--storage_options")),
         labels=LabelOptions(args.labels, args.key_column, args.label_column, args.label_from_name),
         selection=Selection(args.limit, args.limit_per_class),

@@ -56,6 +56,7 @@ class RunFacts:
       planned_images: to be extracted, those in shards not counted.
       ignored: files that are no images.
       ignored_names: the first thousand of them.
+      engine: which one was chosen, why, and what was measured.
     """
 
     run_id: str
@@ -66,6 +67,7 @@ class RunFacts:
     planned_images: int = 0
     ignored: int = 0
     ignored_names: tuple[str, ...] = field(default=(), repr=False)
+    engine: Mapping[str, Any] = field(default_factory=dict)
 
 
 def finish_run(
@@ -109,6 +111,7 @@ def finish_run(
         "quarantined_by_kind": quarantined_by_kind(storage, facts.run_id),
         "dead": [asdict(chunk) for chunk in dead],
         "ignored": [*facts.ignored_names, *(name for marker in markers for name in marker.ignored)],
+        "engine": dict(facts.engine),
         "numerics": _distinct([dict(marker.numerics) for marker in markers]),
     }
     write_manifest(storage, facts.run_id, every)

@@ -1,49 +1,64 @@
-"""Finds or makes the store of a run: the base, the spec, the probes."""
+"""Finds or makes the store of a run: the base, the engine, the spec, the probes."""
 
 from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from classifier.bases import FrozenBase, build_base, save_base
-from classifier.engines import current_numerics
-from classifier.inputs import ImageRef, ShardRef, read_many
-from classifier.inputs.listing import Ignored
-from classifier.inputs.refs import ShardDamaged
-from classifier.inputs.shards import iter_shard
-from classifier.pixels import BadImage, decode
+from classifier.engines import EngineChoice, StoredBase
+from classifier.engines.hardware import this_machine
+from classifier.engines.options import for_stored
+from classifier.inputs import ImageRef, ShardRef
 from classifier.probes import PROBES, require_numerics, synthetic_images, write_probes
 from classifier.runtime import import_keras
 from featurestore import layout
-from featurestore.errors import UsageError
+from featurestore.errors import SpecMismatch, UsageError
 from featurestore.spec import PixelSpec, StoreSpec
 from featurestore.storage import Storage
 from featurestore.store import FeatureStore, create_store, open_store
+from pipelines.calibration import decoded_images, spread
+from pipelines.choosing import Chosen, choose_engine
 from pipelines.options import ExtractOptions, WorkerSettings
-from pipelines.worker import load_engine
+from pipelines.worker import shared_engine
 
+Ref = ImageRef | ShardRef
 # Marks a base whose ImageNet weights could not be had and were replaced, so that no run on a
 # user's own images ever takes it for the real one.
 PACKAGED = "+packaged"
 
 
+@dataclass(frozen=True)
+class Input:
+    """What is known of the input before it is planned.
+
+    Attributes:
+      head: its first images and shards; the probe images are taken from them.
+      again: lists it once more from the start, to draw a sample.
+    """
+
+    head: Sequence[Ref]
+    again: Callable[[], Iterable[Ref]]
+
+
 def join_store(
-    options: ExtractOptions,
-    storage: Storage,
-    head: Sequence[ImageRef | ShardRef],
-    say: Callable[[str], None],
-) -> FeatureStore:
+    options: ExtractOptions, storage: Storage, given: Input, say: Callable[[str], None]
+) -> tuple[FeatureStore, Chosen]:
     """Opens the store for a run, creating it when it is not there.
 
     Args:
       options: of the run.
       storage: of the output.
-      head: the first inputs; the probe images are taken from them.
+      given: the input.
       say: shows one line to the user.
+
+    Returns:
+      (the store, the engine that every worker of the run uses).
 
     Raises:
       SpecMismatch: when the store holds other features, or this machine computes them differently.
@@ -52,6 +67,7 @@ def join_store(
     existing = _existing(storage)
     digest = options.base.digest
     requests = {digest, digest + PACKAGED} if is_sample else {digest}
+    chosen = None
     if existing and existing.spec.base.request in requests and _has_model(existing):
         # The store keeps its base: nothing is downloaded or built again.
         height_width = options.base.image_size or existing.spec.pixels.image_size
@@ -74,35 +90,76 @@ def join_store(
                 _write_model(storage, base, wanted)
             store = existing
         else:
-            # The spec last and exclusively: a store that can be seen has its base.
-            _write_model(storage, base, wanted)
-            store = create_store(storage, wanted)
-    _check_numerics(options, store, head, say)
-    return store
+            store, chosen = _create(options, storage, base, given)
+    if chosen is None or chosen.choice.numerics.hash != store.spec.numerics.hash:
+        chosen = _chosen_by_store(options, store)
+    say(chosen.line)
+    difference = _check_numerics(options, store, given, chosen)
+    if difference is not None:
+        say(f"other numerics than the store's; probe images agree to {difference:.1e}")
+    return store, chosen
+
+
+def _create(
+    options: ExtractOptions, storage: Storage, base: FrozenBase, given: Input
+) -> tuple[FeatureStore, Chosen]:
+    """Creates the store; another job may be faster, and then it is that job's."""
+    spec = make_spec(options, base)
+
+    def sample(count: int) -> np.ndarray:
+        # A quarter more than is wanted: some may be bad.
+        refs = spread(given.again(), count + count // 4)
+        return decoded_images(refs, count, spec.pixels, options.storage_options)
+
+    stored = StoredBase(storage, spec, options.base.trust_model, base.model)
+    chosen = choose_engine(options, stored, sample, this_machine())
+    # The spec last and exclusively: a store that can be seen has its base.
+    _write_model(storage, base, spec)
+    if chosen.quantised:
+        storage.write(layout.quantised_file(chosen.choice.model), chosen.quantised)
+    spec = dataclasses.replace(spec, numerics=chosen.choice.numerics)
+    return create_store(storage, spec), chosen
+
+
+def _chosen_by_store(options: ExtractOptions, store: FeatureStore) -> Chosen:
+    """Keeps the engine of an existing store unless flags or this machine say otherwise."""
+    choice, reason = for_stored(store.spec.numerics, this_machine(), options.engine)
+    return Chosen.of(choice, reason or "the store's own")
 
 
 def _check_numerics(
-    options: ExtractOptions,
-    store: FeatureStore,
-    head: Sequence[ImageRef | ShardRef],
-    say: Callable[[str], None],
-) -> None:
-    """Makes the probes of a new store; on an old one lets other numerics join if they agree."""
+    options: ExtractOptions, store: FeatureStore, given: Input, chosen: Chosen
+) -> float | None:
+    """Makes the probes of a new store; on an old one lets other numerics join if they agree.
+
+    Returns:
+      By how much other numerics differ, or None when they are the store's.
+    """
     has_probes = store.storage.exists(layout.PROBES)
-    same = current_numerics().hash == store.spec.numerics.hash
-    if has_probes and same:
-        return
+    if has_probes and chosen.choice.numerics.hash == store.spec.numerics.hash:
+        return None
     settings = WorkerSettings(
         store.storage.url,
         store.storage.options,
         batch_size=options.chunks.batch_size,
         trust_model=options.base.trust_model,
+        engine=chosen.choice,
     )
-    engine = load_engine(store, settings)
+    engine = shared_engine(store, settings)
     if not has_probes:
-        write_probes(store.storage, engine, _probe_pixels(options, store.spec, head))
-    elif (difference := require_numerics(store, engine)) is not None:
-        say(f"other library versions than the store's; probe images agree to {difference:.1e}")
+        refs = given.head[: 4 * PROBES]
+        pixels = decoded_images(refs, PROBES, store.spec.pixels, options.storage_options)
+        if not len(pixels):
+            pixels = synthetic_images(PROBES, store.spec.pixels.image_size)
+        write_probes(store.storage, engine, pixels)
+        return None
+    try:
+        return require_numerics(store, engine)
+    except SpecMismatch as error:
+        if chosen.choice == EngineChoice.of(store.spec.numerics):
+            raise
+        reason = chosen.record["reason"]
+        raise SpecMismatch(f"{error} (not the store's own engine: {reason})") from error
 
 
 def choose_dtype(asked: str, feature_shape: tuple[int, ...]) -> str:
@@ -122,7 +179,7 @@ def make_spec(options: ExtractOptions, base: FrozenBase) -> StoreSpec:
         pixels=PixelSpec(base.image_size, **options.pixels),
         feature_shape=base.feature_shape,
         dtype=choose_dtype(options.dtype, base.feature_shape),
-        numerics=current_numerics(),
+        numerics=EngineChoice().numerics,
         seed=options.seed,
     )
 
@@ -150,35 +207,3 @@ def _write_model(storage: Storage, base: FrozenBase, spec: StoreSpec) -> None:
                 f"--output: cannot write to {storage.public_url!r}: {error}; choose a folder or "
                 "bucket that exists and that you may write to"
             ) from error
-
-
-def _probe_pixels(
-    options: ExtractOptions, spec: StoreSpec, head: Sequence[ImageRef | ShardRef]
-) -> np.ndarray:
-    """Decodes up to `PROBES` of the first images; draws some when none can be decoded."""
-    images = []
-    for data in _first_bytes(head, options):
-        try:
-            images.append(decode(data, spec.pixels).pixels)
-        except BadImage:
-            continue
-        if len(images) == PROBES:
-            break
-    return np.stack(images) if images else synthetic_images(PROBES, spec.pixels.image_size)
-
-
-def _first_bytes(head: Sequence[ImageRef | ShardRef], options: ExtractOptions):
-    refs = [ref for ref in head if isinstance(ref, ImageRef)]
-    shards = [ref for ref in head if isinstance(ref, ShardRef)]
-    if refs:
-        for data in read_many(refs[: 4 * PROBES], options.storage_options):
-            if isinstance(data, bytes):
-                yield data
-        return
-    try:
-        for _, data in iter_shard(shards[0], options.storage_options, Ignored()):
-            if isinstance(data, bytes):
-                yield data
-    except (OSError, ShardDamaged):
-        # The run itself reports a shard that cannot be read; here it only yields no probes.
-        return

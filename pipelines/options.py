@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from classifier.bases import BaseRequest
+from classifier.engines import EngineChoice
+from classifier.engines.options import EngineOptions
 from classifier.inputs import InputOptions
 from classifier.inputs.labels import LabelOptions
 from featurestore.errors import UsageError
@@ -160,6 +162,7 @@ class WorkerSettings:
       progress_folder: where a worker on the driver's machine reports, or "".
       trust_model: whether a stored base may hold Python code (Lambda layers).
       dedupe: whether each distinct content is computed once.
+      engine: what every worker computes with.
     """
 
     store_url: str
@@ -171,6 +174,7 @@ class WorkerSettings:
     progress_folder: str = ""
     trust_model: bool = False
     dedupe: bool = False
+    engine: EngineChoice = field(default_factory=EngineChoice)
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,7 @@ class ExtractOptions:
       base: the frozen base.
       pixels: the fields of `PixelSpec` but the size.
       dtype: ``auto``, ``float16`` or ``float32``.
+      engine: which engine and precision, as far as the user says.
       reading: how inputs are read.
       labels: where labels come from besides folders and shards.
       selection: which images are taken.
@@ -199,6 +204,7 @@ class ExtractOptions:
     base: BaseRequest = field(default_factory=BaseRequest)
     pixels: Mapping[str, str] = field(default_factory=dict)
     dtype: str = "auto"
+    engine: EngineOptions = field(default_factory=EngineOptions)
     reading: InputOptions = field(default_factory=InputOptions)
     labels: LabelOptions = field(default_factory=LabelOptions)
     selection: Selection = field(default_factory=Selection)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from classifier.bases import load_base
-from classifier.engines import Engine, TensorFlowEngine, limit_threads
-from classifier.runtime import import_keras
+from classifier.engines import Engine, EngineChoice, StoredBase, load_engine
+from classifier.runtime import cores
 from featurestore.reuse import StoredFeatures
 from featurestore.spec import BaseSpec
 from featurestore.store import FeatureStore, open_store
@@ -18,8 +16,7 @@ from pipelines.plan import Chunk
 from pipelines.progress import Reporter
 
 _LOADING, _SHARING = threading.Lock(), threading.Lock()
-_ENGINES: dict[tuple[BaseSpec, tuple[int, int], int], Engine] = {}
-
+_ENGINES: dict[tuple[BaseSpec, tuple[int, int], EngineChoice, int], Engine] = {}
 
 _SHARED: dict[WorkerSettings, Worker] = {}
 
@@ -45,7 +42,7 @@ class Worker:
     def __init__(self, settings: WorkerSettings) -> None:
         self.store = open_store(settings.store_url, settings.storage_options)
         lanes = lane_count(settings.processes)
-        self.engine = load_engine(self.store, settings)
+        self.engine = shared_engine(self.store, settings)
         self.reporter = Reporter(settings.progress_folder)
         self._indexing = threading.Lock()
         self._indexes: dict[bool, StoredFeatures] = {}
@@ -78,33 +75,23 @@ class Worker:
         self.reporter.add(len(group.rows) + bad, bad)
 
 
-def cores() -> int:
-    """Returns the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def lane_count(processes: int) -> int:
     """Returns the threads that decode and infer in each of `processes` worker processes."""
     return max(1, cores() // max(1, processes))
 
 
-def load_engine(store: FeatureStore, settings: WorkerSettings) -> Engine:
+def shared_engine(store: FeatureStore, settings: WorkerSettings) -> Engine:
     """Returns the engine of a store's base, loaded once per process.
 
     Only the newest is kept: a process works for one store at a time.
     """
-    spec = store.spec
-    name = (spec.base, spec.pixels.image_size, settings.batch_size)
+    spec, batch_size = store.spec, settings.batch_size
+    name = (spec.base, spec.pixels.image_size, settings.engine, batch_size)
     with _LOADING:
         if name not in _ENGINES:
+            base = StoredBase(store.storage, spec, settings.trust_model)
             lanes = lane_count(settings.processes)
-            import_keras()
-            limit_threads(lanes, lanes)
-            with store.local_model() as path:
-                model = load_base(path, spec.base, settings.trust_model)
-            engine = TensorFlowEngine(model, *name)
+            engine = load_engine(base, settings.engine, batch_size, lanes)
             _ENGINES.clear()
             _ENGINES[name] = engine
         return _ENGINES[name]

@@ -9,7 +9,7 @@ import pytest
 from test_dataset import hash_of, make_store
 
 from classifier.bases import load_base
-from classifier.engines import TensorFlowEngine, current_numerics, run_padded
+from classifier.engines import EngineChoice, TensorFlowEngine, run_padded
 from classifier.pixels import decode
 from classifier.predict import run
 from classifier.probes import write_probes
@@ -17,7 +17,7 @@ from classifier.run import load_run
 from classifier.runtime import import_keras
 from classifier.train import run as train
 from classifier.weights import weights_hash
-from featurestore import BaseSpec, Numerics, PixelSpec, StoreSpec, UsageError, layout
+from featurestore import BaseSpec, PixelSpec, StoreSpec, UsageError, layout
 from featurestore.errors import CorruptStore
 
 SIZE = (16, 20)
@@ -39,7 +39,7 @@ def world(tmp_path_factory):
         PixelSpec(SIZE),
         (14, 18, 6),
         "float16",
-        current_numerics(),
+        EngineChoice().numerics,
     )
     rng = np.random.default_rng(0)
     paths, labels = [], []
@@ -133,8 +133,7 @@ def test_a_damaged_run_is_one_line(world, tmp_path):
             lost.write_bytes(b"damaged")
         with pytest.MonkeyPatch.context() as patch:
             if name.endswith("parquet"):
-                foreign = Numerics("tensorflow", "float32", "another decoder")
-                patch.setattr("classifier.engines.current_numerics", lambda it=foreign: it)
+                patch.setattr("classifier.pixels.decoder_label", lambda: "another decoder")
             with pytest.raises(CorruptStore) as caught:
                 run(["--run", str(copy), str(paths[0])])
         assert "\n" not in str(caught.value)
@@ -146,7 +145,7 @@ def test_a_base_with_lambda_layers_needs_trust(tmp_path, capsys):
     outputs = keras.layers.Lambda(lambda x: x * 2.0, name="top")(inputs)
     base = keras.Model(inputs, outputs)
     base_spec = BaseSpec("Tiny", "random", weights_hash(base), "top", "avg", "none")
-    spec = StoreSpec(base_spec, PixelSpec((8, 8)), (3,), "float32", current_numerics())
+    spec = StoreSpec(base_spec, PixelSpec((8, 8)), (3,), "float32", EngineChoice().numerics)
     features = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     store = make_store(tmp_path / "store", features, ["a", "b"] * 6, spec=spec)
     base.save(store.storage.path(layout.model_file(base_spec.weights_hash)))
@@ -177,7 +176,6 @@ def test_the_plot_is_a_picture(world, tmp_path, capsys):
 
 def test_foreign_numerics_are_told_with_the_measured_difference(world, capsys, monkeypatch):
     folder, paths, _ = world
-    foreign = Numerics("tensorflow", "float32", "another decoder")
-    monkeypatch.setattr("classifier.engines.current_numerics", lambda: foreign)
+    monkeypatch.setattr("classifier.pixels.decoder_label", lambda: "another decoder")
     run(["--run", str(folder / "run"), str(paths[0])])
     assert "probe images they differ by 0.0e+00" in capsys.readouterr().err

@@ -1,0 +1,156 @@
+"""Measures precisions on images of the input, and chooses the fastest that is good enough."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from classifier.engines.base import Engine, run_padded
+
+# How close the rows of a precision must be to float32's for `auto` to take it.
+MEDIAN_COSINE, LOWEST_COSINE = 0.9998, 0.999
+# A precision that is hardly faster is not worth its error.
+WORTHWHILE = 1.05
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How far rows are from float32's.
+
+    Attributes:
+      images: compared.
+      cosine_median, cosine_minimum: of the rows.
+      error_median: L2 norm of the difference over that of float32's row.
+    """
+
+    images: int
+    cosine_median: float
+    cosine_minimum: float
+    error_median: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of trying a precision.
+
+    Attributes:
+      precision: its name.
+      images_per_second: of the base alone, all lanes busy.
+      closeness: to float32; None for float32 itself.
+    """
+
+    precision: str
+    images_per_second: float
+    closeness: Closeness | None = None
+
+    @property
+    def is_close(self) -> bool:
+        """Whether `auto` may take it."""
+        close = self.closeness
+        return close is None or (
+            close.cosine_median >= MEDIAN_COSINE and close.cosine_minimum >= LOWEST_COSINE
+        )
+
+    @property
+    def line(self) -> str:
+        """What is shown of it."""
+        text = f"{self.precision} {self.images_per_second:,.0f} images/s"
+        if self.closeness is not None:
+            found = self.closeness
+            text += f" (cosine {found.cosine_median:.5f}, lowest {found.cosine_minimum:.5f})"
+        return text
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns it, fit for JSON."""
+        record = {"precision": self.precision, "images_per_second": self.images_per_second}
+        return record | (dataclasses.asdict(self.closeness) if self.closeness else {})
+
+
+def closeness(rows: np.ndarray, truth: np.ndarray) -> Closeness:
+    """Compares rows with float32's.
+
+    Args:
+      rows: float32 (n, *feature_shape), n from 1.
+      truth: the same in float32 precision.
+
+    Example:
+      >>> closeness(np.array([[3.0, 4.0]]), np.array([[6.0, 8.0]]))
+      Closeness(images=1, cosine_median=1.0, cosine_minimum=1.0, error_median=0.5)
+    """
+    ours = rows.reshape(len(rows), -1).astype(np.float64)
+    theirs = truth.reshape(len(truth), -1).astype(np.float64)
+    norms = np.maximum(np.linalg.norm(theirs, axis=1), 1e-12)
+    lengths = np.maximum(np.linalg.norm(ours, axis=1), 1e-12)
+    cosine = (ours * theirs).sum(axis=1) / norms / lengths
+    # Two rows of nothing but zeros agree.
+    cosine[~ours.any(axis=1) & ~theirs.any(axis=1)] = 1.0
+    error = np.linalg.norm(ours - theirs, axis=1) / norms
+    # Infinity or NaN is as far as can be; a comparison with NaN would let it pass.
+    cosine, error = np.nan_to_num(cosine, nan=-1.0), np.nan_to_num(error, nan=np.inf)
+    return Closeness(len(rows), float(np.median(cosine)), float(cosine.min()),
+                     float(np.median(error)))  # fmt: skip
+
+
+def choose(measured: Sequence[Measured]) -> Measured:
+    """Returns the fastest that is close to float32 and worth it.
+
+    Args:
+      measured: float32 among them.
+    """
+    exact = next(each for each in measured if each.closeness is None)
+    fit = [
+        each
+        for each in measured
+        if each.is_close and each.images_per_second >= WORTHWHILE * exact.images_per_second
+    ]
+    return max(fit, key=lambda each: each.images_per_second, default=exact)
+
+
+def measure(engines: Mapping[str, Engine], images: np.ndarray, lanes: int) -> list[Measured]:
+    """Times engines side by side, and compares their features.
+
+    Args:
+      engines: precision -> engine; ``float32`` is the truth.
+      images: uint8 (n, H, W, 3), n from 1.
+      lanes: calls at once.
+
+    Returns:
+      One record a precision.
+    """
+    rows = {name: run_padded(engine, images) for name, engine in engines.items()}
+    rates = throughput(engines, images, lanes)
+    return [
+        Measured(
+            name,
+            round(rates[name], 1),
+            None if name == "float32" else closeness(rows[name], rows["float32"]),
+        )
+        for name in engines
+    ]
+
+
+def throughput(engines: Mapping[str, Engine], images: np.ndarray, lanes: int) -> dict[str, float]:
+    """Returns images/s of each engine, the best of a few interleaved rounds.
+
+    Args:
+      engines: name -> engine, warm.
+      images: uint8 (n, H, W, 3), n from 1.
+      lanes: calls at once.
+    """
+    best = dict.fromkeys(engines, 0.0)
+    with ThreadPoolExecutor(lanes) as pool:
+        for _ in range(ROUNDS):
+            for name, engine in engines.items():
+                batch = np.resize(images, (engine.batch_size, *images.shape[1:]))
+                started = time.perf_counter()
+                list(pool.map(engine, [batch] * lanes))
+                seconds = time.perf_counter() - started
+                best[name] = max(best[name], lanes * engine.batch_size / seconds)
+    return best

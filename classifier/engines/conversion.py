@@ -1,0 +1,188 @@
+"""The base as an OpenVINO model: converted once, kept by name, packed into one file.
+
+Conversion takes seconds and TensorFlow's start more, so the result is kept in a folder of the
+user's: a later process of the same base needs no TensorFlow at all. The folder is
+``$HOARFROST_CACHE``, by default ``~/.cache/hoarfrost``; it is bounded, and safe to delete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from classifier.engines.tensorflow import feature_graph
+from classifier.runtime import import_keras
+from featurestore.errors import CorruptStore, UsageError
+from featurestore.spec import BaseSpec
+from featurestore.storage import draft_name
+
+if TYPE_CHECKING:
+    import keras
+
+CACHE_VARIABLE = "HOARFROST_CACHE"
+CACHED_MODELS = 16
+_XML, _BIN = "model.xml", "model.bin"
+
+
+def import_openvino() -> Any:
+    """Returns the openvino module, its telemetry off.
+
+    OpenVINO and NNCF report their use to Google Analytics when the package openvino_telemetry can
+    be imported, and have no switch; they do without it when it cannot.
+
+    Raises:
+      UsageError: when it is not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        import openvino
+    except ImportError as error:
+        raise UsageError(
+            f"--engine openvino: it is not installed here ({error}); pip install "
+            "'hoarfrost[openvino]', or use --engine tensorflow"
+        ) from error
+    return openvino
+
+
+def convert(model: keras.Model, base_spec: BaseSpec, image_size: tuple[int, int]) -> bytes:
+    """Converts a base with its preprocessing and pooling, for any batch size.
+
+    Args:
+      model: from preprocessed float32 (n, H, W, 3) to the cut layer's output.
+      base_spec: preprocessing and pooling around it.
+      image_size: (height, width) in pixels.
+
+    Returns:
+      A packed model from uint8 (n, H, W, 3) to float32 (n, *feature_shape).
+
+    Raises:
+      UsageError: for a base with operations that OpenVINO does not know.
+    """
+    graph = _frozen_graph(model, base_spec, image_size)
+    openvino = import_openvino()
+    try:
+        # What it prints of its own accord would end up in --json.
+        with contextlib.redirect_stdout(io.StringIO()):
+            result = openvino.convert_model(graph)
+    # Its frontends have no exception of their own.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"--engine openvino: it cannot convert this base ({reason}); use --engine tensorflow"
+        ) from error
+    # Branches that lead nowhere, such as those of a custom gradient, have become outputs too.
+    name = graph.outputs[0].name
+    outputs = [node for node in result.results if name in node.input_value(0).get_names()]
+    return pack(openvino.Model(outputs, result.get_parameters()))
+
+
+def _frozen_graph(model: keras.Model, base_spec: BaseSpec, image_size: tuple[int, int]) -> Any:
+    """Traces the graph with constants for variables, which OpenVINO is very slow to look up."""
+    keras = import_keras()
+    import tensorflow as tf
+
+    graph = feature_graph(model, base_spec)
+    weights = [(variable, variable.numpy()) for variable in model.variables]
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *image_size, 3), tf.uint8)], autograph=False)
+    def frozen(batch):
+        constants = [(variable, tf.constant(array)) for variable, array in weights]
+        with keras.StatelessScope(state_mapping=constants):
+            return graph(batch)
+
+    return frozen.get_concrete_function()
+
+
+def pack(model: Any) -> bytes:
+    """Writes an OpenVINO model into one zip; equal models are equal bytes."""
+    openvino = import_openvino()
+    with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
+        openvino.save_model(model, Path(folder) / _XML, compress_to_fp16=False)
+        sink = io.BytesIO()
+        with zipfile.ZipFile(sink, "w") as archive:
+            for name in (_XML, _BIN):
+                # `ZipInfo` dates every entry 1980.
+                archive.writestr(zipfile.ZipInfo(name), (Path(folder) / name).read_bytes())
+    return sink.getvalue()
+
+
+def unpack(data: bytes, where: str) -> Any:
+    """Reads an OpenVINO model that `pack` wrote.
+
+    Args:
+      data: the zip.
+      where: its address, for the message.
+
+    Raises:
+      CorruptStore: when it is damaged.
+    """
+    openvino = import_openvino()
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            xml, weights = archive.read(_XML), archive.read(_BIN)
+        import numpy as np
+
+        tensor = openvino.Tensor(np.frombuffer(weights, np.uint8))
+        return openvino.Core().read_model(xml, tensor)
+    except (zipfile.BadZipFile, KeyError, RuntimeError) as error:
+        raise CorruptStore(
+            f"{where} cannot be read ({' '.join(str(error).split())[:200]}); restore it from a "
+            "backup, or extract into a new store"
+        ) from error
+
+
+def converted(
+    base_spec: BaseSpec, image_size: tuple[int, int], load: Callable[[], keras.Model]
+) -> bytes:
+    """Returns the packed float32 model of a base, converted now unless it was before.
+
+    Args:
+      base_spec: names the base by its hash, and what is around it.
+      image_size: (height, width) in pixels.
+      load: loads the base; called only when it has to be converted.
+    """
+    file = _cache_folder() / f"{_cache_key(base_spec, image_size)}.zip"
+    with contextlib.suppress(OSError):
+        data = file.read_bytes()
+        if zipfile.is_zipfile(io.BytesIO(data)):
+            os.utime(file)
+            return data
+    data = convert(load(), base_spec, image_size)
+    with contextlib.suppress(OSError):
+        _keep(file, data)
+    return data
+
+
+def _cache_folder() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get(CACHE_VARIABLE) or Path(home) / "hoarfrost") / "openvino"
+
+
+def _cache_key(base_spec: BaseSpec, image_size: tuple[int, int]) -> str:
+    libraries = {name: version(name) for name in ("tensorflow", "keras", "openvino")}
+    around = (base_spec.weights_hash, base_spec.preprocess, base_spec.pooling, image_size)
+    return hashlib.sha256(json.dumps([1, around, libraries]).encode()).hexdigest()[:32]
+
+
+def _keep(file: Path, data: bytes) -> None:
+    """Writes a file of the cache atomically, and drops those that were not used for longest."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(draft_name())
+    try:
+        draft.write_bytes(data)
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+    kept = sorted(file.parent.glob("*.zip"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in kept[CACHED_MODELS:]:
+        old.unlink(missing_ok=True)

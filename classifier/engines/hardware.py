@@ -1,0 +1,82 @@
+"""What this machine has: which engines are installed, which precisions its processor computes."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from classifier.engines.conversion import import_openvino
+from classifier.runtime import import_keras
+
+_CPUINFO = Path("/proc/cpuinfo")
+# Flags of the processor that make oneDNN's convolutions native in a precision.
+_FLAGS = {
+    "bfloat16": frozenset({"amx_bf16", "avx512_bf16"}),
+    "float16": frozenset({"amx_fp16", "avx512_fp16"}),
+}
+_CAPABILITIES = {"bfloat16": "BF16", "float16": "FP16"}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What engines may build on.
+
+    Attributes:
+      gpu: whether TensorFlow sees one.
+      installed: libraries that can be imported: ``openvino``, ``nncf``.
+      native: engine -> low precisions that are computed natively, so may be faster than float32.
+    """
+
+    gpu: bool = False
+    installed: frozenset[str] = frozenset()
+    native: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@cache
+def this_machine() -> Hardware:
+    """Looks at this machine; TensorFlow is started only where there may be a GPU."""
+    gpu = _may_have_gpu() and _tensorflow_sees_gpu()
+    installed = frozenset(name for name in ("openvino", "nncf") if find_spec(name))
+    # Tensor cores compute both; without one TensorFlow's kernels are oneDNN's.
+    native = {"tensorflow": ("float16", "bfloat16") if gpu else cpu_precisions(_read_cpuinfo())}
+    if "openvino" in installed:
+        found = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        native["openvino"] = tuple(name for name, key in _CAPABILITIES.items() if key in found)
+    return Hardware(gpu, installed, native)
+
+
+def cpu_precisions(cpuinfo: str) -> tuple[str, ...]:
+    """Lists the low precisions that a processor has instructions for.
+
+    Args:
+      cpuinfo: the text of ``/proc/cpuinfo``; empty where there is none.
+
+    Example:
+      >>> cpu_precisions("flags : fpu avx512_bf16 amx_bf16")
+      ('bfloat16',)
+    """
+    flags = set(cpuinfo.split())
+    return tuple(name for name, any_of in _FLAGS.items() if any_of & flags)
+
+
+def _read_cpuinfo() -> str:
+    try:
+        return _CPUINFO.read_text()
+    except OSError:
+        return ""
+
+
+def _may_have_gpu() -> bool:
+    return sys.platform != "linux" or bool(glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/kfd"))
+
+
+def _tensorflow_sees_gpu() -> bool:
+    import_keras()
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))

@@ -1,0 +1,125 @@
+"""Makes the engine of a stored base, in a store or in a training run."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from classifier.engines.base import Engine, EngineChoice
+from classifier.engines.conversion import converted, unpack
+from classifier.engines.hardware import this_machine
+from classifier.engines.openvino import OpenVINOEngine
+from classifier.engines.options import for_stored
+from classifier.engines.tensorflow import TensorFlowEngine, limit_threads
+from classifier.runtime import cores, import_keras
+from classifier.stored import load_base
+from featurestore import layout
+from featurestore.errors import CorruptStore
+from featurestore.spec import StoreSpec
+from featurestore.storage import Storage
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class StoredBase:
+    """A base where it is kept.
+
+    Attributes:
+      storage: of a store, or of a run, which has copies of the store's models.
+      spec: of the features.
+      trust_model: whether the base may hold Python code (Lambda layers).
+      model: the base when it is in memory already, and perhaps not stored yet.
+    """
+
+    storage: Storage
+    spec: StoreSpec
+    trust_model: bool = False
+    model: keras.Model | None = field(default=None, repr=False, compare=False)
+
+    def load(self) -> keras.Model:
+        """Returns the base in Keras.
+
+        Raises:
+          CorruptStore: when it is missing, damaged, or holds other weights.
+          UsageError: when it has Lambda layers and is not trusted.
+        """
+        if self.model is not None:
+            return self.model
+        name = layout.model_file(self.spec.base.weights_hash)
+        with self.storage.local_copy(name) as path:
+            return load_base(path, self.spec.base, self.trust_model)
+
+    def is_whole(self) -> bool:
+        """Whether the stored base can be read to its end; its weights are not looked at."""
+        name = layout.model_file(self.spec.base.weights_hash)
+        try:
+            with self.storage.local_copy(name) as path, zipfile.ZipFile(path) as archive:
+                return archive.testzip() is None
+        except (OSError, zipfile.BadZipFile):
+            return False
+
+    def packed(self) -> bytes:
+        """Returns the float32 base as a packed OpenVINO model."""
+        if self.model is None and not self.is_whole():
+            # Explains what is wrong with it.
+            self.load()
+        return converted(self.spec.base, self.spec.pixels.image_size, self.load)
+
+    def quantised(self, model_hash: str) -> bytes:
+        """Returns the store's quantised model.
+
+        Raises:
+          CorruptStore: when it is missing, or not the one that was stored.
+        """
+        name = layout.quantised_file(model_hash)
+        advice = "restore it from a backup, or extract into a new store"
+        try:
+            data = self.storage.read(name)
+        except FileNotFoundError as error:
+            raise CorruptStore(f"{self.storage.public_url}/{name} is missing; {advice}") from error
+        if layout.quantised_hash(data) != model_hash:
+            raise CorruptStore(
+                f"{self.storage.public_url}/{name} is damaged: its content does not give its name; "
+                f"{advice}"
+            )
+        return data
+
+
+def load_engine(
+    base: StoredBase, choice: EngineChoice, batch_size: int, lanes: int = 1, threads: int = 0
+) -> Engine:
+    """Makes an engine.
+
+    Args:
+      base: where the base is kept.
+      choice: engine and precision.
+      batch_size: images per call.
+      lanes: calls at once.
+      threads: of all lanes together; 0 gives each lane one. TensorFlow keeps what it started with.
+
+    Raises:
+      CorruptStore: when a stored model is missing, damaged, or another one.
+      UsageError: when the engine cannot run here, or cannot run this base.
+    """
+    image_size = base.spec.pixels.image_size
+    if choice.engine == "openvino":
+        data = base.quantised(choice.model) if choice.precision == "int8" else base.packed()
+        model = unpack(data, f"the OpenVINO model of {base.storage.public_url}")
+        return OpenVINOEngine(model, choice, image_size, batch_size, lanes, threads)
+    import_keras()
+    limit_threads(threads or lanes, lanes)
+    return TensorFlowEngine(base.load(), base.spec.base, image_size, batch_size, choice.precision)
+
+
+def serving_engine(base: StoredBase, batch_size: int) -> Engine:
+    """Makes the engine that gave a store its features, or the nearest there is on this machine.
+
+    Args:
+      base: of the store or of the run.
+      batch_size: images per call.
+    """
+    choice, _ = for_stored(base.spec.numerics, this_machine())
+    return load_engine(base, choice, batch_size, lanes=1, threads=cores())

@@ -1,0 +1,72 @@
+"""The base in OpenVINO, on the CPU."""
+
+from __future__ import annotations
+
+import queue
+from typing import Any
+
+import numpy as np
+
+from classifier.engines.base import EngineChoice, check_batch, check_batch_size
+from classifier.engines.conversion import import_openvino
+
+# What OpenVINO calls the precision of what is not quantised.
+_HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "f32"}
+
+
+class OpenVINOEngine:
+    """Runs a converted base by OpenVINO, on the CPU.
+
+    As many streams as lanes, one thread each: a lane that infers alone in its stream was fastest.
+    Threads are not pinned, because two processes would pin theirs to the same cores.
+
+    Args:
+      model: an OpenVINO model from uint8 (n, H, W, 3) to float32 (n, *feature_shape).
+      choice: its precision, and its hash when it is quantised.
+      image_size: (height, width) in pixels.
+      batch_size: images per call.
+      lanes: calls at once; more wait for each other.
+      threads: of all lanes together; 0 gives each lane one.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        choice: EngineChoice,
+        image_size: tuple[int, int],
+        batch_size: int,
+        lanes: int = 1,
+        threads: int = 0,
+    ) -> None:
+        openvino = import_openvino()
+        check_batch_size(batch_size)
+        self._shape = (batch_size, *image_size, 3)
+        model.reshape(list(self._shape))
+        settings = {
+            "INFERENCE_PRECISION_HINT": _HINTS[choice.precision],
+            "NUM_STREAMS": lanes,
+            "INFERENCE_NUM_THREADS": threads or lanes,
+            "ENABLE_CPU_PINNING": False,
+        }
+        compiled = openvino.Core().compile_model(model, "CPU", settings)
+        self.batch_size = batch_size
+        self.feature_shape = tuple(compiled.output(0).shape)[1:]
+        self.numerics = choice.numerics
+        self._tensor = openvino.Tensor
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(lanes):
+            self._requests.put(compiled.create_infer_request())
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        """Maps uint8 (batch_size, H, W, 3) to float32 (batch_size, *feature_shape)."""
+        check_batch(batch, self._shape)
+        # The tensor borrows this memory, so the name must live until the request is through.
+        pixels = np.ascontiguousarray(batch)
+        request = self._requests.get()
+        try:
+            request.set_input_tensor(self._tensor(pixels, shared_memory=True))
+            request.infer()
+            # A copy, because the next call of this request writes over it.
+            return request.get_output_tensor().data.copy()
+        finally:
+            self._requests.put(request)

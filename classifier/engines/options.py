@@ -1,0 +1,173 @@
+"""Which engine and precision: what the user asks for, and what the machine and the store allow.
+
+Nothing is measured here: see `classifier.engines.calibration`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from classifier.engines.base import ENGINES, PRECISIONS, EngineChoice
+from classifier.engines.hardware import Hardware
+from featurestore.errors import SpecMismatch, UsageError, unknown_choice
+from featurestore.numerics import Numerics
+
+AUTO = "auto"
+_INSTALL = "pip install 'hoarfrost[openvino]'"
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What the user asked for; checked on construction.
+
+    Attributes:
+      engine: ``auto``, ``tensorflow`` or ``openvino``.
+      precision: ``auto``, ``float32``, ``float16``, ``bfloat16`` or ``int8``.
+      allow_inexact: whether int8 features may be far from float32's.
+    """
+
+    engine: str = AUTO
+    precision: str = AUTO
+    allow_inexact: bool = False
+
+    def __post_init__(self) -> None:
+        for flag, got, known in (
+            ("--engine", self.engine, ENGINES),
+            ("--precision", self.precision, PRECISIONS),
+        ):
+            if got not in (AUTO, *known):
+                raise unknown_choice(flag, got, (AUTO, *known))
+        if (self.engine, self.precision) == ("tensorflow", "int8"):
+            raise UsageError("--precision int8 needs --engine openvino, got --engine 'tensorflow'")
+        if self.allow_inexact and self.precision != "int8":
+            raise UsageError("--allow_inexact is for --precision int8 only")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everything is left to Hoarfrost."""
+        return (self.engine, self.precision) == (AUTO, AUTO)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """An engine, and the precisions that are worth a measurement on this machine.
+
+    Attributes:
+      engine: ``tensorflow`` or ``openvino``.
+      precisions: float32 first when there is something to choose; one when there is not.
+      reason: why it is this engine and these precisions, for the user.
+    """
+
+    engine: str
+    precisions: tuple[str, ...]
+    reason: str
+
+
+def candidates(asked: EngineOptions, hardware: Hardware) -> Candidates:
+    """Narrows down what a new store may be made with.
+
+    Args:
+      asked: by the user.
+      hardware: of this machine.
+
+    Raises:
+      UsageError: when what was asked for cannot run here.
+    """
+    engine, reason = _engine(asked, hardware)
+    native = hardware.native.get(engine, ())
+    wanted = "float32" if asked.precision == AUTO else asked.precision
+    require_able(EngineChoice(engine, wanted), hardware)
+    if asked.precision != AUTO:
+        if engine == "tensorflow" and asked.precision not in ("float32", *native):
+            reason = f"this processor has no native {asked.precision}: expect it to be slow"
+        return Candidates(engine, (asked.precision,), reason)
+    if not native:
+        what = "the GPU" if hardware.gpu and engine == "tensorflow" else "this processor"
+        return Candidates(
+            engine, ("float32",), f"{reason}; {what} computes neither float16 nor bfloat16 natively"
+        )
+    return Candidates(engine, ("float32", *native), reason)
+
+
+def _engine(asked: EngineOptions, hardware: Hardware) -> tuple[str, str]:
+    if asked.engine != AUTO:
+        return asked.engine, "as asked for"
+    if asked.precision == "int8":
+        return "openvino", "the only engine with int8"
+    if hardware.gpu:
+        return "tensorflow", "there is a GPU"
+    if "openvino" not in hardware.installed:
+        return "tensorflow", f"OpenVINO, often faster on a CPU, is not installed: {_INSTALL}"
+    return "openvino", "no GPU, and OpenVINO is installed"
+
+
+def require_able(choice: EngineChoice, hardware: Hardware) -> None:
+    """Refuses an engine or precision that this machine does not have.
+
+    Raises:
+      UsageError: with the fix.
+    """
+    if choice.engine != "openvino":
+        return
+    if "openvino" not in hardware.installed:
+        raise UsageError(f"--engine openvino: it is not installed here; {_INSTALL}")
+    allowed = ("float32", "int8", *hardware.native.get("openvino", ()))
+    if choice.precision not in allowed:
+        raise UsageError(
+            f"--precision {choice.precision}: OpenVINO would compute it in float32, because this "
+            f"processor has no {choice.precision} instructions (AMX or AVX-512); use --precision "
+            "float32, int8 or auto"
+        )
+
+
+def require_quantiser(hardware: Hardware) -> None:
+    """Refuses to make an int8 model without NNCF; running one needs none.
+
+    Raises:
+      UsageError: with the fix.
+    """
+    if "nncf" not in hardware.installed:
+        raise UsageError(f"--precision int8: NNCF, which quantises, is not installed; {_INSTALL}")
+
+
+def for_stored(
+    stored: Numerics, hardware: Hardware, asked: EngineOptions | None = None
+) -> tuple[EngineChoice, str]:
+    """Chooses for a store that has its numerics: its own where possible.
+
+    Args:
+      stored: of the store.
+      hardware: of this machine.
+      asked: by the user; None leaves it to Hoarfrost.
+
+    Returns:
+      (the choice, why it is not the store's own, or ""). Whether another one may join is for the
+      store's probe images to say.
+
+    Raises:
+      UsageError: when what was asked for cannot run here, or cannot join.
+    """
+    asked = asked or EngineOptions()
+    own = EngineChoice.of(stored)
+    if asked.is_open:
+        try:
+            require_able(own, hardware)
+        except UsageError as error:
+            fallback = candidates(EngineOptions(precision="float32"), hardware).engine
+            return EngineChoice(fallback, "float32"), str(error)
+        return own, ""
+    engine, precision = asked.engine, asked.precision
+    if engine == AUTO:
+        engine = "openvino" if precision == "int8" else own.engine
+    if precision == AUTO:
+        precision = (
+            "float32" if (engine, own.precision) == ("tensorflow", "int8") else own.precision
+        )
+    if precision == "int8" and own.precision != "int8":
+        raise SpecMismatch(
+            f"--precision int8: the store holds {own.label} features, and an int8 model is made "
+            "only when a store is created; leave the flag out, or choose another --output"
+        )
+    choice = EngineChoice(engine, precision, own.model if precision == "int8" else "")
+    require_able(choice, hardware)
+    return choice, "" if choice == own else "as asked for"

@@ -1,0 +1,155 @@
+"""The base in TensorFlow, on CPU or GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from classifier.engines.base import EngineChoice, check_batch, check_batch_size
+from classifier.preprocess import pool_graph, pooled_shape, preprocess_graph
+from classifier.runtime import import_keras
+from featurestore.errors import UsageError
+from featurestore.spec import BaseSpec
+
+if TYPE_CHECKING:
+    import keras
+
+
+def limit_threads(threads: int, lanes: int = 1) -> bool:
+    """Caps TensorFlow's threads in this process and lets GPU memory grow; call before it starts.
+
+    Args:
+      threads: per operation; cores divided by the processes (or lanes) that share them.
+      lanes: callers at once. Operations of all callers share one pool of so many threads; with
+        fewer, callers wait for each other.
+
+    Returns:
+      False when TensorFlow had started already and keeps what it has.
+    """
+    import tensorflow as tf
+
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(max(1, lanes))
+        for device in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(device, True)
+    except RuntimeError:
+        return False
+    return True
+
+
+def feature_graph(model: keras.Model, base_spec: BaseSpec) -> Callable[[Any], Any]:
+    """Returns the whole way of a batch, to be traced: preprocessing, base, pooling.
+
+    Args:
+      model: from preprocessed float32 (n, H, W, 3) to the cut layer's output.
+      base_spec: preprocessing and pooling around it.
+
+    Returns:
+      A function from uint8 (n, H, W, 3) to float32 (n, *feature_shape), both tensors.
+    """
+    import tensorflow as tf
+
+    preprocess = preprocess_graph(base_spec.preprocess)
+    pool = pool_graph(base_spec.pooling, len(model.output_shape))
+
+    def graph(batch):
+        features = model(preprocess(tf.cast(batch, tf.float32)), training=False)
+        # A base in low precision, or saved with it, answers in float16; sums need float32.
+        return pool(tf.cast(features, tf.float32))
+
+    return graph
+
+
+def feature_shape(model: keras.Model, base_spec: BaseSpec) -> tuple[int, ...]:
+    """Returns the shape of one row of `feature_graph`."""
+    return pooled_shape(tuple(model.output_shape)[1:], base_spec.pooling)
+
+
+def in_precision(model: keras.Model, precision: str) -> keras.Model:
+    """Copies a base so that its layers compute in a low precision; its weights stay float32.
+
+    Each layer gets Keras's own mixed policy, so that it is the same arithmetic on CPU (oneDNN) and
+    GPU, and two engines of one process can differ.
+
+    Args:
+      model: the base.
+      precision: ``float16`` or ``bfloat16``.
+
+    Raises:
+      UsageError: for a base that cannot be rebuilt, such as a SavedModel.
+    """
+    keras = import_keras()
+    policy = f"mixed_{precision}"
+
+    def rebuild(layer):
+        return layer.__class__.from_config({**layer.get_config(), "dtype": policy})
+
+    def recurse(layer):
+        nested = isinstance(layer, keras.Model)
+        return keras.models.clone_model(layer, clone_function=recurse) if nested else rebuild(layer)
+
+    try:
+        if getattr(model, "packed_savedmodel", None) is not None:
+            raise ValueError("a SavedModel is a finished graph")
+        copy = keras.models.clone_model(model, clone_function=recurse)
+        copy.set_weights(model.get_weights())
+    except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"--precision {precision}: TensorFlow cannot rebuild this base in it ({reason}); use "
+            "--precision float32, or --engine openvino"
+        ) from error
+    return copy
+
+
+class TensorFlowEngine:
+    """Runs the base by TensorFlow, on CPU or GPU.
+
+    On a GPU low precisions are compiled by XLA. That path has not been run on the machines this
+    was written on, which have none.
+
+    Args:
+      model: from preprocessed float32 (n, H, W, 3) to the cut layer's output.
+      base_spec: preprocessing and pooling around it.
+      image_size: (height, width) in pixels.
+      batch_size: images per call.
+      precision: ``float32``, ``float16`` or ``bfloat16``.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        base_spec: BaseSpec,
+        image_size: tuple[int, int],
+        batch_size: int,
+        precision: str = "float32",
+    ) -> None:
+        import_keras()
+        import tensorflow as tf
+
+        check_batch_size(batch_size)
+        if precision != "float32":
+            model = in_precision(model, precision)
+        self.batch_size = batch_size
+        self.feature_shape = feature_shape(model, base_spec)
+        self.numerics = EngineChoice("tensorflow", precision).numerics
+        self._shape = (batch_size, *image_size, 3)
+        # On the CPU XLA makes MobileNetV2 five times slower and VGG16 no faster.
+        compiled = precision != "float32" and bool(tf.config.list_physical_devices("GPU"))
+        graph = tf.function(
+            feature_graph(model, base_spec),
+            input_signature=[tf.TensorSpec(self._shape, tf.uint8)],
+            jit_compile=compiled or None,
+        )
+        self._graph = graph.get_concrete_function()
+        # The graph holds the weights by reference only: without the model they would be freed.
+        self._model = model
+        self._constant = tf.constant
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        """Maps uint8 (batch_size, H, W, 3) to float32 (batch_size, *feature_shape)."""
+        check_batch(batch, self._shape)
+        return self._graph(self._constant(batch)).numpy()

@@ -1,0 +1,92 @@
+"""A sample of the input, decoded: what engines are tried and int8 is calibrated on."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from classifier.inputs import Ignored, ImageRef, ShardRef, read_many
+from classifier.inputs.refs import ShardDamaged
+from classifier.inputs.shards import iter_shard
+from classifier.pixels import BadImage, decode
+from featurestore.spec import PixelSpec
+
+# Listing more of a large bucket would take longer than a better sample is worth.
+LISTED_AT_MOST = 100_000
+SHARDS_AT_MOST = 8
+
+
+def spread(
+    refs: Iterable[ImageRef | ShardRef], count: int, seed: int = 0
+) -> list[ImageRef | ShardRef]:
+    """Draws inputs evenly from the whole list, or from its first 100,000; the same every time.
+
+    Args:
+      refs: the inputs, in order.
+      count: of them, at most.
+      seed: of the draw.
+
+    Returns:
+      The drawn ones, in a random order.
+    """
+    rng = random.Random(seed)
+    drawn: list[ImageRef | ShardRef] = []
+    for number, ref in enumerate(itertools.islice(refs, LISTED_AT_MOST)):
+        # Reservoir sampling (Vitter's algorithm R): the list is streamed.
+        if len(drawn) < count:
+            drawn.append(ref)
+        elif (place := rng.randrange(number + 1)) < count:
+            drawn[place] = ref
+    rng.shuffle(drawn)
+    return drawn
+
+
+def decoded_images(
+    refs: Sequence[ImageRef | ShardRef],
+    count: int,
+    pixels: PixelSpec,
+    storage_options: Mapping[str, Any],
+) -> np.ndarray:
+    """Decodes the first good images of some inputs; bad ones are passed over.
+
+    Args:
+      refs: images, and shards, whose first images are taken.
+      count: of images, at most.
+      pixels: how they are decoded.
+      storage_options: for the inputs.
+
+    Returns:
+      uint8 (n, H, W, 3), n from 0 to `count`.
+    """
+    images = []
+    for data in _contents(refs, count, storage_options):
+        try:
+            images.append(decode(data, pixels).pixels)
+        except BadImage:
+            continue
+        if len(images) == count:
+            break
+    return np.stack(images) if images else np.empty((0, *pixels.image_size, 3), np.uint8)
+
+
+def _contents(
+    refs: Sequence[ImageRef | ShardRef], count: int, storage_options: Mapping[str, Any]
+) -> Iterator[bytes]:
+    images = [ref for ref in refs if isinstance(ref, ImageRef)]
+    for data in read_many(images, storage_options):
+        if isinstance(data, bytes):
+            yield data
+    shards = [ref for ref in refs if isinstance(ref, ShardRef)][:SHARDS_AT_MOST]
+    for shard in shards:
+        members = iter_shard(shard, storage_options, Ignored())
+        try:
+            for _, data in itertools.islice(members, -(-count // len(shards))):
+                if isinstance(data, bytes):
+                    yield data
+        except (OSError, ShardDamaged):
+            # The run itself reports a shard that cannot be read; here it only yields no images.
+            continue

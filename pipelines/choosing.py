@@ -1,0 +1,139 @@
+"""Chooses a run's engine and precision: for a new store by measurement, for an old one its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from classifier.engines import Engine, EngineChoice, StoredBase, load_engine, run_padded
+from classifier.engines.calibration import choose, measure, throughput
+from classifier.engines.conversion import unpack
+from classifier.engines.hardware import Hardware
+from classifier.engines.openvino import OpenVINOEngine
+from classifier.engines.options import Candidates, candidates, require_quantiser
+from classifier.engines.quantisation import (
+    CALIBRATION_IMAGES,
+    HELD_OUT_IMAGES,
+    divide,
+    quantise,
+    require_close,
+)
+from featurestore import layout
+from pipelines.options import ExtractOptions
+from pipelines.worker import lane_count
+
+SAMPLE_IMAGES = 64
+# Images of the input: how many at most -> uint8 (n, H, W, 3).
+Sample = Callable[[int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A decision, and what it rests on.
+
+    Attributes:
+      choice: engine and precision.
+      line: of the decision, for the user.
+      record: of it, JSON-ready, for the run's record.
+      quantised: the int8 model, to be stored, or b"".
+    """
+
+    choice: EngineChoice
+    line: str
+    record: Mapping[str, Any] = field(default_factory=dict)
+    quantised: bytes = field(default=b"", repr=False)
+
+    @classmethod
+    def of(cls, choice: EngineChoice, reason: str, **facts: Any) -> Chosen:
+        """Makes a decision with its line and its record."""
+        record = {**dataclasses.asdict(choice), "reason": reason, **facts}
+        return cls(choice, f"engine: {choice.label}: {reason}", record)
+
+
+def choose_engine(
+    options: ExtractOptions, base: StoredBase, sample: Sample, hardware: Hardware
+) -> Chosen:
+    """Decides what a new store is made with.
+
+    Args:
+      options: of the run.
+      base: with the new store's spec.
+      sample: draws images of the input; called only when something is measured.
+      hardware: of this machine.
+
+    Raises:
+      UsageError: when what was asked for cannot run here, or is refused for its error.
+    """
+    found = candidates(options.engine, hardware)
+    load = partial(_load, base, found.engine, options.chunks.batch_size)
+    if found.precisions == ("int8",):
+        require_quantiser(hardware)
+        return _quantised(options, base, load("float32"), sample(_FOR_INT8))
+    if found.precisions == ("float32",):
+        return Chosen.of(EngineChoice(found.engine), found.reason)
+    return _measured(found, load, sample(SAMPLE_IMAGES))
+
+
+_FOR_INT8 = CALIBRATION_IMAGES + 2 * HELD_OUT_IMAGES
+
+
+def _load(base: StoredBase, engine: str, batch_size: int, precision: str) -> Engine:
+    return load_engine(base, EngineChoice(engine, precision), batch_size, lane_count(1))
+
+
+def _measured(found: Candidates, load: Callable[[str], Engine], images: np.ndarray) -> Chosen:
+    """Tries precisions on images of the input; what was asked for is tried, and then taken."""
+    if not len(images):
+        return Chosen.of(
+            EngineChoice(found.engine, found.precisions[0]),
+            f"{found.reason}; no image of the input could be read to try others on",
+        )
+    tried = {name: load(name) for name in dict.fromkeys(("float32", *found.precisions))}
+    measured = measure(tried, images, lane_count(1))
+    if len(found.precisions) > 1:
+        taken = choose(measured).precision
+        why = "the fastest that agrees with float32"
+    else:
+        taken, why = found.precisions[0], found.reason
+    trials = ", ".join(each.line for each in measured)
+    return Chosen.of(
+        EngineChoice(found.engine, taken),
+        f"{why}; on {len(images)} images of the input: {trials}",
+        images=len(images),
+        measured=[each.to_record() for each in measured],
+    )
+
+
+def _quantised(
+    options: ExtractOptions, base: StoredBase, exact: Engine, images: np.ndarray
+) -> Chosen:
+    """Makes the int8 model of a new store, and holds it against float32."""
+    calibration, held_out = divide(images)
+    model = quantise(base.packed(), calibration)
+    choice = EngineChoice("openvino", "int8", layout.quantised_hash(model))
+    engine = OpenVINOEngine(
+        unpack(model, "the int8 model"),
+        choice,
+        base.spec.pixels.image_size,
+        options.chunks.batch_size,
+        lane_count(1),
+    )
+    rows, truth = run_padded(engine, held_out), run_padded(exact, held_out)
+    pooled = require_close(rows, truth, options.engine.allow_inexact)
+    rates = throughput({"float32": exact, "int8": engine}, held_out, lane_count(1))
+    chosen = Chosen.of(
+        choice,
+        f"calibrated on {len(calibration)} images of the input; on {len(held_out)} others pooled "
+        f"features are {pooled.error_median:.2%} away from float32's (median; cosine at least "
+        f"{pooled.cosine_minimum:.4f}); int8 {rates['int8']:,.0f} images/s, float32 "
+        f"{rates['float32']:,.0f}",
+        calibration_images=len(calibration),
+        pooled=dataclasses.asdict(pooled),
+        images_per_second={name: round(rate, 1) for name, rate in rates.items()},
+    )
+    return dataclasses.replace(chosen, quantised=model)

@@ -1,0 +1,169 @@
+"""OpenVINO against TensorFlow on real weights: the same features, in any place and any thread."""
+
+import dataclasses
+import io
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from conftest import run_command
+from test_engines import built, decoded, engine_of, row_distance
+
+from classifier.bases import FrozenBase
+from classifier.engines import EngineChoice, conversion, run_padded
+from classifier.engines.conversion import convert, converted, pack, unpack
+from classifier.engines.openvino import OpenVINOEngine
+from classifier.engines.tensorflow import TensorFlowEngine
+from classifier.weights import weights_hash
+from featurestore.errors import CorruptStore, UsageError
+from featurestore.spec import BaseSpec
+
+pytest.importorskip("openvino")
+keras = pytest.importorskip("keras")
+
+
+def openvino_of(base, batch_size=4, lanes=2):
+    packed = convert(base.model, base.spec, base.image_size)
+    choice = EngineChoice("openvino")
+    return OpenVINOEngine(unpack(packed, "x"), choice, base.image_size, batch_size, lanes)
+
+
+def tiny(side=32):
+    """A base with what conversion trips over: custom gradients, a nested model, a flat output."""
+    inner_input = keras.Input((side // 2, side // 2, 8))
+    x = keras.layers.Conv2D(8, 3, padding="same", activation="silu")(inner_input)
+    inner = keras.Model(inner_input, keras.layers.BatchNormalization()(x), name="inner")
+    image = keras.Input((side, side, 3))
+    x = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(image)
+    x = keras.layers.Flatten()(keras.layers.Add()([inner(x), x]))
+    model = keras.Model(image, keras.layers.Dense(16, name="top")(x))
+    spec = BaseSpec("Tiny", "none", weights_hash(model), "top", "none", "tf")
+    return FrozenBase(model, spec, (side, side), (16,))
+
+
+@pytest.mark.parametrize(
+    "name, side, fields",
+    [("VGG16", 180, {}), ("MobileNetV2", 160, {"pooling": "avg"})],
+)
+def test_features_of_real_weights_agree_with_tensorflow(name, side, fields):
+    base = built(name, side, **fields)
+    images = decoded(base.image_size)
+    features = run_padded(openvino_of(base), images)
+    assert features.dtype == np.float32 and features.shape == (6, *base.feature_shape)
+    assert row_distance(features, run_padded(engine_of(base), images)) < 1e-4
+
+
+@pytest.fixture(scope="module")
+def base():
+    return tiny()
+
+
+@pytest.fixture(scope="module")
+def engine(base):
+    return openvino_of(base)
+
+
+def test_flat_nested_and_custom_gradients_agree(base, engine, images):
+    exact = run_padded(engine_of(base), images)
+    assert row_distance(run_padded(engine, images), exact) < 1e-4
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3)).astype(np.uint8)
+
+
+def test_rows_are_bit_identical_whatever_the_batch(base, engine, images):
+    whole = run_padded(engine, images)
+    for count in (0, 1, 3, 4, 5, 9):
+        np.testing.assert_array_equal(run_padded(engine, images[:count]), whole[:count])
+    np.testing.assert_array_equal(run_padded(engine, images[::-1])[::-1], whole)
+    other = openvino_of(base, batch_size=7, lanes=1)
+    np.testing.assert_array_equal(run_padded(other, images), whole)
+
+
+def test_more_threads_than_lanes_at_once(engine):
+    batches = np.random.default_rng(1).integers(0, 256, (24, 4, 32, 32, 3)).astype(np.uint8)
+    alone = [engine(batch) for batch in batches]
+    with ThreadPoolExecutor(5) as pool:
+        together = list(pool.map(engine, batches))
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_batches_in_any_memory_order_and_wrong_ones(base, engine, images):
+    batch = images[:4]
+    expected = engine(batch)
+    np.testing.assert_array_equal(engine(np.asfortranarray(batch)), expected)
+    with pytest.raises(ValueError, match="takes uint8"):
+        engine(images[:3])
+    with pytest.raises(ValueError, match="takes uint8"):
+        engine(batch.astype(np.float32))
+    with pytest.raises(UsageError, match="--batch_size"):
+        openvino_of(base, batch_size=0)
+
+
+def test_numerics_name_the_engine(engine):
+    numerics = engine.numerics
+    assert numerics.label == "openvino float32" and numerics.model == ""
+    assert set(numerics.versions) == {"openvino", "numpy"}
+
+
+@pytest.mark.parametrize("precision, limit", [("float16", 0.005), ("bfloat16", 0.05)])
+def test_tensorflow_computes_low_precisions_too(base, images, precision, limit):
+    exact = run_padded(engine_of(base), images)
+    low = TensorFlowEngine(base.model, base.spec, base.image_size, 4, precision)
+    assert low.numerics.label == f"tensorflow {precision}"
+    assert 1e-4 < row_distance(run_padded(low, images), exact) < limit
+    # The base itself is left as it was.
+    np.testing.assert_array_equal(run_padded(engine_of(base), images), exact)
+
+
+def test_the_conversion_is_kept_and_found_again(base, tmp_path, monkeypatch):
+    monkeypatch.setenv(conversion.CACHE_VARIABLE, str(tmp_path / "cache"))
+    loads = []
+
+    def load():
+        loads.append(1)
+        return base.model
+
+    first = converted(base.spec, base.image_size, load)
+    assert converted(base.spec, base.image_size, load) == first and len(loads) == 1
+    (file,) = (tmp_path / "cache").rglob("*.zip")
+    assert pack(unpack(first, "x")) == first == file.read_bytes()
+    file.write_bytes(b"damaged")
+    # Another conversion names its nodes otherwise.
+    again = converted(base.spec, base.image_size, load)
+    assert len(again) == len(first) and len(loads) == 2
+    monkeypatch.setattr(conversion, "CACHED_MODELS", 1)
+    other = dataclasses.replace(base.spec, preprocess="none")
+    converted(other, base.image_size, load)
+    assert len(list((tmp_path / "cache").rglob("*.zip"))) == 1
+    # A cache that cannot be written costs time, nothing else.
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv(conversion.CACHE_VARIABLE, str(tmp_path / "file"))
+    assert converted(base.spec, base.image_size, load) and len(loads) == 4
+
+
+def test_a_damaged_model_is_one_line():
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        archive.writestr("model.xml", "<net")
+        archive.writestr("model.bin", b"")
+    for data in (b"", b"damaged", sink.getvalue()):
+        with pytest.raises(CorruptStore, match="here cannot be read") as caught:
+            unpack(data, "here")
+        assert "\n" not in str(caught.value)
+
+
+def test_telemetry_is_never_imported(tmp_path):
+    script = (
+        "import sys; from classifier.engines.conversion import import_openvino\n"
+        "ov = import_openvino(); ov.convert_model\n"
+        "import nncf, nncf.telemetry\n"
+        "assert not [name for name in sys.modules if name.startswith('openvino_telemetry.')]"
+    )
+    (tmp_path / "script.py").write_text(script)
+    done = run_command("script", cwd=tmp_path, HOME=str(tmp_path / "home"))
+    assert done.code == 0, done.err
+    assert not (tmp_path / "home").exists()
