@@ -93,13 +93,14 @@ def engine_rates(args) -> dict[str, Any]:
 
 def _engines(store_url: str) -> Iterator[tuple[int, Engine]]:
     """Yields the engine of a store for one caller a core, then for one caller."""
+    from classifier.engines import EngineChoice, StoredBase, load_engine
     from featurestore import open_store
-    from pipelines.options import WorkerSettings
-    from pipelines.worker import load_engine
 
-    engine = load_engine(open_store(store_url), WorkerSettings(store_url, batch_size=BATCH))
+    store = open_store(store_url)
+    base, choice = StoredBase(store.storage, store.spec), EngineChoice.of(store.spec.numerics)
+    # The most first: TensorFlow keeps the threads that it started with.
     for callers in sorted({cores(), 1}, reverse=True):
-        yield callers, engine
+        yield callers, load_engine(base, choice, BATCH, callers, cores())
 
 
 def openvino_rates(args) -> dict[str, Any]:
