@@ -19,6 +19,13 @@ EXTRAS = {
     "openvino": ["openvino>=2026.4,<2027", "nncf>=3.4,<4"],
     "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
 }
+# What the benchmarks compare with, and what they measure memory by.
+EXTRAS["bench"] = [
+    *EXTRAS["sample"],
+    "psutil>=6",
+    "py-spy>=0.4",
+    "ray[data]>=2.40,<3",
+]
 EXTRAS["test"] = [
     *EXTRAS["report"],
     *EXTRAS["sample"],

@@ -1,0 +1,95 @@
+"""Real image files to measure on: crops of photographs, as JPEG of 500 by 375 pixels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+HEIGHT, WIDTH = 375, 500
+CLASSES = ("china", "flower")
+# scikit-image's photographs that are large enough, where it is installed.
+MORE_PHOTOGRAPHS = ("astronaut", "coffee", "rocket", "retina", "hubble_deep_field")
+
+
+def write_photographs(folder: Path, count: int) -> Path:
+    """Writes distinct JPEG files in two classes, cut from scikit-learn's two photographs.
+
+    Args:
+      folder: gets ``train/china/*.jpg`` and ``train/flower/*.jpg``.
+      count: of files.
+
+    Returns:
+      The folder of the classes.
+    """
+    from sklearn.datasets import load_sample_images
+
+    photographs = load_sample_images().images
+    random = np.random.default_rng(0)
+    for index in range(count):
+        label = index % 2
+        path = folder / "train" / CLASSES[label] / f"{index:05d}.jpg"
+        _write_crop(photographs[label], path, random)
+    return folder / "train"
+
+
+def write_varied(folder: Path, count: int) -> None:
+    """Writes distinct JPEG files cut in turn from every photograph that is installed.
+
+    Args:
+      folder: gets ``*.jpg``.
+      count: of files.
+    """
+    random = np.random.default_rng(1)
+    sources = itertools.cycle(_photographs())
+    for index, photograph in zip(range(count), sources, strict=False):
+        _write_crop(photograph, folder / f"{index:05d}.jpg", random)
+
+
+def _photographs() -> Iterator[np.ndarray]:
+    from sklearn.datasets import load_sample_images
+
+    yield from load_sample_images().images
+    try:
+        from skimage import data
+    except ImportError:
+        return
+    for name in MORE_PHOTOGRAPHS:
+        yield getattr(data, name)()[..., :3]
+
+
+def _write_crop(photograph: np.ndarray, path: Path, random: np.random.Generator) -> None:
+    """Writes a crop with a little noise of a camera's size, so that no two files are alike."""
+    height, width = photograph.shape[:2]
+    top, left = random.integers(0, height - HEIGHT + 1), random.integers(0, width - WIDTH + 1)
+    crop = photograph[top : top + HEIGHT, left : left + WIDTH]
+    noisy = np.clip(crop + random.normal(0, 4, crop.shape), 0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noisy).save(path, quality=90)
+
+
+def write_copies(source: Path, target: Path, count: int) -> None:
+    """Writes as many distinct JPEG files as are wanted, fast: copies that differ in a comment.
+
+    Decoding them costs what decoding the originals costs, and no two contents are equal.
+
+    Args:
+      source: a folder of class folders of JPEG files.
+      target: a new folder; gets the same class folders.
+      count: of files.
+    """
+    originals = sorted(source.glob("*/*.jpg"))
+    contents = {path: path.read_bytes() for path in originals}
+    for index, original in zip(range(count), itertools.cycle(originals), strict=False):
+        path = target / original.parent.name / f"{index:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(with_comment(contents[original], f"copy {index}".encode()))
+
+
+def with_comment(jpeg: bytes, comment: bytes) -> bytes:
+    """Returns a JPEG file with a comment segment behind its first marker (ITU T.81, B.2.4.5)."""
+    segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
+    return jpeg[:2] + segment + jpeg[2:]

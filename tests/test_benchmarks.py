@@ -1,0 +1,348 @@
+"""Benchmarks: what is read off a measurement; the commands themselves, small, where marked slow."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import contenders, throughput
+from benchmarks.bases import BASES, chosen
+from benchmarks.contenders import DECODE, OURS, TEXTBOOK, TWO, Bench, engine_flags
+from benchmarks.images import write_copies, write_photographs, write_varied
+from benchmarks.machine import machine
+from benchmarks.precisions import agreement
+from benchmarks.processes import Finished, Stopwatch, run_command
+from benchmarks.progress import Progress, extraction_timing, under_way
+from benchmarks.rounds import (
+    Contender,
+    NotRun,
+    Results,
+    Timing,
+    interleave,
+    paired_ratio,
+    serial_limit,
+)
+from benchmarks.store import CACHE
+from benchmarks.tables import number, write_section
+from classifier.pixels import decode
+from featurestore.errors import UsageError
+from featurestore.spec import PixelSpec
+
+
+def timed(rate, whole=1.0, **facts):
+    return Timing(rate, whole, **facts)
+
+
+def test_every_other_round_runs_backwards_and_a_failure_is_not_tried_again():
+    order = []
+
+    def contender(name, fails=False):
+        def work():
+            order.append(name)
+            if fails:
+                raise NotRun("no such engine")
+            return timed(float(len(order)))
+
+        return Contender(name, work)
+
+    lines = []
+    results = interleave([contender("a"), contender("b", True), contender("c")], 3, lines.append)
+    assert order == ["a", "b", "c", "c", "a", "a", "c"]
+    assert results.reasons == {"b": "no such engine"}
+    assert {name: len(every) for name, every in results.timings.items()} == {"a": 3, "c": 3}
+    assert lines[1].endswith("not run: no such engine")
+
+
+def test_ratios_are_taken_within_a_round():
+    results = Results({"a": [timed(10.0), timed(2.0)], "b": [timed(5.0), timed(1.0)]}, {})
+    assert results.ratio("a", "b") == 2.0
+    assert results.median("a", "rate") == 6.0
+    assert results.ratio("a", "absent") is None
+    assert results.median("absent", "rate") is None
+
+
+def test_a_missing_value_leaves_no_ratio():
+    assert paired_ratio([1.0, None], [1.0, 1.0]) is None
+    assert paired_ratio([], []) is None
+    assert serial_limit(100.0, None) is None
+    assert serial_limit() is None
+
+
+def test_the_clock_starts_when_every_worker_is_under_way():
+    late, early = [(11.0, 16)], [(10.0, 16), (12.0, 48)]
+    assert under_way([early, late]) == (11.0, 32.0 + 16.0)
+    assert under_way([late]) == (11.0, 16.0)
+
+
+def finished_store(folder: Path, last: float, **ledger) -> Path:
+    (folder / "markers").mkdir(parents=True)
+    for name, at in (("a", last - 1), ("b", last)):
+        (folder / "markers" / f"{name}.json").touch()
+        os.utime(folder / "markers" / f"{name}.json", (at, at))
+    numerics = [{"engine": "tensorflow", "precision": "float32"}]
+    record = {"ledger": {"rows": 100, "images_in": 100, **ledger}, "numerics": numerics}
+    (folder / "summary.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_an_extraction_is_timed_by_its_reports_and_its_last_commit(tmp_path):
+    progress = Progress(tmp_path, {"1.json": [(105.0, 20)]})
+    finished = Finished(100.0, 20.0, "", "", 0, 7)
+    timing = extraction_timing(finished, progress, finished_store(tmp_path / "store", 115.0))
+    assert timing == Timing(8.0, 5.0, 5.0, 7, ("tensorflow", "float32"))
+
+
+def test_an_extraction_that_lost_images_is_not_timed(tmp_path):
+    progress = Progress(tmp_path, {"1.json": [(105.0, 20)]})
+    store = finished_store(tmp_path / "store", 115.0, rows=99)
+    with pytest.raises(NotRun, match="its ledger is"):
+        extraction_timing(Finished(100.0, 20.0, "", "", 0, None), progress, store)
+
+
+def test_progress_takes_each_report_once(tmp_path):
+    report = tmp_path / "hoarfrost-run-x" / "1.json"
+    report.parent.mkdir()
+    progress = Progress(tmp_path)
+    for text in ('{"images": 0}', "{", '{"images": 16}', '{"images": 16}', '{"images": 32}'):
+        report.write_text(text)
+        progress.look()
+    assert [images for _, images in progress.curves[str(report)]] == [16, 32]
+
+
+def test_a_command_that_fails_gives_its_last_line(tmp_path):
+    with pytest.raises(NotRun, match="^no such flag$"):
+        run_command([sys.executable, "-c", "exit('error: no such flag')"], tmp_path, 30)
+    with pytest.raises(NotRun, match="nothing said"):
+        run_command([sys.executable, "-c", "exit(3)"], tmp_path, 30)
+
+
+def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path):
+    child = (
+        "import subprocess, sys; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True)"
+    )
+    script = f"{child}; open('pid', 'w').write(str(p.pid)); p.wait()"
+    started = []
+
+    def watch():
+        started.extend([True] if (tmp_path / "pid").exists() else [])
+
+    with pytest.raises(NotRun, match="longer than --timeout, 2 s"):
+        run_command([sys.executable, "-c", script], tmp_path, 2, watch)
+    assert started
+    assert not _runs(int((tmp_path / "pid").read_text()))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_a_command_reports_in_its_last_line(tmp_path):
+    done = run_command(
+        [sys.executable, "-c", 'print("noise"); print("{\\"a\\": 1}")'], tmp_path, 30
+    )
+    assert done.report() == {"a": 1}
+    with pytest.raises(NotRun, match="no report"):
+        Finished(0.0, 1.0, "noise", "", 0, None).report()
+
+
+def test_the_stopwatch_starts_after_the_first_batch():
+    watch = Stopwatch()
+    for images in (32, 32, 8):
+        watch.batch(images)
+    report = watch.report()
+    assert (report["images"], report["first_images"]) == (72, 32)
+    assert report["first_at"] <= report["last_at"] <= time.time()
+
+
+def test_photographs_are_distinct_jpeg_of_the_size_that_is_told(tmp_path):
+    classes = write_photographs(tmp_path / "a", 5)
+    write_varied(tmp_path / "b", 3)
+    files = [*classes.glob("*/*.jpg"), *(tmp_path / "b").glob("*.jpg")]
+    assert len({path.read_bytes() for path in files}) == 8
+    assert {Image.open(path).size for path in files} == {(500, 375)}
+
+
+def test_copies_differ_in_content_and_not_in_pixels(tmp_path):
+    classes = write_photographs(tmp_path / "a", 2)
+    write_copies(classes, tmp_path / "b", 5)
+    copies = sorted((tmp_path / "b").glob("*/*.jpg"))
+    assert len(copies) == 5
+    assert len({path.read_bytes() for path in copies}) == 5
+    spec = PixelSpec((375, 500))
+    original = decode((classes / "china/00000.jpg").read_bytes(), spec).pixels
+    np.testing.assert_array_equal(
+        decode((tmp_path / "b/china/000004.jpg").read_bytes(), spec).pixels, original
+    )
+
+
+def test_agreement_of_rows():
+    rows = np.arange(24, dtype=np.float32).reshape(2, 2, 2, 3)
+    same = agreement(rows, rows)
+    assert (same.least, same.median, same.pooled_error) == pytest.approx((1.0, 1.0, 0.0))
+    off = agreement(rows * 1.01, rows)
+    assert (off.least, off.pooled_error) == pytest.approx((1.0, 0.01), rel=1e-4)
+    assert agreement(np.eye(2), np.eye(2)[::-1]).median == 0.0
+
+
+def test_a_section_is_appended_then_replaced(tmp_path):
+    path = tmp_path / "doc.md"
+    path.write_text("# Title\n")
+    write_section(path, "x", ["one"])
+    write_section(path, "y", ["other"])
+    write_section(path, "x", ["two \\1", "lines"])
+    text = path.read_text()
+    assert text.startswith("# Title\n\n<!-- begin x -->\ntwo \\1\nlines\n<!-- end x -->\n")
+    assert "one" not in text and text.count("other") == 1
+
+
+def test_a_lone_mark_is_refused(tmp_path):
+    (tmp_path / "doc.md").write_text("<!-- begin x -->\n")
+    with pytest.raises(UsageError, match="only one of"):
+        write_section(tmp_path / "doc.md", "x", [])
+
+
+def test_numbers_keep_three_digits_and_their_unit():
+    assert [number(0.0), number(1.0), number(9.996), number(15.2, " s")] == [
+        "0.000", "1.00", "10.00", "15.2 s",
+    ]  # fmt: skip
+
+
+def test_the_machine_names_its_cores_and_libraries():
+    line = machine(("numpy", "no-such-library"))
+    assert "cores" in line and f"numpy {np.__version__}" in line
+    assert "no-such-library" not in line
+
+
+def bench(tmp_path, has_engines):
+    base = BASES["MobileNetV2"]
+    return Bench(tmp_path, tmp_path, base, tmp_path / "base.keras", 8, 60.0, has_engines)
+
+
+def test_a_version_without_engines_runs_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(contenders, "cpu_flags", lambda: frozenset({"avx2", "amx_bf16"}))
+    old, new = bench(tmp_path, False), bench(tmp_path, True)
+    assert engine_flags(old, "auto", "auto") == []
+    with pytest.raises(NotRun, match="no --engine"):
+        engine_flags(old, "tensorflow", "bfloat16")
+    wanted = ["--engine", "tensorflow", "--precision", "bfloat16"]
+    assert engine_flags(new, "tensorflow", "bfloat16") == wanted
+    monkeypatch.setattr(contenders, "cpu_flags", lambda: frozenset({"avx2"}))
+    with pytest.raises(NotRun, match="no bfloat16"):
+        engine_flags(new, "tensorflow", "bfloat16")
+
+
+def test_what_is_absent_says_what_brings_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(contenders, "installed", lambda library: None)
+    with pytest.raises(NotRun, match=r"hoarfrost\[openvino\]"):
+        engine_flags(bench(tmp_path, True), "openvino", "float32")
+    monkeypatch.setattr("benchmarks.raydata.installed", lambda library: None)
+    ray = next(c for c in contenders.contenders(bench(tmp_path, True)) if c.name == contenders.RAY)
+    with pytest.raises(NotRun, match=r"hoarfrost\[bench\]"):
+        ray.run()
+
+
+def test_contenders_have_distinct_names(tmp_path):
+    names = [contender.name for contender in contenders.contenders(bench(tmp_path, True))]
+    assert len(set(names)) == len(names)
+
+
+def test_the_report_holds_the_whole_path_against_its_limit():
+    openvino = ("openvino", "float32")
+    results = Results(
+        {
+            TEXTBOOK: [timed(10.0)],
+            DECODE: [timed(1000.0)],
+            OURS: [timed(80.0, numerics=openvino)],
+            contenders.engine_alone_name(*openvino): [timed(90.0, numerics=openvino)],
+            contenders.openvino_alone_name("float32"): [timed(100.0, numerics=openvino)],
+            TWO: [timed(76.0, numerics=openvino)],
+        },
+        {"x": "absent", "y": "absent"},
+    )
+    lines = throughput.report(results)
+    # 1 / (1 / 1000 + 1 / 100), the better of the two ways to run the base alone.
+    assert f"| {OURS} (openvino float32) | 80.0 | 1,000 | 100 | 90.9 | 0.880 |" in lines
+    assert "Two processes of half the threads: 0.950 of one process's rate." in lines
+    assert lines[-1] == "* Not run (absent): x; y."
+    assert any(line.startswith(f"| {OURS} | 80.0 | 1.00 | 8.00 |") for line in lines)
+
+
+def test_the_cache_that_is_forgotten_is_the_stores():
+    cache = pytest.importorskip("featurestore.cache")
+    assert cache.FOLDER == CACHE
+
+
+def test_mistakes_are_one_line(command):
+    for arguments, words in (
+        (["benchmarks.throughput", "--bases", "VGG61"], "--bases"),
+        (["benchmarks.throughput", "--images", "0"], "whole number from 1"),
+        (["benchmarks.throughput", "--only", "textbok loop"], "did you mean textbook loop"),
+        (["benchmarks.store", "--rounds", "none"], "whole number from 1"),
+        (["benchmarks.scaling", "--image", "3"], "did you mean --images"),
+    ):
+        finished = command(*arguments)
+        assert finished.code == 2
+        assert finished.err.startswith("error: ") and words in finished.err
+        assert len(finished.err.splitlines()) == 1
+    assert [base.name for base in chosen("MobileNetV2,VGG16")] == ["MobileNetV2", "VGG16"]
+
+
+def table_names(text: str) -> list[str]:
+    return [line.split("|")[1].strip() for line in io.StringIO(text) if line.startswith("| ")]
+
+
+@pytest.mark.slow
+def test_throughput_end_to_end(command, tmp_path):
+    only = "textbook loop;decode alone;Hoarfrost;Hoarfrost, tensorflow float32;"
+    only += "base alone, tensorflow float32"
+    finished = command(
+        *("benchmarks.throughput", "--bases", "MobileNetV2", "--images", "48", "--rounds", "1"),
+        *("--only", only, "--write", "performance.md"),
+    )
+    assert finished.code == 0, finished
+    written = (tmp_path / "performance.md").read_text()
+    for name in ("textbook loop", "decode alone", "Hoarfrost", "base alone, tensorflow float32"):
+        assert name in table_names(finished.out)
+    assert finished.out.strip() in written
+    assert "Not run" not in written
+    assert any("tensorflow float32)" in name for name in table_names(written))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("benchmarks.store", "--images", "40", "--rounds", "1"),
+        ("benchmarks.heads", "--images", "60", "--rounds", "1", "--epochs", "1"),
+        ("benchmarks.scaling", "--images", "32", "--times", "2", "--rounds", "1"),
+        ("benchmarks.textbook", "--images", "32", "--epochs", "1"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_the_other_benchmarks_end_to_end(command, arguments):
+    finished = command(*arguments)
+    assert finished.code == 0, finished
+    assert "cores" in finished.out.splitlines()[0]
+    assert len(table_names(finished.out)) > 3
+
+
+@pytest.mark.slow
+def test_precisions_end_to_end(command):
+    finished = command(
+        *("benchmarks.precisions", "--bases", "MobileNetV2", "--photographs", "4"),
+        *("--limit_per_class", "1"),
+    )
+    assert finished.code == 0, finished
+    row = next(line for line in finished.out.splitlines() if "| tensorflow float32 |" in line)
+    assert "1.00000 / 1.00000" in row and row.endswith("+0.00 |")
