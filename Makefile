@@ -49,7 +49,8 @@ bench: $(STAMP) ## measure every figure in docs/performance.md (about an hour on
 	$(BIN)/python -m benchmarks.throughput --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.precisions --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.scaling --write $(PERFORMANCE)
-	$(BIN)/python -m benchmarks.store --write $(PERFORMANCE)
+	$(BIN)/python -m benchmarks.layouts --write $(PERFORMANCE)
+	$(BIN)/python -m benchmarks.opening --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.heads --write $(PERFORMANCE)
 
 clean: ## remove what the demo and the sample wrote; .venv stays

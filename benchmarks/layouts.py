@@ -12,7 +12,6 @@ Rows are written and scanned with pyarrow, every value is touched, and the round
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import statistics
 import subprocess
@@ -21,18 +20,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.arguments import counted_parser
 from benchmarks.bases import BASES, Base, write_base
 from benchmarks.images import write_varied
 from benchmarks.rounds import paired_ratio
-from benchmarks.tables import add_write_flag, number, publish, table
+from benchmarks.tables import number, publish, table
 from featurestore import open_store
-from featurestore.command import Parser, main
+from featurestore.command import main
 
 PLAIN, SPLIT = "plain", "byte-stream-split"
 COMPRESSIONS = {"none": ("none", None), "lz4": ("lz4", None), "zstd:1": ("zstd", 1)}
@@ -157,6 +158,11 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def load(path: Path) -> int:
+    """Loads a file of `np.save` and touches all of it."""
+    return touch(np.load(path))
+
+
 def measure(features: np.ndarray, rounds: int, folder: Path) -> tuple[Seconds, Seconds, dict]:
     """Times every layout once a round.
 
@@ -174,12 +180,12 @@ def measure(features: np.ndarray, rounds: int, folder: Path) -> tuple[Seconds, S
         for name in names if turn % 2 == 0 else names[::-1]:
             path = folder / ("features.npy" if name == BASELINE else "features.parquet")
             if name == BASELINE:
-                written[name].append(timed(lambda path=path: np.save(path, features)))
-                scanned[name].append(timed(lambda path=path: touch(np.load(path))))
+                written[name].append(timed(partial(np.save, path, features)))
+                scanned[name].append(timed(partial(load, path)))
             else:
                 way = found[name]
-                written[name].append(timed(lambda path=path, way=way: write(features, way, path)))
-                scanned[name].append(timed(lambda path=path, way=way: scan(path, way, width)))
+                written[name].append(timed(partial(write, features, way, path)))
+                scanned[name].append(timed(partial(scan, path, way, width)))
             sizes[name] = path.stat().st_size
             path.unlink()
     return written, scanned, sizes
@@ -200,17 +206,6 @@ def report(features: np.ndarray, rounds: int, folder: Path) -> list[str]:
     return table(["layout", "write MB/s (ratio)", "scan MB/s (ratio)", "size"], rows)
 
 
-def parse(argv: Sequence[str], parser: Parser, images: int, rows: int) -> argparse.Namespace:
-    """Parses what the benchmarks of stored features have in common, with these defaults."""
-    text = "extracted with each base (default %(default)s)"
-    parser.add_argument("--images", type=int, default=images, help=text)
-    text = "of maps; ten times as many of embeddings (default %(default)s)"
-    parser.add_argument("--rows", type=int, default=rows, help=text)
-    parser.add_argument("--rounds", type=int, default=5, help="default %(default)s")
-    add_write_flag(parser)
-    return parser.parse_args(argv)
-
-
 def feature_sets(images: int, rows: int, folder: Path) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yields (base, heading, features) of every base; their stores stay in `folder`."""
     write_varied(folder / "photographs", images)
@@ -228,8 +223,8 @@ def feature_sets(images: int, rows: int, folder: Path) -> Iterator[tuple[str, st
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = Parser(prog="python -m benchmarks.layouts", description=__doc__)
-    args = parse(argv, parser, images=256, rows=2048)
+    counts = {"images": 256, "rows": 2048, "rounds": 5}
+    args = counted_parser("benchmarks.layouts", __doc__, **counts).parse_args(argv)
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         for _, heading, features in feature_sets(args.images, args.rows, Path(name)):

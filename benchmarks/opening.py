@@ -20,14 +20,15 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.layouts import Seconds, feature_sets, parse, timed, touch
+from benchmarks.arguments import counted_parser
+from benchmarks.layouts import Seconds, feature_sets, timed, touch
 from benchmarks.rounds import paired_ratio
 from benchmarks.tables import number, publish, table
 from classifier.dataset import load_rows
 from classifier.division import divide
 from featurestore import FeatureStore, open_store
 from featurestore.cache import FOLDER
-from featurestore.command import Parser, main
+from featurestore.command import main
 from featurestore.commit import Marker, commit
 from featurestore.commit import publish as publish_part
 from featurestore.ledger import Ledger
@@ -143,8 +144,8 @@ def report(seconds: Seconds, size: int) -> list[str]:
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = Parser(prog="python -m benchmarks.opening", description=__doc__)
-    args = parse(argv, parser, images=64, rows=4096)
+    counts = {"images": 64, "rows": 4096, "rounds": 5}
+    args = counted_parser("benchmarks.opening", __doc__, **counts).parse_args(argv)
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -30,7 +30,6 @@ from benchmarks.rounds import (
     paired_ratio,
     serial_limit,
 )
-from benchmarks.store import CACHE
 from benchmarks.tables import number, write_section
 from classifier.pixels import decode
 from featurestore.errors import UsageError
@@ -278,17 +277,12 @@ def test_the_report_holds_the_whole_path_against_its_limit():
     assert any(line.startswith(f"| {OURS} | 80.0 | 1.00 | 8.00 |") for line in lines)
 
 
-def test_the_cache_that_is_forgotten_is_the_stores():
-    cache = pytest.importorskip("featurestore.cache")
-    assert cache.FOLDER == CACHE
-
-
 def test_mistakes_are_one_line(command):
     for arguments, words in (
         (["benchmarks.throughput", "--bases", "VGG61"], "--bases"),
         (["benchmarks.throughput", "--images", "0"], "whole number from 1"),
         (["benchmarks.throughput", "--only", "textbok loop"], "did you mean textbook loop"),
-        (["benchmarks.store", "--rounds", "none"], "whole number from 1"),
+        (["benchmarks.opening", "--rounds", "none"], "whole number from 1"),
         (["benchmarks.scaling", "--image", "3"], "did you mean --images"),
     ):
         finished = command(*arguments)
@@ -323,7 +317,8 @@ def test_throughput_end_to_end(command, tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("benchmarks.store", "--images", "40", "--rounds", "1"),
+        ("benchmarks.layouts", "--images", "8", "--rows", "64", "--rounds", "1"),
+        ("benchmarks.opening", "--images", "8", "--rows", "64", "--rounds", "1"),
         ("benchmarks.heads", "--images", "60", "--rounds", "1", "--epochs", "1"),
         ("benchmarks.scaling", "--images", "32", "--times", "2", "--rounds", "1"),
         ("benchmarks.textbook", "--images", "32", "--epochs", "1"),
