@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.arguments import counted_parser
-from benchmarks.bases import PATCHES
+from benchmarks.bases import PATCHES, write_base_apart
+from benchmarks.images import write_copies, write_photographs
+from benchmarks.processes import module, run_command
 from benchmarks.rounds import paired_ratio
-from benchmarks.store import patches_store
 from benchmarks.tables import number, publish, table
 from classifier.dataset import load_rows
 from classifier.division import divide
@@ -32,7 +33,27 @@ from classifier.training import prepare_data, train_head
 from featurestore import FeatureStore, open_store
 from featurestore.command import main, quiet_libraries
 
+DISTINCT = 500  # photographs; the rest are copies
 HEADS = (("linear", "avg"), ("mlp:256:relu", "none"))
+
+
+def patches_store(folder: Path, images: int, pooling: str = "none") -> FeatureStore:
+    """Extracts a store of `PATCHES` from real photographs.
+
+    Args:
+      folder: for everything that is written.
+      images: rows.
+      pooling: ``none`` for float16 (5, 5, 512), ``avg`` for float32 (512,).
+    """
+    classes = folder / "photos"
+    if not classes.exists():
+        originals = write_photographs(folder / "originals", min(images, DISTINCT))
+        write_copies(originals, classes, images)
+    base_file = write_base_apart(PATCHES, folder)
+    flags = [*PATCHES.flags(base_file), "--pooling", pooling]
+    command = ["--input", "photos", "--output", f"store-{pooling}", *flags]
+    run_command(module("pipelines.extract", *command), folder, 900)
+    return open_store(str(folder / f"store-{pooling}"))
 
 
 @dataclass(frozen=True)

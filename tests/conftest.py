@@ -13,7 +13,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Converted models of the tests, and of the commands they start, stay out of the user's cache.
-os.environ.setdefault("HOARFROST_CACHE", tempfile.mkdtemp(prefix="hoarfrost-tests-"))
+os.environ.setdefault("HOARFROST_CACHE_FOLDER", tempfile.mkdtemp(prefix="hoarfrost-tests-"))
 
 import numpy as np
 import pytest

@@ -2,7 +2,7 @@
 
 Conversion takes seconds and TensorFlow's start more, so the result is kept in a folder of the
 user's: a later process of the same base needs no TensorFlow at all. The folder is
-``$HOARFROST_CACHE``, by default ``~/.cache/hoarfrost``; it is bounded, and safe to delete.
+``$HOARFROST_CACHE_FOLDER``, by default ``~/.cache/hoarfrost``; it is bounded, and safe to delete.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from featurestore.storage import draft_name
 if TYPE_CHECKING:
     import keras
 
-CACHE_VARIABLE = "HOARFROST_CACHE"
+CACHE_VARIABLE = "HOARFROST_CACHE_FOLDER"
 CACHED_MODELS = 16
 _XML, _BIN = "model.xml", "model.bin"
 
