@@ -48,10 +48,9 @@ def join_store(
     Raises:
       SpecMismatch: when the store holds other features, or this machine computes them differently.
     """
-    is_sample = not options.inputs
     existing = existing_store(storage)
     digest = options.base.digest
-    requests = {digest, digest + PACKAGED} if is_sample else {digest}
+    requests = {digest} if options.inputs else {digest, digest + PACKAGED}
     chosen = None
     if existing and existing.spec.base.request in requests and _has_model(existing):
         # The store keeps its base: nothing is downloaded or built again.
@@ -64,18 +63,7 @@ def join_store(
         existing.spec.require_same(wanted, f"the store at {existing.url}")
         store = existing
     else:
-        import_keras()
-        base = build_base(options.base, allow_packaged=is_sample)
-        for note in base.notes:
-            say(note)
-        wanted = make_spec(options, base)
-        if existing:
-            existing.spec.require_same(wanted, f"the store at {existing.url}")
-            if not _has_model(existing):
-                _write_model(storage, base, wanted)
-            store = existing
-        else:
-            store, chosen = _create(options, storage, base, listing)
+        store, chosen = _with_base(options, storage, existing, listing, say)
     if chosen is None or chosen.choice.numerics.hash != store.spec.numerics.hash:
         chosen = _chosen_by_store(options, store)
     say(chosen.line)
@@ -83,6 +71,27 @@ def join_store(
     if difference is not None:
         say(f"other numerics than the store's; probe images agree to {difference:.1e}")
     return store, chosen
+
+
+def _with_base(
+    options: ExtractOptions,
+    storage: Storage,
+    existing: FeatureStore | None,
+    listing: Listing,
+    say: Callable[[str], None],
+) -> tuple[FeatureStore, Chosen | None]:
+    """Builds the base, and holds it against the existing store or creates one."""
+    import_keras()
+    base = build_base(options.base, allow_packaged=not options.inputs)
+    for note in base.notes:
+        say(note)
+    if existing is None:
+        return _create(options, storage, base, listing)
+    wanted = make_spec(options, base)
+    existing.spec.require_same(wanted, f"the store at {existing.url}")
+    if not _has_model(existing):
+        _write_model(storage, base, wanted)
+    return existing, None
 
 
 def _create(
