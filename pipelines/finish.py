@@ -97,17 +97,9 @@ def finish_run(
     resolve_races(storage)
     every = list(read_markers(storage).values())
     ledger = _ledger(storage, facts, markers, dead)
-    finished = time.time()
-    seconds = finished - facts.started
     ours = [marker for marker in every if marker.run_id == facts.run_id]
-    shards = any(marker.source for marker in ours)
-    run_time = RunTime(facts.started, finished, facts.steps, facts.workers, shards)
     record = {
-        "run_id": facts.run_id,
-        "started": _iso(facts.started),
-        "finished": _iso(finished),
-        "seconds": round(seconds, 3),
-        "images_per_second": round(ledger.rows / seconds, 3) if seconds > 0 else 0.0,
+        **_times(facts, ours, ledger.rows),
         "inputs": list(facts.inputs),
         "listed": facts.listed,
         "already_committed": facts.committed,
@@ -119,7 +111,6 @@ def finish_run(
         "quarantined_by_kind": quarantined_by_kind(storage, facts.run_id),
         "dead": [asdict(chunk) for chunk in dead],
         "ignored": [*facts.ignored_names, *(name for marker in markers for name in marker.ignored)],
-        "time": time_report([marker.time for marker in ours if marker.time], run_time),
         "engine": dict(facts.engine),
         "numerics": _distinct([dict(marker.numerics) for marker in markers]),
     }
@@ -127,6 +118,22 @@ def finish_run(
     write_record(storage, record)
     sweep_store(storage, time.time())
     return record
+
+
+def _times(facts: RunFacts, ours: Sequence[Marker], rows: int) -> dict[str, Any]:
+    """Returns the part of a run's record that says when it was and where its time went."""
+    finished = time.time()
+    seconds = finished - facts.started
+    shards = any(marker.source for marker in ours)
+    run_time = RunTime(facts.started, finished, facts.steps, facts.workers, shards)
+    return {
+        "run_id": facts.run_id,
+        "started": _iso(facts.started),
+        "finished": _iso(finished),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(rows / seconds, 3) if seconds > 0 else 0.0,
+        "time": time_report([marker.time for marker in ours if marker.time], run_time),
+    }
 
 
 def write_record(storage: Storage, record: Mapping[str, Any]) -> None:
