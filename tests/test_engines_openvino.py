@@ -7,16 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import run_command
+from conftest import run_command, write_images
 from test_engines import built, decoded, engine_of, row_distance
+from test_extract import run
 
 from classifier.bases import FrozenBase
 from classifier.engines import EngineChoice, conversion, run_padded
 from classifier.engines.conversion import convert, converted, pack, unpack
+from classifier.engines.hardware import Hardware
 from classifier.engines.openvino import OpenVINOEngine
 from classifier.engines.tensorflow import TensorFlowEngine
 from classifier.weights import weights_hash
-from featurestore.errors import CorruptStore, UsageError
+from featurestore.errors import CorruptStore, SpecMismatch, UsageError
 from featurestore.spec import BaseSpec
 
 pytest.importorskip("openvino")
@@ -167,3 +169,35 @@ def test_telemetry_is_never_imported(tmp_path):
     done = run_command("script", cwd=tmp_path, HOME=str(tmp_path / "home"))
     assert done.code == 0, done.err
     assert not (tmp_path / "home").exists()
+
+
+def test_auto_measures_on_the_input_and_the_store_keeps_it(base, tmp_path, monkeypatch):
+    """Every native precision is tried; which one wins is the machine's business."""
+    write_images(tmp_path / "photos", 12)
+    base.model.save(tmp_path / "tiny.keras")
+    flags = ["--input", tmp_path / "photos", "--output", tmp_path / "s", "--preprocess", "tf"]
+    flags += ["--model", tmp_path / "tiny.keras", "--image_size", "32"]
+    native = {"tensorflow": ("float16", "bfloat16")}
+    monkeypatch.setattr("pipelines.joining.this_machine", lambda: Hardware(native=native))
+    outcome = run(*flags)
+    record = outcome.record["engine"]
+    assert [trial["precision"] for trial in record["measured"]] == [
+        "float32",
+        *native["tensorflow"],
+    ]
+    assert record["images"] == 12 and "on 12 images of the input: float32 " in record["reason"]
+    numerics = outcome.store.spec.numerics
+    assert (numerics.engine, numerics.precision) == (record["engine"], record["precision"])
+    assert run(*flags).record["engine"]["reason"] == "the store's own"
+
+
+def test_an_asked_precision_is_measured_and_taken(base, tmp_path):
+    write_images(tmp_path / "photos", 3)
+    base.model.save(tmp_path / "tiny.keras")
+    flags = ["--input", tmp_path / "photos", "--output", tmp_path / "s", "--preprocess", "tf"]
+    flags += ["--model", tmp_path / "tiny.keras", "--image_size", "32"]
+    outcome = run(*flags, "--engine", "tensorflow", "--precision", "bfloat16")
+    assert outcome.store.spec.numerics.label == "tensorflow bfloat16"
+    assert 0.99 < outcome.record["engine"]["measured"][1]["cosine_minimum"] < 1
+    with pytest.raises(SpecMismatch, match="openvino float32.*more than its tolerance"):
+        run(*flags, "--engine", "openvino", "--precision", "float32")
