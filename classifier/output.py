@@ -21,7 +21,7 @@ from featurestore.store import FeatureStore
 STARTED = "run.started.json"
 # The files of an older run; whatever else is in its folder is not ours.
 _OURS = re.compile(
-    rf"heads/[^/]+\.keras|history/[^/]+\.json|plots/[^/]+-history\.png|model/[0-9a-f]{{32}}\.keras"
+    rf"heads/[^/]+\.keras|heads/[^/]+\.npz|history/[^/]+\.json|plots/[^/]+-history\.png|model/[0-9a-f]{{32}}\.keras"
     rf"|{re.escape(layout.PROBES)}|evaluation/[^/]+\.(json|png)|leaderboard\.(json|csv)"
     rf"|{re.escape(SUMMARY)}"
 )

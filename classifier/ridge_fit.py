@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from classifier.dataset import SIDES, Rows
 from classifier.heads import Standard
@@ -38,6 +43,29 @@ class RidgeFit:
     metrics: dict[str, float]
     penalties: dict[str, list[float]]
 
+    def to_bytes(self) -> bytes:
+        """Returns the fit as an NPZ file, without pickle."""
+        arrays: dict[str, Any] = {
+            "facts": np.array(json.dumps([self.l2, self.scale, self.metrics, self.penalties])),
+            "mean": self.path.mean,
+            "target_mean": self.path.target_mean,
+            "weights": self.path.weights,
+        }
+        if self.standard is not None:
+            arrays |= {"centre": self.standard.mean, "deviation": self.standard.deviation}
+        sink = io.BytesIO()
+        np.savez(sink, **arrays)
+        return sink.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> RidgeFit:
+        """Reads what `to_bytes` wrote."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            path = RidgePath(file["mean"], file["target_mean"], file["weights"])
+            standard = Standard(file["centre"], file["deviation"]) if "centre" in file else None
+            l2, scale, metrics, penalties = json.loads(str(file["facts"]))
+        return cls(l2, path, standard, scale, metrics, penalties)
+
 
 def fit_ridge(settings: RidgeSettings, rows: Callable[[str], Iterable[Rows]]) -> RidgeFit:
     """Fits in three passes over rows, in bounded memory.
@@ -57,12 +85,12 @@ def fit_ridge(settings: RidgeSettings, rows: Callable[[str], Iterable[Rows]]) ->
     judgement = Judgement(settings)
     for side in SIDES if settings.folds else SIDES[1:]:
         for block in blocks(side):
-            judgement.update(solved, block, side)
+            judgement.update(block, side, solved)
     path = solved.full.only(judgement.choose())
     calibration = Calibration(settings)
     for side in SIDES:
         for block in blocks(side):
-            calibration.update(path, block, side)
+            calibration.update(block, side, path)
     return finished(solved, judgement, calibration)
 
 

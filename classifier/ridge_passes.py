@@ -166,7 +166,7 @@ class Judgement:
         self.hits = {side: np.zeros(len(settings.l2), np.int64) for side in SIDES}
         self.errors = {side: np.zeros(len(settings.l2)) for side in SIDES}
 
-    def update(self, solved: Solved, rows: Rows, side: str) -> None:
+    def update(self, rows: Rows, side: str, solved: Solved) -> None:
         """Takes in rows: of ``train``, judged by what never saw their fold, or ``validation``."""
         settings = self.settings
         if side == "validation":
@@ -226,7 +226,7 @@ class Calibration:
         self.hits = dict.fromkeys(SIDES, 0)
         self.losses = {side: np.zeros(len(SCALES)) for side in SIDES}
 
-    def update(self, path: RidgePath, rows: Rows, side: str) -> None:
+    def update(self, rows: Rows, side: str, path: RidgePath) -> None:
         """Takes in rows, judged by a path with one penalty."""
         scores = path.scores(self.settings.flat(rows))[:, 0]
         if self.settings.targets == 1:

@@ -61,7 +61,7 @@ def parser() -> Parser:
         default=defaults.class_weight,
         help=f"{'|'.join(CLASS_WEIGHTS)} (default %(default)s)",
     )
-    add_exact_flags(result)
+    add_penalty_flags(result)
     add(
         "--standardise",
         default=defaults.standardise,
@@ -75,7 +75,7 @@ def parser() -> Parser:
     return result
 
 
-def add_exact_flags(result: Parser) -> None:
+def add_penalty_flags(result: Parser) -> None:
     """Adds the flags of penalties."""
     add = result.add_argument
     add("--l2", default="", help="penalties on kernels, by commas (default: 0, see below)")
@@ -106,6 +106,11 @@ def numbers_of(text: str, flag: str, example: str) -> tuple[float, ...]:
         ) from None
 
 
+def penalties_of(text: str) -> tuple[float, ...]:
+    """Reads `--l2`; nothing means what each head takes by itself."""
+    return numbers_of(text, "--l2", "1e-3,1e-1") if text else ()
+
+
 def options_of(arguments) -> TrainOptions:
     """Builds the options from parsed arguments."""
     return TrainOptions(
@@ -115,7 +120,7 @@ def options_of(arguments) -> TrainOptions:
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         class_weight=arguments.class_weight,
-        l2=numbers_of(arguments.l2, "--l2", "1e-3,1e-1") if arguments.l2 else (),
+        l2=penalties_of(arguments.l2),
         folds=arguments.folds,
         standardise=arguments.standardise,
         seed=arguments.seed,

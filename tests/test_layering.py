@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-HEAVY = ("tensorflow", "keras", "apache_beam", "matplotlib", "cv2")
+HEAVY = ("tensorflow", "keras", "apache_beam", "matplotlib", "cv2", "scipy")
 
 
 def loaded(statement: str) -> set[str]:
@@ -30,6 +30,8 @@ def loaded(statement: str) -> set[str]:
         ("classifier.train", {"tensorflow", "keras", "apache_beam", "pipelines", "matplotlib"}),
         ("classifier.inputs", {"tensorflow", "keras", "apache_beam", "pipelines"}),
         ("pipelines.extract", {"tensorflow", "keras", "apache_beam"}),
+        ("pipelines.ridge", {"tensorflow", "keras", "apache_beam"}),
+        ("pipelines.ridge_steps", {"tensorflow", "keras"}),
         ("pipelines.plan", {"tensorflow", "keras", "apache_beam"}),
         ("pipelines.transforms", {"tensorflow", "keras"}),
     ],
@@ -44,6 +46,7 @@ def test_imports_go_down_only(module, absent):
         "pipelines.extract",
         "pipelines.demo",
         "pipelines.pack",
+        "pipelines.ridge",
         "classifier.verify",
         "featurestore",
         "classifier.bases",

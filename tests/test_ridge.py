@@ -140,7 +140,7 @@ def test_hits_are_those_of_explicit_predictions(classes):
     statistics = FoldStatistics(settings)
     statistics.update(rows)
     judgement = Judgement(settings)
-    judgement.update(solve(statistics), rows, "train")
+    judgement.update(rows, "train", solve(statistics))
     hits, errors = np.zeros(len(L2)), np.zeros(len(L2))
     targets = settings.targets_of(rows.labels)
     x = rows.features.astype(np.float64)
