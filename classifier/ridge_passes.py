@@ -13,6 +13,8 @@ Folds go by content hash, so that copies and views of an image are never on both
 from __future__ import annotations
 
 import operator
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 
@@ -63,14 +65,30 @@ class RidgeSettings:
         """Rows that are worth a matrix product."""
         return max(256, min(8192, BLOCK_BYTES // (4 * self.features)))
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory that a fit holds: statistics of the folds and of all, and all solutions."""
+        paths = self.features * len(self.l2) * self.targets * 12
+        return (self.folds + 2) * self.features**2 * 8 + (self.folds + 1) * paths
+
+    @property
+    def solve_bytes(self) -> int:
+        """Memory that solving one eigenproblem takes beside: LAPACK's workspace is two matrices."""
+        return 5 * self.features**2 * 8
+
+    @property
+    def lanes(self) -> int:
+        """Eigenproblems solved at once: one a core, as far as memory goes."""
+        fitting = (MEMORY_LIMIT - self.held_bytes) // self.solve_bytes
+        return max(1, min(os.cpu_count() or 1, self.folds + 1, fitting))
+
     def check_memory(self) -> None:
         """Refuses what would need too much memory.
 
         Raises:
           UsageError: naming what to reduce.
         """
-        paths = self.features * len(self.l2) * self.targets * 12
-        needed = (self.folds + 3) * self.features**2 * 8 + (self.folds + 1) * paths
+        needed = self.held_bytes + self.solve_bytes
         if needed > MEMORY_LIMIT:
             raise UsageError(
                 f"--head ridge would need {needed / 1e9:.1f} GB for {self.features:,} features, "
@@ -143,14 +161,21 @@ class Solved:
 
 def solve(statistics: FoldStatistics) -> Solved:
     """Solves for every penalty, with all rows and without each fold."""
+    from threadpoolctl import threadpool_limits
+
     settings = statistics.settings
     total = reduce(operator.add, statistics.folds)
 
     def path(part: Statistics) -> RidgePath:
         return fit_path(part, settings.l2, settings.standard(part))
 
-    held_out = tuple(path(total - fold) for fold in statistics.folds) if settings.folds else ()
-    return Solved(path(total), held_out, settings.standard(total))
+    left_out = statistics.folds if settings.folds else ()
+    # BLAS's own threads wait for each other by spinning, and on a busy machine that made an
+    # eigendecomposition ten times slower; whole problems side by side have nothing to wait for.
+    with threadpool_limits(1), ThreadPoolExecutor(settings.lanes) as lanes:
+        full = lanes.submit(path, total)
+        held_out = tuple(lanes.map(lambda fold: path(total - fold), left_out))
+    return Solved(full.result(), held_out, settings.standard(total))
 
 
 class Judgement:

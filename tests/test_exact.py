@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from conftest import write_images
 from test_dataset import clusters, make_store, spec_of
+from test_extract import SMALL
+from test_extract import run as extract
 
 from classifier.dataset import Rows
 from classifier.division import divide
@@ -64,9 +66,10 @@ def test_logistic_regression_is_scikit_learns():
     linear = pytest.importorskip("sklearn.linear_model")
     features, labels = clusters(150, 3)
     numbers = np.array([int(label[-1]) for label in labels])
-    blocks = [Rows(features[i : i + 40], numbers[i : i + 40]) for i in range(0, 150, 40)]
+    whole = Rows(features, numbers, np.zeros(150, np.uint32))
+    blocks = [whole[start : start + 40] for start in range(0, 150, 40)]
     for classes in (3, 2):
-        kept = [block[block.labels < classes] if classes == 2 else block for block in blocks]
+        kept = [block[block.labels < classes] for block in blocks]
         fit, path = fit_logistic(lambda side, kept=kept: kept, 12, classes, (0.01,), None)
         x = np.concatenate([block.features for block in kept])
         y = np.concatenate([block.labels for block in kept])
@@ -150,14 +153,12 @@ def test_too_much_memory_is_said_before_training(store, head):
         check_heads(options, (100, 100, 512), divide(store))
 
 
-def test_images_are_extracted_fitted_and_predicted(command, tmp_path, capsys):
+def test_images_are_extracted_fitted_and_predicted(tmp_path, capsys):
     paths = write_images(tmp_path / "photos", 24)
-    flags = "--model MobileNetV2 --weights none --pooling avg --image_size 32 --json".split()
-    done = command("pipelines.extract", "--input", "photos", "--output", "store", *flags)
-    assert done.code == 0, done
+    outcome = extract("--input", tmp_path / "photos", "--output", tmp_path / "store", *SMALL)
     run = str(tmp_path / "run")
     heads = ["--head", "ridge", "--head", "knn:3"]
-    assert train(["--store", str(tmp_path / "store"), "--output", run, *heads]) == 0
+    assert train(["--store", outcome.store.url, "--output", run, *heads]) == 0
     capsys.readouterr()
     for head_id in load_run(run).config.heads:
         assert predict(["--run", run, "--head_id", head_id, "--json", str(paths[0])]) == 0
