@@ -66,6 +66,9 @@ setup(
         "apache-beam>=2.77,<2.78",
         "pyarrow>=18",
         "numpy>=2.0,<3",
+        # L-BFGS of logistic heads.
+        "scipy>=1.13,<2",
+        "threadpoolctl>=3.5,<4",
         "fsspec>=2024.9",
         # Decoding and resizing: without these no image becomes pixels.
         "opencv-python-headless>=4.10",

@@ -26,8 +26,8 @@ from benchmarks.rounds import paired_ratio
 from benchmarks.tables import number, publish, table
 from classifier.dataset import load_rows
 from classifier.division import divide
-from classifier.heads import parse_head
-from classifier.options import TrainOptions
+from classifier.heads import HeadSpec, parse_head
+from classifier.options import TrainOptions, Trial
 from classifier.runtime import import_keras
 from classifier.training import prepare_data, train_head
 from featurestore import FeatureStore, open_store
@@ -91,7 +91,9 @@ def fit_keras(folder: Path, head: str, options: TrainOptions) -> Fit:
         tuple(np.load(folder / f"{side}-{kind}.npy") for kind in ("features", "labels"))
         for side in ("train", "validation")
     )
-    units = parse_head(head).units
+    spec = parse_head(head)
+    assert isinstance(spec, HeadSpec)
+    units = spec.units
     hidden = [keras.layers.Dense(units, activation="relu")] if units else []
     out = keras.layers.Dense(1, activation="sigmoid")
     shape = keras.Input(train[0].shape[1:])
@@ -109,7 +111,7 @@ def fit_ours(url: str, head: str, options: TrainOptions) -> Fit:
     started = time.perf_counter()
     store = open_store(url)
     data = prepare_data(store, divide(store), options)
-    trained = train_head(parse_head(head), options.lr[0], data, options)
+    trained = train_head(Trial(parse_head(head), options.lr[0], 0.0), data, options)
     return Fit(trained.rows_per_second, time.perf_counter() - started)
 
 

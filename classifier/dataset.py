@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from featurestore import FeatureStore
 
 MEMORY_BUDGET = 1 << 30
+SIDES = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,24 @@ class Rows:
     Attributes:
       features: (n, *feature_shape) in the dtype the store yields.
       labels: int64 (n,) class indices.
+      content: uint32 (n,) numbers of the images' contents, to choose folds by; (0,) in batches.
     """
 
     features: np.ndarray
     labels: np.ndarray
+    content: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
+
+    def __getitem__(self, rows: slice | np.ndarray) -> Rows:
+        """Returns some of the rows."""
+        return Rows(self.features[rows], self.labels[rows], self.content[rows])
+
+    @classmethod
+    def joined(cls, blocks: Sequence[Rows]) -> Rows:
+        """Returns the rows of all blocks, in order."""
+        if len(blocks) == 1:
+            return blocks[0]
+        names = ("features", "labels", "content")
+        return cls(*(np.concatenate([getattr(block, name) for block in blocks]) for name in names))
 
 
 def labelled_batches(
@@ -37,12 +53,22 @@ def labelled_batches(
 ) -> Iterator[Rows]:
     """Streams the selected rows whose label is one of `classes`, in stored order."""
     for batch in selection.batches(store, ("labels", "features"), batch_size):
-        labels = class_numbers(single_labels(batch["labels"]), classes)
-        keep = labels >= 0
-        if keep.all():
-            yield Rows(batch["features"], labels)
-        elif keep.any():
-            yield Rows(batch["features"][keep], labels[keep])
+        rows = labelled(batch, classes)
+        if len(rows.labels):
+            yield rows
+
+
+def labelled(batch: Mapping[str, np.ndarray], classes: Sequence[str]) -> Rows:
+    """Returns the rows of a batch whose label is one of `classes`.
+
+    Args:
+      batch: columns features, labels and content_hash.
+    """
+    labels = class_numbers(single_labels(batch["labels"]), classes)
+    content = [zlib.crc32(value.encode()) for value in batch["content_hash"]]
+    rows = Rows(batch["features"], labels, np.array(content, np.uint32))
+    keep = labels >= 0
+    return rows if keep.all() else rows[keep]
 
 
 def load_rows(
@@ -55,14 +81,16 @@ def load_rows(
     """
     dtype = store.spec.dtype if store.spec.is_map else np.float32
     features = np.empty((count, *store.spec.feature_shape), dtype)
-    labels = np.empty(count, np.int64)
+    labels, content = np.empty(count, np.int64), np.empty(count, np.uint32)
     at = 0
     for rows in labelled_batches(store, classes, selection):
         # A chunk committed since the count is left for the next run.
         stop = min(at + len(rows.labels), count)
-        features[at:stop], labels[at:stop] = rows.features[: stop - at], rows.labels[: stop - at]
+        rows = rows[: stop - at]
+        features[at:stop], labels[at:stop] = rows.features, rows.labels
+        content[at:stop] = rows.content
         at = stop
-    return Rows(features[:at], labels[:at])
+    return Rows(features, labels, content)[:at]
 
 
 def cut(

@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from classifier.inputs.refs import SPLIT_NAMES
 from featurestore.errors import UsageError
+from featurestore.scan import ScanOptions
 
 if TYPE_CHECKING:
     from featurestore import FeatureStore
+    from featurestore.commit import Marker
+    from featurestore.scan import Scanner
 
 # The first 8 hex digits of content hashes are uniform; those up to a fifth of 2**32 are carved out.
 CARVE = f"{(1 << 32) // 5:08x}"
@@ -51,10 +54,21 @@ class Selection:
         self, store: FeatureStore, columns: Sequence[str], batch_size: int = 1024
     ) -> Iterator[dict[str, np.ndarray]]:
         """Streams columns of the selected rows, in stored order."""
+        markers = list(store.markers().values())
+        return self.read(store.scanner(markers), markers, columns, batch_size)
+
+    def read(
+        self,
+        scanner: Scanner,
+        markers: Iterable[Marker],
+        columns: Sequence[str],
+        batch_size: int = 1024,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Streams columns of the selected rows of some commits."""
         wanted = tuple(dict.fromkeys((*columns, "content_hash")))
         views = None if self.views else (0,)
-        scan = store.scan(wanted, splits=self.splits, batch_size=batch_size, views=views)
-        for batch in scan:
+        options = ScanOptions(wanted, self.splits, batch_size=batch_size, views=views)
+        for batch in scanner.scan(markers, options):
             keep = self.mask(batch["content_hash"])
             if keep.all():
                 yield batch
@@ -280,8 +294,5 @@ def class_weights(counts: np.ndarray) -> Mapping[int, float]:
       >>> class_weights(np.array([30, 10]))
       {0: 0.6666666666666666, 1: 2.0}
     """
-    present = counts > 0
-    weights: dict[int, Any] = {}
-    for number, count in enumerate(counts):
-        weights[number] = float(counts.sum() / (present.sum() * count)) if count else 0.0
-    return weights
+    share = counts.sum() / (counts > 0).sum()
+    return {number: float(share / count) if count else 0.0 for number, count in enumerate(counts)}

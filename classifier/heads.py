@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from classifier.exactspec import EXACT, ExactSpec, parse_exact
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, unknown_choice
 
 if TYPE_CHECKING:
     import keras
 
-KINDS = ("linear", "mlp:UNITS")
+KINDS = ("linear", "mlp:UNITS", "ridge", "logistic", "knn:K")
 ACTIVATIONS = ("relu", "linear")
 # Dividing by the deviation of a channel that hardly moves in training would blow up any small shift
 # at prediction; the least divisor is a tenth of the root mean square deviation.
@@ -105,18 +106,28 @@ class Moments:
 
     def standard(self) -> Standard:
         """Returns the statistics, every deviation lifted to a tenth of their root mean square."""
-        variance = self._square / max(self._count, 1)
-        typical = math.sqrt(variance.mean())
-        floor = LEAST_RELATIVE_DEVIATION * typical if typical > 0 else 1.0
-        deviation = np.maximum(np.sqrt(variance), floor)
-        return Standard(self._mean.astype(np.float32), deviation.astype(np.float32))
+        return standard_of(self._mean, self._square / max(self._count, 1))
 
 
-def parse_head(text: str) -> HeadSpec:
+def standard_of(mean: np.ndarray, variance: np.ndarray) -> Standard:
+    """Returns what to standardise by; see `LEAST_RELATIVE_DEVIATION` for its least deviation.
+
+    Args:
+      mean: float64 (channels,).
+      variance: float64 (channels,).
+    """
+    typical = math.sqrt(variance.mean())
+    floor = LEAST_RELATIVE_DEVIATION * typical if typical > 0 else 1.0
+    deviation = np.maximum(np.sqrt(variance), floor)
+    return Standard(mean.astype(np.float32), deviation.astype(np.float32))
+
+
+def parse_head(text: str) -> HeadSpec | ExactSpec:
     """Reads one `--head`.
 
     Args:
-      text: ``linear`` or ``mlp:UNITS[:relu|linear][:dropout=P]``.
+      text: ``linear``, ``mlp:UNITS[:relu|linear][:dropout=P]``, ``ridge``, ``logistic`` or
+        ``knn:K[:cosine|euclidean][:weighted|majority]``.
 
     Raises:
       UsageError: naming the part that is not understood.
@@ -128,6 +139,8 @@ def parse_head(text: str) -> HeadSpec:
       'mlp:256:linear'
     """
     kind, *options = text.split(":")
+    if kind in EXACT:
+        return parse_exact(kind, options, text)
     if kind not in ("linear", "mlp"):
         raise unknown_choice("--head", kind, KINDS)
     if kind == "linear":
@@ -218,7 +231,7 @@ def build_head(
     inputs = layers.Input(tuple(feature_shape), dtype="float32", name="features")
     x = inputs
     if standard is not None:
-        x = _standardise(keras, standard, feature_shape)(x)
+        x = standardise(standard, feature_shape)(x)
     if len(feature_shape) > 1:
         x = layers.Flatten(name="flatten")(x)
     if spec.units:
@@ -232,8 +245,9 @@ def build_head(
     return keras.Model(inputs, layers.Activation(kind, name="probabilities")(x), name="head")
 
 
-def _standardise(keras, standard: Standard, feature_shape: Sequence[int]):
-    layer = keras.layers.Normalization(axis=-1, name="standardise")
+def standardise(standard: Standard, feature_shape: Sequence[int]) -> keras.layers.Normalization:
+    """Returns a layer that standardises features of a shape."""
+    layer = import_keras().layers.Normalization(axis=-1, name="standardise")
     layer.build((None, *feature_shape))
     # As weights and not as arguments: arguments would be spelled out in the model's JSON.
     layer.adapt_mean.assign(standard.mean)

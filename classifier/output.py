@@ -22,8 +22,8 @@ from featurestore.store import FeatureStore
 STARTED = "run.started.json"
 # The files of an older run; whatever else is in its folder is not ours.
 _OURS = re.compile(
-    rf"heads/[^/]+\.keras|history/[^/]+\.json|plots/[^/]+-history\.png|model/[0-9a-f]{{32}}"
-    rf"(\.keras|\.int8\.zip)"
+    rf"heads/[^/]+\.keras|history/[^/]+\.json|plots/[^/]+-history\.png"
+    rf"|model/[0-9a-f]{{32}}(\.keras|\.int8\.zip)"
     rf"|{re.escape(layout.PROBES)}|evaluation/[^/]+\.(json|png)|leaderboard\.(json|csv)"
     rf"|{re.escape(SUMMARY)}"
 )

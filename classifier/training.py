@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,13 @@ import numpy as np
 
 from classifier.dataset import (
     MEMORY_BUDGET,
+    SIDES,
     Rows,
     feature_dataset,
     labelled_batches,
     load_rows,
 )
-from classifier.division import Division, class_weights
+from classifier.division import Division, Selection, class_weights
 from classifier.heads import (
     HeadSpec,
     Moments,
@@ -32,7 +33,7 @@ from classifier.heads import (
     logits_model,
     outputs_for,
 )
-from classifier.options import TrainOptions
+from classifier.options import TrainOptions, Trial
 from classifier.runtime import import_keras
 from featurestore.errors import RunFailed
 
@@ -56,6 +57,7 @@ class TrainingData:
       standard: statistics of the training rows, None for none.
       division: which rows these are.
       in_memory: whether features were loaded once or are streamed every epoch.
+      rows: called with ``train`` or ``validation``, gives blocks of rows in stored order.
     """
 
     train: Callable[[int], tf.data.Dataset]
@@ -64,6 +66,7 @@ class TrainingData:
     standard: Standard | None
     division: Division
     in_memory: bool
+    rows: Callable[[str], Iterator[Rows]]
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class TrainedHead:
       best_epoch: counted from 1.
       seconds: the fit took.
       rows_per_second: training rows through the fit, all epochs.
+      l2: its penalty; None for a head without.
+      penalties: of an exact head: figures by penalty, else empty.
     """
 
     model: keras.Model
@@ -83,6 +88,8 @@ class TrainedHead:
     best_epoch: int
     seconds: float
     rows_per_second: float
+    l2: float | None = None
+    penalties: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def best(self) -> dict[str, float]:
@@ -114,11 +121,16 @@ def prepare_data(
             load_rows(store, classes, side, count)
             for side, count in zip(sides, counts, strict=True)
         ]
+
+    def blocks(side: str) -> Iterator[Rows]:
+        number = SIDES.index(side)
+        return _blocks(sources[number], classes, sides[number])
+
     standard = None
     if options.standardise == "channel":
         moments = Moments(store.spec.feature_shape[-1])
-        for features in _training_features(sources[0], division):
-            moments.update(features)
+        for block in blocks("train"):
+            moments.update(block.features)
         standard = moments.standard()
 
     def dataset(side: int, seed: int | None = None) -> tf.data.Dataset:
@@ -135,7 +147,7 @@ def prepare_data(
 
     train, validation = partial(dataset, 0), partial(dataset, 1)
     shape = store.spec.feature_shape
-    return TrainingData(train, validation, shape, standard, division, in_memory)
+    return TrainingData(train, validation, shape, standard, division, in_memory, blocks)
 
 
 def _as_keras_wants(dataset: tf.data.Dataset, steps: int, binary: bool) -> tf.data.Dataset:
@@ -148,18 +160,18 @@ def _as_keras_wants(dataset: tf.data.Dataset, steps: int, binary: bool) -> tf.da
     return dataset.take(steps).apply(tf.data.experimental.assert_cardinality(steps))
 
 
-def _training_features(source: FeatureStore | Rows, division: Division):
-    if isinstance(source, Rows):
-        for start in range(0, len(source.labels), 1024):
-            yield source.features[start : start + 1024]
+def _blocks(
+    source: FeatureStore | Rows, classes: Sequence[str], selection: Selection
+) -> Iterator[Rows]:
+    if not isinstance(source, Rows):
+        yield from labelled_batches(source, classes, selection)
         return
-    for rows in labelled_batches(source, division.classes, division.train):
-        yield rows.features
+    for start in range(0, len(source.labels), 1024):
+        yield source[start : start + 1024]
 
 
 def train_head(
-    spec: HeadSpec,
-    lr: float,
+    trial: Trial,
     data: TrainingData,
     options: TrainOptions,
     on_epoch: Callable[[int, Mapping[str, float]], None] | None = None,
@@ -167,8 +179,7 @@ def train_head(
     """Fits one head and puts the weights of its best epoch back.
 
     Args:
-      spec: of the head.
-      lr: learning rate.
+      trial: head, learning rate and penalty.
       data: to fit on.
       options: of the run.
       on_epoch: told the epoch, counted from 1, and its metrics.
@@ -176,11 +187,12 @@ def train_head(
     Raises:
       RunFailed: when the validation loss was never finite.
     """
-    keras = import_keras()
+    keras, spec, lr, l2 = import_keras(), trial.head, trial.lr, trial.l2
+    assert isinstance(spec, HeadSpec) and lr is not None and l2 is not None
     keras.utils.set_random_seed(options.seed)
     outputs = outputs_for(data.division.classes)
     model = build_head(
-        spec, data.feature_shape, outputs, options.seed, standard=data.standard, l2=options.l2
+        spec, data.feature_shape, outputs, options.seed, standard=data.standard, l2=l2
     )
     trained = logits_model(model)
     _compile(keras, trained, lr, options.optimizer)
@@ -205,7 +217,7 @@ def train_head(
         )
     trained.set_weights(keeper.best_weights)
     rows = int(data.division.train_counts.sum()) * options.epochs
-    return TrainedHead(model, keeper.history, keeper.best_epoch, seconds, rows / seconds)
+    return TrainedHead(model, keeper.history, keeper.best_epoch, seconds, rows / seconds, l2)
 
 
 def _compile(keras, model, lr: float, optimizer: str) -> None:

@@ -20,7 +20,7 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.runner import create_runner
 
-from featurestore.command import VERBOSE
+from featurestore.command import VERBOSE, Parser
 from featurestore.errors import UsageError
 
 LOCAL_RUNNERS = ("directrunner", "direct", "switchingdirectrunner", "bundlebaseddirectrunner")
@@ -62,6 +62,22 @@ def split_unknown(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             (beam if awaits_value else unknown).append(argument)
             awaits_value = False
     return beam, unknown
+
+
+def check_beam_arguments(parser: Parser, rest: Sequence[str]) -> tuple[str, ...]:
+    """Returns what a command's own parser left over, when Beam knows it all.
+
+    Args:
+      parser: of the command, to suggest its flags too.
+      rest: the arguments left over.
+
+    Raises:
+      UsageError: for an unknown flag, near ones suggested, or a bad value.
+    """
+    arguments, unknown = split_unknown(rest)
+    parser.refuse_unknown(unknown, beam_flags())
+    check_arguments(arguments)
+    return tuple(arguments)
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -15,9 +14,7 @@ from typing import Any
 from classifier.engines import EngineChoice
 from classifier.inputs import ImageRef, ShardRef
 from classifier.inputs.labels import Labeller
-from classifier.runtime import standard_error_held
 from featurestore import layout
-from featurestore.errors import HoarfrostError, RunFailed
 from featurestore.relabel import relabel, summary_lines
 from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
@@ -29,6 +26,7 @@ from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.outcome import Outcome, judge
 from pipelines.plan import Plan, chunk_size, write_plan
 from pipelines.progress import Monitor, driver_folder
+from pipelines.running import run_pipeline
 from pipelines.settle import prune
 from pipelines.timing import Laps
 
@@ -151,9 +149,6 @@ def _run_pipeline(
     show_progress: bool,
     engine: EngineChoice,
 ) -> None:
-    import apache_beam as beam
-    from apache_beam.runners.runner import PipelineState
-
     from pipelines import beam_options
     from pipelines.transforms import ExtractFeatures
 
@@ -177,38 +172,9 @@ def _run_pipeline(
         total = 0 if plan.shards else plan.images
         remote = None if local else lambda: len(store.storage.list("markers")) - before
         progress = Monitor(folder, total, remote, plan.chunks) if show_progress else nullcontext()
-        with progress, standard_error_held():
-            try:
-                pipeline = beam.Pipeline(options=pipeline_options)
-                _ = pipeline | ExtractFeatures(settings, plan, counted)
-                state = pipeline.run().wait_until_finish()
-                if state not in (None, PipelineState.DONE):
-                    raise RunFailed(
-                        f"the runner ended the job as {state}; what was committed stays, the same "
-                        "command goes on from there"
-                    )
-            except HoarfrostError as error:
-                raise type(error)(_WHERE.sub("", str(error))) from error
-            # Runners raise what they like; the user gets one line of it.
-            except Exception as error:
-                raise _explain(error) from error
-
-
-# How Beam quotes an exception of ours when it passes it on as text.
-_WHERE = re.compile(r" \[while running .*\]")
-_OURS = re.compile(r"featurestore\.errors\.(?:\w+): (.+?)(?: \[while running|\\n|\n|$)")
-
-
-def _explain(error: Exception) -> HoarfrostError:
-    """Turns what a runner raised into one line; our own errors are found in its text."""
-    if "KeyboardInterrupt" in str(error):
-        raise KeyboardInterrupt from error
-    found = _OURS.findall(str(error))
-    if found:
-        return RunFailed(found[-1])
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[-1] if lines else type(error).__name__
-    return RunFailed(
-        f"the runner stopped: {reason[:500]}; what was committed stays, the same command goes on "
-        "from there (HOARFROST_VERBOSE=1 shows the runner's log)"
-    )
+        with progress:
+            run_pipeline(
+                pipeline_options,
+                lambda pipeline: pipeline | ExtractFeatures(settings, plan, counted),
+                "what was committed stays, the same command goes on from there",
+            )

@@ -167,14 +167,12 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
     """
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
-    beam_arguments: list[str] = []
+    beam_arguments: tuple[str, ...] = ()
     if rest:
         # Imported only where needed: Beam takes a second.
-        from pipelines.beam_options import beam_flags, check_arguments, split_unknown
+        from pipelines.beam_options import check_beam_arguments
 
-        beam_arguments, unknown = split_unknown(rest)
-        parser.refuse_unknown(unknown, beam_flags())
-        check_arguments(beam_arguments)
+        beam_arguments = check_beam_arguments(parser, rest)
     options = ExtractOptions(
         output=args.output,
         inputs=tuple(args.input),
@@ -200,7 +198,7 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
         splits=SplitFractions.parse(args.split_fractions),
         seed=args.seed,
         plan_only=args.plan,
-        beam_arguments=tuple(beam_arguments),
+        beam_arguments=beam_arguments,
     )
     return options, args.json
 

@@ -36,7 +36,7 @@ def test_spelling_is_read_and_round_trips(text, spec):
     ("text", "message"),
     [
         ("linaer", r"unknown value 'linaer'; did you mean linear"),
-        ("", r"unknown value ''; choose from linear, mlp:UNITS"),
+        ("", r"unknown value ''; choose from knn:K, linear, logistic, mlp:UNITS, ridge"),
         ("linear:relu", r"linear takes no options, got 'linear:relu'"),
         ("mlp", r"mlp needs its number of units, such as mlp:256, got 'mlp'"),
         ("mlp:0", r"mlp needs its number of units"),

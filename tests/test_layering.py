@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-HEAVY = ("tensorflow", "keras", "apache_beam", "matplotlib", "cv2", "openvino", "nncf")
+HEAVY = ("tensorflow", "keras", "apache_beam", "matplotlib", "cv2", "openvino", "nncf", "scipy")
 
 
 def loaded(statement: str) -> set[str]:
@@ -30,6 +30,8 @@ def loaded(statement: str) -> set[str]:
         ("classifier.train", {*HEAVY, "pipelines"} - {"cv2"}),
         ("classifier.inputs", {"tensorflow", "keras", "apache_beam", "pipelines"}),
         ("pipelines.extract", {"tensorflow", "keras", "apache_beam", "openvino", "nncf"}),
+        ("pipelines.ridge", {"tensorflow", "keras", "apache_beam"}),
+        ("pipelines.ridge_steps", {"tensorflow", "keras"}),
         ("pipelines.plan", {"tensorflow", "keras", "apache_beam"}),
         ("pipelines.transforms", {"tensorflow", "keras", "openvino", "nncf"}),
     ],
@@ -44,6 +46,7 @@ def test_imports_go_down_only(module, absent):
         "pipelines.extract",
         "pipelines.demo",
         "pipelines.pack",
+        "pipelines.ridge",
         "classifier.verify",
         "featurestore",
         "classifier.bases",

@@ -13,7 +13,7 @@ from test_dataset import clusters, make_store, spec_of
 from classifier import output, plots
 from classifier.division import divide
 from classifier.heads import logits_model, parse_head
-from classifier.options import TrainOptions
+from classifier.options import TrainOptions, Trial
 from classifier.run import Run, RunConfig, load_run
 from classifier.train import run
 from classifier.training import leaderboard, prepare_data, train_head
@@ -48,7 +48,7 @@ def trained(store, tmp_path_factory):
         ({"batch_size": 0}, "--batch_size must be at least 1, got 0"),
         ({"lr": (0.0,)}, "--lr must be above 0, got 0.0"),
         ({"lr": (1e-3, float("nan"))}, "--lr must be above 0, got nan"),
-        ({"l2": -1.0}, "--l2 must be 0 or more, got -1.0"),
+        ({"l2": (-1.0,)}, "--l2 must be 0 or more, got -1.0"),
         ({"seed": -1}, "--seed must be from 0"),
         ({"heads": ()}, "--head and --lr need at least one value"),
     ],
@@ -95,9 +95,11 @@ def test_the_leaderboard_goes_by_validation_loss():
 
 
 def fit(store, head="linear", **changes):
-    options = TrainOptions(heads=(parse_head(head),), **{"epochs": 5, "batch_size": 16, **changes})
+    options = TrainOptions(
+        heads=(parse_head(head),), **{"epochs": 5, "batch_size": 16, "l2": (0.0,), **changes}
+    )
     data = prepare_data(store, divide(store), options)
-    return train_head(options.heads[0], options.lr[0], data, options)
+    return train_head(Trial(options.heads[0], options.lr[0], options.l2[0]), data, options)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -145,7 +147,7 @@ def test_streaming_learns_what_memory_learns(store):
     in_memory = prepare_data(store, division, options)
     assert in_memory.in_memory
     np.testing.assert_allclose(data.standard.mean, in_memory.standard.mean, rtol=1e-5)
-    streamed = train_head(options.heads[0], 5e-3, data, options)
+    streamed = train_head(Trial(options.heads[0], 5e-3, 0.0), data, options)
     assert streamed.best["val_accuracy"] > 0.8
     assert len(streamed.history["loss"]) == 15
 
@@ -160,7 +162,7 @@ def test_any_batch_size_fits(tmp_path, batch_size):
 
 def test_l2_and_class_weights_stay_out_of_the_history(store):
     plain = fit(store, epochs=1, lr=(1e-9,))
-    weighted = fit(store, epochs=1, lr=(1e-9,), l2=10.0, class_weight="balanced")
+    weighted = fit(store, epochs=1, lr=(1e-9,), l2=(10.0,), class_weight="balanced")
     assert weighted.history["loss"] == pytest.approx(plain.history["loss"], rel=1e-4)
 
 

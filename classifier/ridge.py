@@ -1,0 +1,183 @@
+"""Ridge regression from sufficient statistics: one pass over rows, then every penalty at once.
+
+What a ridge head needs of n rows are their number, the means of features and targets, and two
+centred sums: `scatter` of features with features and `cross` of features with targets. They can be
+added and subtracted, so that rows may be read in any order and on any machine, and so that leaving
+out a fold costs one subtraction instead of another pass. One eigendecomposition of the scatter then
+gives the coefficients of every penalty (Hastie, Tibshirani and Friedman, "The Elements of
+Statistical Learning", 3.4.1). Sums are of centred rows and in float64: sums of plain squares would
+cancel where a feature's mean is large beside its deviation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from classifier.heads import Standard, standard_of
+
+# Directions with less of the scatter than this part of the largest are rounding, not data.
+LEAST_RELATIVE_SCATTER = 1e-12
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What ridge regression needs of some rows; all float64.
+
+    Attributes:
+      weight: the sum of the rows' weights; their number when none has a weight.
+      mean: (d,) of the features.
+      target_mean: (k,) of the targets.
+      scatter: (d, d) sum of products of centred features.
+      cross: (d, k) sum of products of centred features and centred targets.
+    """
+
+    weight: float
+    mean: np.ndarray
+    target_mean: np.ndarray
+    scatter: np.ndarray
+    cross: np.ndarray
+
+    @classmethod
+    def empty(cls, features: int, targets: int) -> Statistics:
+        """Returns the statistics of no rows."""
+        mean, target_mean = np.zeros(features), np.zeros(targets)
+        scatter, cross = np.zeros((features, features)), np.zeros((features, targets))
+        return cls(0.0, mean, target_mean, scatter, cross)
+
+    @classmethod
+    def of(
+        cls, features: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None
+    ) -> Statistics:
+        """Returns the statistics of a block of rows.
+
+        Args:
+          features: of any float dtype (n, d).
+          targets: (n, k).
+          weights: (n,), none of them negative; None means 1 each.
+
+        Example:
+          >>> rows = np.array([[0.0], [2.0]])
+          >>> Statistics.of(rows, rows).scatter
+          array([[2.]])
+        """
+        x, y = features.astype(np.float64), targets.astype(np.float64)
+        total = float(len(x) if weights is None else weights.sum())
+        if not total > 0:
+            return cls.empty(x.shape[1], y.shape[1])
+        shares = np.full(len(x), 1 / total) if weights is None else weights / total
+        mean, target_mean = shares @ x, shares @ y
+        x -= mean
+        y -= target_mean
+        if weights is not None:
+            root = np.sqrt(weights.astype(np.float64))[:, None]
+            x *= root
+            y *= root
+        return cls(total, mean, target_mean, x.T @ x, x.T @ y)
+
+    def __add__(self, other: Statistics) -> Statistics:
+        """Returns the statistics of both sets of rows (Chan et al., 1979)."""
+        if not (self.weight and other.weight):
+            return other if other.weight else self
+        total = self.weight + other.weight
+        step, target_step = other.mean - self.mean, other.target_mean - self.target_mean
+        share = other.weight / total
+        scatter = np.multiply.outer(self.weight * share * step, step)
+        scatter += self.scatter
+        scatter += other.scatter
+        cross = np.multiply.outer(self.weight * share * step, target_step)
+        cross += self.cross + other.cross
+        mean = self.mean + share * step
+        return Statistics(total, mean, self.target_mean + share * target_step, scatter, cross)
+
+    def __sub__(self, other: Statistics) -> Statistics:
+        """Returns the statistics of the rows that `other`, some of these rows, leaves."""
+        if self.weight - other.weight <= 1e-9 * self.weight:
+            return Statistics.empty(*self.cross.shape)
+        # The formula for adding holds for a negative weight too.
+        return self + Statistics(
+            -other.weight, other.mean, other.target_mean, -other.scatter, -other.cross
+        )
+
+    def standard(self, channels: int) -> Standard:
+        """Returns mean and deviation of each channel, as gradient heads standardise by.
+
+        Args:
+          channels: in the last axis of a row; a map's places count together.
+        """
+        means = self.mean.reshape(-1, channels)
+        within = (np.diag(self.scatter) / max(self.weight, 1e-300)).reshape(-1, channels)
+        return standard_of(means.mean(axis=0), within.mean(axis=0) + means.var(axis=0))
+
+
+@dataclass(frozen=True)
+class RidgePath:
+    """The ridge solutions of one set of rows for several penalties.
+
+    Attributes:
+      mean: float64 (d,) of the features.
+      target_mean: float64 (k,), the score of a row at the mean.
+      weights: float64 (d, penalties, k), for features in their own units.
+    """
+
+    mean: np.ndarray
+    target_mean: np.ndarray
+    weights: np.ndarray
+
+    @cached_property
+    def _single(self) -> np.ndarray:
+        return self.weights.reshape(len(self.mean), -1).astype(np.float32)
+
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """Returns float32 (n, penalties, k) predicted targets.
+
+        Args:
+          features: of any float dtype (n, d).
+        """
+        centred = features.astype(np.float32) - self.mean.astype(np.float32)
+        scores = (centred @ self._single).reshape(len(features), *self.weights.shape[1:])
+        return scores + self.target_mean.astype(np.float32)
+
+    def only(self, penalty: int) -> RidgePath:
+        """Returns the path with one of its penalties, by number."""
+        return RidgePath(self.mean, self.target_mean, self.weights[:, [penalty]])
+
+    def intercepts(self) -> np.ndarray:
+        """Returns float64 (penalties, k) scores of a row whose features are all 0."""
+        return self.target_mean - np.tensordot(self.mean, self.weights, axes=1)
+
+
+def fit_path(
+    statistics: Statistics, l2: Sequence[float], standard: Standard | None = None
+) -> RidgePath:
+    """Solves ridge regression with an intercept for every penalty.
+
+    Args:
+      statistics: of the training rows.
+      l2: penalties on the squares of the weights of standardised features, beside the squared
+        error's MEAN over rows: scikit-learn's ``Ridge(alpha)`` is ``l2 = alpha / n``. At 0,
+        directions without any scatter get no weight (least norm).
+      standard: of the features; None leaves them as they are. The penalty depends on it.
+
+    Returns:
+      Weights for the features in their own units.
+    """
+    features, targets = statistics.cross.shape
+    if standard is None:
+        deviation = np.ones(features)
+    else:
+        deviation = np.resize(standard.deviation.astype(np.float64), features)
+    share = max(statistics.weight, 1e-300)
+    values, vectors = np.linalg.eigh(statistics.scatter / share / deviation / deviation[:, None])
+    projected = vectors.T @ (statistics.cross / share / deviation[:, None])
+    floor = LEAST_RELATIVE_SCATTER * max(values[-1], 1e-300)
+    damped = np.maximum(values, 0)[:, None] + np.asarray(l2, np.float64)
+    gains = np.divide(1, damped, out=np.zeros_like(damped), where=damped > floor)
+    solved = vectors @ (gains[:, :, None] * projected[:, None, :]).reshape(features, -1)
+    solved /= deviation[:, None]
+    return RidgePath(
+        statistics.mean, statistics.target_mean, solved.reshape(features, len(l2), targets)
+    )

@@ -1,0 +1,122 @@
+"""Fits a ridge head on one machine: three passes over blocks of rows, in bounded memory."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from classifier.dataset import SIDES, Rows
+from classifier.heads import Standard
+from classifier.ridge import RidgePath
+from classifier.ridge_passes import (
+    Calibration,
+    FoldStatistics,
+    Judgement,
+    RidgeSettings,
+    Solved,
+    solve,
+)
+
+
+@dataclass(frozen=True)
+class RidgeFit:
+    """A fitted ridge head.
+
+    Attributes:
+      l2: the chosen penalty.
+      path: its solution.
+      standard: what features were standardised by, None for nothing.
+      scale: makes scores into logits.
+      metrics: loss, accuracy, val_loss, val_accuracy.
+      penalties: accuracy and squared error by penalty.
+    """
+
+    l2: float
+    path: RidgePath
+    standard: Standard | None
+    scale: float
+    metrics: dict[str, float]
+    penalties: dict[str, list[float]]
+
+    def to_bytes(self) -> bytes:
+        """Returns the fit as an NPZ file, without pickle."""
+        arrays: dict[str, Any] = {
+            "facts": np.array(json.dumps([self.l2, self.scale, self.metrics, self.penalties])),
+            "mean": self.path.mean,
+            "target_mean": self.path.target_mean,
+            "weights": self.path.weights,
+        }
+        if self.standard is not None:
+            arrays |= {"centre": self.standard.mean, "deviation": self.standard.deviation}
+        sink = io.BytesIO()
+        np.savez(sink, **arrays)
+        return sink.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> RidgeFit:
+        """Reads what `to_bytes` wrote."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            path = RidgePath(file["mean"], file["target_mean"], file["weights"])
+            standard = Standard(file["centre"], file["deviation"]) if "centre" in file else None
+            l2, scale, metrics, penalties = json.loads(str(file["facts"]))
+        return cls(l2, path, standard, scale, metrics, penalties)
+
+
+def fit_ridge(settings: RidgeSettings, rows: Callable[[str], Iterable[Rows]]) -> RidgeFit:
+    """Fits in three passes over rows, in bounded memory.
+
+    Args:
+      settings: of the fit.
+      rows: called with ``train`` or ``validation``, gives blocks of rows.
+    """
+
+    def blocks(side: str) -> Iterator[Rows]:
+        return gathered(rows(side), settings.block_rows)
+
+    statistics = FoldStatistics(settings)
+    for block in blocks("train"):
+        statistics.update(block)
+    solved = solve(statistics)
+    judgement = Judgement(settings)
+    for side in SIDES if settings.folds else SIDES[1:]:
+        for block in blocks(side):
+            judgement.update(block, side, solved)
+    path = solved.full.only(judgement.choose())
+    calibration = Calibration(settings)
+    for side in SIDES:
+        for block in blocks(side):
+            calibration.update(block, side, path)
+    return finished(solved, judgement, calibration)
+
+
+def finished(solved: Solved, judgement: Judgement, calibration: Calibration) -> RidgeFit:
+    """Puts together what the passes found."""
+    chosen = judgement.choose()
+    scale, metrics = calibration.best()
+    return RidgeFit(
+        l2=judgement.settings.l2[chosen],
+        path=solved.full.only(chosen),
+        standard=solved.standard,
+        scale=scale,
+        metrics=metrics,
+        penalties=judgement.to_record(),
+    )
+
+
+def gathered(blocks: Iterable[Rows], least: int) -> Iterator[Rows]:
+    """Joins small blocks of rows into blocks of at least `least` rows, but for the last."""
+    held: list[Rows] = []
+    count = 0
+    for block in blocks:
+        held.append(block)
+        count += len(block.labels)
+        if count >= least:
+            yield Rows.joined(held)
+            held, count = [], 0
+    if held:
+        yield Rows.joined(held)

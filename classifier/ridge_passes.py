@@ -1,0 +1,280 @@
+"""The three passes of a ridge fit over rows, each a sum that can be split over machines.
+
+1. `FoldStatistics`: what ridge regression needs, of every fold. `solve` leaves each fold out by
+   subtraction, and solves for all penalties.
+2. `Judgement`: how often each penalty is right, on held-out folds and on the validation rows;
+   `Judgement.choose` takes the best penalty.
+3. `Calibration`: ridge scores lie about 0 to 1 and are no logits; one factor that makes them so
+   is chosen by the validation loss. It changes no decision between classes.
+
+Folds go by content hash, so that copies and views of an image are never on both sides.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+
+from classifier.dataset import SIDES, Rows
+from classifier.evaluation import log_probabilities
+from classifier.heads import Standard
+from classifier.ridge import RidgePath, Statistics, fit_path
+from featurestore.errors import UsageError
+
+# Rows a matrix product takes at once: below some hundreds it is bound by memory, not arithmetic.
+BLOCK_BYTES = 32 << 20
+MEMORY_LIMIT = 4 << 30
+# From a flat distribution to a hard decision, in steps that change the loss by little.
+SCALES = np.geomspace(1, 1000, 32)
+
+
+@dataclass(frozen=True)
+class RidgeSettings:
+    """What every worker of a ridge fit has to know.
+
+    Attributes:
+      features: d, of a flattened row.
+      channels: in the last axis of a row.
+      classes: how many there are; two share one target.
+      l2: penalties, see `classifier.ridge.fit_path`.
+      folds: of the cross-validation that chooses the penalty; 0 lets the validation rows choose.
+      class_weights: of each class, None for 1 each.
+      standardise: whether features are scaled by the training rows' mean and deviation.
+    """
+
+    features: int
+    channels: int
+    classes: int
+    l2: tuple[float, ...]
+    folds: int = 5
+    class_weights: tuple[float, ...] | None = None
+    standardise: bool = True
+
+    @property
+    def targets(self) -> int:
+        """k, columns of the targets."""
+        return 1 if self.classes == 2 else self.classes
+
+    @property
+    def block_rows(self) -> int:
+        """Rows that are worth a matrix product."""
+        return max(256, min(8192, BLOCK_BYTES // (4 * self.features)))
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that a fit holds: statistics of the folds and of all, and all solutions."""
+        paths = self.features * len(self.l2) * self.targets * 12
+        return (self.folds + 2) * self.features**2 * 8 + (self.folds + 1) * paths
+
+    @property
+    def solve_bytes(self) -> int:
+        """Memory that solving one eigenproblem takes beside: LAPACK's workspace is two matrices."""
+        return 5 * self.features**2 * 8
+
+    @property
+    def lanes(self) -> int:
+        """Eigenproblems solved at once: one a core, as far as memory goes."""
+        fitting = (MEMORY_LIMIT - self.held_bytes) // self.solve_bytes
+        return max(1, min(os.cpu_count() or 1, self.folds + 1, fitting))
+
+    def check_memory(self) -> None:
+        """Refuses what would need too much memory.
+
+        Raises:
+          UsageError: naming what to reduce.
+        """
+        needed = self.held_bytes + self.solve_bytes
+        if needed > MEMORY_LIMIT:
+            raise UsageError(
+                f"--head ridge would need {needed / 1e9:.1f} GB for {self.features:,} features, "
+                f"{self.classes} classes, {len(self.l2)} penalties and {self.folds} folds, and "
+                f"{MEMORY_LIMIT / 1e9:.1f} are allowed; extract with --pooling avg, give fewer "
+                "--l2 or --folds 0, or take --head logistic"
+            )
+
+    def targets_of(self, labels: np.ndarray) -> np.ndarray:
+        """Returns float64 (n, k) targets, 1 for the row's class; for two classes, the second's."""
+        return np.eye(self.classes)[labels][:, -self.targets :]
+
+    def standard(self, statistics: Statistics) -> Standard | None:
+        """Returns what features are standardised by, None for nothing."""
+        return statistics.standard(self.channels) if self.standardise else None
+
+    def flat(self, rows: Rows) -> np.ndarray:
+        """Returns the features of rows (n, d)."""
+        return rows.features.reshape(len(rows.labels), -1)
+
+    def fold_numbers(self, rows: Rows) -> np.ndarray:
+        """Returns int (n,): each row's fold."""
+        return rows.content % max(self.folds, 1)
+
+
+class FoldStatistics:
+    """The statistics of training rows, fold by fold; adding is merging.
+
+    Args:
+      settings: of the fit.
+    """
+
+    def __init__(self, settings: RidgeSettings) -> None:
+        self.settings = settings
+        none = Statistics.empty(settings.features, settings.targets)
+        self.folds = [none] * max(settings.folds, 1)
+
+    def update(self, rows: Rows) -> None:
+        """Takes in training rows."""
+        settings = self.settings
+        features, targets = settings.flat(rows), settings.targets_of(rows.labels)
+        weights = None
+        if settings.class_weights is not None:
+            weights = np.asarray(settings.class_weights)[rows.labels]
+        numbers = settings.fold_numbers(rows)
+        for fold in np.unique(numbers):
+            own = numbers == fold
+            shares = None if weights is None else weights[own]
+            self.folds[fold] += Statistics.of(features[own], targets[own], shares)
+
+    def merge(self, other: FoldStatistics) -> None:
+        """Takes in what another worker read."""
+        self.folds = [a + b for a, b in zip(self.folds, other.folds, strict=True)]
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Solutions for every penalty.
+
+    Attributes:
+      full: of all training rows.
+      held_out: of the training rows without each fold; empty without folds.
+      standard: what the features of `full` were standardised by.
+    """
+
+    full: RidgePath
+    held_out: tuple[RidgePath, ...]
+    standard: Standard | None
+
+
+def solve(statistics: FoldStatistics) -> Solved:
+    """Solves for every penalty, with all rows and without each fold."""
+    from threadpoolctl import threadpool_limits
+
+    settings = statistics.settings
+    total = reduce(operator.add, statistics.folds)
+
+    def path(part: Statistics) -> RidgePath:
+        return fit_path(part, settings.l2, settings.standard(part))
+
+    left_out = statistics.folds if settings.folds else ()
+    # BLAS's own threads wait for each other by spinning, and on a busy machine that made an
+    # eigendecomposition ten times slower; whole problems side by side have nothing to wait for.
+    with threadpool_limits(1), ThreadPoolExecutor(settings.lanes) as lanes:
+        full = lanes.submit(path, total)
+        held_out = tuple(lanes.map(lambda fold: path(total - fold), left_out))
+    return Solved(full.result(), held_out, settings.standard(total))
+
+
+class Judgement:
+    """How good each penalty is: rows, hits and squared errors on both sides.
+
+    Args:
+      settings: of the fit.
+    """
+
+    def __init__(self, settings: RidgeSettings) -> None:
+        self.settings = settings
+        self.rows = dict.fromkeys(SIDES, 0)
+        self.hits = {side: np.zeros(len(settings.l2), np.int64) for side in SIDES}
+        self.errors = {side: np.zeros(len(settings.l2)) for side in SIDES}
+
+    def update(self, rows: Rows, side: str, solved: Solved) -> None:
+        """Takes in rows: of ``train``, judged by what never saw their fold, or ``validation``."""
+        settings = self.settings
+        if side == "validation":
+            self._count(solved.full, settings.flat(rows), rows.labels, side)
+            return
+        numbers = settings.fold_numbers(rows)
+        for fold, path in enumerate(solved.held_out):
+            own = numbers == fold
+            if own.any():
+                self._count(path, settings.flat(rows)[own], rows.labels[own], side)
+
+    def _count(self, path: RidgePath, features: np.ndarray, labels: np.ndarray, side: str) -> None:
+        settings = self.settings
+        step = max(1, BLOCK_BYTES // (4 * len(settings.l2) * settings.targets))
+        for start in range(0, len(labels), step):
+            own = labels[start : start + step]
+            scores = path.scores(features[start : start + step])
+            guesses = scores[:, :, 0] > 0.5 if settings.targets == 1 else scores.argmax(axis=2)
+            self.hits[side] += (guesses == own[:, None]).sum(axis=0)
+            scores -= settings.targets_of(own).astype(np.float32)[:, None, :]
+            self.errors[side] += np.square(scores, out=scores).sum(axis=(0, 2), dtype=np.float64)
+        self.rows[side] += len(labels)
+
+    def merge(self, other: Judgement) -> None:
+        """Takes in what another worker counted."""
+        for side in SIDES:
+            self.rows[side] += other.rows[side]
+            self.hits[side] += other.hits[side]
+            self.errors[side] += other.errors[side]
+
+    def choose(self) -> int:
+        """Returns the number of the penalty that is right most often, then that errs least."""
+        side = "train" if self.settings.folds else "validation"
+        ranked = np.lexsort((self.errors[side], -self.hits[side]))
+        return int(ranked[0])
+
+    def to_record(self) -> dict[str, list[float]]:
+        """Returns accuracy by penalty, fit for JSON."""
+        record = {"l2": list(self.settings.l2)}
+        for side, name in zip(SIDES, ("cv", "val"), strict=True):
+            if self.rows[side]:
+                record[f"{name}_accuracy"] = (self.hits[side] / self.rows[side]).tolist()
+                record[f"{name}_squared_error"] = (self.errors[side] / self.rows[side]).tolist()
+        return record
+
+
+class Calibration:
+    """Cross entropy of the chosen solution for each factor of `SCALES`, and its accuracy.
+
+    Args:
+      settings: of the fit.
+    """
+
+    def __init__(self, settings: RidgeSettings) -> None:
+        self.settings = settings
+        self.rows = dict.fromkeys(SIDES, 0)
+        self.hits = dict.fromkeys(SIDES, 0)
+        self.losses = {side: np.zeros(len(SCALES)) for side in SIDES}
+
+    def update(self, rows: Rows, side: str, path: RidgePath) -> None:
+        """Takes in rows, judged by a path with one penalty."""
+        scores = path.scores(self.settings.flat(rows))[:, 0]
+        if self.settings.targets == 1:
+            scores = scores - 0.5
+        own = np.arange(len(rows.labels)), rows.labels
+        for number, scale in enumerate(SCALES):
+            logs = log_probabilities(scores * scale)
+            self.losses[side][number] -= logs[own].sum()
+        self.hits[side] += int((logs.argmax(axis=1) == rows.labels).sum())
+        self.rows[side] += len(rows.labels)
+
+    def merge(self, other: Calibration) -> None:
+        """Takes in what another worker summed."""
+        for side in SIDES:
+            self.rows[side] += other.rows[side]
+            self.hits[side] += other.hits[side]
+            self.losses[side] += other.losses[side]
+
+    def best(self) -> tuple[float, dict[str, float]]:
+        """Returns (the factor with the least validation loss, loss and accuracy with it)."""
+        number = int(np.argmin(self.losses["validation"]))
+        metrics = {}
+        for side, prefix in zip(SIDES, ("", "val_"), strict=True):
+            metrics[f"{prefix}loss"] = float(self.losses[side][number] / self.rows[side])
+            metrics[f"{prefix}accuracy"] = self.hits[side] / self.rows[side]
+        return float(SCALES[number]), metrics

@@ -1,0 +1,130 @@
+"""Fits a ridge head, exactly, on a feature store of any size.
+
+    python -m pipelines.ridge --store hoarfrost-store --output run --runner=DirectRunner
+
+The head is the one of `python -m classifier.train --head ridge`. The store is read three times: for
+the sums that ridge regression needs, to choose the penalty, and to make probabilities of scores.
+Flags that are not listed here go to Apache Beam, such as --runner or --direct_num_workers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from classifier import output
+from classifier import run as run_folder
+from classifier.division import Division, divide
+from classifier.exact import check_heads, exact_head, ridge_model, ridge_settings
+from classifier.exactspec import ExactSpec
+from classifier.heads import outputs_for
+from classifier.options import CLASS_WEIGHTS, STANDARDISE, TrainOptions, Trial
+from classifier.ridge_fit import RidgeFit
+from classifier.train import Fitted, add_penalty_flags, penalties_of, write_run
+from classifier.trials import head_line, keep_head
+from featurestore import FeatureStore, open_store
+from featurestore.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.storage import Storage
+
+HEAD = ExactSpec("ridge")
+FIT = "heads/ridge.npz"
+
+
+def build_parser() -> Parser:
+    """Returns the command's parser; Beam's flags are left over by it."""
+    defaults = TrainOptions()
+    parser = Parser(prog="python -m pipelines.ridge", description=__doc__)
+    add = parser.add_argument
+    add("--store", required=True, help="feature store: a folder or any fsspec URL")
+    add("--output", required=True, metavar="RUN", help="folder of the training run")
+    add_penalty_flags(parser)
+    add("--class_weight", default=defaults.class_weight, metavar="|".join(CLASS_WEIGHTS))
+    add("--standardise", default=defaults.standardise, metavar="|".join(STANDARDISE))
+    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file systems")
+    add("--overwrite", action="store_true", help="replace a run that is in --output")
+    add("--json", action="store_true", help="print the summary as JSON and nothing else")
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    quiet_libraries()
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest:
+        # Imported only where needed: Beam takes a second.
+        from pipelines.beam_options import check_beam_arguments
+
+        check_beam_arguments(parser, rest)
+    options = TrainOptions(
+        heads=(HEAD,),
+        l2=penalties_of(args.l2),
+        folds=args.folds,
+        class_weight=args.class_weight,
+        standardise=args.standardise,
+    )
+    file_system = key_values(args.storage_options, "--storage_options")
+    store, storage = open_store(args.store, file_system), Storage(args.output, file_system)
+    division = divide(store)
+    outputs_for(division.classes)
+    check_heads(options, store.spec.feature_shape, division)
+    output.prepare_output(storage, store, args.overwrite)
+
+    def tell(line: str) -> None:
+        if not args.json:
+            say(line)
+
+    def fit(replace_older: Callable[[], None]) -> Fitted:
+        started = time.perf_counter()
+        found = fit_by_beam(store, storage, division, options, rest)
+        shape = store.spec.feature_shape
+        seconds = time.perf_counter() - started
+        model = ridge_model(found, shape)
+        trained = exact_head(model, found.l2, found.metrics, found.penalties, division, seconds)
+        replace_older()
+        record = keep_head(storage, HEAD.slug, Trial(HEAD), trained, tell)
+        tell(head_line(record, 1))
+        return Fitted([record], [], "streamed")
+
+    summary = write_run(store, storage, division, options, tell, fit)
+    if args.json:
+        say(run_folder.dump_json(summary).rstrip())
+    return 0
+
+
+def fit_by_beam(
+    store: FeatureStore,
+    storage: Storage,
+    division: Division,
+    options: TrainOptions,
+    beam_arguments: Sequence[str],
+) -> RidgeFit:
+    """Fits the head in a pipeline.
+
+    Args:
+      store: to learn from.
+      storage: of the run; holds the fit for a moment, so workers must reach it too.
+      division: which rows train and validate.
+      options: penalties, folds, weights.
+      beam_arguments: Beam's own flags.
+    """
+    from pipelines import beam_options
+    from pipelines.ridge_steps import FitRidge, RidgeSource
+    from pipelines.running import run_pipeline
+
+    settings = ridge_settings(HEAD, options, store.spec.feature_shape, division)
+    source = RidgeSource(store.storage.url, storage.url, storage.options, division)
+    step = FitRidge(source, settings, len(store.markers()), FIT)
+    run_pipeline(
+        beam_options.make_options(beam_arguments),
+        lambda pipeline: pipeline | step,
+        "no run was written; give the same command again",
+    )
+    try:
+        return RidgeFit.from_bytes(storage.read(FIT))
+    finally:
+        storage.remove(FIT)
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,186 @@
+"""A ridge fit as Beam steps: each pass sums over the store's chunks, and the sums are merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.pvalue import AsSingleton
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from classifier.dataset import SIDES, Rows, labelled
+from classifier.division import Division
+from classifier.ridge import RidgePath
+from classifier.ridge_fit import finished, gathered
+from classifier.ridge_passes import (
+    Calibration,
+    FoldStatistics,
+    Judgement,
+    RidgeSettings,
+    Solved,
+    solve,
+)
+from featurestore.storage import Storage
+from featurestore.store import open_store
+
+# Chunks are named by hexadecimal digits, uniformly; so many of the first make the references.
+MOST_DIGITS = 3
+
+
+@dataclass(frozen=True)
+class RidgeSource:
+    """Where the rows are and where the fit goes.
+
+    Attributes:
+      store_url: of the store.
+      run_url: of the run's folder.
+      storage_options: for both file systems.
+      division: which rows train and validate.
+    """
+
+    store_url: str
+    run_url: str
+    storage_options: Mapping[str, Any]
+    division: Division
+
+
+def references(chunks: int) -> list[str]:
+    """Names groups of chunks by how their ids begin: enough to spread, few enough for a graph.
+
+    Example:
+      >>> references(1), len(references(17)), len(references(10**9))
+      ([''], 256, 4096)
+    """
+    digits = 0
+    while 16**digits < chunks and digits < MOST_DIGITS:
+        digits += 1
+    return [f"{number:0{digits}x}" if digits else "" for number in range(16**digits)]
+
+
+class SumRows(beam.DoFn):
+    """Sums over the rows of some chunks; yields one sum a bundle.
+
+    Args:
+      source: where the rows are.
+      settings: of the fit.
+      kind: of the sum.
+      sides: to read, of ``train`` and ``validation``.
+    """
+
+    def __init__(self, source: RidgeSource, settings: RidgeSettings, kind: type, sides) -> None:
+        self._source, self._settings, self._kind = source, settings, kind
+        self._sides = sides
+
+    def setup(self) -> None:
+        store = open_store(self._source.store_url, self._source.storage_options)
+        self._markers = store.markers()
+        self._scanner = store.scanner(self._markers.values())
+
+    def start_bundle(self) -> None:
+        self._sum: Any = None
+
+    def process(self, prefix: str, given: Solved | RidgePath | None = None) -> None:
+        if self._sum is None:
+            self._sum = self._kind(self._settings)
+        for side in self._sides:
+            for rows in gathered(self._rows(prefix, side), self._settings.block_rows):
+                self._sum.update(rows, *(() if given is None else (side, given)))
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        if self._sum is not None:
+            window = GlobalWindow()
+            yield WindowedValue(self._sum, window.max_timestamp(), (window,))
+
+    def _rows(self, prefix: str, side: str) -> Iterator[Rows]:
+        division = self._source.division
+        selection = division.train if side == "train" else division.validation
+        markers = [marker for name, marker in self._markers.items() if name.startswith(prefix)]
+        columns = ("labels", "features")
+        for batch in selection.read(self._scanner, markers, columns):
+            rows = labelled(batch, division.classes)
+            if len(rows.labels):
+                yield rows
+
+
+class Merge(beam.CombineFn):
+    """Merges sums of one kind."""
+
+    def create_accumulator(self) -> Any:
+        return None
+
+    def add_input(self, total: Any, part: Any) -> Any:
+        if total is None:
+            return part
+        total.merge(part)
+        return total
+
+    def merge_accumulators(self, totals: Iterable[Any]) -> Any:
+        merged = None
+        for total in totals:
+            if total is not None:
+                merged = self.add_input(merged, total)
+        return merged
+
+    def extract_output(self, total: Any) -> Any:
+        return total
+
+
+class FitRidge(beam.PTransform):
+    """Reads a store three times and writes the fit as one file of the run.
+
+    Args:
+      source: where the rows are, and the run.
+      settings: of the fit.
+      chunks: how many the store has.
+      file: of the run, to write.
+    """
+
+    def __init__(
+        self, source: RidgeSource, settings: RidgeSettings, chunks: int, file: str
+    ) -> None:
+        super().__init__()
+        self._source, self._settings = source, settings
+        self._chunks, self._file = chunks, file
+
+    def expand(self, pipeline):
+        groups = (
+            pipeline
+            | "Name groups" >> beam.Create(references(self._chunks))
+            # first digits of chunk ids
+            | "Spread groups" >> beam.Reshuffle()
+        )
+        solved = self._sum(groups, FoldStatistics, SIDES[:1]) | "Solve" >> beam.Map(solve)
+        # Solved
+        judged_sides = SIDES if self._settings.folds else SIDES[1:]
+        judged = self._sum(groups, Judgement, judged_sides, AsSingleton(solved))
+        # Judgement
+        path = judged | "Choose penalty" >> beam.Map(_chosen, AsSingleton(solved))
+        # RidgePath of one penalty
+        return (
+            self._sum(groups, Calibration, SIDES, AsSingleton(path))
+            # Calibration
+            | "Write fit"
+            >> beam.Map(_write, AsSingleton(solved), AsSingleton(judged), self._source, self._file)
+        )
+
+    def _sum(self, groups, kind: type, sides, *given):
+        step = SumRows(self._source, self._settings, kind, sides)
+        return (
+            groups
+            | f"Sum {kind.__name__}" >> beam.ParDo(step, *given)
+            | f"Merge {kind.__name__}" >> beam.CombineGlobally(Merge())
+        )
+
+
+def _chosen(judgement: Judgement, solved: Solved) -> RidgePath:
+    return solved.full.only(judgement.choose())
+
+
+def _write(
+    calibration: Calibration, solved: Solved, judgement: Judgement, source: RidgeSource, file: str
+) -> None:
+    fit = finished(solved, judgement, calibration)
+    Storage(source.run_url, source.storage_options).write(file, fit.to_bytes())

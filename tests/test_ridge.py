@@ -1,0 +1,223 @@
+"""Ridge regression from sufficient statistics, beside scikit-learn and explicit fits."""
+
+import numpy as np
+import pytest
+
+from classifier.dataset import Rows
+from classifier.heads import Standard
+from classifier.ridge import Statistics, fit_path
+from classifier.ridge_fit import fit_ridge, gathered
+from classifier.ridge_passes import FoldStatistics, Judgement, RidgeSettings, solve
+from featurestore.errors import UsageError
+
+L2 = (1e-4, 1e-2, 1.0, 100.0)
+
+
+def some_rows(count=120, features=7, classes=3, seed=0, offset=0.0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count)
+    centres = rng.normal(0, 1, (classes, features))
+    scales = np.geomspace(0.1, 30, features)
+    x = (centres[labels] + rng.normal(0, 1, (count, features))) * scales + offset
+    return Rows(x.astype(np.float32), labels, rng.integers(0, 1 << 32, count, np.uint32))
+
+
+def settings_of(rows, classes=3, **changes):
+    width = rows.features[0].size
+    defaults = {"l2": L2, "folds": 3}
+    return RidgeSettings(width, rows.features.shape[-1], classes, **{**defaults, **changes})
+
+
+def assert_same(a, b, whole):
+    assert a.weight == pytest.approx(b.weight)
+    for name in ("mean", "target_mean", "scatter", "cross"):
+        least = 1e-12 * np.abs(getattr(whole, name)).max()
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=0, atol=least)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 59, 119, 120])
+def test_statistics_add_and_subtract(cut):
+    rows = some_rows(offset=1000.0)
+    targets = np.eye(3)[rows.labels]
+    whole = Statistics.of(rows.features, targets)
+    first, second = (
+        Statistics.of(rows.features[part], targets[part]) for part in (slice(cut), slice(cut, None))
+    )
+    assert_same(first + second, whole, whole)
+    assert_same(whole - first, second, whole)
+    assert_same(whole - second, first, whole)
+
+
+def test_a_large_mean_does_not_cancel():
+    rows = some_rows(offset=1e5)
+    targets = np.eye(3)[rows.labels]
+    parts = [
+        Statistics.of(rows.features[i : i + 10], targets[i : i + 10]) for i in range(0, 120, 10)
+    ]
+    centred = rows.features.astype(np.float64)
+    centred -= centred.mean(axis=0)
+    found = sum(parts[1:], parts[0]).scatter
+    np.testing.assert_allclose(found, centred.T @ centred, rtol=1e-7, atol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+@pytest.mark.parametrize("standardise", [False, True])
+@pytest.mark.parametrize(("count", "features"), [(120, 7), (6, 20), (20, 20)])
+def test_coefficients_are_scikit_learns(count, features, standardise, offset):
+    linear = pytest.importorskip("sklearn.linear_model")
+    rows = some_rows(count, features, offset=offset)
+    targets = np.eye(3)[rows.labels]
+    statistics = Statistics.of(rows.features, targets)
+    standard = statistics.standard(features) if standardise else None
+    path = fit_path(statistics, L2, standard)
+    deviation = standard.deviation.astype(np.float64) if standardise else np.ones(features)
+    scaled = rows.features.astype(np.float64) / deviation
+    for number, l2 in enumerate(L2):
+        reference = linear.Ridge(alpha=l2 * count, solver="svd").fit(scaled, targets)
+        wanted = reference.coef_.T / deviation[:, None]
+        np.testing.assert_allclose(
+            path.weights[:, number], wanted, rtol=0, atol=1e-6 * np.abs(wanted).max()
+        )
+        np.testing.assert_allclose(path.intercepts()[number], reference.intercept_, atol=1e-6)
+        np.testing.assert_allclose(
+            path.scores(rows.features)[:, number], reference.predict(scaled), atol=2e-4
+        )
+
+
+def test_multi_label_targets_and_weights_are_scikit_learns():
+    linear = pytest.importorskip("sklearn.linear_model")
+    rows = some_rows()
+    rng = np.random.default_rng(3)
+    targets, weights = rng.integers(0, 2, (120, 5)), rng.uniform(0, 2, 120)
+    parts = [
+        Statistics.of(rows.features[part], targets[part], weights[part])
+        for part in (slice(40), slice(40, None))
+    ]
+    total = parts[0] + parts[1]
+    path = fit_path(total, [0.1])
+    reference = linear.Ridge(alpha=0.1 * weights.sum())
+    reference.fit(rows.features.astype(np.float64), targets, sample_weight=weights)
+    np.testing.assert_allclose(path.weights[:, 0].T, reference.coef_, atol=1e-6)
+    np.testing.assert_allclose(path.intercepts()[0], reference.intercept_, atol=1e-6)
+
+
+def test_without_a_penalty_a_constant_feature_gets_no_weight():
+    rows = some_rows()
+    x = np.concatenate([rows.features, np.full((120, 1), 4.0, np.float32)], axis=1)
+    targets = np.eye(3)[rows.labels]
+    statistics = Statistics.of(x, targets)
+    path = fit_path(statistics, [0.0], statistics.standard(8))
+    assert np.abs(path.weights[7]).max() < 1e-12
+    wanted, *_ = np.linalg.lstsq(
+        np.c_[rows.features.astype(np.float64), np.ones(120)], targets, rcond=None
+    )
+    np.testing.assert_allclose(path.weights[:7, 0], wanted[:7], atol=1e-6)
+
+
+@pytest.mark.parametrize("weights", [None, (0.5, 1.0, 2.0)])
+def test_leaving_a_fold_out_equals_fitting_without_it(weights):
+    rows = some_rows(200)
+    settings = settings_of(rows, class_weights=weights)
+    statistics = FoldStatistics(settings)
+    for start in range(0, 200, 33):
+        statistics.update(rows[start : start + 33])
+    solved = solve(statistics)
+    assert len(solved.held_out) == 3
+    for fold, path in enumerate(solved.held_out):
+        kept = rows[rows.content % 3 != fold]
+        shares = None if weights is None else np.asarray(weights)[kept.labels]
+        explicit = Statistics.of(kept.features, np.eye(3)[kept.labels], shares)
+        wanted = fit_path(explicit, L2, explicit.standard(7))
+        np.testing.assert_allclose(path.weights, wanted.weights, rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(path.intercepts(), wanted.intercepts(), atol=1e-8)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_hits_are_those_of_explicit_predictions(classes):
+    linear = pytest.importorskip("sklearn.linear_model")
+    rows = some_rows(200, classes=classes)
+    settings = settings_of(rows, classes, standardise=False)
+    statistics = FoldStatistics(settings)
+    statistics.update(rows)
+    judgement = Judgement(settings)
+    judgement.update(rows, "train", solve(statistics))
+    hits, errors = np.zeros(len(L2)), np.zeros(len(L2))
+    targets = settings.targets_of(rows.labels)
+    x = rows.features.astype(np.float64)
+    for number, l2 in enumerate(L2):
+        for fold in range(3):
+            held = rows.content % 3 == fold
+            fitted = linear.Ridge(alpha=l2 * (~held).sum()).fit(x[~held], targets[~held])
+            found = fitted.predict(x[held]).reshape(held.sum(), -1)
+            guess = found[:, 0] > 0.5 if classes == 2 else found.argmax(1)
+            hits[number] += (guess == rows.labels[held]).sum()
+            errors[number] += np.square(found - targets[held]).sum()
+    assert judgement.hits["train"].tolist() == hits.tolist()
+    np.testing.assert_allclose(judgement.errors["train"], errors, rtol=1e-4)
+    assert hits[judgement.choose()] == hits.max()
+    assert judgement.rows["train"] == 200
+
+
+def test_copies_are_in_one_fold():
+    rows = some_rows(4)
+    copied = Rows.joined([rows, rows, rows])
+    numbers = settings_of(rows).fold_numbers(copied).reshape(3, 4)
+    assert (numbers == numbers[0]).all()
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+@pytest.mark.parametrize("case", ["usual", "one class a fold", "one fold", "constant", "wide"])
+def test_odd_data_still_gives_a_head(case, folds):
+    rows = some_rows(60, 80 if case == "wide" else 7)
+    if case == "one class a fold":
+        rows = Rows(rows.features, rows.labels, rows.labels.astype(np.uint32))
+    if case == "one fold":
+        rows = Rows(rows.features, rows.labels, np.zeros(60, np.uint32))
+    if case == "constant":
+        rows = Rows(np.ones_like(rows.features), rows.labels, rows.content)
+    sides = {"train": [rows[:40]], "validation": [rows[40:]]}
+    fit = fit_ridge(settings_of(rows, folds=folds), sides.__getitem__)
+    assert fit.l2 in L2
+    assert all(np.isfinite(value) for value in fit.metrics.values())
+    assert np.isfinite(fit.path.weights).all()
+
+
+def test_blocks_change_nothing():
+    rows = some_rows(300, offset=50.0)
+    settings = settings_of(rows)
+    fits = []
+    for size in (1, 7, 200):
+        sides = {
+            "train": [rows[:200][start : start + size] for start in range(0, 200, size)],
+            "validation": [rows[200:]],
+        }
+        fits.append(fit_ridge(settings, sides.__getitem__))
+    for fit in fits[1:]:
+        assert fit.l2 == fits[0].l2
+        np.testing.assert_allclose(fit.path.weights, fits[0].path.weights, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("least", [1, 9, 10, 11, 100])
+def test_small_blocks_are_joined(least):
+    rows = some_rows(30)
+    blocks = list(gathered((rows[i : i + 5] for i in range(0, 30, 5)), least))
+    assert all(len(block.labels) >= least for block in blocks[:-1])
+    np.testing.assert_array_equal(Rows.joined(blocks).features, rows.features)
+    assert list(gathered([], least)) == []
+
+
+def test_maps_are_standardised_by_channel():
+    rng = np.random.default_rng(0)
+    maps = rng.normal(2, np.array([1.0, 5.0]), (50, 2, 3, 2))
+    found = Statistics.of(maps.reshape(50, -1), np.ones((50, 1))).standard(2)
+    assert isinstance(found, Standard)
+    np.testing.assert_allclose(found.mean, maps.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(found.deviation, maps.std((0, 1, 2)), rtol=1e-6)
+
+
+def test_too_many_features_are_one_line():
+    settings = RidgeSettings(12800, 512, 10, L2)
+    with pytest.raises(UsageError, match=r"15\.\d GB for 12,800 features.*--pooling avg") as error:
+        settings.check_memory()
+    assert "\n" not in str(error.value)
+    RidgeSettings(1280, 1280, 10, tuple(np.geomspace(1e-4, 1e4, 50))).check_memory()
