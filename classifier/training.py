@@ -117,10 +117,7 @@ def prepare_data(
     sides = (division.train, division.validation)
     sources: list[FeatureStore | Rows] = [store, store]
     if in_memory:
-        sources = [
-            load_rows(store, classes, side, count)
-            for side, count in zip(sides, counts, strict=True)
-        ]
+        sources = [load_rows(store, classes, *pair) for pair in zip(sides, counts, strict=True)]
 
     def blocks(side: str) -> Iterator[Rows]:
         number = SIDES.index(side)
