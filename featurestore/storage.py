@@ -26,6 +26,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from featurestore.errors import CorruptStore
 from featurestore.retry import retrying
+from featurestore.steady import SteadyFile
 from featurestore.urls import connect, modified_time, public_url
 
 _DRAFT = re.compile(r"\.draft-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}")
@@ -132,7 +133,8 @@ class Storage:
 
     def open(self, name: str):
         """Opens a file for reading at random positions."""
-        return retrying(lambda: self._unlisted.open(self.path(name), "rb"))
+        path = self.path(name)
+        return open(path, "rb") if self.is_local else SteadyFile(self._unlisted, path)
 
     @contextmanager
     def open_parquet(

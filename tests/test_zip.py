@@ -9,7 +9,7 @@ import pytest
 from conftest import png_bytes
 
 from classifier.inputs import Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
-from classifier.inputs.streams import SteadyFile
+from featurestore.steady import SteadyFile
 
 PNG = png_bytes(np.zeros((2, 2, 3), np.uint8))
 

@@ -16,9 +16,9 @@ from classifier.inputs.refs import (
     ShardRef,
     UniqueNames,
 )
-from classifier.inputs.streams import SteadyFile
 from featurestore.ignored import Ignored
 from featurestore.labels import member_name
+from featurestore.steady import SteadyFile
 from featurestore.storage import connect
 
 IMAGE_COLUMNS = ("image", "img", "image_bytes", "jpg", "jpeg", "png", "bytes", "data")

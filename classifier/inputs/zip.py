@@ -24,9 +24,9 @@ from classifier.inputs.refs import (
     has_image_suffix,
     is_hidden,
 )
-from classifier.inputs.streams import SteadyFile
 from featurestore.ignored import Ignored
 from featurestore.labels import member_name
+from featurestore.steady import SteadyFile
 from featurestore.storage import connect
 
 # What a damaged, encrypted or exotic member raises; an OSError is a failure of the file system.

@@ -1,4 +1,4 @@
-"""Reads a shard through a network that fails now and then."""
+"""Reads a file through a network that fails now and then."""
 
 from __future__ import annotations
 
