@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.machine import cores
 from classifier.pixels import decode
 from featurestore.command import Parser, main, quiet_libraries, say
 from featurestore.errors import UsageError
+from featurestore.readahead import cores
 from featurestore.spec import PixelSpec
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bases import Base
-from benchmarks.machine import cores, cpu_flags, installed
+from benchmarks.machine import cpu_flags, installed
 from benchmarks.processes import module, run_command
 from benchmarks.progress import Progress, extraction_timing
 from benchmarks.raydata import require_ray
 from benchmarks.rounds import Contender, NotRun, Timing
+from featurestore.readahead import cores
 
 # What `pipelines.extract` is measured with: (engine, precision); "auto" is its own choice.
 VARIANTS = (

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from featurestore.readahead import cores
+
 # What decides which precision is fast, in the order of the line.
 FLAGS = (
     "avx2",
@@ -22,13 +24,6 @@ FLAGS = (
 )
 LIBRARIES = ("tensorflow", "keras", "openvino", "apache-beam", "pyarrow", "ray")
 CPUINFO = Path("/proc/cpuinfo")
-
-
-def cores() -> int:
-    """Returns the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def machine(libraries: Sequence[str] = LIBRARIES) -> str:

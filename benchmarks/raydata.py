@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.book import MODULES, loop_parser
-from benchmarks.machine import cores, installed
+from benchmarks.machine import installed
 from benchmarks.rounds import NotRun
 from featurestore.command import main, say
+from featurestore.readahead import cores
 
 BATCH = 32
 

@@ -5,19 +5,47 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TypeVar
 
+A = TypeVar("A")
+B = TypeVar("B")
 T = TypeVar("T")
 # Decoding is bound by memory beyond this many cores.
 MOST_THREADS = 4
 
 
+def cores() -> int:
+    """Returns the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def worker_count() -> int:
     """Returns how many threads decode: one per core of this process, four at most."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return min(MOST_THREADS, cores)
+    return min(MOST_THREADS, cores())
+
+
+def ordered_map(
+    pool: Executor, function: Callable[[A], B], items: Iterable[A], depth: int
+) -> Iterator[B]:
+    """Maps in a pool with at most `depth` items under way, yielding results in order.
+
+    Unlike `Executor.map` it takes an item only when there is room for it, so a stream of any length
+    needs bounded memory.
+    """
+    pending: deque[Future[B]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) >= depth:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
 
 
 def in_order(tasks: Iterable[Callable[[], T]], threads: int | None = None) -> Iterator[T]:
@@ -38,14 +66,8 @@ def in_order(tasks: Iterable[Callable[[], T]], threads: int | None = None) -> It
       [1, 2]
     """
     threads = threads or worker_count()
-    pending: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="hoarfrost-read")
     try:
-        for task in tasks:
-            pending.append(pool.submit(task))
-            if len(pending) > threads:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        yield from ordered_map(pool, lambda task: task(), tasks, threads + 1)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

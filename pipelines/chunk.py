@@ -30,13 +30,14 @@ from classifier.pixels import decode
 from featurestore import layout
 from featurestore.commit import Marker, commit, committed, publish
 from featurestore.ledger import Ledger, superseded_ledger
+from featurestore.readahead import ordered_map
 from featurestore.reuse import StoredFeatures
 from featurestore.store import FeatureStore
 from featurestore.writer import PartWriter, Written, write_quarantine
 from pipelines.inventory import held_by_shard, keys_of
 from pipelines.options import SplitFractions
 from pipelines.plan import Chunk
-from pipelines.source import ChunkSource, Fetched, ordered_map
+from pipelines.source import ChunkSource, Fetched
 from pipelines.timing import ChunkClock, LaneClock
 
 

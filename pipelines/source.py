@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from classifier.inputs import Ignored, ImageRef, read_many
@@ -86,27 +84,6 @@ class ChunkSource:
             if not self.images:
                 raise
             self.damage = str(error)
-
-
-def ordered_map(
-    pool: Executor, function: Callable[[A], B], items: Iterable[A], depth: int
-) -> Iterator[B]:
-    """Maps in a pool with at most `depth` items under way, yielding results in order.
-
-    Unlike `Executor.map` it takes an item only when there is room for it, so a stream of any length
-    needs bounded memory.
-    """
-    pending: deque[Future[B]] = deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= depth:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
 
 
 def batched(items: Iterable[A], size: int) -> Iterator[list[A]]:

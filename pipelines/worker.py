@@ -7,7 +7,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 from classifier.engines import Engine, EngineChoice, StoredBase, load_engine
-from classifier.runtime import cores
+from featurestore.readahead import cores
 from featurestore.reuse import StoredFeatures
 from featurestore.spec import BaseSpec
 from featurestore.store import FeatureStore, open_store

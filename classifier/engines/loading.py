@@ -12,10 +12,11 @@ from classifier.engines.hardware import this_machine
 from classifier.engines.openvino import OpenVINOEngine
 from classifier.engines.options import for_stored
 from classifier.engines.tensorflow import TensorFlowEngine, limit_threads
-from classifier.runtime import cores, import_keras
+from classifier.runtime import import_keras
 from classifier.stored import load_base
 from featurestore import layout
 from featurestore.errors import CorruptStore
+from featurestore.readahead import cores
 from featurestore.spec import StoreSpec
 from featurestore.storage import Storage
 
