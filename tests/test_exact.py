@@ -9,7 +9,6 @@ from test_dataset import clusters, make_store, spec_of
 from test_extract import SMALL
 from test_extract import run as extract
 
-from classifier.dataset import Rows
 from classifier.division import divide
 from classifier.evaluate import run as evaluate
 from classifier.exact import check_heads, train_exact
@@ -19,6 +18,7 @@ from classifier.neighbours import TEMPERATURE, build_neighbours
 from classifier.options import TrainOptions
 from classifier.predict import run as predict
 from classifier.run import load_run
+from classifier.shuffling import Rows
 from classifier.train import run as train
 from classifier.training import prepare_data
 from featurestore import UsageError
