@@ -24,14 +24,20 @@ class Rows:
     Attributes:
       features: (n, *feature_shape) in the dtype the store yields.
       labels: int64 (n,) class indices.
-      content: uint32 (n,) numbers of the images' contents; (0,) in shuffled batches.
-      view: int8 (n,) which view of its image a row is, or `LONE_VIEW`; (0,) in shuffled batches.
+      content: uint32 (n,) numbers of the images' contents; zeros in shuffled batches.
+      view: int8 (n,) which view of its image a row is, or `LONE_VIEW`; zeros in shuffled batches.
     """
 
     features: np.ndarray
     labels: np.ndarray
     content: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
     view: np.ndarray = field(default_factory=lambda: np.empty(0, np.int8))
+
+    def __post_init__(self) -> None:
+        for name in ("content", "view"):
+            given = getattr(self, name)
+            if len(given) != len(self.labels):
+                object.__setattr__(self, name, np.zeros(len(self.labels), given.dtype))
 
     def __getitem__(self, rows: slice | np.ndarray) -> Rows:
         """Returns some of the rows."""
