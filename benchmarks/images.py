@@ -12,7 +12,15 @@ from PIL import Image
 HEIGHT, WIDTH = 375, 500
 CLASSES = ("china", "flower")
 # scikit-image's photographs that are large enough, where it is installed.
-MORE_PHOTOGRAPHS = ("astronaut", "coffee", "rocket", "retina", "hubble_deep_field")
+MORE_PHOTOGRAPHS = (
+    "astronaut",
+    "coffee",
+    "rocket",
+    "retina",
+    "hubble_deep_field",
+    "chelsea",
+    "immunohistochemistry",
+)
 
 
 def write_photographs(folder: Path, count: int) -> Path:
@@ -44,21 +52,27 @@ def write_varied(folder: Path, count: int) -> None:
       count: of files.
     """
     random = np.random.default_rng(1)
-    sources = itertools.cycle(_photographs())
+    large = [image for image in photographs().values() if _fits(image)]
+    sources = itertools.cycle(large)
     for index, photograph in zip(range(count), sources, strict=False):
         _write_crop(photograph, folder / f"{index:05d}.jpg", random)
 
 
-def _photographs() -> Iterator[np.ndarray]:
+def photographs() -> dict[str, np.ndarray]:
+    """Returns every photograph that is installed: name -> uint8 (height, width, 3)."""
     from sklearn.datasets import load_sample_images
 
-    yield from load_sample_images().images
+    found = load_sample_images()
+    result = {Path(n).stem: image for n, image in zip(found.filenames, found.images, strict=True)}
     try:
         from skimage import data
     except ImportError:
-        return
-    for name in MORE_PHOTOGRAPHS:
-        yield getattr(data, name)()[..., :3]
+        return result
+    return result | {name: getattr(data, name)()[..., :3] for name in MORE_PHOTOGRAPHS}
+
+
+def _fits(photograph: np.ndarray) -> bool:
+    return photograph.shape[0] >= HEIGHT and photograph.shape[1] >= WIDTH
 
 
 def _write_crop(photograph: np.ndarray, path: Path, random: np.random.Generator) -> None:

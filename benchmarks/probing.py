@@ -1,0 +1,168 @@
+"""Is the best head of a run as good as what scikit-learn fits on the same features?
+
+    python -m benchmarks.probing [--sets digits,photographs]
+
+Features are those of MobileNetV2 at 160, pooled. Ours is ``classifier.train`` with its several
+kinds of heads, the best by validation loss and no other is tested. Scikit-learn's is
+`LogisticRegressionCV` with its ten penalties and five folds, on standardised features of the
+training and the validation rows together. The difference is of the same test rows, in pairs.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.arguments import counted_parser
+from benchmarks.bases import BASES, write_base_apart
+from benchmarks.images import photographs
+from benchmarks.processes import module, run_command
+from benchmarks.tables import number, publish, table
+from classifier.evaluation import forward
+from classifier.heads import logits_model
+from classifier.judgement.intervals import difference_interval
+from classifier.run import load_run
+from featurestore import FeatureStore, open_store
+from featurestore.command import main, say
+from featurestore.errors import unknown_choice
+from pipelines.sample import write_digits
+
+PATCH = 40
+PATCHES = {"train": (0.0, 0.5, 60), "validation": (0.5, 0.65, 20), "test": (0.65, 1.0, 60)}
+HEADS = ("linear", "mlp:256:relu:dropout=0.5", "ridge", "logistic")
+TIMEOUT = 1800
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One set of images.
+
+    Attributes:
+      rows: (training, validation, test).
+      ours: name, test accuracy and seconds of the run's best head.
+      theirs: test accuracy and seconds of scikit-learn's.
+      difference: ours minus theirs, with its 95% interval: (estimate, lower, upper).
+    """
+
+    rows: tuple[int, int, int]
+    ours: tuple[str, float, float]
+    theirs: tuple[float, float]
+    difference: tuple[float, float, float]
+
+
+def write_patches(folder: Path) -> None:
+    """Writes patches of photographs, one class each; splits are strips that do not touch.
+
+    Args:
+      folder: gets split/class/number.png.
+    """
+    random = np.random.default_rng(0)
+    for name, photograph in photographs().items():
+        height, width = photograph.shape[:2]
+        for split, (left, right, count) in PATCHES.items():
+            target = folder / split / name
+            target.mkdir(parents=True, exist_ok=True)
+            for index in range(count):
+                x = random.integers(int(left * width), int(right * width) - PATCH + 1)
+                y = random.integers(0, height - PATCH + 1)
+                patch = photograph[y : y + PATCH, x : x + PATCH]
+                Image.fromarray(patch).save(target / f"{index:03d}.png")
+
+
+SETS: dict[str, Callable[[Path], object]] = {"digits": write_digits, "photographs": write_patches}
+
+
+def compare(folder: Path, write: Callable[[Path], object]) -> Comparison:
+    """Extracts a set of images, and lets both fit on its features."""
+    base = BASES["MobileNetV2"]
+    write(folder / "images")
+    flags = base.flags(write_base_apart(base, folder))
+    source, target = ("--input", str(folder / "images")), ("--output", str(folder / "store"))
+    run_command(module("pipelines.extract", *source, *target, *flags), folder, TIMEOUT)
+    heads = [part for head in HEADS for part in ("--head", head)]
+    where = ("--store", str(folder / "store"), "--output", str(folder / "run"))
+    done = run_command(
+        module("classifier.train", *where, *heads, "--lr", "1e-3,1e-4", "--json"), folder, TIMEOUT
+    )
+    store, head_id = open_store(str(folder / "store")), json.loads(done.out)["best"]
+    test = _split(store, ["test"])
+    run = load_run(str(folder / "run"))
+    logits = forward(logits_model(run.load_head(head_id)))(test[0])
+    right = np.array(run.classes)[logits.argmax(axis=1)] == test[1]
+    started = time.perf_counter()
+    known = _split(store, ["train", "validation"])
+    expected = _scikit_learns(*known, test[0]) == test[1]
+    seconds = time.perf_counter() - started
+    found = difference_interval(right, expected)
+    counts = [len(_split(store, [split])[1]) for split in ("train", "validation")]
+    return Comparison(
+        (counts[0], counts[1], len(test[1])),
+        (head_id, float(right.mean()), done.seconds),
+        (float(expected.mean()), seconds),
+        (found.estimate, found.lower, found.upper),
+    )
+
+
+def _split(store: FeatureStore, splits: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns float32 (n, d) features and str (n,) labels."""
+    rows = store.load(["features", "labels"], splits=splits)
+    return rows["features"], np.array([labels[0] for labels in rows["labels"]])
+
+
+def _scikit_learns(features: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    fit = make_pipeline(StandardScaler(), LogisticRegressionCV(max_iter=1000))
+    return fit.fit(features, labels).predict(test)
+
+
+def report(found: dict[str, Comparison]) -> list[str]:
+    """Lays out what was compared."""
+    rows = []
+    for name, one in found.items():
+        head_id, accuracy, seconds = one.ours
+        estimate, lower, upper = (f"{100 * value:+.1f}" for value in one.difference)
+        rows.append(
+            [
+                name,
+                " / ".join(f"{count:,}" for count in one.rows),
+                head_id,
+                f"{accuracy:.4f}",
+                f"{one.theirs[0]:.4f}",
+                f"{estimate} ({lower} to {upper})",
+                number(seconds, " s"),
+                number(one.theirs[1], " s"),
+            ]
+        )
+    header = ["set", "rows: train / validation / test", "best head", "test accuracy"]
+    header += ["LogisticRegressionCV", "difference in points (95%)", "classifier.train", "its fit"]
+    return table(header, rows)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    parser = counted_parser("benchmarks.probing", __doc__)
+    parser.add_argument("--sets", default=",".join(SETS), help="by commas; default %(default)s")
+    args = parser.parse_args(argv)
+    found = {}
+    for name in args.sets.split(","):
+        if name not in SETS:
+            raise unknown_choice("--sets", name, list(SETS))
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            say(f"  {name}", to_stderr=True)
+            found[name] = compare(Path(folder), SETS[name])
+    publish("benchmarks.probing", report(found), args.write)
+    return 0
+
+
+if __name__ == "__main__":
+    main(run)
