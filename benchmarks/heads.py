@@ -85,7 +85,7 @@ def save_arrays(store: FeatureStore, folder: Path) -> None:
 def fit_keras(folder: Path, head: str, options: TrainOptions) -> Fit:
     """Trains a head by `keras.fit` on saved arrays."""
     keras = import_keras()
-    keras.utils.set_random_seed(options.seed)
+    keras.utils.set_random_seed(options.seed[0])
     started = time.perf_counter()
     train, validation = (
         tuple(np.load(folder / f"{side}-{kind}.npy") for kind in ("features", "labels"))

@@ -1,22 +1,18 @@
-"""Stored features on their way into Keras: from memory when they fit, else streamed and pooled."""
+"""Stored features on their way into heads: from memory when they fit, else streamed and pooled."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import count
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from classifier.division import class_numbers, single_labels
-from classifier.runtime import import_keras
 from classifier.selection import Selection
 from classifier.shuffling import LONE_VIEW, Order, Rows, cut
 
 if TYPE_CHECKING:
-    import tensorflow as tf
-
     from featurestore import FeatureStore
 
 SIDES = ("train", "validation")
@@ -96,7 +92,7 @@ def load_rows(
     return Rows(features, labels, content, view)[:at]
 
 
-def feature_dataset(
+def epoch_batches(
     source: FeatureStore | Rows,
     classes: Sequence[str],
     selection: Selection,
@@ -104,42 +100,30 @@ def feature_dataset(
     batch_size: int,
     order: Order | None = None,
     pool_bytes: int = 1 << 30,
-) -> tf.data.Dataset:
-    """Builds the dataset Keras fits on; every iteration is one epoch in its own order.
+) -> Iterator[Rows]:
+    """Streams an epoch of rows in batches.
 
     Args:
       source: a store to stream from, or rows already in memory.
       classes: names of the classes.
       selection: the rows; ignored for rows in memory.
-      batch_size: rows per batch; the last batch of an epoch may have fewer.
+      batch_size: rows per batch; the last batch may have fewer.
       order: of the rows and their views; None keeps the stored order, and all views.
       pool_bytes: memory of the shuffle pool when streaming.
-
-    Returns:
-      Batches of (float32 (n, *feature_shape), int64 (n,)).
     """
     if isinstance(source, Rows):
-        return _memory_dataset(source, batch_size, order)
-
-    def epoch(number: int) -> Iterator[Rows]:
-        blocks = epoch_blocks(source, classes, selection, order, number)
-        rng = order.rng(number) if order else None
-        return cut(blocks, batch_size, pool_rows(source, pool_bytes), rng)
-
-    return _stream_dataset(epoch, source.spec.feature_shape)
-
-
-def pool_rows(store: FeatureStore, pool_bytes: int) -> int:
-    """Returns how many rows a pool holds: half, as they are there twice when it is mixed."""
-    return max(1, pool_bytes // 2 // store.spec.feature_bytes)
+        index = epoch_index(source, order)
+        for start in range(0, len(index), batch_size):
+            yield source[index[start : start + batch_size]]
+        return
+    blocks = epoch_blocks(source, classes, selection, order)
+    # Half: while a pool is shuffled its rows are there twice.
+    pool_rows = max(1, pool_bytes // 2 // source.spec.feature_bytes)
+    yield from cut(blocks, batch_size, pool_rows, order.rng() if order else None)
 
 
 def epoch_blocks(
-    store: FeatureStore,
-    classes: Sequence[str],
-    selection: Selection,
-    order: Order | None,
-    epoch: int,
+    store: FeatureStore, classes: Sequence[str], selection: Selection, order: Order | None
 ) -> Iterator[Rows]:
     """Streams the rows of an epoch, block by block of the store.
 
@@ -148,57 +132,18 @@ def epoch_blocks(
       classes: names of the classes.
       selection: the rows.
       order: of the blocks and views; None keeps the stored order, and all views.
-      epoch: counted from 0.
     """
     if order is None:
         yield from labelled_batches(store, classes, selection)
         return
-    for rows in labelled_batches(store, classes, selection, order=(order.seed, epoch)):
-        taken = order.takes(rows.content, rows.view, epoch)
+    for rows in labelled_batches(store, classes, selection, order=(order.seed, order.epoch)):
+        taken = order.takes(rows.content, rows.view)
         if taken.any():
             yield rows if taken.all() else rows[taken]
 
 
-def epoch_index(rows: Rows, order: Order | None, epoch: int) -> np.ndarray:
+def epoch_index(rows: Rows, order: Order | None) -> np.ndarray:
     """Returns the places of an epoch's rows among rows in memory: int64 (n,)."""
     if order is None:
         return np.arange(len(rows.labels))
-    return order.rng(epoch).permutation(np.flatnonzero(order.takes(rows.content, rows.view, epoch)))
-
-
-def _memory_dataset(rows: Rows, batch_size: int, order: Order | None) -> tf.data.Dataset:
-    """Gathers each batch from one tensor: three times as fast as a Python generator."""
-    import_keras()
-    import tensorflow as tf
-
-    features, labels = tf.constant(rows.features), tf.constant(rows.labels)
-    epochs = count()
-
-    def generate() -> Iterator[np.ndarray]:
-        yield epoch_index(rows, order, next(epochs))
-
-    def gather(index):
-        return tf.cast(tf.gather(features, index), tf.float32), tf.gather(labels, index)
-
-    signature = tf.TensorSpec((None,), tf.int64)
-    index = tf.data.Dataset.from_generator(generate, output_signature=signature)
-    return index.unbatch().batch(batch_size).map(gather).prefetch(2)
-
-
-def _stream_dataset(
-    epoch: Callable[[int], Iterator[Rows]], shape: Sequence[int]
-) -> tf.data.Dataset:
-    import_keras()
-    import tensorflow as tf
-
-    epochs = count()
-
-    def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for rows in epoch(next(epochs)):
-            yield rows.features.astype(np.float32, copy=False), rows.labels
-
-    signature = (
-        tf.TensorSpec((None, *shape), tf.float32),
-        tf.TensorSpec((None,), tf.int64),
-    )
-    return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2)
+    return order.rng().permutation(np.flatnonzero(order.takes(rows.content, rows.view)))

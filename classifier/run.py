@@ -5,7 +5,7 @@
       heads/<head_id>.keras          features -> probabilities
       history/<head_id>.json         loss and accuracy of every epoch
       plots/<head_id>-history.png
-      leaderboard.json, .csv         by validation loss; the first head is the one used
+      leaderboard.json, .csv         all heads by validation loss; the first is the one used
       summary.json
       model/<weights_hash>.keras     a copy of the store's base: predicting needs the run alone
       evaluation/<split>-<head_id>.json, .png
@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from classifier.division import shorten
 from classifier.runtime import import_keras
 from classifier.saved import UNREADABLE
 from classifier.weights import cause
@@ -64,7 +65,7 @@ class RunConfig:
       spec: of the store, with its identity.
       store_url: where it was, without credentials.
       classes: label of each class index.
-      heads: head_id -> the head as `--head` spells it.
+      heads: head_id -> the head as `--head` spells it; of those that were saved.
       options: hyperparameters by their flag names.
       carve: boundary of the validation carve, "" when the store had a validation split.
       version: of Hoarfrost.
@@ -140,14 +141,16 @@ class Run:
         return self.config.classes
 
     def leaderboard(self) -> list[dict[str, Any]]:
-        """Returns one record a head, best first.
+        """Returns one record a head, best first; ``kept`` says whether it was saved.
 
         Raises:
           CorruptStore: when the file is missing or damaged.
         """
         try:
             board = json.loads(self.storage.read(LEADERBOARD))
-            if not board or not all(row["head_id"] in self.config.heads for row in board):
+            if not board or not all(
+                row["head_id"] in self.config.heads or row["kept"] is False for row in board
+            ):
                 raise ValueError("it does not list the run's heads")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorruptStore(
@@ -163,9 +166,16 @@ class Run:
         """
         if wanted is None:
             return self.leaderboard()[0]["head_id"]
-        if wanted not in self.config.heads:
-            raise unknown_choice("--head_id", wanted, list(self.config.heads))
-        return wanted
+        if wanted in self.config.heads:
+            return wanted
+        for row in self.leaderboard():
+            if row["head_id"] == wanted:
+                raise UsageError(
+                    f"--head_id: {wanted!r} was trained but not saved: it is number {row['rank']} "
+                    "by validation loss, beyond --keep; choose from "
+                    f"{shorten(list(self.config.heads))}, or train again with --keep {row['rank']}"
+                )
+        raise unknown_choice("--head_id", wanted, list(self.config.heads))
 
     def load_head(self, head_id: str) -> keras.Model:
         """Returns a trained head: features -> probabilities.

@@ -54,22 +54,24 @@ class Rows:
 
 @dataclass(frozen=True)
 class Order:
-    """Of the training rows, another one each epoch.
+    """Of the training rows in one epoch.
 
     Attributes:
       seed: of the run.
+      epoch: counted from 0.
       views: that each training image is stored in; an epoch takes one of them.
     """
 
     seed: int
+    epoch: int = 0
     views: int = 1
 
-    def rng(self, epoch: int) -> np.random.Generator:
-        """Returns the source of an epoch's order; epochs count from 0."""
-        return np.random.default_rng([self.seed, epoch])
+    def rng(self) -> np.random.Generator:
+        """Returns the source of the order."""
+        return np.random.default_rng([self.seed, self.epoch])
 
-    def takes(self, content: np.ndarray, view: np.ndarray, epoch: int) -> np.ndarray:
-        """Returns bool (n,): the rows that belong to an epoch.
+    def takes(self, content: np.ndarray, view: np.ndarray) -> np.ndarray:
+        """Returns bool (n,): the rows that belong to the epoch.
 
         Every image goes through all of its views, one an epoch, from a place of its own: after
         `views` epochs each row was taken once.
@@ -77,17 +79,16 @@ class Order:
         Args:
           content: uint32 (n,) as in `Rows`.
           view: int8 (n,) as in `Rows`.
-          epoch: counted from 0.
 
         Example:
           >>> content, view = np.zeros(2, np.uint32), np.array([0, 1], np.int8)
-          >>> both = [Order(7, views=2).takes(content, view, epoch) for epoch in (0, 1)]
+          >>> both = [Order(7, epoch, views=2).takes(content, view) for epoch in (0, 1)]
           >>> (both[0] ^ both[1]).tolist()
           [True, True]
         """
         if self.views == 1:
             return np.ones(len(view), bool)
-        turn = (_scrambled(content, self.seed) + np.uint64(epoch)) % np.uint64(self.views)
+        turn = (_scrambled(content, self.seed) + np.uint64(self.epoch)) % np.uint64(self.views)
         return (view == LONE_VIEW) | (view == turn)
 
 

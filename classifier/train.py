@@ -54,7 +54,7 @@ def parser() -> Parser:
     add("--lr", default="1e-3", help="learning rates, by commas (default %(default)s)")
     add(
         "--optimizer",
-        default=defaults.optimizer,
+        default=defaults.optimizer[0],
         help=f"{'|'.join(OPTIMIZERS)} (default %(default)s)",
     )
     add("--epochs", type=int, default=defaults.epochs, help="default %(default)s")
@@ -71,7 +71,7 @@ def parser() -> Parser:
         help=f"{'|'.join(STANDARDISE)}: scale features by the training rows' mean and deviation "
         "(default %(default)s)",
     )
-    add("--seed", type=int, default=defaults.seed, help="default %(default)s")
+    add("--seed", type=int, default=defaults.seed[0], help="default %(default)s")
     add(
         "--cache",
         default=os.environ.get(VARIABLE, AUTO),
@@ -133,14 +133,14 @@ def options_of(arguments) -> TrainOptions:
     return TrainOptions(
         heads=tuple(parse_head(text) for text in arguments.head or ["linear"]),
         lr=numbers_of(arguments.lr, "--lr", "1e-3,1e-4"),
-        optimizer=arguments.optimizer,
+        optimizer=(arguments.optimizer,),
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         class_weight=arguments.class_weight,
         l2=penalties_of(arguments.l2),
         folds=arguments.folds,
         standardise=arguments.standardise,
-        seed=arguments.seed,
+        seed=(arguments.seed,),
         memory=parse_size(arguments.memory, "--memory"),
     )
 
@@ -259,7 +259,7 @@ def _config(
     options: TrainOptions,
     board: Sequence[Mapping[str, Any]],
 ) -> run_folder.RunConfig:
-    trained = {record["head_id"] for record in board}
+    trained = {record["head_id"] for record in board if record["kept"]}
     heads = {name: str(trial.head) for name, trial in options.trials().items() if name in trained}
     return run_folder.RunConfig(
         store.spec,

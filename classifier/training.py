@@ -7,43 +7,23 @@ epoch's figure.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from classifier.dataset import (
-    SIDES,
-    feature_dataset,
-    labelled_batches,
-    load_rows,
-)
-from classifier.division import Division, class_weights
-from classifier.heads import (
-    HeadSpec,
-    Moments,
-    Standard,
-    build_head,
-    logits_model,
-    outputs_for,
-)
+from classifier.dataset import SIDES, epoch_batches, labelled_batches, load_rows
+from classifier.division import Division
+from classifier.heads import Moments, Standard
 from classifier.options import TrainOptions, Trial
-from classifier.runtime import import_keras
 from classifier.selection import Selection
 from classifier.shuffling import Order, Rows
-from featurestore.errors import RunFailed
+from classifier.stacked.fit import OnEpoch, StackedFit, fit_stacked, keras_head
 
 if TYPE_CHECKING:
     import keras
-    import tensorflow as tf
 
     from featurestore import FeatureStore
-
-METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
 @dataclass(frozen=True)
@@ -51,8 +31,8 @@ class TrainingData:
     """What every head of a run is fitted on.
 
     Attributes:
-      train: (float32 features, int64 labels) batches; call it with the seed of the order.
-      validation: the same, in stored order.
+      train: called with the seed of the order and the epoch, counted from 0: gives its batches.
+      validation: gives batches in stored order.
       feature_shape: of one row.
       standard: statistics of the training rows, None for none.
       division: which rows these are.
@@ -60,8 +40,8 @@ class TrainingData:
       rows: called with ``train`` or ``validation``, gives blocks of rows in stored order.
     """
 
-    train: Callable[[int], tf.data.Dataset]
-    validation: Callable[[], tf.data.Dataset]
+    train: Callable[[int, int], Iterator[Rows]]
+    validation: Callable[[], Iterator[Rows]]
     feature_shape: tuple[int, ...]
     standard: Standard | None
     division: Division
@@ -129,31 +109,20 @@ def prepare_data(
             moments.update(block.features)
         standard = moments.standard()
 
-    def dataset(side: int, seed: int | None = None) -> tf.data.Dataset:
-        batch_size = options.batch_size if side == 0 else max(options.batch_size, 1024)
-        built = feature_dataset(
-            sources[side],
+    def train(seed: int, epoch: int) -> Iterator[Rows]:
+        return epoch_batches(
+            sources[0],
             classes,
-            sides[side],
-            batch_size=batch_size,
-            order=None if seed is None else Order(seed, store.spec.views),
+            division.train,
+            batch_size=options.batch_size,
+            order=Order(seed, epoch, store.spec.views),
             pool_bytes=options.memory,
         )
-        return _as_keras_wants(built, -(-counts[side] // batch_size), len(classes) == 2)
 
-    train, validation = partial(dataset, 0), partial(dataset, 1)
     shape = store.spec.feature_shape
-    return TrainingData(train, validation, shape, standard, division, in_memory, blocks)
-
-
-def _as_keras_wants(dataset: tf.data.Dataset, steps: int, binary: bool) -> tf.data.Dataset:
-    import tensorflow as tf
-
-    if binary:
-        # Keras's binary cross entropy wants labels shaped as its output is.
-        dataset = dataset.map(lambda features, labels: (features, labels[:, None]))
-    # Keras warns of data that ends unannounced; chunks committed since the count wait.
-    return dataset.take(steps).apply(tf.data.experimental.assert_cardinality(steps))
+    return TrainingData(
+        train, partial(blocks, "validation"), shape, standard, division, in_memory, blocks
+    )
 
 
 def _blocks(
@@ -170,109 +139,32 @@ def train_head(
     trial: Trial,
     data: TrainingData,
     options: TrainOptions,
-    on_epoch: Callable[[int, Mapping[str, float]], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> TrainedHead:
-    """Fits one head and puts the weights of its best epoch back.
+    """Fits one head by gradient steps, at its best epoch.
 
     Args:
-      trial: head, learning rate and penalty.
+      trial: of the head.
       data: to fit on.
       options: of the run.
-      on_epoch: told the epoch, counted from 1, and its metrics.
+      on_epoch: as of `classifier.stacked.fit.fit_stacked`.
 
     Raises:
       RunFailed: when the validation loss was never finite.
     """
-    keras, spec, lr, l2 = import_keras(), trial.head, trial.lr, trial.l2
-    assert isinstance(spec, HeadSpec) and lr is not None and l2 is not None
-    keras.utils.set_random_seed(options.seed)
-    outputs = outputs_for(data.division.classes)
-    model = build_head(
-        spec, data.feature_shape, outputs, options.seed, standard=data.standard, l2=l2
-    )
-    trained = logits_model(model)
-    _compile(keras, trained, lr, options.optimizer)
-    keeper = _best_epoch_keeper(keras, on_epoch)
-    balanced = options.class_weight == "balanced"
-    weights = class_weights(data.division.train_counts) if balanced else None
-    started = time.perf_counter()
-    trained.fit(
-        data.train(options.seed),
-        validation_data=data.validation(),
-        epochs=options.epochs,
-        class_weight=weights,
-        callbacks=[keeper],
-        shuffle=False,
-        verbose=0,
-    )
-    seconds = time.perf_counter() - started
-    if keeper.best_epoch == 0:
-        raise RunFailed(
-            f"diverged: its validation loss was never finite with --lr {lr:g}; lower --lr, or "
-            "leave --standardise at channel"
-        )
-    trained.set_weights(keeper.best_weights)
-    rows = int(data.division.train_counts.sum()) * options.epochs
-    return TrainedHead(model, keeper.history, keeper.best_epoch, seconds, rows / seconds, l2)
+    (fits,) = fit_stacked({"head": trial}, data, options, on_epoch)
+    return trained_head(fits["head"], trial, data)
 
 
-def _compile(keras, model, lr: float, optimizer: str) -> None:
-    """Compiles a logits model; both losses take int class indices as labels."""
-    optimizers = {
-        "adam": keras.optimizers.Adam,
-        "rmsprop": keras.optimizers.RMSprop,
-        "sgd": partial(keras.optimizers.SGD, momentum=0.9),
-    }
-    if model.output_shape[-1] == 1:
-        loss = keras.losses.BinaryCrossentropy(from_logits=True)
-        metric = keras.metrics.BinaryCrossentropy(from_logits=True, name="crossentropy")
-        accuracy = keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")
-    else:
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        metric = keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="crossentropy")
-        accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-    # XLA would take seconds to compile a step that runs for a fraction of a millisecond.
-    model.compile(
-        optimizer=optimizers[optimizer](lr),
-        loss=loss,
-        weighted_metrics=[],
-        metrics=[metric, accuracy],
-        jit_compile=False,
-    )
+def trained_head(fit: StackedFit, trial: Trial, data: TrainingData) -> TrainedHead:
+    """Returns a fit of a stack as a run keeps it.
 
-
-def _best_epoch_keeper(keras, on_epoch):
-    """Returns a callback that gathers history and the weights at the lowest validation loss.
-
-    Keras's EarlyStopping takes a first epoch of NaN for the best and never leaves it.
+    Raises:
+      RunFailed: when the validation loss was never finite.
     """
-
-    base: Any = keras.callbacks.Callback
-
-    class BestEpochKeeper(base):
-        def __init__(self) -> None:
-            super().__init__()
-            self.history: dict[str, list[float]] = {name: [] for name in METRICS}
-            self.best_epoch = 0
-            self.best_weights: list[np.ndarray] = []
-
-        def on_epoch_end(self, epoch, logs=None):
-            metrics = {
-                "loss": logs["crossentropy"],
-                "accuracy": logs["accuracy"],
-                "val_loss": logs["val_crossentropy"],
-                "val_accuracy": logs["val_accuracy"],
-            }
-            for name, value in metrics.items():
-                self.history[name].append(float(value))
-            earlier = self.history["val_loss"][self.best_epoch - 1] if self.best_epoch else math.inf
-            if metrics["val_loss"] < earlier:
-                self.best_epoch = epoch + 1
-                self.best_weights = self.model.get_weights()
-            if on_epoch:
-                on_epoch(epoch + 1, metrics)
-
-    return BestEpochKeeper()
+    model = keras_head(fit, trial, data)
+    rate = fit.rows_per_second
+    return TrainedHead(model, fit.history, fit.best_epoch, fit.seconds, rate, trial.l2)
 
 
 def leaderboard(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

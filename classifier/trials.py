@@ -11,12 +11,17 @@ from classifier import plots
 from classifier import run as run_folder
 from classifier.exact import train_exact
 from classifier.exactspec import ExactSpec
+from classifier.heads import HeadSpec
 from classifier.options import TrainOptions, Trial
-from classifier.training import TrainedHead, TrainingData, train_head
+from classifier.stacked.fit import OnEpoch, StackedFit, diverged, fit_stacked
+from classifier.stacked.progress import Progress
+from classifier.training import TrainedHead, TrainingData, trained_head
 from featurestore.errors import RunFailed
 from featurestore.storage import Storage
 
 PROGRESS_SECONDS = 10.0
+
+Record = dict[str, Any]
 
 
 def fit_all(
@@ -25,8 +30,8 @@ def fit_all(
     options: TrainOptions,
     tell: Callable[[str], None],
     replace_older: Callable[[], None],
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Fits and saves every head; one that diverges does not end the run.
+) -> tuple[list[Record], list[Record]]:
+    """Fits every head and saves the best; one that diverges does not end the run.
 
     Args:
       storage: the run's folder.
@@ -41,45 +46,82 @@ def fit_all(
     Raises:
       RunFailed: when every head failed.
     """
-    records: list[dict[str, Any]] = []
-    failed: list[dict[str, Any]] = []
-    for head_id, trial in options.trials().items():
-        spec = trial.head
-        try:
-            if isinstance(spec, ExactSpec):
-                trained = train_exact(spec, data, options)
-            else:
-                progress = _progress(head_id, options.epochs, tell)
-                trained = train_head(trial, data, options, progress)
-        except RunFailed as error:
-            failed.append(
-                {"head_id": head_id, "head": str(spec), "lr": trial.lr, "reason": str(error)}
-            )
-            tell(f"{head_id}: {error}")
-            continue
+    trials = options.trials()
+    fits, failed = _fit_gradient(trials, data, options, tell)
+    records: list[Record] = []
+
+    def save(name: str, trained: TrainedHead) -> None:
         if not records:
             replace_older()
-        records.append(keep_head(storage, head_id, trial, trained, tell))
+        records.append(keep_head(storage, name, trials[name], trained, tell))
         tell(head_line(records[-1], options.epochs))
+
+    for name, trial in trials.items():
+        if not isinstance(trial.head, ExactSpec):
+            continue
+        try:
+            save(name, train_exact(trial.head, data, options))
+        except RunFailed as error:
+            failed.append(_failure(name, trial, str(error), tell))
+    for name in (name for name, fit in fits.items() if fit.weights):
+        save(name, trained_head(fits[name], trials[name], data))
     if not records:
         names = ", ".join(record["head_id"] for record in failed)
         raise RunFailed(f"every head diverged ({names}); the first {failed[0]['reason']}")
+    others = [name for name, fit in fits.items() if not fit.weights]
+    records += [_keep_history(storage, name, trials[name], fits[name]) for name in others]
+    if others:
+        tell(f"{len(others)} more heads are in the leaderboard; --keep says how many are saved")
     return records, failed
 
 
-def _progress(
-    head_id: str, epochs: int, tell: Callable[[str], None]
-) -> Callable[[int, Mapping[str, float]], None]:
+def _fit_gradient(
+    trials: Mapping[str, Trial],
+    data: TrainingData,
+    options: TrainOptions,
+    tell: Callable[[str], None],
+) -> tuple[dict[str, StackedFit], list[Record]]:
+    """Fits the heads that are trained by gradient steps.
+
+    Returns:
+      (fits, the best first; those beyond `--keep` without weights, which would fill the memory
+      over many waves; records of the heads that diverged).
+    """
+    fits: dict[str, StackedFit] = {}
+    failed: list[Record] = []
+    stacked = {name: trial for name, trial in trials.items() if isinstance(trial.head, HeadSpec)}
+    for wave in fit_stacked(stacked, data, options, _progress(options.epochs, tell)):
+        for name, fit in wave.items():
+            if not fit.best_epoch:
+                failed.append(_failure(name, trials[name], diverged(trials[name]), tell))
+                continue
+            fits[name] = fit
+        ranked = sorted(fits, key=lambda name: (fits[name].best_loss, fits[name].parameters, name))
+        fits = {
+            name: fits[name] if place < options.keep else fits[name].without_weights()
+            for place, name in enumerate(ranked)
+        }
+    return fits, failed
+
+
+def _failure(name: str, trial: Trial, reason: str, tell: Callable[[str], None]) -> Record:
+    tell(f"{name}: {reason}")
+    return {"head_id": name, "head": str(trial.head), "lr": trial.lr, "reason": reason}
+
+
+def _progress(epochs: int, tell: Callable[[str], None]) -> OnEpoch:
     last = time.monotonic()
 
-    def on_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
+    def on_epoch(epoch: int, heads: Mapping[str, Progress]) -> None:
         nonlocal last
         # A short fit says nothing until it is done.
         if epoch < epochs and time.monotonic() - last >= PROGRESS_SECONDS:
             last = time.monotonic()
+            name = min(heads, key=lambda name: heads[name].best_loss)
+            under_way = sum(not head.ended for head in heads.values())
             tell(
-                f"  {head_id}: epoch {epoch}/{epochs}, validation accuracy "
-                f"{metrics['val_accuracy']:.4f}, loss {metrics['val_loss']:.4f}"
+                f"  epoch {epoch}/{epochs}, {under_way} heads; the best: {name}, validation loss "
+                f"{heads[name].best_loss:.4f}"
             )
 
     return on_epoch
@@ -91,20 +133,43 @@ def keep_head(
     trial: Trial,
     trained: TrainedHead,
     tell: Callable[[str], None],
-) -> dict[str, Any]:
+) -> Record:
     """Saves a fitted head with its history; returns its record for the leaderboard."""
     _save(storage, head_id, trained, isinstance(trial.head, ExactSpec), tell)
+    size = sum(math.prod(weight.shape) for weight in trained.model.trainable_weights)
+    return _record(head_id, trial, trained, trained.l2, size)
+
+
+def _keep_history(storage: Storage, head_id: str, trial: Trial, fit: StackedFit) -> Record:
+    """Saves the history of a head that is not among the best; returns its record."""
+    history = {**fit.history, "best_epoch": fit.best_epoch}
+    storage.write(run_folder.history_file(head_id), run_folder.dump_json(history))
+    return {**_record(head_id, trial, fit, trial.l2, fit.parameters), "kept": False}
+
+
+def _record(
+    head_id: str,
+    trial: Trial,
+    fit: TrainedHead | StackedFit,
+    l2: float | None,
+    parameters: int,
+) -> Record:
+    exact = isinstance(trial.head, ExactSpec)
     return {
         "head_id": head_id,
         "head": str(trial.head),
         "lr": trial.lr,
-        "l2": trained.l2,
-        **trained.best,
-        "best_epoch": trained.best_epoch,
-        "epochs": len(trained.history["loss"]),
-        "parameters": sum(math.prod(weight.shape) for weight in trained.model.trainable_weights),
-        "seconds": round(trained.seconds, 3),
-        "rows_per_second": round(trained.rows_per_second, 1),
+        "l2": l2,
+        "optimizer": None if exact else trial.optimizer,
+        "seed": None if exact else trial.seed,
+        "label_smoothing": None if exact else trial.label_smoothing,
+        **{name: values[fit.best_epoch - 1] for name, values in fit.history.items()},
+        "best_epoch": fit.best_epoch,
+        "epochs": len(fit.history["loss"]),
+        "parameters": parameters,
+        "seconds": round(fit.seconds, 3),
+        "rows_per_second": round(fit.rows_per_second, 1),
+        "kept": True,
     }
 
 

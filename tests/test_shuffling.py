@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_dataset import hash_of, make_store, numbered, row_numbers, spec_of
 
-from classifier.dataset import epoch_blocks, epoch_index, feature_dataset, load_rows
+from classifier.dataset import epoch_batches, epoch_blocks, epoch_index, load_rows
 from classifier.division import divide
 from classifier.selection import Selection
 from classifier.shuffling import LONE_VIEW, Order, Rows, cut
@@ -28,12 +28,12 @@ def excess(batches, size):
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_batches_of_a_store_sorted_by_class_are_nearly_fair_draws(tmp_path, epoch):
     store = sorted_store(tmp_path)
-    order, size = Order(5), 50
+    order, size = Order(5, epoch), 50
     # Blocks are of 100 rows and the pool holds twelve of them, a fifth of the store.
-    blocks = epoch_blocks(store, CLASSES, Selection(), order, epoch)
-    mixed = [rows.labels for rows in cut(blocks, size, 1200, order.rng(epoch))]
-    stored = epoch_blocks(store, CLASSES, Selection(), None, epoch)
-    by_pool_alone = [rows.labels for rows in cut(stored, size, 1200, order.rng(epoch))]
+    blocks = epoch_blocks(store, CLASSES, Selection(), order)
+    mixed = [rows.labels for rows in cut(blocks, size, 1200, order.rng())]
+    stored = epoch_blocks(store, CLASSES, Selection(), None)
+    by_pool_alone = [rows.labels for rows in cut(stored, size, 1200, order.rng())]
     assert sorted(np.concatenate(mixed)) == sorted(np.concatenate(by_pool_alone))
     assert excess(mixed, size) < 5
     assert excess(by_pool_alone, size) > 12
@@ -41,12 +41,13 @@ def test_batches_of_a_store_sorted_by_class_are_nearly_fair_draws(tmp_path, epoc
 
 def test_two_epochs_put_other_rows_together(tmp_path):
     store = sorted_store(tmp_path, 2000)
-    order, size = Order(5), 50
+    size = 50
 
     def batch_of(epoch):
-        blocks = epoch_blocks(store, CLASSES, Selection(), order, epoch)
+        order = Order(5, epoch)
+        blocks = epoch_blocks(store, CLASSES, Selection(), order)
         place = np.empty(2000, int)
-        for number, rows in enumerate(cut(blocks, size, 200, order.rng(epoch))):
+        for number, rows in enumerate(cut(blocks, size, 200, order.rng())):
             place[rows.features[:, 0].astype(int)] = number
         return place
 
@@ -64,10 +65,13 @@ def test_an_epochs_order_needs_only_the_seed_and_its_number(tmp_path, in_memory)
     source = load_rows(store, "ab", Selection(), 60) if in_memory else store
 
     def epochs(seed):
-        dataset = feature_dataset(
-            source, "ab", Selection(), batch_size=8, order=Order(seed), pool_bytes=400
-        )
-        return [row_numbers(dataset) for _ in range(3)]
+        orders = [Order(seed, epoch) for epoch in range(3)]
+        return [
+            row_numbers(
+                epoch_batches(source, "ab", Selection(), batch_size=8, order=order, pool_bytes=400)
+            )
+            for order in orders
+        ]
 
     assert epochs(1) == epochs(1)
     assert epochs(1)[1] != epochs(2)[1]
@@ -101,8 +105,11 @@ def test_an_epoch_sees_every_image_once_and_every_view_in_turn(tmp_path, in_memo
     source = store
     if in_memory:
         source = load_rows(store, "ab", division.train, division.stored_rows)
-    dataset = feature_dataset(source, "ab", division.train, batch_size=8, order=Order(3, views=4))
-    epochs = [row_numbers(dataset) for _ in range(8)]
+    orders = [Order(3, epoch, views=4) for epoch in range(8)]
+    epochs = [
+        row_numbers(epoch_batches(source, "ab", division.train, batch_size=8, order=order))
+        for order in orders
+    ]
     for rows in epochs:
         assert len(rows) == images == len({row // 10 for row in rows})
         assert len({row % 10 for row in rows}) == 4
@@ -113,7 +120,7 @@ def test_an_epoch_sees_every_image_once_and_every_view_in_turn(tmp_path, in_memo
 def test_validation_sees_the_images_as_they_are(tmp_path):
     store = store_of_views(tmp_path)
     division = divide(store)
-    rows = row_numbers(feature_dataset(store, "ab", division.validation, batch_size=8))
+    rows = row_numbers(epoch_batches(store, "ab", division.validation, batch_size=8))
     assert {row % 10 for row in rows} == {0}
     assert len(rows) == division.validation_counts.sum()
 
@@ -143,16 +150,16 @@ def test_an_image_without_its_views_is_seen_as_it_is_in_every_epoch(tmp_path, in
     if in_memory:
         source = load_rows(store, "ab", division.train, division.stored_rows)
         assert (source.view[:10] == LONE_VIEW).all()
-    dataset = feature_dataset(source, "ab", division.train, batch_size=8, order=Order(3, views=2))
-    for _ in range(3):
-        rows = row_numbers(dataset)
+    for epoch in range(3):
+        order = Order(3, epoch, views=2)
+        rows = row_numbers(epoch_batches(source, "ab", division.train, batch_size=8, order=order))
         assert len(rows) == 29 and set(range(10)) <= set(rows)
 
 
 def test_views_start_evenly_whatever_the_contents_are():
     content = np.arange(8000, dtype=np.uint32)
     taken = [
-        Order(1, views=8).takes(content, np.full(8000, view, np.int8), 0).sum() for view in range(8)
+        Order(1, views=8).takes(content, np.full(8000, view, np.int8)).sum() for view in range(8)
     ]
     assert sum(taken) == 8000
     assert 850 < min(taken) and max(taken) < 1150
@@ -160,4 +167,4 @@ def test_views_start_evenly_whatever_the_contents_are():
 
 def test_an_epoch_of_no_rows_is_empty():
     nothing = Rows(np.empty((0, 3), np.float32), np.empty(0, np.int64))
-    assert len(epoch_index(nothing, Order(0), 0)) == 0
+    assert len(epoch_index(nothing, Order(0))) == 0

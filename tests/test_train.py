@@ -41,7 +41,7 @@ def trained(store, tmp_path_factory):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": "adma"}, "--optimizer: unknown value 'adma'; did you mean adam"),
+        ({"optimizer": ("adma",)}, "--optimizer: unknown value 'adma'; did you mean adam"),
         ({"class_weight": "equal"}, "--class_weight: unknown value 'equal'"),
         ({"standardise": "yes"}, "--standardise: unknown value 'yes'"),
         ({"epochs": 0}, "--epochs must be at least 1, got 0"),
@@ -49,8 +49,8 @@ def trained(store, tmp_path_factory):
         ({"lr": (0.0,)}, "--lr must be above 0, got 0.0"),
         ({"lr": (1e-3, float("nan"))}, "--lr must be above 0, got nan"),
         ({"l2": (-1.0,)}, "--l2 must be 0 or more, got -1.0"),
-        ({"seed": -1}, "--seed must be from 0"),
-        ({"heads": ()}, "--head and --lr need at least one value"),
+        ({"seed": (-1,)}, "--seed must be from 0"),
+        ({"heads": ()}, "--head, --lr, .* need at least one value"),
     ],
 )
 def test_options_check_themselves(changes, message):
@@ -99,7 +99,7 @@ def fit(store, head="linear", **changes):
         heads=(parse_head(head),), **{"epochs": 5, "batch_size": 16, "l2": (0.0,), **changes}
     )
     data = prepare_data(store, divide(store), options)
-    return train_head(Trial(options.heads[0], options.lr[0], options.l2[0]), data, options)
+    return train_head(next(iter(options.trials().values())), data, options)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -114,12 +114,12 @@ def test_the_best_epochs_weights_are_restored(tmp_path, classes):
     assert head.best_epoch == int(np.argmin(losses)) + 1 < 12
     division = divide(store)
     found = prepare_data(store, division, TrainOptions()).validation()
-    (values, numbers), *_ = found
+    (rows,) = found
+    values, numbers = rows.features, rows.labels
     logits = logits_model(head.model).predict(values, verbose=0).astype(np.float64)
     if classes == 2:
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
     logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    numbers = numbers.numpy().ravel()
     own = logs[np.arange(len(logs)), numbers]
     assert -own.mean() == pytest.approx(min(losses), rel=1e-5)
     assert (logs.argmax(1) == numbers).mean() == pytest.approx(head.best["val_accuracy"])
@@ -128,11 +128,11 @@ def test_the_best_epochs_weights_are_restored(tmp_path, classes):
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd"])
 def test_every_optimizer_learns(store, optimizer):
     rate = 1e-2 if optimizer == "sgd" else 5e-3
-    assert fit(store, optimizer=optimizer, lr=(rate,), epochs=15).best["val_accuracy"] > 0.8
+    assert fit(store, optimizer=(optimizer,), lr=(rate,), epochs=15).best["val_accuracy"] > 0.8
 
 
 def test_the_seed_reproduces_a_fit(store):
-    first, same, other = (fit(store, "mlp:8:dropout=0.5", seed=seed) for seed in (1, 1, 2))
+    first, same, other = (fit(store, "mlp:8:dropout=0.5", seed=(seed,)) for seed in (1, 1, 2))
     assert first.history == same.history
     assert first.history != other.history
     for a, b in zip(first.model.get_weights(), same.model.get_weights(), strict=True):
@@ -182,7 +182,7 @@ def test_balanced_weights_lift_the_rare_class(tmp_path):
 
 def test_a_diverging_head_is_said_in_one_line(store):
     with pytest.raises(RunFailed, match="diverged: its validation loss was never finite"):
-        fit(store, optimizer="sgd", lr=(1e38,), epochs=2)
+        fit(store, optimizer=("sgd",), lr=(1e38,), epochs=2)
 
 
 def test_a_run_holds_all_that_is_promised(trained, store):
@@ -467,3 +467,26 @@ def test_a_whole_run_is_quiet(store, tmp_path):
     assert done.returncode == 0 and done.stderr == ""
     assert json.loads(done.stdout)["best"] == "linear"
     assert open_store(store.url).spec == load_run(str(tmp_path / "run")).spec
+
+
+@pytest.mark.slow
+def test_a_store_ten_times_the_memory_it_may_use_trains_in_bounded_memory(tmp_path):
+    peaks = []
+    for name, rows in (("small", 4_000), ("large", 40_000)):
+        features, labels = clusters(rows, 4, channels=1280)
+        make_store(tmp_path / name, features, sorted(labels), rows_per_part=500)
+        del features
+        script = (
+            "import resource, sys; from classifier.train import run; run(sys.argv[1:]); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        flags = ["--store", tmp_path / name, "--output", tmp_path / f"{name}-run", "--epochs", "2"]
+        flags += ["--memory", "20MB", "--cache", "off"]
+        done = subprocess.run(
+            [sys.executable, "-c", script, *map(str, flags)], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert "streamed from the store" in done.stdout
+        peaks.append(int(done.stdout.split()[-1]) / 1024)
+    # The larger store holds 180 MB more.
+    assert peaks[1] - peaks[0] < 40, peaks

@@ -1,0 +1,211 @@
+"""Heads of one structure that are trained as one: their arrays, a step, and their figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from classifier.heads import HeadSpec
+from classifier.options import Trial
+from classifier.stacked.objective import Objective
+from classifier.stacked.parameters import Parameter
+from classifier.stacked.updates import RULES
+
+
+class Structure(NamedTuple):
+    """What heads must have in common to lie side by side; all else may differ."""
+
+    units: int
+    activation: str
+    optimizer: str
+
+    @classmethod
+    def of(cls, trial: Trial) -> Structure:
+        """Returns the structure of a trial's head."""
+        spec = trial.head
+        assert isinstance(spec, HeadSpec)
+        return cls(spec.units, spec.activation if spec.units else "", trial.optimizer)
+
+
+class Group:
+    """Heads of one structure under way.
+
+    Subclasses say how features become logits and back.
+
+    Attributes:
+      members: of each head, its number in the run.
+      parameters: of all heads, in the order of a Keras head's weights.
+      steps: taken so far.
+      sums: float64 (2, heads): cross entropy and accuracy, summed over the rows since `take_sums`.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[int],
+        trials: Sequence[Trial],
+        weights: Sequence[Sequence[np.ndarray]],
+        objective: Objective,
+    ) -> None:
+        """Makes a group.
+
+        Args:
+          members: the heads' numbers.
+          trials: of each.
+          weights: of each, its initial weights as a Keras head lists them.
+          objective: of the run.
+        """
+        self.members = list(members)
+        self.steps = 0
+        self.sums = np.zeros((2, len(members)))
+        self._trials = list(trials)
+        self._objective = objective
+        self._rule = RULES[trials[0].optimizer]
+        axes = self._axes()
+        self.parameters = [
+            Parameter([head[i] for head in weights], axes[i], self._rule) for i in range(len(axes))
+        ]
+        self._read_trials()
+
+    def _axes(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def _read_trials(self) -> None:
+        trials = self._trials
+        self._lr = np.array([trial.lr for trial in trials])
+        decay = np.array([2 * (trial.l2 or 0.0) for trial in trials])
+        self._decay = decay if decay.any() else None
+        smoothing = np.array([trial.label_smoothing for trial in trials], np.float32)
+        self._smoothing = smoothing if smoothing.any() else None
+
+    def train(self, batches: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Takes a step for each batch of (float32 (n, features), labels)."""
+        # In the thread that computes: NumPy keeps this setting by thread. A head that diverges is
+        # found by its loss.
+        with np.errstate(all="ignore"):
+            for features, labels in batches:
+                logits = self._forward(features, True)
+                self.sums += self._objective.measure(logits, labels)
+                self.steps += 1
+                gradient = self._objective.gradient(logits, labels, self._smoothing)
+                self._backward(features, gradient, self._lr * self._rule.scale(self.steps))
+
+    def validate(self, features: np.ndarray, labels: np.ndarray) -> None:
+        """Adds the rows' figures to the sums."""
+        with np.errstate(all="ignore"):
+            self.sums += self._objective.measure(self._forward(features, False), labels)
+
+    def take_sums(self) -> np.ndarray:
+        """Returns the sums and starts anew."""
+        sums, self.sums = self.sums, np.zeros_like(self.sums)
+        return sums
+
+    def weights(self, position: int) -> list[np.ndarray]:
+        """Returns the best weights of a head, as a Keras head lists them."""
+        return [np.take(part.best, position, part.axis) for part in self.parameters]
+
+    def remember(self, heads: np.ndarray) -> None:
+        """Takes the weights of some heads, bool (heads,), as their best so far."""
+        for part in self.parameters:
+            part.remember(heads)
+
+    def keep(self, positions: np.ndarray) -> None:
+        """Drops all heads but those at the given positions."""
+        self.members = [self.members[position] for position in positions]
+        self._trials = [self._trials[position] for position in positions]
+        self.sums = self.sums[:, positions]
+        for part in self.parameters:
+            part.keep(positions)
+        self._read_trials()
+
+    def _forward(self, features: np.ndarray, training: bool) -> np.ndarray:
+        raise NotImplementedError
+
+    def _backward(self, features: np.ndarray, gradient: np.ndarray, rates: np.ndarray) -> None:
+        raise NotImplementedError
+
+
+class LinearGroup(Group):
+    """Linear heads: one product forward, one back. Kernel (features, outputs, heads)."""
+
+    def _axes(self) -> tuple[int, ...]:
+        return 2, 1
+
+    def _forward(self, features: np.ndarray, training: bool) -> np.ndarray:
+        kernel, bias = (part.value for part in self.parameters)
+        logits = (features @ kernel.reshape(len(kernel), -1)).reshape(-1, *bias.shape)
+        logits += bias
+        return logits
+
+    def _backward(self, features: np.ndarray, gradient: np.ndarray, rates: np.ndarray) -> None:
+        kernel, bias = self.parameters
+        flat = gradient.reshape(len(gradient), -1)
+        kernel.step_by_product(features, flat, rates, self._decay)
+        bias.step(gradient.sum(axis=0), rates, None)
+
+
+class MlpGroup(Group):
+    """Heads with a hidden layer: kernels (features, heads, units) and (heads, units, outputs)."""
+
+    def _axes(self) -> tuple[int, ...]:
+        return 1, 0, 0, 0
+
+    def _read_trials(self) -> None:
+        super()._read_trials()
+        self._relu = Structure.of(self._trials[0]).activation == "relu"
+        self._dropout = [
+            (trial.seed, trial.head.dropout)
+            for trial in self._trials
+            if isinstance(trial.head, HeadSpec)
+        ]
+        self._hidden = self._slope = np.empty(0, np.float32)
+
+    def _forward(self, features: np.ndarray, training: bool) -> np.ndarray:
+        kernel, bias, top, top_bias = (part.value for part in self.parameters)
+        hidden = (features @ kernel.reshape(len(kernel), -1)).reshape(-1, *bias.shape)
+        hidden += bias
+        if self._relu:
+            np.maximum(hidden, 0, out=hidden)
+        if training:
+            self._drop(hidden)
+            self._hidden = hidden
+        logits = np.matmul(hidden.transpose(1, 0, 2), top) + top_bias[:, None]
+        return np.ascontiguousarray(logits.transpose(1, 2, 0))
+
+    def _drop(self, hidden: np.ndarray) -> None:
+        """Drops hidden values, float32 (n, heads, units), and keeps the slope of what is left."""
+        self._slope = (hidden > 0).astype(np.float32) if self._relu else np.ones_like(hidden)
+        for position, (seed, rate) in enumerate(self._dropout):
+            if not rate:
+                continue
+            # Numbers of a head's own, known by its seed and the step: the same in any company,
+            # and after a resume.
+            key = np.array([seed, self.steps], np.uint64)
+            random = np.random.Generator(np.random.Philox(key=key))
+            kept = random.random((len(hidden), hidden.shape[2]), np.float32) >= rate
+            factor = kept * np.float32(1 / (1 - rate))
+            hidden[:, position] *= factor
+            self._slope[:, position] *= factor
+
+    def _backward(self, features: np.ndarray, gradient: np.ndarray, rates: np.ndarray) -> None:
+        kernel, bias, top, top_bias = self.parameters
+        by_head = np.ascontiguousarray(gradient.transpose(2, 0, 1))
+        back = np.matmul(by_head, top.value.transpose(0, 2, 1)).transpose(1, 0, 2) * self._slope
+        by_top = np.matmul(self._hidden.transpose(1, 2, 0), by_head)
+        top.step(by_top, rates, self._decay)
+        top_bias.step(by_head.sum(axis=1), rates, None)
+        flat = np.ascontiguousarray(back).reshape(len(back), -1)
+        kernel.step_by_product(features, flat, rates, self._decay)
+        bias.step(flat.sum(axis=0).reshape(bias.value.shape), rates, None)
+
+
+def make_group(
+    members: Sequence[int],
+    trials: Sequence[Trial],
+    weights: Sequence[Sequence[np.ndarray]],
+    objective: Objective,
+) -> Group:
+    """Returns a group of heads of one structure; arguments as of `Group`."""
+    kind = MlpGroup if Structure.of(trials[0]).units else LinearGroup
+    return kind(members, trials, weights, objective)

@@ -1,0 +1,98 @@
+"""Cross entropy of many heads at once: what it is, who is right, and its gradient by the logits.
+
+Logits are float32 (n, outputs, heads): the heads come last, because sums over a short last axis are
+slow. One output is the second class's logit of two classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss, and what each row counts in it.
+
+    Attributes:
+      outputs: logits of a row.
+      multi_label: whether a row may be of several classes: one sigmoid each.
+      class_weights: by class index, None when rows count alike; not for multi-label heads.
+    """
+
+    outputs: int
+    multi_label: bool = False
+    class_weights: Mapping[int, float] | None = None
+
+    @property
+    def sigmoid(self) -> bool:
+        """Whether outputs are independent of each other."""
+        return self.multi_label or self.outputs == 1
+
+    def measure(self, logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns sums over rows of each head's cross entropy and accuracy, float64 (heads,).
+
+        Without class weights and label smoothing: heads stay comparable. Of multi-label heads both
+        are means over the classes. The logits are overwritten by what `gradient` needs.
+
+        Args:
+          logits: float32 (n, outputs, heads).
+          labels: int64 (n,) class indices; of multi-label heads (n, outputs) of 0 and 1.
+        """
+        if self.sigmoid:
+            return _sigmoid(logits, self._targets(labels))
+        return _softmax(logits, labels)
+
+    def gradient(
+        self, probabilities: np.ndarray, labels: np.ndarray, smoothing: np.ndarray | None
+    ) -> np.ndarray:
+        """Returns the gradient of the mean loss by the logits; overwrites the probabilities.
+
+        Args:
+          probabilities: what `measure` left of the logits.
+          labels: as there.
+          smoothing: float32 (heads,) fractions of label smoothing, None for none.
+        """
+        result, rows = probabilities, len(labels)
+        if self.sigmoid:
+            targets = self._targets(labels)
+            result -= targets if smoothing is None else targets * (1 - smoothing) + smoothing / 2
+        else:
+            result[np.arange(rows), labels] -= 1 if smoothing is None else 1 - smoothing
+            if smoothing is not None:
+                result -= smoothing / self.outputs
+        scale = 1 / (rows * self.outputs if self.sigmoid else rows)
+        if self.class_weights is None:
+            result *= np.float32(scale)
+            return result
+        by_class = np.array([weight for _, weight in sorted(self.class_weights.items())])
+        result *= (by_class[labels] * scale).astype(np.float32)[:, None, None]
+        return result
+
+    def _targets(self, labels: np.ndarray) -> np.ndarray:
+        return labels.reshape(len(labels), self.outputs, 1).astype(np.float32)
+
+
+def _softmax(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    hits = (logits.argmax(axis=1) == labels[:, None]).sum(axis=0)
+    logits -= logits.max(axis=1, keepdims=True)
+    own = logits[np.arange(len(labels)), labels]
+    np.exp(logits, out=logits)
+    total = logits.sum(axis=1)
+    loss = (np.log(total) - own).sum(axis=0, dtype=np.float64)
+    logits /= total[:, None]
+    return loss, hits
+
+
+def _sigmoid(logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    classes = logits.shape[1]
+    right = (logits > 0) == (targets > 0)
+    hits = right.sum(axis=(0, 1)) / classes
+    # exp of a negative number only: it cannot overflow.
+    small = np.exp(-np.abs(logits))
+    entropy = np.maximum(logits, 0) - logits * targets + np.log1p(small)
+    loss = entropy.sum(axis=(0, 1), dtype=np.float64) / classes
+    logits[:] = np.where(logits >= 0, 1, small) / (1 + small)
+    return loss, hits

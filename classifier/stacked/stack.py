@@ -1,0 +1,141 @@
+"""A stack: all heads of a wave over the epochs, groups side by side in threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+
+from classifier.heads import HeadSpec
+from classifier.options import Trial
+from classifier.runtime import import_keras
+from classifier.stacked.groups import Group, make_group
+from classifier.stacked.objective import Objective
+from classifier.stacked.partition import partition
+from classifier.stacked.progress import Progress
+from classifier.stacked.stream import Batch, ahead
+from featurestore.readahead import cores
+
+
+class Stack:
+    """Heads that are trained over one stream.
+
+    Attributes:
+      heads: the course of each.
+      groups: of those that still take part, the largest first.
+      done: best weights of the heads that do not, by number.
+    """
+
+    def __init__(
+        self, trials: Sequence[Trial], inputs: int, objective: Objective, patience: int
+    ) -> None:
+        """Makes untrained heads.
+
+        Args:
+          trials: of the heads.
+          inputs: numbers of a row.
+          objective: of the run.
+          patience: epochs; 0 for none.
+        """
+        self.heads = [Progress(patience) for _ in trials]
+        self.done: dict[int, list[np.ndarray]] = {}
+        self.groups: list[Group] = []
+        for members in partition(trials, inputs, objective.outputs, cores()):
+            ours = [trials[number] for number in members]
+            weights = [initial_weights(trial, inputs, objective.outputs) for trial in ours]
+            self.groups.append(make_group(members, ours, weights, objective))
+
+    @property
+    def ended(self) -> bool:
+        """Whether no head takes part any more."""
+        return not self.groups
+
+    def train_epoch(
+        self, train: Iterator[Batch], validation: Iterator[Batch], lanes: Executor
+    ) -> None:
+        """Takes all heads through an epoch, then validates them.
+
+        Args:
+          train: batches of the training rows.
+          validation: batches of the validation rows.
+          lanes: runs the groups.
+        """
+        trained = np.zeros((2, len(self.heads)))
+        validated = np.zeros((2, len(self.heads)))
+        rows = 0
+        for block in ahead(train):
+            rows += sum(len(labels) for _, labels in block)
+            self._run(lanes, partial(Group.train, batches=block))
+        self._collect(trained, rows)
+        rows = 0
+        for block in ahead(validation):
+            for features, labels in block:
+                rows += len(labels)
+                self._run(lanes, partial(Group.validate, features=features, labels=labels))
+        self._collect(validated, rows)
+        self._judge(np.concatenate([trained, validated]))
+
+    def _run(self, lanes: Executor, work: Callable[[Group], None]) -> None:
+        # Taken as a list, so that what a group raised is raised here.
+        list(lanes.map(work, self.groups))
+
+    def _collect(self, figures: np.ndarray, rows: int) -> None:
+        for group in self.groups:
+            figures[:, group.members] = group.take_sums() / rows
+
+    def _judge(self, figures: np.ndarray) -> None:
+        """Enters an epoch's figures, float64 (metrics, heads), and lets ended heads go."""
+        for group in self.groups:
+            better = np.zeros(len(group.members), bool)
+            for position, number in enumerate(group.members):
+                if not self.heads[number].ended:
+                    better[position] = self.heads[number].add(figures[:, number].tolist())
+            group.remember(better)
+        self._compact()
+
+    def _compact(self) -> None:
+        """Takes ended heads out of groups in which at most half of the heads go on."""
+        for group in self.groups:
+            on = np.array([not self.heads[number].ended for number in group.members])
+            if 2 * on.sum() > len(on):
+                continue
+            for position in np.flatnonzero(~on).tolist():
+                self.done[group.members[position]] = group.weights(position)
+            group.keep(np.flatnonzero(on))
+        self.groups = [group for group in self.groups if group.members]
+
+    def best_weights(self) -> list[list[np.ndarray]]:
+        """Returns each head's best weights, as a Keras head lists them."""
+        found = dict(self.done)
+        for group in self.groups:
+            for position, number in enumerate(group.members):
+                found[number] = group.weights(position)
+        return [found[number] for number in range(len(self.heads))]
+
+    @contextmanager
+    def lanes(self) -> Iterator[Executor]:
+        """Yields threads for the groups; each leaves the other cores to the others."""
+        # Not above: importing what needs only the options must stay cheap.
+        from threadpoolctl import threadpool_limits
+
+        most = max(1, min(cores(), len(self.groups)))
+        with threadpool_limits(cores() // most, "blas"), ThreadPoolExecutor(most) as pool:
+            yield pool
+
+
+def initial_weights(trial: Trial, inputs: int, outputs: int) -> list[np.ndarray]:
+    """Returns the weights that `classifier.heads.build_head` gives a head of this seed."""
+    spec = trial.head
+    assert isinstance(spec, HeadSpec)
+    sizes = [(inputs, outputs, 2)]
+    if spec.units:
+        sizes = [(inputs, spec.units, 1), (spec.units, outputs, 2)]
+    glorot = import_keras().initializers.GlorotUniform
+    arrays = []
+    for rows, columns, step in sizes:
+        kernel = glorot(seed=trial.seed + step)((rows, columns))
+        arrays += [np.asarray(kernel), np.zeros(columns, np.float32)]
+    return arrays
