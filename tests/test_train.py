@@ -481,7 +481,7 @@ def test_a_store_ten_times_the_memory_it_may_use_trains_in_bounded_memory(tmp_pa
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )
         flags = ["--store", tmp_path / name, "--output", tmp_path / f"{name}-run", "--epochs", "2"]
-        flags += ["--memory", "20MB", "--cache", "off"]
+        flags += ["--memory", "15MB", "--cache", "off"]
         done = subprocess.run(
             [sys.executable, "-c", script, *map(str, flags)], capture_output=True, text=True
         )
