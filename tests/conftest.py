@@ -113,6 +113,7 @@ def add_chunk(
     """Writes and commits a chunk the way an extraction does."""
     chunk_id = f"{len(store.markers()):032x}"
     storage = store.storage
+    images = sum(row["view"] == 0 for row in rows)
     with storage.workspace(f"tmp/test-{chunk_id}") as folder:
         with PartWriter(folder / "part", store.spec) as writer:
             writer.write(rows, features)
@@ -134,7 +135,8 @@ def add_chunk(
                 part_bytes=part.size if rows else 0,
                 quarantine=bad_name,
                 quarantine_sha256=bad_sha256,
-                ledger=Ledger(len(rows) + len(bad), len(rows), len(bad)),
+                ledger=Ledger(images + len(bad), images, len(bad)),
+                augmented=len(rows) - images,
                 numerics=vars(store.spec.numerics),
             ),
         )
