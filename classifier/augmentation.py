@@ -221,20 +221,32 @@ class Views:
 
     @classmethod
     def of(cls, spec: StoreSpec) -> Views:
-        """Returns the views of a store.
+        """Returns the views of a store; raises as `parse`."""
+        if spec.views == 1:
+            return cls(seed=spec.seed)
+        return cls.parse(spec.augment, spec.views, spec.seed, spec.pixels.image_size)
+
+    @classmethod
+    def parse(cls, augment: str, count: int, seed: int, image_size: tuple[int, int]) -> Views:
+        """Reads an augmentation for images of a size, (height, width) in pixels.
 
         Raises:
-          UsageError: when a crop is no smaller than the images.
+          UsageError: as `parse_augment`, and when a crop is no smaller than the images.
         """
-        steps = parse_augment(spec.augment) if spec.views > 1 else ()
-        height, width = spec.pixels.image_size
+        steps = parse_augment(augment)
+        height, width = image_size
         for step in steps:
             if step.name == "crop" and not (step.size[0] < height and step.size[1] < width):
                 raise UsageError(
                     f"--augment {step}: a crop must be smaller than the image on both sides, "
                     f"which is {height}x{width} pixels; crop less, or choose a larger --image_size"
                 )
-        return cls(spec.views, steps, spec.seed)
+        return cls(count, steps, seed)
+
+    @property
+    def augment(self) -> str:
+        """The steps in their canonical spelling."""
+        return ",".join(map(str, self.steps))
 
     def count_of(self, split: str | None) -> int:
         """Returns the number of views of an image: all for training and where there is no split."""
