@@ -205,3 +205,18 @@ def bucket(s3_server, request):
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     s3fs.S3FileSystem(**options).mkdir(name)
     return f"s3://{name}", options
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Counts the rows that go through the base."""
+    from classifier.engines import run_padded
+
+    computed = []
+
+    def counting(engine, images):
+        computed.append(len(images))
+        return run_padded(engine, images)
+
+    monkeypatch.setattr("pipelines.chunk.run_padded", counting)
+    return computed

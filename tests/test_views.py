@@ -74,21 +74,6 @@ def assert_sound(outcome, images, rows):
     assert list(verify(outcome.store)) == []
 
 
-@pytest.fixture
-def counted(monkeypatch):
-    """Counts the rows that go through the base."""
-    from classifier.engines import run_padded
-
-    computed = []
-
-    def counting(engine, images):
-        computed.append(len(images))
-        return run_padded(engine, images)
-
-    monkeypatch.setattr("pipelines.chunk.run_padded", counting)
-    return computed
-
-
 def test_training_images_have_all_views_and_others_one(reference, photos):
     assert reference.exit_code == 0
     views = Counter(key for key, _ in rows_of(reference.store))
