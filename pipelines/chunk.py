@@ -104,7 +104,6 @@ class Extractor:
         held = self._held(chunk)
         source = ChunkSource(chunk, self.storage_options, held, chunk.skip | self._done(chunk))
         quarantined: list[Mapping[str, Any]] = []
-        superseded: Counter[str] = Counter()
         supersedes: list[str] = []
         images = 0
         with PartWriter(folder / "part.parquet", self.store.spec) as writer:
@@ -115,9 +114,7 @@ class Extractor:
                 with clock.feeds("write"):
                     writer.write(group.rows, group.features)
                     quarantined.extend(group.quarantined)
-                    replaced = [row["key"] for row in group.every if row["key"] in held]
-                    supersedes.extend(replaced)
-                    superseded.update(held[key] for key in replaced)
+                    supersedes.extend(row["key"] for row in group.every if row["key"] in held)
                     clock.passed(group.images)
                     images += len(group.images)
                     on_group(group)
@@ -140,7 +137,7 @@ class Extractor:
                 source=source.shard_facts,
                 ignored=tuple(source.ignored.names),
                 supersedes=tuple(supersedes),
-                superseded=superseded_ledger(superseded),
+                superseded=superseded_ledger(Counter(held[key] for key in supersedes)),
                 damage=source.damage,
             ),
         )
