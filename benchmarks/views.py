@@ -16,6 +16,7 @@ Seconds of an extraction and of a training are those of their records, libraries
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import shutil
@@ -31,7 +32,7 @@ import numpy as np
 
 from benchmarks.arguments import counted_parser
 from benchmarks.bases import BASES, write_base
-from benchmarks.tables import number, publish, table
+from benchmarks.tables import NOTHING, number, publish, table
 from classifier import evaluate, train
 from classifier.augmentation import Step, parse_augment
 from classifier.pixels import decode
@@ -39,6 +40,7 @@ from classifier.runtime import import_keras
 from classifier.stored import load_base
 from featurestore import FeatureStore
 from featurestore.command import main, quiet_libraries, say
+from featurestore.errors import UsageError
 from pipelines.driver import extract
 from pipelines.extract import parse_options
 from pipelines.sample import write_digits
@@ -193,11 +195,7 @@ def answer(command, *arguments: str) -> dict[str, Any]:
 
 
 def keras_layer(step: Step):
-    """Returns Keras's own layer of a step.
-
-    Raises:
-      KeyError: for a crop, which gives images of another size.
-    """
+    """Returns Keras's own layer of a step but a crop, which gives images of another size."""
     layers = import_keras().layers
     factors = [(factor.low, factor.high) for factor in step.factors]
     made = {
@@ -235,7 +233,7 @@ def measure(bench: Bench, seeds: int) -> dict[str, list[Result]]:
             stores.append(store)
         results[LOOP].append(bench.end_to_end(stores[0], seed))
         for way, every in results.items():
-            say(f"seed {seed}, views {way}: {every[-1]}")
+            say(f"seed {seed}, views {way}: {every[-1]}", to_stderr=True)
     return results
 
 
@@ -246,19 +244,18 @@ def table_rows(results: dict[str, list[Result]]) -> list[list[str]]:
     for way, every in results.items():
         accuracy = np.array([result.accuracy for result in every])
         gain = 100 * (accuracy - plain)
-        stored, size, extraction, training = (
-            float(np.mean([getattr(result, name) for result in every])) or None
-            for name in ("rows", "store_bytes", "extraction", "training")
+        _, stored, size, extraction, training = (
+            float(mean) or None for mean in np.mean([dataclasses.astuple(one) for one in every], 0)
         )
         rows.append(
             [
                 way,
-                number(stored, digits=4),
+                f"{stored:,.0f}" if stored else NOTHING,
                 number(size / 1e6 if size else None, " MB"),
                 number(extraction, " s"),
                 number(training, " s"),
                 spread(100 * accuracy),
-                "-" if way == "1" else spread(gain, signed=True),
+                NOTHING if way == "1" else spread(gain, signed=True),
             ]
         )
     return rows
@@ -282,6 +279,8 @@ def run(argv: Sequence[str]) -> int:
     parser = counted_parser("benchmarks.views", __doc__, **counts)
     parser.add_argument("--augment", default=MILD, help=f"of the views (default {MILD})")
     args = parser.parse_args(argv)
+    if any(step.name == "crop" for step in parse_augment(args.augment)):
+        raise UsageError("--augment: the loop to compare with takes no crop; leave it out")
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         bench = Bench(Path(name), args.augment, args.epochs, args.per_class)
         results = measure(bench, args.seeds)
