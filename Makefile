@@ -57,6 +57,7 @@ bench: $(STAMP) ## measure every figure in docs/performance.md (about an hour on
 	$(BIN)/python -m benchmarks.heads --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.ridge --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.probing --write $(PERFORMANCE)
+	$(BIN)/python -m benchmarks.views --write $(PERFORMANCE)
 
 clean: ## remove what the demo and the sample wrote; .venv stays
 	rm -rf demo hoarfrost-store hoarfrost-digits

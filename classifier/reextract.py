@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from classifier.augmentation import Views
 from classifier.imagefiles import BadImage
 from classifier.pixels import decode
 from classifier.sources import Missed, Source, StoredRow, read_sources, shard_of
@@ -20,10 +21,11 @@ from featurestore.schema import FEATURES, decode_features
 
 BATCH_SIZE = 32
 # What tells the row that counts from one it superseded.
-_NAMED_BY = ("key", "uri", "etag", "content_hash")
+_NAMED_BY = ("key", "uri", "etag", "content_hash", "view")
 _COLUMNS = (*_NAMED_BY, "size")
 FLOAT16_TOLERANCE, FLOAT32_TOLERANCE = 1e-3, 1e-5
 _ERRORS = ("difference", "changed_unnoticed", "undecodable")
+RowName = tuple[Any, ...]  # the columns `_NAMED_BY`
 Extract = Callable[[np.ndarray], np.ndarray]
 
 
@@ -35,7 +37,7 @@ class Report:
       sampled: rows drawn.
       compared: rows computed again from their source image.
       largest_difference: row-wise, relative, by L2 norms; None when nothing was compared.
-      largest_key: of that row.
+      largest_key: of that row, with its view where it has one.
       tolerance: that it was held against.
       findings: kind, key and message of each row that is not as it should be.
     """
@@ -58,8 +60,8 @@ class Report:
         return int(wrong or not self.compared)
 
 
-def draw_rows(store: FeatureStore, count: int, seed: int) -> set[tuple[str, ...]]:
-    """Draws view-0 rows at random in one pass: those with the smallest random numbers.
+def draw_rows(store: FeatureStore, count: int, seed: int) -> set[RowName]:
+    """Draws rows of all views at random in one pass: those with the smallest random numbers.
 
     Args:
       store: an open store.
@@ -67,11 +69,11 @@ def draw_rows(store: FeatureStore, count: int, seed: int) -> set[tuple[str, ...]
       seed: of the draw.
 
     Returns:
-      (key, uri, etag, content_hash) of each.
+      (key, uri, etag, content_hash, view) of each.
     """
     rng = np.random.default_rng(seed)
-    kept: list[tuple[float, tuple[str, ...]]] = []
-    for batch in store.scan(_NAMED_BY, views=[0], batch_size=8192):
+    kept: list[tuple[float, RowName]] = []
+    for batch in store.scan(_NAMED_BY, batch_size=8192):
         numbers = rng.random(len(batch["key"]))
         limit = -kept[0][0] if len(kept) == count else 1.0
         for row in np.flatnonzero(numbers < limit):
@@ -80,7 +82,7 @@ def draw_rows(store: FeatureStore, count: int, seed: int) -> set[tuple[str, ...]
     return {name for _, name in kept}
 
 
-def find_rows(store: FeatureStore, drawn: set[tuple[str, ...]]) -> Iterator[StoredRow]:
+def find_rows(store: FeatureStore, drawn: set[RowName]) -> Iterator[StoredRow]:
     """Yields the drawn rows with their features; reads features of their row groups only.
 
     Raises:
@@ -102,13 +104,13 @@ def find_rows(store: FeatureStore, drawn: set[tuple[str, ...]]) -> Iterator[Stor
 
 
 def _find_in_group(
-    part: pq.ParquetFile, group: int, wanted: set[tuple[str, ...]], spec: StoreSpec
+    part: pq.ParquetFile, group: int, wanted: set[RowName], spec: StoreSpec
 ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     """Yields (columns, features) of the wanted rows of a row group, and strikes them off."""
-    rows, columns = [], part.read_row_group(group, columns=[*_COLUMNS, "view"]).to_pylist()
+    rows, columns = [], part.read_row_group(group, columns=list(_COLUMNS)).to_pylist()
     for index, row in enumerate(columns):
         name = tuple(row[column] for column in _NAMED_BY)
-        if row.pop("view") == 0 and name in wanted:
+        if name in wanted:
             wanted.remove(name)
             rows.append(index)
     if rows:
@@ -119,7 +121,7 @@ def _find_in_group(
 
 def compare(
     store: FeatureStore,
-    drawn: set[tuple[str, ...]],
+    drawn: set[RowName],
     extract: Extract,
     numerics: str,
     storage_options: Mapping[str, Any],
@@ -144,11 +146,11 @@ def compare(
             report.compared += 1
             largest = report.largest_difference
             if largest is None or difference > largest:
-                report.largest_difference, report.largest_key = difference, row.key
+                report.largest_difference, report.largest_key = difference, row.name
                 report.tolerance = tolerance
             if difference > tolerance:
                 message = f"its features differ by {difference:.2g}, more than {tolerance:g}"
-                report.find("difference", row.key, message)
+                report.find("difference", row.name, message)
     return report
 
 
@@ -156,15 +158,17 @@ def _readable(
     spec: StoreSpec, sources: Iterator[Source], report: Report
 ) -> Iterator[tuple[StoredRow, np.ndarray]]:
     """Yields rows with their pixels, uint8 (H, W, 3); notes in the report why others have none."""
+    views = Views.of(spec)
     for row, data in sources:
         if isinstance(data, Missed):
-            report.find(data.kind, row.key, data.message)
+            report.find(data.kind, row.name, data.message)
             continue
         try:
-            yield row, decode(data, spec.pixels).pixels
+            pixels = decode(data, spec.pixels).pixels
+            yield row, views.make(pixels, row.content_hash, row.view)
         except BadImage as error:
             message = f"the very same bytes cannot be decoded any more: {error}"
-            report.find("undecodable", row.key, message)
+            report.find("undecodable", row.name, message)
 
 
 def relative_difference(got: np.ndarray, stored: np.ndarray, spec: StoreSpec) -> float:

@@ -1,14 +1,17 @@
-"""Draws a grid of labelled images: ``python -m classifier.show``."""
+"""Draws a grid of labelled images, or of their views: ``python -m classifier.show``."""
 
 from __future__ import annotations
 
+import hashlib
+from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from classifier import grids, plots
+from classifier.augmentation import BOOK, Views
 from featurestore import PixelSpec, UsageError, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 
@@ -17,15 +20,19 @@ if TYPE_CHECKING:
 
 MOST_TILES = 400
 UNLABELLED = "(no label)"
+Tile = tuple[np.ndarray | None, str | None]
 # Whole images, upright, at a size a tile can show.
 INPUT_PIXELS = PixelSpec((224, 224), fit="pad", exif="apply", alpha="white")
+# Views are made of what an extraction makes of an image by default.
+VIEWED_PIXELS = PixelSpec((224, 224))
 
 
 def parser() -> Parser:
     """Returns the command's arguments."""
     result = Parser(
         prog="python -m classifier.show",
-        description="Draws a grid of images with their labels; of a store, as its base saw them.",
+        description="Draws a grid of images with their labels; of a store, as its base saw them. "
+        "With --views or --augment each row is an image and its augmented views.",
     )
     add = result.add_argument
     source = result.add_mutually_exclusive_group(required=True)
@@ -35,7 +42,10 @@ def parser() -> Parser:
     add("--rows", type=int, default=4, help="default %(default)s")
     add("--columns", type=int, default=6, help="default %(default)s")
     add("--per_class", action="store_true", help="one class a row")
-    add("--seed", type=int, default=0, help="of the choice of images (default %(default)s)")
+    add("--augment", default="", metavar="NAME[=FACTOR],...", help=f"default: the store's, {BOOK}")
+    add("--views", type=int, default=0, metavar="K", help="default: the store's, or --columns")
+    text = "of the choice of images, and of the views of an --input (default %(default)s)"
+    add("--seed", type=int, default=0, help=text)
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
     return result
 
@@ -44,30 +54,21 @@ def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     quiet_libraries()
     arguments = parser().parse_args(argv)
-    for flag, value in (("--rows", arguments.rows), ("--columns", arguments.columns)):
-        if not 1 <= value <= 50:
-            raise UsageError(f"{flag} must be from 1 to 50, got {value}")
-    if arguments.rows * arguments.columns > MOST_TILES:
-        raise UsageError(
-            f"--rows times --columns must be {MOST_TILES} at most, got {arguments.rows} x "
-            f"{arguments.columns} = {arguments.rows * arguments.columns}"
-        )
     # A missing Matplotlib is told before anything is read.
     plots.new_figure(1, 1)
     file_system = key_values(arguments.storage_options, "--storage_options")
-    if arguments.store:
-        store = open_store(arguments.store, file_system)
-        pixels, images, where = store.spec.pixels, store_images(store), store.url
-    else:
-        pixels, images = INPUT_PIXELS, input_images(arguments.input, file_system)
-        where = arguments.input
-    shape = (arguments.rows, arguments.columns)
+    source = _source(arguments, file_system)
+    viewed = source.views.count > 1
+    columns = source.views.count if viewed else arguments.columns
+    _check_grid(arguments.rows, columns, "--views" if viewed else "--columns")
+    places = (arguments.rows, 1 if viewed else columns)
     rng = np.random.default_rng(arguments.seed)
-    chosen = choose(images, shape, rng, arguments.per_class)
+    chosen = choose(source.images, places, rng, arguments.per_class)
     if not chosen:
-        raise UsageError(f"no image to show in {where!r}")
-    rows, tiles = _tiles(chosen, shape, arguments.per_class, pixels, file_system)
-    figure = grids.grid_figure(tiles, rows, arguments.columns)
+        raise UsageError(f"no image to show in {source.where!r}")
+    shown = [tile for label, ref in chosen for tile in _tiles_of(label, ref, source, file_system)]
+    tiles = _in_rows(shown, columns) if arguments.per_class and not viewed else shown
+    figure = grids.grid_figure(tiles, -(-len(tiles) // columns), columns)
     plots.write_file(arguments.output, plots.png(figure), file_system, "--output")
     gone = sum(label is not None and image is None for image, label in tiles)
     drawn = sum(image is not None for image, _ in tiles)
@@ -76,6 +77,49 @@ def run(argv: Sequence[str]) -> int:
         + (f"; {gone} could not be read and are grey" if gone else "")
     )
     return 0
+
+
+def _check_grid(rows: int, columns: int, flag: str) -> None:
+    for name, value in (("--rows", rows), (flag, columns)):
+        if not 1 <= value <= 50:
+            raise UsageError(f"{name} must be from 1 to 50, got {value}")
+    if rows * columns > MOST_TILES:
+        raise UsageError(
+            f"--rows times {flag} must be {MOST_TILES} at most, got {rows} x {columns} = "
+            f"{rows * columns}"
+        )
+
+
+class _Source(NamedTuple):
+    """Where images come from: (label, reference) pairs, their pixels and views, the address."""
+
+    images: Iterator[tuple[str, ImageRef]]
+    pixels: PixelSpec
+    views: Views
+    where: str
+
+
+def _source(arguments: Namespace, file_system: Mapping[str, str]) -> _Source:
+    if arguments.store:
+        store = open_store(arguments.store, file_system)
+        images, pixels, where = store_images(store), store.spec.pixels, store.url
+        known = Views.of(store.spec)
+    else:
+        wanted = arguments.augment or arguments.views
+        pixels, where = VIEWED_PIXELS if wanted else INPUT_PIXELS, arguments.input
+        images, known = input_images(where, file_system), Views(seed=arguments.seed)
+    return _Source(images, pixels, _views(arguments, known, pixels), where)
+
+
+def _views(arguments: Namespace, known: Views, pixels: PixelSpec) -> Views:
+    """Reads the flags; what they leave open is as the store or an extraction has it."""
+    if not (arguments.augment or arguments.views):
+        return Views()
+    count = arguments.views or (known.count if known.count > 1 else arguments.columns)
+    if count < 2:
+        raise UsageError(f"--views must be 2 or more, got {count}: the first is the image as it is")
+    augment = arguments.augment or known.augment or BOOK
+    return Views.parse(augment, count, known.seed, pixels.image_size)
 
 
 def store_images(store) -> Iterator[tuple[str, ImageRef]]:
@@ -141,34 +185,33 @@ def choose(
     ]
 
 
-def _tiles(
-    chosen: Sequence[tuple[str, ImageRef]],
-    shape: tuple[int, int],
-    per_class: bool,
-    pixels: PixelSpec,
-    storage_options: Mapping[str, str],
-) -> tuple[int, list[tuple[np.ndarray | None, str | None]]]:
-    """Returns the grid's rows and its tiles; a label of None leaves a place empty."""
-    columns = shape[1]
-    tiles: list[tuple[np.ndarray | None, str | None]] = []
-    for number, (label, ref) in enumerate(chosen):
-        if per_class and number and label != chosen[number - 1][0]:
-            tiles.extend([(None, None)] * (-len(tiles) % columns))
-        tiles.append((_pixels(ref, pixels, storage_options), label))
-    return -(-len(tiles) // columns), tiles
-
-
-def _pixels(
-    ref: ImageRef, pixels: PixelSpec, storage_options: Mapping[str, str]
-) -> np.ndarray | None:
+def _tiles_of(
+    label: str, ref: ImageRef, source: _Source, storage_options: Mapping[str, str]
+) -> list[Tile]:
+    """Returns the tiles of an image, one a view; without pixels where it cannot be read."""
     from classifier.imagefiles import BadImage
     from classifier.inputs import read_bytes
-    from classifier.pixels import read_decoded
+    from classifier.pixels import decode
 
+    views = source.views
+    labels = [label, *(f"view {view}" for view in range(1, views.count))]
     try:
-        return read_decoded(lambda: read_bytes(ref, storage_options), pixels).pixels
-    except (UsageError, BadImage):
-        return None
+        data = read_bytes(ref, storage_options)
+        pixels = decode(data, source.pixels).pixels
+    except (UsageError, OSError, BadImage):
+        return [(None, label) for label in labels]
+    content_hash = hashlib.sha256(data).hexdigest()
+    return [(views.make(pixels, content_hash, view), label) for view, label in enumerate(labels)]
+
+
+def _in_rows(tiles: Sequence[Tile], columns: int) -> list[Tile]:
+    """Begins a row with every new label; a label of None leaves a place empty."""
+    result: list[Tile] = []
+    for number, (pixels, label) in enumerate(tiles):
+        if number and label != tiles[number - 1][1]:
+            result.extend([(None, None)] * (-len(result) % columns))
+        result.append((pixels, label))
+    return result
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ class StoredRow:
     """A row as the store has it.
 
     Attributes:
-      key, uri, size, etag, content_hash: its columns.
+      key, uri, size, etag, content_hash, view: its columns.
       features: as stored, of any float type (\\*feature_shape).
       numerics: hash of the numerics of its part.
       shard: the archive it came out of, or None.
@@ -34,9 +34,15 @@ class StoredRow:
     size: int
     etag: str
     content_hash: str
+    view: int
     features: np.ndarray = field(repr=False)
     numerics: str = ""
     shard: ShardRef | None = None
+
+    @property
+    def name(self) -> str:
+        """Names the row in a message."""
+        return f"{self.key} (view {self.view})" if self.view else self.key
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,10 @@ def read_sources(rows: Iterable[StoredRow], options: Mapping[str, Any]) -> Itera
         if shard is None:
             yield from ((row, _read_one(row, options)) for row in group)
         else:
-            yield from _read_shard(shard, {row.key: row for row in group}, options)
+            by_key: dict[str, list[StoredRow]] = {}
+            for row in group:
+                by_key.setdefault(row.key, []).append(row)
+            yield from _read_shard(shard, by_key, options)
 
 
 def _read_one(row: StoredRow, options: Mapping[str, Any]) -> bytes | Missed:
@@ -92,27 +101,25 @@ def _read_one(row: StoredRow, options: Mapping[str, Any]) -> bytes | Missed:
 
 
 def _read_shard(
-    shard: ShardRef, rows: dict[str, StoredRow], options: Mapping[str, Any]
+    shard: ShardRef, rows: dict[str, list[StoredRow]], options: Mapping[str, Any]
 ) -> Iterator[Source]:
     missed = Missed("missing_source", f"{shard.uri} no longer holds it; --prune drops its row")
     try:
         fs, path = connect(shard.uri, options)
         unchanged = _is_unchanged(fs, path, shard)
         for ref, data in iter_shard(shard, options, Ignored()):
-            row = rows.pop(ref.key, None)
-            if row is None:
-                continue
-            if isinstance(data, OSError):
-                yield row, _unreadable(row.uri, data)
-            else:
-                yield row, data if _is_same(data, row) else _other_bytes(unchanged)
+            for row in rows.pop(ref.key, ()):
+                if isinstance(data, OSError):
+                    yield row, _unreadable(row.uri, data)
+                else:
+                    yield row, data if _is_same(data, row) else _other_bytes(unchanged)
             if not rows:
                 return
     except SHARD_ERRORS as error:
         missed = _unreadable(shard.uri, error)
         if isinstance(error, FileNotFoundError):
             missed = Missed("missing_source", f"{shard.uri} is gone; --prune drops its rows")
-    for row in rows.values():
+    for row in itertools.chain.from_iterable(rows.values()):
         yield row, missed
 
 

@@ -42,6 +42,7 @@ class Marker:
       quarantine: file name below ``quarantine/``, or "".
       quarantine_sha256: of the whole file.
       ledger: the counts.
+      augmented: rows of views 1 and up, besides those that the ledger counts.
       numerics: how the features were computed.
       seconds: the chunk took.
       source: for a chunk that is a whole shard, its uri, size and etag; else empty.
@@ -61,6 +62,7 @@ class Marker:
     quarantine: str = ""
     quarantine_sha256: str = ""
     ledger: Ledger = field(default_factory=Ledger)
+    augmented: int = 0
     numerics: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     source: Mapping[str, Any] = field(default_factory=dict)

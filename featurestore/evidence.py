@@ -138,7 +138,7 @@ def parse_marker(text: str | bytes, where: str) -> Marker:
     marker = Marker.from_json(text, where)
     counts = vars(marker.ledger).values()
     if not all(isinstance(getattr(marker, name), str) for name in _TEXTS) or not all(
-        type(count) is int for count in (*counts, marker.part_bytes)
+        type(count) is int for count in (*counts, marker.part_bytes, marker.augmented)
     ):
         raise CorruptStore(f"{where}: not a marker (a value is of the wrong type)")
     return marker

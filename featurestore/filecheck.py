@@ -102,12 +102,13 @@ def _foreign(schema: pa.Schema, spec: StoreSpec) -> str:
 
 
 def _check_rows(file: pq.ParquetFile, marker: Marker, spec: StoreSpec | None) -> Iterator[Problem]:
-    rows = bad = 0
+    images = augmented = bad = 0
     first = ""
     for group in range(file.num_row_groups):
         columns = ["key", "view", FEATURES] if spec else ["view"]
         table = file.read_row_group(group, columns=columns)
-        rows += int(np.count_nonzero(table["view"].to_numpy() == 0))
+        as_they_are = int(np.count_nonzero(table["view"].to_numpy() == 0))
+        images, augmented = images + as_they_are, augmented + table.num_rows - as_they_are
         if spec is None:
             continue
         features = decode_features(table[FEATURES], spec)
@@ -115,7 +116,8 @@ def _check_rows(file: pq.ParquetFile, marker: Marker, spec: StoreSpec | None) ->
         if not finite.all():
             bad += int(np.count_nonzero(~finite))
             first = first or table["key"][int(np.argmin(finite))].as_py()
-    yield from _compare(rows, marker.ledger.rows, "view-0 rows")
+    yield from _compare(images, marker.ledger.rows, "view-0 rows")
+    yield from _compare(augmented, marker.augmented, "rows of augmented views")
     if bad:
         yield "non_finite", f"{bad} rows hold NaN or infinity, first {first!r}"
 

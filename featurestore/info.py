@@ -16,16 +16,13 @@ def describe(store: FeatureStore) -> dict[str, Any]:
       store: an open store.
 
     Returns:
-      A JSON-ready mapping: address, base, feature shape and dtype, rows by split and label, the
-      ledger, quarantined images by kind, bytes, the cache, numerics and the number of runs.
+      A JSON-ready mapping: address, base, feature shape and dtype, views, images' rows by split and
+      label, rows of further views (``augmented``), the ledger, quarantined images by kind, bytes,
+      the cache, numerics and the number of runs.
     """
     spec = store.spec
     markers = list(store.markers().values())
-    splits: Counter[str] = Counter()
-    labels: Counter[str] = Counter()
-    for batch in store.scan(["split", "labels"], views=[0]):
-        splits.update("(none)" if split is None else split for split in batch["split"])
-        labels.update(label for row in batch["labels"] for label in row)
+    splits, labels, augmented = _tally(store)
     kinds = Counter(row["kind"] for row in store.quarantined())
     numerics = Counter(
         f"{marker.numerics.get('engine', '?')} {marker.numerics.get('precision', '?')}"
@@ -47,7 +44,9 @@ def describe(store: FeatureStore) -> dict[str, Any]:
         "image_size": list(spec.pixels.image_size),
         "feature_shape": list(spec.feature_shape),
         "dtype": spec.dtype,
+        "views": {"count": spec.views, "augment": spec.augment, "seed": spec.seed},
         "rows": ledger.rows,
+        "augmented": augmented,
         "splits": dict(sorted(splits.items())),
         "labels": dict(sorted(labels.items())),
         "quarantined": ledger.quarantined,
@@ -61,24 +60,42 @@ def describe(store: FeatureStore) -> dict[str, Any]:
     }
 
 
+def _tally(store: FeatureStore) -> tuple[Counter[str], Counter[str], int]:
+    """Counts images by split and by label, and the rows of their further views."""
+    splits: Counter[str] = Counter()
+    labels: Counter[str] = Counter()
+    augmented = 0
+    for batch in store.scan(["split", "labels", "view"]):
+        original = batch["view"] == 0
+        splits.update("(none)" if split is None else split for split in batch["split"][original])
+        labels.update(label for row in batch["labels"][original] for label in row)
+        augmented += int((~original).sum())
+    return splits, labels, augmented
+
+
 def format_info(facts: dict[str, Any]) -> str:
     """Lays out the facts of `describe` for a person."""
     base = facts["base"]
     shape = "x".join(map(str, facts["feature_shape"]))
     height, width = facts["image_size"]
+    augmented = f" and {facts['augmented']:,} augmented" if facts["augmented"] else ""
     lines = [
         f"store      {facts['store']}",
         f"base       {base['model']} ({base['weights']}), layer {base['layer']}, "
         f"pooling {base['pooling']}, preprocessing {base['preprocess']}, {height}x{width} pixels",
         f"features   {shape} {facts['dtype']}, identity {facts['identity_hash']}",
-        f"rows       {facts['rows']:,} in {facts['parts']:,} parts, {human_bytes(facts['bytes'])}, "
-        f"from {facts['runs']} finished run{'s' if facts['runs'] != 1 else ''}",
+        f"rows       {facts['rows']:,}{augmented} in {facts['parts']:,} parts, "
+        f"{human_bytes(facts['bytes'])}, from {facts['runs']} finished "
+        f"run{'s' if facts['runs'] != 1 else ''}",
         f"splits     {_counts(facts['splits'])}",
         f"labels     {_counts(facts['labels'])}",
         f"quarantine {facts['quarantined']:,} images"
         + (f": {_counts(facts['quarantined_by_kind'])}" if facts["quarantined"] else ""),
         f"numerics   {_counts(facts['numerics'])}",
     ]
+    if (views := facts["views"])["count"] > 1:
+        made = f"{views['augment']}, seed {views['seed']}"
+        lines.insert(3, f"views      {views['count']} of a training image: {made}")
     if (cached := facts["cache"])["files"]:
         lines.append(
             f"cache      {cached['files']:,} decoded parts, {human_bytes(cached['bytes'])}; "

@@ -19,7 +19,7 @@ class StoredFeatures:
 
     Attributes:
       store: that holds them.
-      places: digest of the content hash -> where its features are.
+      places: digest of the content hash and the view -> where its features are.
     """
 
     store: FeatureStore
@@ -37,17 +37,20 @@ class StoredFeatures:
                     table = part.read_row_group(group, columns=["content_hash", "view"])
                     hashes, views = table["content_hash"].to_pylist(), table["view"].to_pylist()
                     for row, (text, view) in enumerate(zip(hashes, views, strict=True)):
-                        if view == 0:
-                            place = (marker.part, group, row)
-                            places.setdefault(bytes.fromhex(text)[:16], place)
+                        place = (marker.part, group, row)
+                        places.setdefault(_digest(text, view), place)
         return cls(store, places)
 
-    def get(self, content_hash: str) -> np.ndarray | None:
-        """Returns the features of a content, (\\*feature_shape), or None when it is not stored."""
-        place = self.places.get(bytes.fromhex(content_hash)[:16])
+    def get(self, content_hash: str, view: int = 0) -> np.ndarray | None:
+        """Returns a view's features by its content, (\\*feature_shape); None where not stored."""
+        place = self.places.get(_digest(content_hash, view))
         if place is None:
             return None
         part_name, group, row = place
         with self.store.storage.open_parquet(f"parts/{part_name}") as part:
             table = part.read_row_group(group, columns=[FEATURES]).slice(row, 1)
         return decode_features(table[FEATURES], self.store.spec)[0].astype(np.float32)
+
+
+def _digest(content_hash: str, view: int) -> bytes:
+    return bytes.fromhex(content_hash)[:16] + bytes([view])

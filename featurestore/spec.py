@@ -30,11 +30,23 @@ RESIZES = ("bilinear", "bicubic", "area", "nearest")
 ALPHAS = ("drop", "white", "black")
 EXIFS = ("ignore", "apply")
 DTYPES = ("float16", "float32")
+# The column is int8.
+MOST_VIEWS = 128
 
 
 def _require(what: str, got: str, choices: tuple[str, ...]) -> None:
     if got not in choices:
         raise unknown_choice(what, got, choices)
+
+
+def check_views(views: int) -> None:
+    """Refuses a number of views that no store can hold.
+
+    Raises:
+      UsageError: naming the flag.
+    """
+    if not 1 <= views <= MOST_VIEWS:
+        raise UsageError(f"--views must be 1 (the image as it is) to {MOST_VIEWS}, got {views}")
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,7 @@ class StoreSpec:
       feature_shape: of one row, such as (5, 5, 512) or (1280,).
       dtype: of the stored values.
       views: rows per training image; 1 is the image as it is.
-      augment: what makes views 1 and up, as the flag spelled it.
+      augment: what makes views 1 and up, in its canonical spelling; "" for one view.
       seed: of views and splits.
       numerics: of the run that created the store.
       tolerance: row-wise relative L2 distance on the probe images within which other numerics may
@@ -128,8 +140,7 @@ class StoreSpec:
         _require("--dtype", self.dtype, DTYPES)
         if not self.feature_shape or min(self.feature_shape) < 1:
             raise UsageError(f"feature shape must have positive sides, got {self.feature_shape!r}")
-        if self.views < 1:
-            raise UsageError(f"--views must be at least 1, got {self.views}")
+        check_views(self.views)
 
     @property
     def is_map(self) -> bool:
@@ -145,6 +156,11 @@ class StoreSpec:
     def feature_bytes(self) -> int:
         """Bytes per row as stored, before compression."""
         return self.feature_size * (2 if self.dtype == "float16" and self.is_map else 4)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes per training image, all views of it, before compression."""
+        return self.views * self.feature_bytes
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -136,12 +136,12 @@ class PartWriter(ParquetFile):
           rows: the columns of `schema.META_FIELDS`, one mapping a row.
           features: finite float32 (len(rows), *spec.feature_shape).
         """
-        if not rows:
-            return
-        self._pending_rows.extend(rows)
-        self._pending_features.append(features)
-        if len(self._pending_rows) >= self._group_rows:
-            self._flush()
+        for start in range(0, len(rows), self._group_rows):
+            some = slice(start, start + self._group_rows)
+            self._pending_rows.extend(rows[some])
+            self._pending_features.append(features[some])
+            if len(self._pending_rows) >= self._group_rows:
+                self._flush()
 
     def _flush(self) -> None:
         if self._pending_rows:

@@ -8,8 +8,6 @@ the lanes race.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import itertools
 import threading
 import time
 import uuid
@@ -24,9 +22,6 @@ from typing import Any
 import numpy as np
 
 from classifier.engines import Engine, run_padded
-from classifier.imagefiles import BadImage
-from classifier.inputs import ImageRef
-from classifier.pixels import decode
 from featurestore import layout
 from featurestore.commit import Marker, commit, committed, publish
 from featurestore.ledger import Ledger, superseded_ledger
@@ -34,35 +29,11 @@ from featurestore.readahead import ordered_map
 from featurestore.reuse import StoredFeatures
 from featurestore.store import FeatureStore
 from featurestore.writer import PartWriter, Written, write_quarantine
+from pipelines.group import GroupDecoder, GroupResult
 from pipelines.inventory import held_by_shard, keys_of
-from pipelines.options import SplitFractions
 from pipelines.plan import Chunk
-from pipelines.source import ChunkSource, Fetched
+from pipelines.source import ChunkSource, Fetched, batched
 from pipelines.timing import ChunkClock, LaneClock
-
-
-@dataclass
-class GroupResult:
-    """What became of one group of images.
-
-    Attributes:
-      rows: columns of `schema.META_FIELDS`, one mapping a row.
-      features: float32 (len(rows), *feature_shape).
-      quarantined: columns of `schema.QUARANTINE_SCHEMA`, one mapping an image.
-      computed: rows whose features were computed and not found by content.
-      infer_seconds: spent in the base.
-    """
-
-    rows: list[Mapping[str, Any]]
-    features: np.ndarray
-    quarantined: list[Mapping[str, Any]] = field(default_factory=list)
-    computed: int = 0
-    infer_seconds: float = 0.0
-
-    @property
-    def every(self) -> list[Mapping[str, Any]]:
-        """The images of the group, whatever became of them."""
-        return [*self.rows, *self.quarantined]
 
 
 @dataclass(frozen=True)
@@ -76,7 +47,7 @@ class Extractor:
       readers: threads that read ahead.
       clock: of the lanes.
       name: of this process, for its time in the markers.
-      splits: shares for inputs without splits.
+      decoder: turns bytes into rows and pixels.
       storage_options: for the inputs.
       stored: finds features by content, as of before the chunk.
     """
@@ -87,7 +58,7 @@ class Extractor:
     readers: Executor
     clock: LaneClock
     name: str
-    splits: SplitFractions
+    decoder: GroupDecoder
     storage_options: Mapping[str, Any]
     stored: Callable[[Chunk], StoredFeatures]
     _of_lane: threading.local = field(default_factory=threading.local, repr=False)
@@ -133,8 +104,8 @@ class Extractor:
         held = self._held(chunk)
         source = ChunkSource(chunk, self.storage_options, held, chunk.skip | self._done(chunk))
         quarantined: list[Mapping[str, Any]] = []
-        superseded: Counter[str] = Counter()
         supersedes: list[str] = []
+        images = 0
         with PartWriter(folder / "part.parquet", self.store.spec) as writer:
             groups = clock.reading(self._read_ahead(source))
             stored = self.stored(chunk) if source.may_be_known else None
@@ -143,15 +114,14 @@ class Extractor:
                 with clock.feeds("write"):
                     writer.write(group.rows, group.features)
                     quarantined.extend(group.quarantined)
-                    replaced = [row["key"] for row in group.every if row["key"] in held]
-                    supersedes.extend(replaced)
-                    superseded.update(held[key] for key in replaced)
-                    clock.passed(group.rows)
+                    supersedes.extend(row["key"] for row in group.every if row["key"] in held)
+                    clock.passed(group.images)
+                    images += len(group.images)
                     on_group(group)
             with clock.feeds("write"):
                 part = writer.finish()
         bad = write_quarantine(folder / "bad.parquet", quarantined) if quarantined else None
-        ledger = Ledger(source.images, part.rows, len(quarantined), ignored=source.ignored.count)
+        ledger = Ledger(source.images, images, len(quarantined), ignored=source.ignored.count)
         return self._commit(
             part,
             bad,
@@ -161,12 +131,13 @@ class Extractor:
                 run_id=run_id,
                 first_key=chunk.first_key,
                 ledger=ledger.check(f"chunk {chunk.chunk_id}"),
+                augmented=part.rows - images,
                 numerics=vars(self.engine.numerics),
                 seconds=round(time.monotonic() - started, 3),
                 source=source.shard_facts,
                 ignored=tuple(source.ignored.names),
                 supersedes=tuple(supersedes),
-                superseded=superseded_ledger(superseded),
+                superseded=superseded_ledger(Counter(held[key] for key in supersedes)),
                 damage=source.damage,
             ),
         )
@@ -213,17 +184,21 @@ class Extractor:
     def _process(
         self, clock: ChunkClock, stored: StoredFeatures | None, group: list[Fetched]
     ) -> GroupResult:
-        """Decodes and infers one group, in a lane."""
-        pixels = self._lane_pixels()
+        """Decodes a group, makes its views and infers them batch by batch, in a lane."""
         with clock.works("decode"):
-            result, fresh = self._decode(stored, group, pixels)
-        if fresh:
+            result, fresh = self.decoder.decode(group, stored)
+        pixels = self._lane_pixels()
+        for batch in batched(fresh, self.engine.batch_size):
+            with clock.works("decode"):
+                for place, (_, image, content_hash, view) in enumerate(batch):
+                    pixels[place] = self.decoder.views.make(image, content_hash, view)
             started = time.monotonic()
             with clock.works("infer"):
-                result.features[fresh] = run_padded(self.engine, pixels[: len(fresh)])
-            result.computed = len(fresh)
-            result.infer_seconds = time.monotonic() - started
-        return _without_non_finite(result)
+                features = run_padded(self.engine, pixels[: len(batch)])
+            result.features[[row for row, *_ in batch]] = features
+            result.computed += len(batch)
+            result.infer_seconds.append(time.monotonic() - started)
+        return result.without_non_finite()
 
     def _lane_pixels(self) -> np.ndarray:
         """Returns the calling lane's own uint8 (batch_size, H, W, 3), the same each time."""
@@ -231,64 +206,3 @@ class Extractor:
             shape = (self.engine.batch_size, *self.store.spec.pixels.image_size, 3)
             self._of_lane.pixels = np.empty(shape, np.uint8)
         return self._of_lane.pixels
-
-    def _decode(
-        self, stored: StoredFeatures | None, group: list[Fetched], pixels: np.ndarray
-    ) -> tuple[GroupResult, list[int]]:
-        """Decodes a group into `pixels`; finds what is known already.
-
-        Returns:
-          (rows, of which features are still to be computed: their numbers, pixels in that order).
-        """
-        spec = self.store.spec
-        result = GroupResult([], np.empty((len(group), *spec.feature_shape), np.float32))
-        fresh: list[int] = []
-        for wanted, data in group:
-            ref = wanted.ref
-            assert isinstance(ref, ImageRef)
-            facts = {"key": ref.key, "uri": ref.uri, "size": ref.size, "etag": ref.etag}
-            try:
-                if isinstance(data, OSError):
-                    raise BadImage("unreadable", f"{type(data).__name__}: {data}")
-                decoded = decode(data, spec.pixels)
-            except BadImage as bad:
-                result.quarantined.append(_quarantine_row(facts, bad))
-                continue
-            row = {**facts, **self._describe(ref, data)}
-            row |= {"width": decoded.width, "height": decoded.height}
-            known = stored.get(row["content_hash"]) if stored and wanted.known else None
-            if known is None:
-                pixels[len(fresh)] = decoded.pixels
-                fresh.append(len(result.rows))
-            else:
-                result.features[len(result.rows)] = known
-            result.rows.append(row)
-        return result, fresh
-
-    def _describe(self, ref: ImageRef, data: bytes) -> Mapping[str, Any]:
-        content_hash = hashlib.sha256(data).hexdigest()
-        return {
-            "content_hash": content_hash,
-            "labels": list(ref.labels),
-            "split": ref.split or self.splits.choose(self.store.spec.seed, content_hash),
-            "view": 0,
-        }
-
-
-def _without_non_finite(result: GroupResult) -> GroupResult:
-    """Moves rows with NaN or infinity to the quarantine, and drops the unused feature rows."""
-    result.features = result.features[: len(result.rows)]
-    axes = tuple(range(1, result.features.ndim))
-    finite = np.isfinite(result.features).all(axis=axes)
-    if not finite.all():
-        bad = BadImage("non_finite", "the base gave NaN or infinity for this image")
-        for row in itertools.compress(result.rows, ~finite):
-            result.quarantined.append(_quarantine_row(row, bad))
-        result.rows = list(itertools.compress(result.rows, finite))
-        result.features = result.features[finite]
-    return result
-
-
-def _quarantine_row(facts: Mapping[str, Any], bad: BadImage) -> Mapping[str, Any]:
-    named = {name: facts[name] for name in ("key", "uri", "size", "etag")}
-    return {**named, "kind": bad.kind, "message": bad.message}

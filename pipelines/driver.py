@@ -105,7 +105,7 @@ def _plan(
 
 def chunk_sizes(options: ExtractOptions, store: FeatureStore) -> Callable[[int], int]:
     """Returns what gives the images per chunk by the number listed."""
-    return partial(chunk_size, options.chunks.chunk_size, store.spec.feature_bytes)
+    return partial(chunk_size, options.chunks.chunk_size, store.spec.image_bytes)
 
 
 def _relabel(

@@ -103,6 +103,8 @@ def _facts(
         "base": asdict(spec.base),
         "feature_shape": list(spec.feature_shape),
         "dtype": spec.dtype,
+        "views": spec.views,
+        "augment": spec.augment,
         "summary": plan_line(plan),
     }
 
@@ -150,20 +152,21 @@ def _costs(
     record: dict[str, Any] = {"images": sample.images_in_all, "start_seconds": start}
     if marker is None:
         return record
+    # Of an image: all its views are in it.
     rows = marker.ledger.rows
-    row_bytes = marker.part_bytes / rows if rows else worker.store.spec.feature_bytes
+    image_bytes = marker.part_bytes / rows if rows else worker.store.spec.image_bytes
     calibration = rate(marker, sample.read_seconds)
     forecast = [
         {
             "images": images,
             "hours": round((start + images / calibration["images_per_second"]) / 3600, 4),
-            "store_bytes": round(images * row_bytes),
+            "store_bytes": round(images * image_bytes),
         }
         for images in dict.fromkeys((sample.images_in_all, ROUND_NUMBER))
     ]
     return {
         **record,
-        "row_bytes": round(row_bytes, 1),
+        "image_bytes": round(image_bytes, 1),
         "calibration": calibration,
         "engine": dict(chosen.record),
         "numerics": dict(marker.numerics),
@@ -179,6 +182,8 @@ def plan_lines(record: dict[str, Any]) -> list[str]:
         f"base: {base['model']} ({base['weights']}) cut at {base['layer']}, pooling "
         f"{base['pooling']}: ({shape}) {record['dtype']}",
     ]
+    if record["views"] > 1:
+        lines.append(f"views: {record['views']} of a training image: {record['augment']}")
     if record.get("pruned"):
         lines.append(f"{record['pruned']:,} stored images are gone from the input: --prune")
     if "forecast" not in record:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from classifier.augmentation import BOOK, LAYERS
 from classifier.bases import BaseRequest, parse_image_size
 from classifier.engines.base import ENGINES, PRECISIONS
 from classifier.engines.options import EngineOptions
@@ -28,6 +29,7 @@ from pipelines.options import (
     Selection,
     SplitFractions,
     Upkeep,
+    ViewOptions,
 )
 from pipelines.outcome import Outcome
 from pipelines.timereport import time_lines
@@ -41,6 +43,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="python -m pipelines.extract", description=__doc__)
     _add_data_flags(parser)
     _add_base_flags(parser)
+    _add_view_flags(parser)
     run = parser.add_argument_group("the run")
     run.add_argument("--batch_size", type=int, default=16, metavar="N", help="default 16")
     run.add_argument("--chunk_size", type=int, default=0, metavar="N", help="images per commit")
@@ -61,7 +64,9 @@ def build_parser() -> Parser:
     run.add_argument(
         "--dedupe", action="store_true", help="compute equal files once; each stays a row"
     )
-    run.add_argument("--seed", type=int, default=0, metavar="N", help="of splits, random weights")
+    run.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of splits, views, random weights"
+    )
     run.add_argument(
         "--plan", action="store_true", help="say what would run and what it would cost; run nothing"
     )
@@ -156,6 +161,23 @@ def _add_base_flags(parser: Parser) -> None:
     )
 
 
+def _add_view_flags(parser: Parser) -> None:
+    views = parser.add_argument_group("augmented views of the training images")
+    views.add_argument(
+        "--views",
+        type=int,
+        default=1,
+        metavar="K",
+        help="rows per training image; 1, the image as it is, is the default",
+    )
+    views.add_argument(
+        "--augment",
+        default="",
+        metavar="NAME[=FACTOR],...",
+        help=f"{', '.join(LAYERS)} as in keras.layers, in this order; default {BOOK}",
+    )
+
+
 def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
     """Turns arguments into checked options.
 
@@ -196,6 +218,7 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
         upkeep=Upkeep(args.retry, args.prune, args.dedupe),
         limits=Limits(args.max_bad_fraction, args.allow_dead_chunks),
         splits=SplitFractions.parse(args.split_fractions),
+        views=ViewOptions(args.views, args.augment),
         seed=args.seed,
         plan_only=args.plan,
         beam_arguments=beam_arguments,
@@ -208,8 +231,10 @@ def summary_lines(outcome: Outcome) -> list[str]:
     record, ledger = outcome.record, outcome.record["ledger"]
     spec = outcome.store.spec
     shape = ", ".join(map(str, spec.feature_shape))
+    augmented = f" and {record['augmented']:,} augmented" if record["augmented"] else ""
     lines = [
-        f"{ledger['rows']:,} rows of ({shape}) {spec.dtype} in {record['seconds']:.1f} s, "
+        f"{ledger['rows']:,} rows{augmented} of ({shape}) {spec.dtype} in "
+        f"{record['seconds']:.1f} s, "
         f"{record['images_per_second']:,.1f} images/s with start-up",
         f"ledger: {ledger['images_in']:,} images in = {ledger['rows']:,} rows + "
         f"{ledger['quarantined']:,} quarantined + {ledger['dead_images']:,} in dead chunks; "

@@ -105,6 +105,7 @@ def finish_run(
         "already_committed": facts.committed,
         "chunks": len(markers) + len(dead),
         "ledger": asdict(ledger),
+        "augmented": sum(marker.augmented for marker in ours),
         "superseded": asdict(Ledger.total(marker.superseded for marker in ours)),
         "store_ledger": asdict(store_ledger(every)),
         "damaged": damaged_shards(every),

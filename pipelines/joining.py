@@ -6,9 +6,11 @@ import dataclasses
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from classifier.augmentation import Views
 from classifier.bases import FrozenBase, build_base, save_base
 from classifier.engines import EngineChoice, StoredBase
 from classifier.engines.hardware import this_machine
@@ -59,6 +61,7 @@ def join_store(
             existing.spec,
             pixels=PixelSpec(height_width, **options.pixels),
             dtype=choose_dtype(options.dtype, existing.spec.feature_shape),
+            **_views_of(options),
         )
         existing.spec.require_same(wanted, f"the store at {existing.url}")
         store = existing
@@ -99,6 +102,8 @@ def _create(
 ) -> tuple[FeatureStore, Chosen]:
     """Creates the store; another job may be faster, and then it is that job's."""
     spec = make_spec(options, base)
+    # Whether the views can be made of images of this size.
+    Views.of(spec)
 
     def sample(count: int) -> np.ndarray:
         # A quarter more than is wanted: some may be bad.
@@ -174,8 +179,13 @@ def make_spec(options: ExtractOptions, base: FrozenBase) -> StoreSpec:
         feature_shape=base.feature_shape,
         dtype=choose_dtype(options.dtype, base.feature_shape),
         numerics=EngineChoice().numerics,
-        seed=options.seed,
+        **_views_of(options),
     )
+
+
+def _views_of(options: ExtractOptions) -> dict[str, Any]:
+    """Returns the fields of a spec that say which views there are."""
+    return {**vars(options.views), "seed": options.seed}
 
 
 def existing_store(storage: Storage) -> FeatureStore | None:

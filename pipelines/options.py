@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from classifier.augmentation import BOOK, canonical
 from classifier.bases import BaseRequest
 from classifier.engines import EngineChoice
 from classifier.engines.options import EngineOptions
 from classifier.inputs import InputOptions
 from classifier.inputs.labels import LabelOptions
 from featurestore.errors import UsageError
-from featurestore.spec import PixelSpec
+from featurestore.spec import PixelSpec, check_views
 
 SPLITS = ("train", "validation", "test")
 
@@ -117,6 +118,29 @@ class ChunkOptions:
 
 
 @dataclass(frozen=True)
+class ViewOptions:
+    """Augmented views of training images.
+
+    Attributes:
+      views: rows per training image; 1 is the image as it is.
+      augment: what makes views 1 and up, in its canonical spelling; "" for one view.
+    """
+
+    views: int = 1
+    augment: str = ""
+
+    def __post_init__(self) -> None:
+        check_views(self.views)
+        if self.views == 1 and self.augment:
+            raise UsageError(
+                f"--augment {self.augment} makes further views, and --views 1 is the image as it "
+                "is; give --views 2 or more"
+            )
+        augment = canonical(self.augment or BOOK) if self.views > 1 else ""
+        object.__setattr__(self, "augment", augment)
+
+
+@dataclass(frozen=True)
 class Upkeep:
     """What a run does besides extracting what is new.
 
@@ -195,6 +219,7 @@ class ExtractOptions:
       limits: what may be lost.
       upkeep: what is done besides.
       splits: shares for inputs without splits.
+      views: augmented views of training images.
       seed: of splits, views and random weights.
       plan_only: whether to say what would run instead of running it.
       beam_arguments: Beam's own flags.
@@ -213,6 +238,7 @@ class ExtractOptions:
     limits: Limits = field(default_factory=Limits)
     upkeep: Upkeep = field(default_factory=Upkeep)
     splits: SplitFractions = field(default_factory=SplitFractions)
+    views: ViewOptions = field(default_factory=ViewOptions)
     seed: int = 0
     plan_only: bool = False
     beam_arguments: tuple[str, ...] = ()

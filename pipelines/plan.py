@@ -109,7 +109,7 @@ class Plan:
     committed: int = 0
 
 
-def chunk_size(asked: int, row_bytes: int, listed: int) -> int:
+def chunk_size(asked: int, image_bytes: int, listed: int) -> int:
     """Returns the images per chunk: what was asked for, or what suits the input.
 
     Depends only on what is listed, never on what is done, so that a resumed run cuts the same
@@ -117,14 +117,14 @@ def chunk_size(asked: int, row_bytes: int, listed: int) -> int:
 
     Args:
       asked: by the user; 0 chooses.
-      row_bytes: of stored features.
+      image_bytes: of the stored features of an image, all views of it.
       listed: images in the input.
     """
     if asked:
         return asked
     low, high = CHUNK_SIZES
     wanted = min(high, max(low, -(-listed // CHUNKS_AIMED_AT)))
-    return max(1, min(wanted, CHUNK_BYTES // row_bytes))
+    return max(1, min(wanted, CHUNK_BYTES // image_bytes))
 
 
 def select(

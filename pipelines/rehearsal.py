@@ -113,7 +113,7 @@ def sample_size(worker: Worker) -> int:
     worker.engine(batch)
     started = time.monotonic()
     worker.engine(batch)
-    per_second = lanes * size / (time.monotonic() - started)
+    per_second = lanes * size / (time.monotonic() - started) / worker.store.spec.views
     return max(size, min(int(SAMPLE_SECONDS * per_second), max(SAMPLE_IMAGES, 2 * lanes * size)))
 
 

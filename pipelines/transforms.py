@@ -33,8 +33,8 @@ from pipelines.plan import Chunk, Plan, read_chunk
 NAMESPACE = "hoarfrost"
 DEAD, LATER = "dead", "later"
 AT_ONCE = 2
-# A marker, or a dead chunk for its output; (computed, quarantined, seconds) of each group.
-Attempt = tuple[Marker | TaggedOutput, list[tuple[int, int, float]]]
+# A marker, or a dead chunk for its output; of each group: computed, quarantined, seconds by batch.
+Attempt = tuple[Marker | TaggedOutput, list[tuple[int, int, list[float]]]]
 _LOG = logging.getLogger(__name__)
 
 
@@ -68,7 +68,7 @@ class OnWorker(beam.DoFn):
 
     def attempt(self, chunk: Chunk) -> Attempt:
         """Does so in any thread; what it counts is left to `counted`."""
-        groups: list[tuple[int, int, float]] = []
+        groups: list[tuple[int, int, list[float]]] = []
 
         def on_group(group) -> None:
             self._worker.report(group)
@@ -81,14 +81,14 @@ class OnWorker(beam.DoFn):
         return done, groups
 
     def counted(
-        self, done: Marker | TaggedOutput, groups: list[tuple[int, int, float]]
+        self, done: Marker | TaggedOutput, groups: list[tuple[int, int, list[float]]]
     ) -> Marker | TaggedOutput:
         """Counts a chunk's groups; Beam's counters work in its own thread only."""
         for computed, quarantined, seconds in groups:
             self._inferences.inc(computed)
             self._quarantined.inc(quarantined)
-            if computed:
-                self._latency.update(int(seconds * 1e6))
+            for batch in seconds:
+                self._latency.update(int(batch * 1e6))
         return done
 
 

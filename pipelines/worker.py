@@ -6,12 +6,14 @@ import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
+from classifier.augmentation import Views
 from classifier.engines import Engine, EngineChoice, StoredBase, load_engine
 from featurestore.readahead import cores
 from featurestore.reuse import StoredFeatures
 from featurestore.spec import BaseSpec
 from featurestore.store import FeatureStore, open_store
-from pipelines.chunk import Extractor, GroupResult
+from pipelines.chunk import Extractor
+from pipelines.group import GroupDecoder, GroupResult
 from pipelines.options import WorkerSettings
 from pipelines.plan import Chunk
 from pipelines.progress import Reporter
@@ -56,7 +58,7 @@ class Worker:
             readers=ThreadPoolExecutor(max(4, lanes), "reader"),
             clock=LaneClock(lanes),
             name=uuid.uuid4().hex[:8],
-            splits=settings.splits,
+            decoder=GroupDecoder(self.store.spec, Views.of(self.store.spec), settings.splits),
             storage_options=settings.storage_options,
             stored=self._stored,
         )
@@ -77,7 +79,7 @@ class Worker:
     def report(self, group: GroupResult) -> None:
         """Counts a group for the driver's progress line."""
         bad = len(group.quarantined)
-        self.reporter.add(len(group.rows) + bad, bad)
+        self.reporter.add(len(group.every), bad)
 
 
 def lane_count(processes: int) -> int:

@@ -113,6 +113,7 @@ def add_chunk(
     """Writes and commits a chunk the way an extraction does."""
     chunk_id = f"{len(store.markers()):032x}"
     storage = store.storage
+    images = sum(row["view"] == 0 for row in rows)
     with storage.workspace(f"tmp/test-{chunk_id}") as folder:
         with PartWriter(folder / "part", store.spec) as writer:
             writer.write(rows, features)
@@ -134,7 +135,8 @@ def add_chunk(
                 part_bytes=part.size if rows else 0,
                 quarantine=bad_name,
                 quarantine_sha256=bad_sha256,
-                ledger=Ledger(len(rows) + len(bad), len(rows), len(bad)),
+                ledger=Ledger(images + len(bad), images, len(bad)),
+                augmented=len(rows) - images,
                 numerics=vars(store.spec.numerics),
             ),
         )
@@ -203,3 +205,18 @@ def bucket(s3_server, request):
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     s3fs.S3FileSystem(**options).mkdir(name)
     return f"s3://{name}", options
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Counts the rows that go through the base."""
+    from classifier.engines import run_padded
+
+    computed = []
+
+    def counting(engine, images):
+        computed.append(len(images))
+        return run_padded(engine, images)
+
+    monkeypatch.setattr("pipelines.chunk.run_padded", counting)
+    return computed

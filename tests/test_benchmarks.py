@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import contenders, throughput
+from benchmarks import contenders, throughput, views
 from benchmarks.bases import BASES, chosen
 from benchmarks.contenders import DECODE, OURS, TEXTBOOK, TWO, Bench, engine_flags
 from benchmarks.images import write_copies, write_photographs, write_varied
@@ -277,6 +277,19 @@ def test_the_report_holds_the_whole_path_against_its_limit():
     assert any(line.startswith(f"| {OURS} | 80.0 | 1.00 | 8.00 |") for line in lines)
 
 
+def test_views_are_held_against_none_seed_by_seed():
+    results = {
+        "1": [views.Result(0.7, 60, 1e6, 2.0, 1.0), views.Result(0.8, 60, 1e6, 4.0, 1.0)],
+        "2": [views.Result(0.72, 110, 2e6, 3.0, 1.5), views.Result(0.82, 110, 2e6, 3.0, 1.5)],
+        views.LOOP: [views.Result(0.7, training=40.0), views.Result(0.82, training=42.0)],
+    }
+    assert views.table_rows(results) == [
+        ["1", "60", "1.00 MB", "3.00 s", "1.00 s", "75.0 (7.1)", "-"],
+        ["2", "110", "2.00 MB", "3.00 s", "1.50 s", "77.0 (7.1)", "+2.0 (0.0)"],
+        [views.LOOP, "-", "-", "-", "41.0 s", "76.0 (8.5)", "+1.0 (1.4)"],
+    ]
+
+
 def test_mistakes_are_one_line(command):
     for arguments, words in (
         (["benchmarks.throughput", "--bases", "VGG61"], "--bases"),
@@ -284,6 +297,7 @@ def test_mistakes_are_one_line(command):
         (["benchmarks.throughput", "--only", "textbok loop"], "did you mean textbook loop"),
         (["benchmarks.opening", "--rounds", "none"], "whole number from 1"),
         (["benchmarks.scaling", "--image", "3"], "did you mean --images"),
+        (["benchmarks.views", "--augment", "flip,crop=9"], "takes no crop"),
     ):
         finished = command(*arguments)
         assert finished.code == 2
@@ -322,6 +336,7 @@ def test_throughput_end_to_end(command, tmp_path):
         ("benchmarks.heads", "--images", "60", "--rounds", "1", "--epochs", "1"),
         ("benchmarks.scaling", "--images", "32", "--times", "2", "--rounds", "1"),
         ("benchmarks.textbook", "--images", "32", "--epochs", "1"),
+        ("benchmarks.views", "--per_class", "2", "--epochs", "1", "--seeds", "1"),
     ],
     ids=lambda arguments: arguments[0],
 )

@@ -8,21 +8,6 @@ from test_extract import SMALL, assert_same_rows, make_tar, rows_of, run
 
 
 @pytest.fixture
-def counted(monkeypatch):
-    """Counts the images that go through the base."""
-    from classifier.engines import run_padded
-
-    computed = []
-
-    def counting(engine, images):
-        computed.append(len(images))
-        return run_padded(engine, images)
-
-    monkeypatch.setattr("pipelines.chunk.run_padded", counting)
-    return computed
-
-
-@pytest.fixture
 def photos(tmp_path):
     """Twenty images, eight of them twice and two of those three times."""
     folder = tmp_path / "photos"

@@ -73,7 +73,7 @@ def test_a_new_store_is_foreseen_and_not_made(photos, tmp_path):
 def test_the_stored_size_is_that_of_the_run(photos, store):
     forecast = plan("--input", photos, "--output", store.url, *SMALL)
     written = sum(marker.part_bytes for marker in store.markers().values())
-    assert forecast["row_bytes"] == pytest.approx(written / 40, rel=0.25)
+    assert forecast["image_bytes"] == pytest.approx(written / 40, rel=0.25)
 
 
 def test_on_a_store_only_what_is_new_counts_and_no_file_changes(photos, store):
@@ -131,7 +131,7 @@ def test_images_that_are_all_bad_are_sized_by_the_shape(store, tmp_path):
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "a.jpg").write_bytes(b"\xff\xd8\xff cut")
     record = plan("--input", tmp_path / "p", "--output", store.url, *SMALL)
-    assert record["row_bytes"] == 1280 * 4 and record["forecast"][0]["images"] == 1
+    assert record["image_bytes"] == 1280 * 4 and record["forecast"][0]["images"] == 1
 
 
 def test_mistakes_are_those_of_the_run(photos, store, tmp_path):

@@ -125,7 +125,7 @@ def test_retry_tries_quarantined_images_again(world, monkeypatch):
     from classifier import pixels
 
     decode = pixels.decode
-    monkeypatch.setattr("pipelines.chunk.decode", lambda data, spec: decode(solid(9), spec, 10**6))
+    monkeypatch.setattr("pipelines.group.decode", lambda data, spec: decode(solid(9), spec, 10**6))
     outcome = run(*arguments, "--retry")
     assert ledger_of(outcome) == (1, 1, 0)
     assert not list(outcome.store.quarantined()) and "bad.png" in rows_of(outcome.store)

@@ -1,10 +1,15 @@
 """The labelled grid of images."""
 
+import hashlib
+
 import cv2
 import numpy as np
 import pytest
-from test_dataset import make_store, numbered
+from test_dataset import make_store, numbered, spec_of
 
+from classifier import grids
+from classifier.augmentation import Views
+from classifier.pixels import decode
 from classifier.show import choose, run
 from featurestore import UsageError
 
@@ -90,3 +95,74 @@ def test_an_empty_store_shows_nothing(tmp_path):
     store = make_store(tmp_path, np.empty((0, 3), np.float32), [])
     with pytest.raises(UsageError, match="no image to show in"):
         run(["--store", store.url, "--output", str(tmp_path / "grid.png")])
+
+
+def tiles_drawn(monkeypatch):
+    """Keeps what the grid is made of: (tiles, rows, columns)."""
+    drawn = []
+    grid_figure = grids.grid_figure
+    monkeypatch.setattr(
+        "classifier.grids.grid_figure", lambda *a: drawn.append(a) or grid_figure(*a)
+    )
+    return drawn
+
+
+def varied(folder, count=3):
+    """Writes images on which a rotation shows."""
+    random = np.random.default_rng(0)
+    paths = []
+    for number in range(count):
+        paths.append(folder / "class0" / f"{number}.png")
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(paths[-1]), random.integers(0, 256, (9, 12, 3), np.uint8))
+    return paths
+
+
+def test_each_row_is_an_image_and_its_views(tmp_path, capsys, monkeypatch):
+    drawn = tiles_drawn(monkeypatch)
+    varied(tmp_path / "in")
+    target = str(tmp_path / "grid.png")
+    flags = ["--input", str(tmp_path / "in"), "--output", target, "--augment", "rotation=0.1"]
+    run([*flags, "--views", "3", "--rows", "2", "--seed", "4"])
+    (tiles, rows, columns), *_ = drawn
+    assert (rows, columns) == (2, 3)
+    assert [label for _, label in tiles] == ["class0", "view 1", "view 2"] * 2
+    assert tiles[0][0].shape == (224, 224, 3) and (tiles[0][0] != tiles[1][0]).any()
+    assert capsys.readouterr().out == f"6 images drawn into {target}\n"
+    run(flags)
+    assert drawn[1][1:] == (3, 6), "as many views as columns"
+
+
+def test_a_stores_views_are_those_it_holds(tmp_path, monkeypatch):
+    drawn = tiles_drawn(monkeypatch)
+    paths = varied(tmp_path / "in")
+    spec = spec_of((3,), views=2, augment="flip,rotation=0.2", seed=9)
+    uris = [path.as_uri() for path in paths]
+    store = make_store(tmp_path / "store", numbered(3), ["a"] * 3, spec=spec, uri=uris)
+    run(["--store", store.url, "--output", str(tmp_path / "grid.png"), "--views", "3"])
+    (tiles, rows, columns), *_ = drawn
+    assert (rows, columns) == (3, 3)
+    data = paths[1].read_bytes()
+    pixels, content_hash = decode(data, spec.pixels).pixels, hashlib.sha256(data).hexdigest()
+    np.testing.assert_array_equal(tiles[3][0], pixels)
+    expected = Views.of(spec).make(pixels, content_hash, 1)
+    np.testing.assert_array_equal(tiles[4][0], expected)
+    paths[0].unlink()
+    run(["--store", store.url, "--output", str(tmp_path / "grid.png"), "--augment", "flip"])
+    assert drawn[1][2] == 2, "as many as the store has"
+    assert [pixels is None for pixels, _ in drawn[1][0]] == [True, True] + [False] * 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--views", "1"], "--views must be 2 or more, got 1: the first is the image as it is"),
+        (["--views", "51"], "--views must be from 1 to 50, got 51"),
+        (["--views", "41", "--rows", "10"], "--rows times --views must be 400 at most"),
+        (["--augment", "spin"], "--augment: unknown value 'spin'"),
+    ],
+)
+def test_views_that_cannot_be_shown(tmp_path, arguments, message):
+    write_images(tmp_path / "in", 1, 1)
+    with pytest.raises(UsageError, match=message):
+        run(["--input", str(tmp_path / "in"), "--output", "x.png", *arguments])

@@ -279,18 +279,17 @@ def test_duplicate_keys_are_found(store):
     assert "file:///images/00019.png" in findings[0].message
 
 
-def test_other_views_are_no_duplicates_and_the_same_view_is(tmp_path):
+def test_other_views_are_no_duplicates_and_are_counted(tmp_path):
     store = build(tmp_path / "s", make_spec(views=3, augment="flip"), chunks=0)
     rows = [row for view in range(3) for row in make_rows(5, view=view)]
-    add_chunk(store, rows[:5], features_of(5))
-    path = marker_paths(store)[0]
-    path.unlink()
-    shutil.rmtree(root(store) / "parts")
     marker = add_chunk(store, rows, features_of(15))
-    ledger = {"images_in": 5, "rows": 5}
-    record = {**json.loads(marker.to_json()), "ledger": ledger}
-    path.write_text(json.dumps(record))
+    assert (marker.ledger.rows, marker.augmented) == (5, 10)
     assert "duplicate_key" not in kinds(store) and "row_count" not in kinds(store)
+    record = {**json.loads(marker.to_json()), "augmented": 9}
+    marker_paths(store)[0].write_text(json.dumps(record))
+    findings = [finding for finding in verify(store) if finding.kind == "row_count"]
+    message = "it holds 10 rows of augmented views, its marker counts 9"
+    assert [finding.message for finding in findings] == [message]
 
 
 def test_many_duplicates_are_listed_up_to_a_hundred(store):

@@ -1,0 +1,297 @@
+"""What augmented views in the store add to accuracy, and cost, beside augmenting end to end.
+
+    python -m benchmarks.views [--per_class 5] [--epochs 40] [--seeds 3]
+        [--augment rotation=0.05,zoom=0.1,translation=0.1]
+
+A few training images of each of scikit-learn's digits, MobileNetV2 at 160 with the real weights
+that ``make install`` brings, a linear head, 100 images to validate with and 360 to test on. Of each
+number of views a store is extracted and a head trained, as the commands do it. The end-to-end loop
+is the Keras book's: Keras's augmentation layers, the frozen base, the head, fitted together for as
+many epochs; its head is standardised, and kept from its best epoch, as ours is. A seed draws the
+images, the views and the weights.
+
+Seconds of an extraction and of a training are those of their records, libraries being loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import shutil
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.arguments import counted_parser
+from benchmarks.bases import BASES, write_base
+from benchmarks.tables import NOTHING, number, publish, table
+from classifier import evaluate, train
+from classifier.augmentation import Step, parse_augment
+from classifier.pixels import decode
+from classifier.runtime import import_keras
+from classifier.stored import load_base
+from featurestore import FeatureStore
+from featurestore.command import main, quiet_libraries, say
+from featurestore.errors import UsageError
+from pipelines.driver import extract
+from pipelines.extract import parse_options
+from pipelines.sample import write_digits
+
+VIEWS = (1, 2, 4, 8)
+LOOP = "end to end"
+MILD = "rotation=0.05,zoom=0.1,translation=0.1"
+BASE = BASES["MobileNetV2"]
+VALIDATION_PER_CLASS = 10
+BATCH_SIZE, LEARNING_RATE = 10, 3e-3
+
+
+@dataclass(frozen=True)
+class Result:
+    """One way with one seed.
+
+    Attributes:
+      accuracy: on the test images.
+      rows: stored, all splits.
+      store_bytes: of them.
+      extraction: seconds.
+      training: seconds.
+    """
+
+    accuracy: float
+    rows: int = 0
+    store_bytes: int = 0
+    extraction: float = 0.0
+    training: float = 0.0
+
+
+class Bench:
+    """The images and the base, and the ways to train on them.
+
+    Args:
+      folder: for everything that is written.
+      augment: of the views and of the loop.
+      epochs: of every fit.
+      per_class: training images.
+    """
+
+    def __init__(self, folder: Path, augment: str, epochs: int, per_class: int) -> None:
+        self._folder, self._augment = folder, augment
+        self._epochs, self._per_class = epochs, per_class
+        self._digits, self._base = folder / "digits", folder / "base.keras"
+        write_digits(self._digits)
+        write_base(BASE, self._base)
+
+    def images(self, seed: int) -> Path:
+        """Returns a folder of all test images, and of some to train and to validate with."""
+        folder = self._folder / f"images-{seed}"
+        if folder.exists():
+            return folder
+        shutil.copytree(self._digits / "test", folder / "test")
+        random = np.random.default_rng(seed)
+        for split, count in (("train", self._per_class), ("validation", VALIDATION_PER_CLASS)):
+            for source in sorted((self._digits / split).iterdir()):
+                (folder / split / source.name).mkdir(parents=True)
+                names = sorted(path.name for path in source.iterdir())
+                for name in random.choice(names, count, replace=False):
+                    shutil.copy2(source / name, folder / split / source.name)
+        return folder
+
+    def stored(self, views: int, seed: int) -> tuple[Result, FeatureStore]:
+        """Extracts a store of so many views, and trains a head on it."""
+        name = str(self._folder / f"store-{views}-{seed}")
+        augment = ["--augment", self._augment] if views > 1 else []
+        options, _ = parse_options(
+            [
+                *("--input", str(self.images(seed)), "--output", name),
+                *(*BASE.flags(self._base), "--views", str(views), *augment, "--seed", str(seed)),
+            ]
+        )
+        outcome = extract(options, lambda line: None, show_progress=False)
+        run_folder = str(self._folder / f"run-{views}-{seed}")
+        trained = answer(
+            train.run,
+            *("--store", name, "--output", run_folder, "--epochs", str(self._epochs)),
+            *("--batch_size", str(BATCH_SIZE), "--lr", str(LEARNING_RATE), "--seed", str(seed)),
+        )
+        tested = answer(evaluate.run, "--run", run_folder, "--store", name)
+        rows = outcome.record["ledger"]["rows"] + outcome.record["augmented"]
+        size = sum(marker.part_bytes for marker in outcome.store.markers().values())
+        seconds = outcome.record["seconds"], trained["seconds"]
+        return Result(tested["accuracy"], rows, size, *seconds), outcome.store
+
+    def end_to_end(self, store: FeatureStore, seed: int) -> Result:
+        """Fits augmentation, frozen base and head together.
+
+        Args:
+          store: of one view, for what is validated, tested and standardised with.
+          seed: of the run.
+        """
+        keras = import_keras()
+        keras.utils.set_random_seed(seed)
+        images = read_images(self.images(seed) / "train", store)
+        started = time.perf_counter()
+        features = store.load(["features"], splits=["train"])["features"]
+        head = keras.Sequential(
+            [
+                keras.layers.Normalization(mean=features.mean(0), variance=features.var(0)),
+                keras.layers.Dense(10, activation="softmax"),
+            ]
+        )
+        with store.local_model() as path:
+            base = load_base(path, store.spec.base)
+        base.trainable = False
+        model = keras.Sequential(
+            [
+                keras.Input(images[0].shape[1:]),
+                *(keras_layer(step) for step in parse_augment(self._augment)),
+                keras.layers.Rescaling(1 / 127.5, offset=-1),
+                base,
+                keras.layers.GlobalAveragePooling2D(),
+                head,
+            ]
+        )
+        for compiled in (head, model):
+            adam = keras.optimizers.Adam(LEARNING_RATE)
+            compiled.compile(adam, "sparse_categorical_crossentropy", metrics=["accuracy"])
+        best = BestHead(head, stored_rows(store, "validation"))
+        kept = keras.callbacks.LambdaCallback(on_epoch_end=best.look)
+        settings: dict[str, Any] = {"batch_size": BATCH_SIZE, "epochs": self._epochs, "verbose": 0}
+        model.fit(*images, callbacks=[kept], **settings)
+        seconds = time.perf_counter() - started
+        head.set_weights(best.weights)
+        accuracy = head.evaluate(*stored_rows(store, "test"), verbose=0)[1]
+        return Result(accuracy, training=seconds)
+
+
+class BestHead:
+    """Keeps a head's weights from the epoch with the least validation loss."""
+
+    def __init__(self, head, validation: tuple[np.ndarray, np.ndarray]) -> None:
+        self._head, self._validation = head, validation
+        self._least = float("inf")
+        self.weights: list[np.ndarray] = []
+
+    def look(self, epoch: int, logs: Any) -> None:
+        """Looks at the end of an epoch."""
+        loss = self._head.evaluate(*self._validation, verbose=0)[0]
+        if loss < self._least:
+            self._least, self.weights = loss, self._head.get_weights()
+
+
+def answer(command, *arguments: str) -> dict[str, Any]:
+    """Runs a command in this process, which has its libraries loaded; returns its JSON."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        command([*arguments, "--json"])
+    return json.loads(out.getvalue())
+
+
+def keras_layer(step: Step):
+    """Returns Keras's own layer of a step but a crop, which gives images of another size."""
+    layers = import_keras().layers
+    factors = [(factor.low, factor.high) for factor in step.factors]
+    made = {
+        "flip": lambda: layers.RandomFlip(step.mode),
+        "rotation": lambda: layers.RandomRotation(*factors),
+        "zoom": lambda: layers.RandomZoom(*factors),
+        "translation": lambda: layers.RandomTranslation(*factors),
+        "contrast": lambda: layers.RandomContrast((-factors[0][0], factors[0][1])),
+    }
+    return made[step.name]()
+
+
+def read_images(folder: Path, store: FeatureStore) -> tuple[np.ndarray, np.ndarray]:
+    """Returns uint8 (n, H, W, 3) and int64 (n,) of a folder of classes named by their number."""
+    paths = sorted(folder.glob("*/*"))
+    pixels = [decode(path.read_bytes(), store.spec.pixels).pixels for path in paths]
+    return np.stack(pixels), np.array([int(path.parent.name) for path in paths])
+
+
+def stored_rows(store: FeatureStore, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns float32 (n, d) and int64 (n,) of a split."""
+    rows = store.load(["features", "labels"], splits=[split])
+    return rows["features"], np.array([int(labels[0]) for labels in rows["labels"]])
+
+
+def measure(bench: Bench, seeds: int) -> dict[str, list[Result]]:
+    """Runs every way with every seed, after one that does not count and loads the libraries."""
+    bench.stored(1, seeds)
+    results: dict[str, list[Result]] = defaultdict(list)
+    for seed in range(seeds):
+        stores = []
+        for views in VIEWS:
+            result, store = bench.stored(views, seed)
+            results[str(views)].append(result)
+            stores.append(store)
+        results[LOOP].append(bench.end_to_end(stores[0], seed))
+        for way, every in results.items():
+            say(f"seed {seed}, views {way}: {every[-1]}", to_stderr=True)
+    return results
+
+
+def table_rows(results: dict[str, list[Result]]) -> list[list[str]]:
+    """Lays out means over the seeds; the gain is taken seed by seed."""
+    plain = np.array([result.accuracy for result in results["1"]])
+    rows = []
+    for way, every in results.items():
+        accuracy = np.array([result.accuracy for result in every])
+        gain = 100 * (accuracy - plain)
+        _, stored, size, extraction, training = (
+            float(mean) or None for mean in np.mean([dataclasses.astuple(one) for one in every], 0)
+        )
+        rows.append(
+            [
+                way,
+                f"{stored:,.0f}" if stored else NOTHING,
+                number(size / 1e6 if size else None, " MB"),
+                number(extraction, " s"),
+                number(training, " s"),
+                spread(100 * accuracy),
+                NOTHING if way == "1" else spread(gain, signed=True),
+            ]
+        )
+    return rows
+
+
+def spread(values: np.ndarray, signed: bool = False) -> str:
+    """Writes a mean and the standard deviation between seeds.
+
+    Example:
+      >>> spread(np.array([1.0, 2.0, 3.0]), signed=True)
+      '+2.0 (1.0)'
+    """
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return f"{values.mean():{'+' if signed else ''}.1f} ({deviation:.1f})"
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    quiet_libraries()
+    counts = {"per_class": 5, "epochs": 40, "seeds": 3}
+    parser = counted_parser("benchmarks.views", __doc__, **counts)
+    parser.add_argument("--augment", default=MILD, help=f"of the views (default {MILD})")
+    args = parser.parse_args(argv)
+    if any(step.name == "crop" for step in parse_augment(args.augment)):
+        raise UsageError("--augment: the loop to compare with takes no crop; leave it out")
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        bench = Bench(Path(name), args.augment, args.epochs, args.per_class)
+        results = measure(bench, args.seeds)
+    header = ["views", "rows", "store", "extraction", "training", "test accuracy, %", "gain"]
+    title = (
+        f"{10 * args.per_class} training images, {args.augment}, {args.epochs} epochs; mean "
+        f"(standard deviation) of {args.seeds} seeds:"
+    )
+    publish("benchmarks.views", [title, "", *table(header, table_rows(results))], args.write)
+    return 0
+
+
+if __name__ == "__main__":
+    main(run)
