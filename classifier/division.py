@@ -36,19 +36,25 @@ class Selection:
       carve: content hashes up to this (hex, inclusive) are the validation side; "" for no carve.
       side: of the carve, ``train`` or ``validation``.
       views: whether augmented views belong to it, or only the image as it is.
+      share: the last 8 hex digits of content hashes go up to this (inclusive); "" for all.
     """
 
     splits: tuple[str | None, ...] | None = None
     carve: str = ""
     side: str = "train"
     views: bool = False
+    share: str = ""
 
     def mask(self, content_hashes: np.ndarray) -> np.ndarray:
-        """Returns bool (n,): the rows on this side of the carve."""
-        if not self.carve:
-            return np.ones(len(content_hashes), bool)
-        below = np.array([_is_below(value, self.carve) for value in content_hashes], bool)
-        return below if self.side == "validation" else ~below
+        """Returns bool (n,): the rows on this side of the carve, and within the share."""
+        keep = np.ones(len(content_hashes), bool)
+        if self.share:
+            # Not the digits that the carve goes by: a share of one side is to be even.
+            keep &= np.array([value[-8:] <= self.share for value in content_hashes], bool)
+        if self.carve:
+            below = np.array([_is_below(value, self.carve) for value in content_hashes], bool)
+            keep &= below == (self.side == "validation")
+        return keep
 
     def batches(
         self, store: FeatureStore, columns: Sequence[str], batch_size: int = 1024
@@ -224,15 +230,8 @@ def divide(store: FeatureStore) -> Division:
     notes = _notes(classes, trained, validated)
     if named and found.get(None):
         notes.append(f"{found[None]} rows without a split are left out")
-    return Division(
-        classes,
-        train,
-        validation,
-        trained.counts(classes),
-        validated.counts(classes),
-        carve,
-        tuple(notes),
-    )
+    counts = trained.counts(classes), validated.counts(classes)
+    return Division(classes, train, validation, *counts, carve, tuple(notes))
 
 
 def _train_names(store: FeatureStore, named: Sequence[str]) -> tuple[str | None, ...]:
