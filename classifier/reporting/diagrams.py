@@ -22,7 +22,7 @@ from classifier.reporting.charts import (
     ticks,
 )
 
-SIDE = 300  # of the reliability diagram, which is square
+SIDE = 240  # of the reliability diagram, which is square
 SQUARE: dict[str, Any] = {"left": 40, "right": SIDE - 12, "top": 12, "bottom": SIDE - 36}
 
 
@@ -133,7 +133,7 @@ def reliability_chart(name: str, found: Mapping[str, Any]) -> Chart:
             "dot",
             x.place(part["confidence"]),
             y.place(part["accuracy"]),
-            round(3 + 7 * math.sqrt(part["rows"] / rows), 2),
+            round(2.5 + 6.5 * math.sqrt(part["rows"] / rows), 2),
             f"{part['rows']:,} rows: confidence {part['confidence']:.1%}, accuracy "
             f"{part['accuracy']:.1%}",
         )
@@ -149,7 +149,7 @@ def reliability_chart(name: str, found: Mapping[str, Any]) -> Chart:
         "confidence",
         [
             ("ideal", pieces(x, y, [(0, 0), (1, 1)])),
-            ("validation", pieces(x, y, values)),
+            ("gap", [piece for c, a in values for piece in pieces(x, y, [(c, c), (c, a)])]),
         ],
         marks,
         width=SIDE,

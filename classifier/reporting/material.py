@@ -11,7 +11,7 @@ from classifier.judgement.judging import learning_file
 from classifier.run import SUMMARY, Run, history_file
 from featurestore.storage import Storage
 
-CURVES = 6
+CURVES = 4
 # The split a reader asks for first comes first.
 _ORDER = ("test", "validation")
 

@@ -149,10 +149,12 @@ def _calibration_sentence(calibration: Mapping[str, Any]) -> str:
         return ""
     if not fitted or not calibration.get("after"):
         return "There were no validation rows to fit a temperature on."
-    sure = "too sure of itself" if fitted["temperature"] > 1 else "not sure enough of itself"
+    temperature = fitted["temperature"]
+    sure = "too sure of itself" if temperature > 1.05 else "about as sure as it is right"
+    sure = "not sure enough of itself" if temperature < 0.95 else sure
     return (
         f"Points below the diagonal are overconfident. The head is {sure}: temperature "
-        f"{fitted['temperature']:.2f}, fitted on {fitted['rows']:,} validation rows, takes the "
+        f"{temperature:.2f}, fitted on {fitted['rows']:,} validation rows, takes the "
         f"expected calibration error from {calibration['before']['ece']:.3f} to "
         f"{calibration['after']['ece']:.3f}. Which class comes first stays the same."
     )

@@ -45,6 +45,11 @@ class Table:
     rows: list[list[Cell]]
     note: str = ""
 
+    @property
+    def name_width(self) -> int:
+        """Characters that the first column should have room for."""
+        return min(28, 3 + max((len(row[0].text) for row in self.rows), default=0))
+
 
 def count(value: float) -> str:
     """Writes a whole number."""
@@ -99,9 +104,16 @@ def leaderboard_table(board: Sequence[Mapping[str, Any]]) -> Table:
         return values != {"None"} and (always or len(values) > 1)
 
     columns = [column for column in _BOARD if is_shown(column[0], column[3])]
-    rows = [[cell(record.get(name), write or str) for name, _, write, _ in columns]
-            for record in board]  # fmt: skip
+    rows = [
+        [cell(_value(record, name), write or str) for name, _, write, _ in columns]
+        for record in board
+    ]
     return Table([(heading, write is not None) for _, heading, write, _ in columns], rows)
+
+
+def _value(record: Mapping[str, Any], name: str) -> Any:
+    # An exact head is fitted at once, and has no epochs.
+    return None if name == "best_epoch" and record.get("lr") is None else record.get(name)
 
 
 def class_table(per_class: Sequence[Mapping[str, Any]]) -> Table:
@@ -130,7 +142,7 @@ class Matrix:
 
     Attributes:
       names: (short, whole) of each class shown.
-      rows: one list a true class: (rows, depth of colour from 0 to 100, whether right, words).
+      rows: one list a true class: (rows, depth of colour in percent, whether right, words).
       others: predictions a row into classes that are not shown; empty when all are.
       note: which part it is, or "".
     """
@@ -146,6 +158,13 @@ class Matrix:
         return max(len(short) for short, _ in self.names) > 4
 
 
+def _depth(share_of_class: float, right: bool) -> int:
+    """Returns how much colour a cell gets: never so much that its number is hard to read."""
+    # The square root: one confusion in a hundred must be visible.
+    root = float(share_of_class) ** 0.5
+    return round(45 * root) if right or not root else round(10 + 50 * root)
+
+
 def matrix_of(confusion: np.ndarray, classes: Sequence[str]) -> Matrix:
     """Lays out a confusion matrix, coloured by the share of each true class.
 
@@ -159,8 +178,7 @@ def matrix_of(confusion: np.ndarray, classes: Sequence[str]) -> Matrix:
         [
             (
                 int(confusion[true, guess]),
-                # The square root: one confusion in a hundred must be visible.
-                round(100 * float(confusion[true, guess] / support[true]) ** 0.5),
+                _depth(confusion[true, guess] / support[true], bool(true == guess)),
                 bool(true == guess),
                 f"{classes[true]} predicted as {classes[guess]}: {confusion[true, guess]} of "
                 f"{support[true]}",
