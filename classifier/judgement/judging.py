@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from featurestore import FeatureStore
 
 VALIDATION = "validation"
+# A nearest-neighbour head holds, for each of these, one number a training row.
+BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def judge(run: Run, head_id: str, store: FeatureStore, split: str) -> Judgement:
     """
     outcomes = Outcomes(run.classes)
     selection = select_split(run, store, split)
-    scores = evaluate(run, head_id, store, selection, outcomes=outcomes)
+    scores = evaluate(run, head_id, store, selection, BATCH_SIZE, outcomes)
     hits = int(outcomes.right.sum())
     if names_of_split(split, [VALIDATION]):
         fitted = _temperature_record(run, head_id, store, outcomes)
@@ -123,7 +125,7 @@ def _fit_on_validation(run: Run, head_id: str, store: FeatureStore) -> dict[str,
     try:
         selection = select_split(run, store, VALIDATION)
         outcomes = Outcomes(run.classes)
-        evaluate(run, head_id, store, selection, outcomes=outcomes)
+        evaluate(run, head_id, store, selection, BATCH_SIZE, outcomes)
     except UsageError:
         return None  # no validation rows there
     return _temperature_record(run, head_id, store, outcomes)

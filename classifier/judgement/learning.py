@@ -92,7 +92,8 @@ def options_of_head(run: Run, head_id: str) -> TrainOptions:
     for option in dataclasses.fields(TrainOptions):
         value = own.get(option.name)
         value = run.config.options.get(option.name) if value is None else value
-        if option.name == "heads" or value is None:
+        # The head's spelling has its own dropout, whatever others of the run had.
+        if option.name in ("heads", "dropout") or value is None:
             continue
         if isinstance(option.default, tuple):
             value = tuple(value) if isinstance(value, list | tuple) else (value,)

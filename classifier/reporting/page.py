@@ -6,13 +6,13 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from classifier.reporting import facts, sections
 from classifier.reporting.material import Material
 from classifier.reporting.pictures import Picture
 from classifier.reporting.tables import leaderboard_table
-from featurestore.errors import UsageError
+from featurestore.errors import HoarfrostError, UsageError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -22,6 +22,10 @@ PACKAGE = "classifier.reporting"
 
 class ReportMissing(UsageError):
     """Jinja2 is not installed."""
+
+
+class ReportFailed(HoarfrostError):
+    """What the run holds is not what the page expects."""
 
 
 def environment() -> Environment:
@@ -54,33 +58,47 @@ def render(material: Material, pictures: Mapping[str, Picture]) -> str:
 
     Raises:
       ReportMissing: without Jinja2.
+      ReportFailed: when a file of the run is not what its name says.
     """
-    template = environment().get_template("page.html")
+    templates = environment()
+    from jinja2 import TemplateError
+
+    try:
+        content = _content(material)
+        return templates.get_template("page.html").render(pictures=pictures, **content)
+    except (TemplateError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ReportFailed(
+            f"{material.run.url}: a file of the run is not as it was written ("
+            f"{type(error).__name__}: {error}); evaluate the head again"
+        ) from error
+
+
+def _content(material: Material) -> dict[str, Any]:
+    """Returns what the template writes, by name."""
     style, script = (_asset(name) for name in ("page.css", "page.js"))
     ledger, balance = facts.ledger_of(material)
-    spec = material.run.spec
-    return template.render(
-        style=style,
-        script=script,
+    url, spec = material.run.url, material.run.spec
+    return {
+        "style": style,
+        "script": script,
         # No other script may run, whatever a name should smuggle in.
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        title=material.run.url.rstrip("/").rpartition("/")[2] or material.run.url,
-        url=material.run.url,
-        best=material.best,
-        headline=facts.headline(material),
-        run_facts=facts.run_facts(material),
-        notes=material.summary.get("notes", []),
-        board=leaderboard_table(material.board),
-        curves=sections.curves(material),
-        evaluations=sections.evaluations(material),
-        accuracies=sections.accuracy_whiskers(material),
-        differences=sections.difference_whiskers(material),
-        pictures=pictures,
-        identity=facts.identity_facts(spec),
-        numerics=facts.numerics_facts(spec),
-        ledger=ledger,
-        balance=balance,
-    )
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "title": url.rstrip("/").rpartition("/")[2] or url,
+        "url": url,
+        "best": material.best,
+        "headline": facts.headline(material),
+        "run_facts": facts.run_facts(material),
+        "notes": material.summary.get("notes", []),
+        "board": leaderboard_table(material.board),
+        "curves": sections.curves(material),
+        "evaluations": sections.evaluations(material),
+        "accuracies": sections.accuracy_whiskers(material),
+        "differences": sections.difference_whiskers(material),
+        "identity": facts.identity_facts(spec),
+        "numerics": facts.numerics_facts(spec),
+        "ledger": ledger,
+        "balance": balance,
+    }
 
 
 def _asset(name: str) -> str:

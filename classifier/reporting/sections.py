@@ -21,6 +21,7 @@ from classifier.reporting.tables import (
     Table,
     class_table,
     count,
+    learning_table,
     matrix_of,
     share,
 )
@@ -42,6 +43,7 @@ class Evaluation:
       confused: most confused pairs.
       mistakes: records of the worst.
       learning: accuracy over training images, None without.
+      points: the same as a table.
       notes: one line each.
     """
 
@@ -54,6 +56,7 @@ class Evaluation:
     confused: list[dict[str, Any]]
     mistakes: list[dict[str, Any]]
     learning: Chart | None
+    points: Table
     notes: list[str]
 
 
@@ -115,6 +118,7 @@ def _evaluation(found: Mapping[str, Any], learning: Sequence | None) -> Evaluati
         found.get("confused", []),
         found.get("mistakes", []),
         learning_chart(points) if points else None,
+        learning_table(points),
         notes,
     )
 
@@ -208,14 +212,19 @@ def difference_whiskers(material: Material) -> list[Whisker]:
     return [
         Whisker(
             f"{item['head_id']} − {item['comparison']['head_id']} on {item['split']}",
-            f"{100 * d['estimate']:+.1f} points  ({100 * d['lower']:+.1f} to "
-            f"{100 * d['upper']:+.1f})",
+            _points(d),
             "beyond chance" if item["comparison"]["beyond_chance"] else "no clear difference",
             _places(d, ends),
             50.0,
         )
         for item, d in zip(found, differences, strict=True)
     ]
+
+
+def _points(d: Mapping[str, float]) -> str:
+    figures = (f"{100 * d[name]:+.1f}" for name in ("estimate", "lower", "upper"))
+    # A minus as wide as a plus.
+    return "{} points ({} to {})".format(*figures).replace("-", "−")
 
 
 def _places(interval: Mapping[str, float], ends: tuple[float, float]) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from classifier.judgement.confusions import most_confused
 from classifier.plots import clip
 
 MATRIX_CLASSES = 20
-TABLE_CLASSES = 1000
+MOST_ROWS = 1000
 MISSING = "–"
 
 
@@ -48,7 +48,7 @@ class Table:
     @property
     def name_width(self) -> int:
         """Characters that the first column should have room for."""
-        return min(28, 3 + max((len(row[0].text) for row in self.rows), default=0))
+        return min(24, 3 + max((len(row[0].text) for row in self.rows), default=0))
 
 
 def count(value: float) -> str:
@@ -67,6 +67,10 @@ def _fixed(digits: int) -> Callable[[float], str]:
 
 def _number(value: float) -> str:
     return f"{value:.3g}"
+
+
+def _word(value: Any) -> str:
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
 
 
 def cell(value: Any, write: Callable[[Any], str], bar: float | None = None) -> Cell:
@@ -93,6 +97,7 @@ _BOARD: tuple[tuple[str, str, Callable[[Any], str] | None, bool], ...] = (
     ("best_epoch", "Best epoch", count, True),
     ("parameters", "Parameters", count, True),
     ("seconds", "Seconds", _fixed(1), True),
+    ("kept", "Saved", None, False),
 )
 
 
@@ -105,15 +110,33 @@ def leaderboard_table(board: Sequence[Mapping[str, Any]]) -> Table:
 
     columns = [column for column in _BOARD if is_shown(column[0], column[3])]
     rows = [
-        [cell(_value(record, name), write or str) for name, _, write, _ in columns]
-        for record in board
+        [cell(_value(record, name), write or _word) for name, _, write, _ in columns]
+        for record in board[:MOST_ROWS]
     ]
-    return Table([(heading, write is not None) for _, heading, write, _ in columns], rows)
+    note = ""
+    if len(board) > len(rows):
+        note = f"The best {len(rows):,} of {len(board):,} heads; leaderboard.csv has them all."
+    return Table([(heading, write is not None) for _, heading, write, _ in columns], rows, note)
 
 
 def _value(record: Mapping[str, Any], name: str) -> Any:
     # An exact head is fitted at once, and has no epochs.
     return None if name == "best_epoch" and record.get("lr") is None else record.get(name)
+
+
+def learning_table(points: Sequence[Mapping[str, Any]]) -> Table:
+    """Lays out a learning curve: ``images`` and ``accuracy`` (an interval's record) a point."""
+    rows = [
+        [
+            cell(point["images"], count),
+            cell(point["accuracy"]["estimate"], share),
+            cell(point["accuracy"]["lower"], share),
+            cell(point["accuracy"]["upper"], share),
+        ]
+        for point in points
+    ]
+    names = ("Training images", "Accuracy", "Lower end", "Upper end")
+    return Table([(name, True) for name in names], rows)
 
 
 def class_table(per_class: Sequence[Mapping[str, Any]]) -> Table:
@@ -127,7 +150,7 @@ def class_table(per_class: Sequence[Mapping[str, Any]]) -> Table:
             cell(row["f1"], _fixed(3), row["f1"]),
             cell(row["support"], count),
         ]
-        for row in ranked[:TABLE_CLASSES]
+        for row in ranked[:MOST_ROWS]
     ]
     note = ""
     if len(ranked) > len(rows):

@@ -15,16 +15,8 @@ if TYPE_CHECKING:
     from featurestore.storage import Storage
 
 Tell = Callable[[str], None]
-# What a page can stumble over in files, rows and libraries of others.
-TROUBLE = (
-    HoarfrostError,
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    MemoryError,
-)
+# What judging and writing can stumble over: files, rows, folders, memory.
+TROUBLE = (HoarfrostError, OSError, ValueError, LookupError, TypeError, RuntimeError, MemoryError)
 
 
 def write_page(run: Run) -> None:
