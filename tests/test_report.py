@@ -348,6 +348,34 @@ def test_evaluations_of_older_releases_and_damaged_files_are_no_obstacle(trained
     assert "Confusion matrix" in page_of(run).text
 
 
+def test_figures_that_need_one_label_a_row_are_left_out_with_a_line(trained, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained.storage.path(""), folder)
+    run = load_run(str(folder))
+    names = ("class", "precision", "recall", "f1", "support")
+    record = {
+        "head_id": run.head_id(),
+        "split": "validation",
+        "rows": 30,
+        "loss": 0.25,
+        "classes": ["a", "b"],
+        "per_class": [dict(zip(names, ("a", 0.5, 0.5, 0.5, 9), strict=True))],
+    }
+    run.storage.write(f"evaluation/validation-{run.head_id()}.json", json.dumps(record))
+    assert renew_page(run, print)
+    page = page_of(run)
+    assert "several labels: figures that need one a row are left out" in page.text
+    assert "Per class" in page.text and "Confusion matrix" not in page.text
+    run.storage.write(f"evaluation/validation-{run.head_id()}.json", json.dumps([record]))
+    assert renew_page(run, print)
+    assert "has not been evaluated on stored rows yet" in page_of(run).text
+    record["classes"], record["confusion"] = 5, [[1]]
+    run.storage.write(f"evaluation/validation-{run.head_id()}.json", json.dumps(record))
+    lines = []
+    assert not renew_page(run, lines.append)
+    assert "a file of the run is not as it was written" in lines[0]
+
+
 def test_a_run_that_cannot_be_written_to_is_one_line(trained, tmp_path, monkeypatch):
     def refuse(self, name, data):
         raise PermissionError("read-only")

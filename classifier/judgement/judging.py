@@ -22,6 +22,7 @@ from classifier.judgement.intervals import accuracy_interval, difference_interva
 from classifier.judgement.outcomes import Outcomes
 from classifier.run import Run, calibration_file, dump_json
 from classifier.sources import shard_under
+from featurestore.commit import store_ledger
 from featurestore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def judge(run: Run, head_id: str, store: FeatureStore, split: str) -> Judgement:
             {**mistake.to_record(), "shard": shard_under(mistake.uri, markers)}
             for mistake in outcomes.mistakes
         ],
-        "ledger": dataclasses.asdict(store.ledger()),
+        "ledger": dataclasses.asdict(store_ledger(markers)),
     }
     return Judgement(record, scores, outcomes)
 

@@ -24,8 +24,8 @@ LEDGER = (
 def headline(material: Material) -> dict[str, Any]:
     """Returns the top figure: ``accuracy``, ``interval``, ``where`` and further ``facts``."""
     best = material.best
-    if material.judged:
-        found = material.judged[0]
+    found = next((item for item in material.judged if "accuracy" in item), None)
+    if found:
         interval = found.get("interval")
         return {
             "accuracy": share(found["accuracy"]),

@@ -36,7 +36,7 @@ class Evaluation:
     Attributes:
       split: its name.
       facts: (name, value) pairs.
-      matrix: the confusion matrix.
+      matrix: the confusion matrix, None where rows may have several labels.
       classes: figures per class.
       charts: reliability before and after scaling.
       calibration: a sentence on them.
@@ -49,7 +49,7 @@ class Evaluation:
 
     split: str
     facts: list[Fact]
-    matrix: Matrix
+    matrix: Matrix | None
     classes: Table
     charts: list[Chart]
     calibration: str
@@ -90,7 +90,6 @@ def evaluations(material: Material) -> list[Evaluation]:
     return [
         _evaluation(found, material.learning.get((found["split"], found["head_id"])))
         for found in material.judged
-        if "confusion" in found
     ]
 
 
@@ -104,6 +103,9 @@ def _evaluation(found: Mapping[str, Any], learning: Sequence | None) -> Evaluati
         for point in learning or ()
         if "reason" in point
     ]
+    confusion = found.get("confusion")
+    if not confusion:
+        notes.append("Rows may have several labels: figures that need one a row are left out.")
     if found.get("unlabelled"):
         notes.append(f"{found['unlabelled']:,} rows without a label are left out.")
     if unknown := found.get("unknown_labels"):
@@ -111,8 +113,8 @@ def _evaluation(found: Mapping[str, Any], learning: Sequence | None) -> Evaluati
     return Evaluation(
         found["split"],
         evaluation_facts(found),
-        matrix_of(np.array(found["confusion"]), found["classes"]),
-        class_table(found["per_class"]),
+        matrix_of(np.array(confusion), found["classes"]) if confusion else None,
+        class_table(found.get("per_class", ())),
         [reliability_chart(name, values) for name, values in diagrams if values],
         _calibration_sentence(calibration),
         found.get("confused", []),
@@ -125,12 +127,13 @@ def _evaluation(found: Mapping[str, Any], learning: Sequence | None) -> Evaluati
 
 def evaluation_facts(found: Mapping[str, Any]) -> list[Fact]:
     """Returns the figures of an evaluation that stand above its section."""
-    facts = [("Accuracy", share(found["accuracy"]))]
+    facts = [("Accuracy", share(found["accuracy"]))] if "accuracy" in found else []
     if interval := found.get("interval"):
         facts.append((f"{interval['level']:.0%} interval", interval_text(interval)))
     if "top_5_accuracy" in found:
         facts.append(("Top-5", share(found["top_5_accuracy"])))
-    facts.append(("Loss", f"{found['loss']:.4f}"))
+    if found.get("loss") is not None:
+        facts.append(("Loss", f"{found['loss']:.4f}"))
     f1 = [row["f1"] for row in found.get("per_class", ()) if row["f1"] is not None]
     if f1:
         facts.append(("Mean F1", f"{sum(f1) / len(f1):.3f}"))

@@ -48,7 +48,7 @@ class Table:
     @property
     def name_width(self) -> int:
         """Characters that the first column should have room for."""
-        return min(24, 3 + max((len(row[0].text) for row in self.rows), default=0))
+        return min(22, 3 + max((len(row[0].text) for row in self.rows), default=0))
 
 
 def count(value: float) -> str:
