@@ -9,8 +9,8 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "featurestore/__init__.py").read_text())
 
 EXTRAS = {
-    # Plots of training, evaluation and image grids.
-    "report": ["matplotlib>=3.8,<4"],
+    # Plots of training, evaluation and image grids, and the page of a run.
+    "report": ["jinja2>=3.1,<4", "matplotlib>=3.8,<4"],
     # The built-in sample of handwritten digits.
     "sample": ["scikit-learn>=1.4,<2"],
     "s3": ["s3fs>=2024.9"],
@@ -56,6 +56,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["featurestore*", "classifier*", "pipelines*"]),
+    package_data={"classifier.reporting": ["templates/*"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",
         # Cutting a layer out of a model uses how Keras 3.15 keeps its graph.

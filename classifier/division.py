@@ -184,16 +184,8 @@ def divide(store: FeatureStore) -> Division:
     notes = _notes(classes, trained, validated)
     if named and found.get(None):
         notes.append(f"{found[None]} rows without a split are left out")
-    return Division(
-        classes,
-        train,
-        validation,
-        trained.counts(classes),
-        validated.counts(classes),
-        trained.rows,
-        carve,
-        tuple(notes),
-    )
+    counts = trained.counts(classes), validated.counts(classes)
+    return Division(classes, train, validation, *counts, trained.rows, carve, tuple(notes))
 
 
 def _train_names(store: FeatureStore, named: Sequence[str]) -> tuple[str | None, ...]:

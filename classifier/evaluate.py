@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from classifier import plots
 from classifier.division import shorten
-from classifier.evaluation import (
-    Scores,
-    evaluate,
-    require_same_features,
-    select_split,
+from classifier.evaluation import require_same_features, select_split
+from classifier.judgement.judging import (
+    Judgement,
+    compare,
+    file_name,
+    judge,
+    learning_file,
+    save_temperature,
 )
-from classifier.run import dump_json, load_run
+from classifier.judgement.learning import learning_curve
+from classifier.reporting.writing import renew_page
+from classifier.run import Run, dump_json, load_run
 from featurestore import UsageError, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.errors import unknown_choice
 from featurestore.storage import Storage
 
 LISTED_CLASSES = 20
@@ -26,15 +31,25 @@ def parser() -> Parser:
     """Returns the command's arguments."""
     result = Parser(
         prog="python -m classifier.evaluate",
-        description="Loss, accuracy, top-5, figures per class and the confusion matrix of a head.",
-        epilog="Writes RUN/evaluation/<split>-<head_id>.json and .png.",
+        description="Loss, accuracy with its interval, top-5, calibration, figures per class and "
+        "the confusion matrix of a head.",
+        epilog="Writes RUN/evaluation/<split>-<head_id>.json and .png, and RUN/report.html anew.",
     )
     add = result.add_argument
     add("--run", required=True, help="folder of the training run")
     add("--store", required=True, help="feature store with the same kind of features")
     add("--split", default="test", help="a split of the store, or all (default %(default)s)")
     add("--head_id", help="default: the leaderboard's first")
-    add("--output", help="another folder for the files (default RUN/evaluation)")
+    add("--compare", metavar="HEAD_ID", help="another head: the difference on the same rows")
+    add(
+        "--learning_curve",
+        action="store_true",
+        help="train the head anew on 10, 20, 50 and 100%% of the training images; evaluate each",
+    )
+    add(
+        "--output",
+        help="another folder for the files (default RUN/evaluation); leaves RUN as it is",
+    )
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
     add("--json", action="store_true", help="print the figures as JSON and nothing else")
     return result
@@ -49,28 +64,28 @@ def run(argv: Sequence[str]) -> int:
     head_id = trained.head_id(arguments.head_id)
     store = open_store(arguments.store, file_system)
     require_same_features(trained, store)
-    selection = select_split(trained, store, arguments.split)
-    scores = evaluate(trained, head_id, store, selection)
-    record = {
-        "run": trained.url,
-        "head_id": head_id,
-        "store": store.url,
-        "split": arguments.split,
-        "classes": list(trained.classes),
-        **scores.to_record(),
-    }
-    output = Storage(arguments.output or f"{arguments.run.rstrip('/')}/evaluation", file_system)
+    other = _other_head(trained, head_id, arguments.compare)
 
     def tell(line: str) -> None:
         if not arguments.json:
             say(line)
 
+    judgement = judge(trained, head_id, store, arguments.split)
+    record = judgement.record
+    if other:
+        record["comparison"] = compare(judgement, judge(trained, other, store, arguments.split))
+    _tell_figures(record, tell)
+    if arguments.learning_curve:
+        selection = select_split(trained, store, arguments.split)
+        record["learning"] = learning_curve(trained, head_id, store, selection, tell)
     # Figures first: they must not be lost to a folder that cannot be written to.
     if arguments.json:
         say(dump_json(record).rstrip())
-    _tell_figures(record, tell)
+    output = Storage(arguments.output or f"{arguments.run.rstrip('/')}/evaluation", file_system)
     try:
-        _write(output, record, scores, tell)
+        _write(output, judgement, tell)
+        if not arguments.output:
+            _keep(trained, record)
     except (OSError, ValueError) as error:
         flag = "--output" if arguments.output else "--run"
         raise UsageError(
@@ -78,15 +93,27 @@ def run(argv: Sequence[str]) -> int:
             "may write to"
         ) from error
     tell(f"written to {output.public_url}")
+    if not arguments.output:
+        renew_page(trained, tell)
     return 0
 
 
-def _write(
-    output: Storage, record: Mapping[str, Any], scores: Scores, tell: Callable[[str], None]
-) -> None:
-    # A split's name is the user's own and may hold what a file name may not.
-    split = re.sub(r"[^\w.-]", "_", record["split"])
-    name = f"{split}-{record['head_id']}"
+def _other_head(trained: Run, head_id: str, wanted: str | None) -> str | None:
+    """Returns the head to compare with, if any."""
+    if wanted is None:
+        return None
+    if wanted not in trained.config.heads:
+        raise unknown_choice("--compare", wanted, list(trained.config.heads))
+    if wanted == head_id:
+        raise UsageError(
+            f"--compare: {wanted!r} is the head that is evaluated; name another of the run's"
+        )
+    return wanted
+
+
+def _write(output: Storage, judgement: Judgement, tell: Callable[[str], None]) -> None:
+    record, scores = judgement.record, judgement.scores
+    name = file_name(record["split"], record["head_id"])
     output.write(f"{name}.json", dump_json(record))
     title = f"{record['head_id']} on {record['split']}: accuracy {record['accuracy']:.1%}"
     plots.write_or_skip(
@@ -97,12 +124,22 @@ def _write(
     )
 
 
+def _keep(trained: Run, record: Mapping[str, Any]) -> None:
+    """Writes what later evaluations of the run build on."""
+    save_temperature(trained, record)
+    if "learning" in record:
+        trained.storage.write(
+            learning_file(record["split"], record["head_id"]), dump_json(record["learning"])
+        )
+
+
 def _tell_figures(record: Mapping[str, Any], tell: Callable[[str], None]) -> None:
     top = f", top-5 {record['top_5_accuracy']:.4f}" if "top_5_accuracy" in record else ""
     tell(
         f"{record['head_id']} on {record['split']}: accuracy {record['accuracy']:.4f}{top}, loss "
         f"{record['loss']:.4f}, {record['rows']} rows"
     )
+    _tell_trust(record, tell)
     # The weakest come first: they are what a reader looks for among many.
     ranked = sorted(record["per_class"], key=lambda row: -1 if row["f1"] is None else row["f1"])
     listed = ranked[:LISTED_CLASSES]
@@ -121,6 +158,34 @@ def _tell_figures(record: Mapping[str, Any], tell: Callable[[str], None]) -> Non
         tell(f"note: {rows} rows have labels the head never learned, and are left out: {names}")
     if record["unlabelled"]:
         tell(f"note: {record['unlabelled']} rows without a label are left out")
+
+
+def _tell_trust(record: Mapping[str, Any], tell: Callable[[str], None]) -> None:
+    found = record["interval"]
+    tell(
+        f"  accuracy's {found['level']:.0%} interval {found['lower']:.4f} to {found['upper']:.4f}, "
+        f"by {found['resamples']:,} bootstrap resamples"
+    )
+    calibration = record["calibration"]
+    if calibration and calibration["after"]:
+        tell(
+            f"  calibration error {calibration['before']['ece']:.4f}, and "
+            f"{calibration['after']['ece']:.4f} at temperature "
+            f"{calibration['temperature']['temperature']:.3f} (of the validation rows)"
+        )
+    if pairs := record["confused"]:
+        first = pairs[0]
+        tell(
+            f"  most confused: {first['class']} taken for {first['predicted']}, "
+            f"{first['rows']} rows, {first['share']:.1%} of its class"
+        )
+    if other := record.get("comparison"):
+        found = other["difference"]
+        verdict = "beyond chance" if other["beyond_chance"] else "no more than chance may give"
+        tell(
+            f"  {record['head_id']} minus {other['head_id']}: {found['estimate']:+.4f} "
+            f"({found['lower']:+.4f} to {found['upper']:+.4f}) on the same rows, {verdict}"
+        )
 
 
 def _figure(value: float | None) -> str:

@@ -23,6 +23,7 @@ from featurestore.errors import UsageError, unknown_choice
 if TYPE_CHECKING:
     import keras
 
+    from classifier.judgement.outcomes import Outcomes
     from featurestore import FeatureStore
 
 EVERYTHING = "all"
@@ -162,7 +163,12 @@ def select_split(run: Run, store: FeatureStore, split: str) -> Selection:
 
 
 def evaluate(
-    run: Run, head_id: str, store: FeatureStore, selection: Selection, batch_size: int = 1024
+    run: Run,
+    head_id: str,
+    store: FeatureStore,
+    selection: Selection,
+    batch_size: int = 1024,
+    outcomes: Outcomes | None = None,
 ) -> Scores:
     """Runs a head over the selected rows, each image once and as it is.
 
@@ -172,6 +178,7 @@ def evaluate(
       store: of the same features.
       selection: the rows.
       batch_size: rows at a time.
+      outcomes: gathers what became of each row, where that is asked for.
 
     Raises:
       SpecMismatch: when the store holds other features than the head was trained on.
@@ -180,7 +187,8 @@ def evaluate(
     require_same_features(run, store)
     logits_of = forward(logits_model(run.load_head(head_id)))
     scores = Scores(run.classes)
-    for batch in selection.batches(store, ("labels", "features"), batch_size):
+    also = outcomes.columns if outcomes else ()
+    for batch in selection.batches(store, ("labels", "features", *also), batch_size):
         names = single_labels(batch["labels"])
         scores.unlabelled += names.count(None)
         labels = class_numbers(names, run.classes)
@@ -189,7 +197,11 @@ def evaluate(
             name for name, there in zip(names, known, strict=True) if name is not None and not there
         )
         if known.any():
-            scores.update(logits_of(batch["features"][known]), labels[known])
+            logits = logits_of(batch["features"][known])
+            scores.update(logits, labels[known])
+            if outcomes:
+                rows = {name: batch[name][known] for name in also}
+                outcomes.update(logits, labels[known], rows)
     if not scores.rows:
         raise UsageError(
             f"no row to evaluate on: {scores.unlabelled} rows of {store.url} have no label and "

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from classifier.run import CONTENT, RUN, SUMMARY, dump_json
+from classifier.run import CONTENT, REPORT, RUN, SUMMARY, dump_json
 from featurestore import layout
 from featurestore.errors import CorruptStore, UsageError
 from featurestore.storage import Storage
@@ -25,7 +25,7 @@ _OURS = re.compile(
     rf"heads/[^/]+\.keras|history/[^/]+\.json|plots/[^/]+-history\.png"
     rf"|model/[0-9a-f]{{32}}(\.keras|\.int8\.zip)"
     rf"|{re.escape(layout.PROBES)}|evaluation/[^/]+\.(json|png)|leaderboard\.(json|csv)"
-    rf"|{re.escape(SUMMARY)}"
+    rf"|(calibration|learning)/[^/]+\.json|{re.escape(SUMMARY)}|{re.escape(REPORT)}"
 )
 
 

@@ -57,6 +57,11 @@ def parser() -> Parser:
     add("--top", type=int, default=5, help="classes an image (default %(default)s)")
     add("--plot", metavar="FILE.png", help="draw the images beside their classes")
     add("--head_id", help="default: the leaderboard's first")
+    add(
+        "--calibrated",
+        action="store_true",
+        help="probabilities at the temperature that was fitted on the validation rows",
+    )
     add("--trust_model", action="store_true", help="allow Lambda layers in the run's base")
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
     add("--json", action="store_true", help="print the predictions as JSON and nothing else")
@@ -72,11 +77,12 @@ def run(argv: Sequence[str]) -> int:
     file_system = key_values(arguments.storage_options, "--storage_options")
     trained = load_run(arguments.run, file_system)
     head_id = trained.head_id(arguments.head_id)
+    temperature = required_temperature(trained, head_id) if arguments.calibrated else 1.0
     uris = find_images(arguments.images, file_system)
     if arguments.plot:
         plots.new_figure(1, 1)
     found = []
-    classify = classifier_of(trained, head_id, arguments.trust_model)
+    classify = classifier_of(trained, head_id, arguments.trust_model, temperature)
     for prediction in predict(trained, classify, uris, file_system, arguments.top):
         found.append(prediction if arguments.plot else _without_pixels(prediction))
         if not arguments.json:
@@ -167,7 +173,7 @@ def _decoded(uri: str, run: Run, storage_options: Mapping[str, str]) -> Predicti
 
 
 def classifier_of(
-    run: Run, head_id: str, trust_model: bool = False
+    run: Run, head_id: str, trust_model: bool = False, temperature: float = 1.0
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a function from uint8 (n, H, W, 3) to float64 (n, classes) probabilities.
 
@@ -175,6 +181,7 @@ def classifier_of(
       run: holds the base and the head.
       head_id: of the head.
       trust_model: whether Lambda layers of the base may run.
+      temperature: of the probabilities; 1 leaves them as the head gives them.
     """
     from classifier.engines import StoredBase, run_padded, serving_engine
     from classifier.evaluation import forward, log_probabilities
@@ -199,9 +206,26 @@ def classifier_of(
         if spec.dtype == "float16":
             # The head learned from rounded features.
             features = features.astype(np.float16)
-        return np.exp(log_probabilities(logits_of(features)))
+        return np.exp(log_probabilities(logits_of(features) / temperature))
 
     return classify
+
+
+def required_temperature(run: Run, head_id: str) -> float:
+    """Returns the temperature that a head's calibration found.
+
+    Raises:
+      UsageError: when it was never calibrated.
+    """
+    from classifier.judgement.judging import load_temperature
+
+    found = load_temperature(run, head_id)
+    if found is None:
+        raise UsageError(
+            f"--calibrated: {run.url}: {head_id} has no temperature yet; python -m "
+            f"classifier.evaluate --head_id {head_id} with a store that has validation rows fits it"
+        )
+    return found["temperature"]
 
 
 def _without_pixels(prediction: Prediction) -> Prediction:

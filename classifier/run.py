@@ -9,6 +9,9 @@
       summary.json
       model/<weights_hash>.keras     a copy of the store's base: predicting needs the run alone
       evaluation/<split>-<head_id>.json, .png
+      calibration/<head_id>.json     the temperature of its probabilities
+      learning/<split>-<head_id>.json
+      report.html                    all of it on one page
 
 ``run.json`` is the commit: a folder without it holds no run, or an unfinished one. What may be
 written over, and what is never touched, is `classifier.output`'s to decide.
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 RUN = "run.json"
 SUMMARY = "summary.json"
 LEADERBOARD = "leaderboard.json"
+REPORT = "report.html"
 FORMAT_VERSION = 1
 # What a run's folder holds beside its commit.
 CONTENT = (
@@ -50,7 +54,10 @@ CONTENT = (
     "history",
     "plots",
     "evaluation",
+    "calibration",
+    "learning",
     "model",
+    REPORT,
     LEADERBOARD,
     "leaderboard.csv",
     SUMMARY,
@@ -210,6 +217,11 @@ def history_file(head_id: str) -> str:
 def history_plot_file(head_id: str) -> str:
     """Returns the path of a head's plot."""
     return f"plots/{head_id}-history.png"
+
+
+def calibration_file(head_id: str) -> str:
+    """Returns the path of a head's temperature."""
+    return f"calibration/{head_id}.json"
 
 
 def dump_json(record: Any) -> str:

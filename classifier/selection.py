@@ -26,6 +26,7 @@ class Selection:
       side: of the carve, ``train`` or ``validation``.
       views: whether augmented views belong to it, or only the image as it is.
       lone: keys of images that lack some of their views.
+      share: the last 8 hex digits of content hashes go up to this (inclusive); "" for all.
     """
 
     splits: tuple[str | None, ...] | None = None
@@ -33,13 +34,18 @@ class Selection:
     side: str = "train"
     views: bool = False
     lone: frozenset[str] = frozenset()
+    share: str = ""
 
     def mask(self, content_hashes: np.ndarray) -> np.ndarray:
-        """Returns bool (n,): the rows on this side of the carve."""
-        if not self.carve:
-            return np.ones(len(content_hashes), bool)
-        below = np.array([is_below(value, self.carve) for value in content_hashes], bool)
-        return below if self.side == "validation" else ~below
+        """Returns bool (n,): the rows on this side of the carve, and within the share."""
+        keep = np.ones(len(content_hashes), bool)
+        if self.share:
+            # Not the digits that the carve goes by: a share of one side is to be even.
+            keep &= np.array([value[-8:] <= self.share for value in content_hashes], bool)
+        if self.carve:
+            below = np.array([is_below(value, self.carve) for value in content_hashes], bool)
+            keep &= below == (self.side == "validation")
+        return keep
 
     def batches(
         self,

@@ -13,6 +13,7 @@ import numpy as np
 
 from classifier.inputs.refs import ShardRef, etag_of, shard_format
 from classifier.inputs.shards import SHARD_ERRORS, iter_shard
+from featurestore.commit import Marker
 from featurestore.ignored import Ignored
 from featurestore.retry import retrying
 from featurestore.urls import connect
@@ -67,6 +68,17 @@ def shard_of(facts: Mapping[str, Any]) -> ShardRef | None:
         return None
     named = {name: facts[name] for name in ("key", "uri", "size", "etag")}
     return ShardRef(**named, format=shard_format(facts["key"]) or "")
+
+
+def shard_under(uri: str, markers: Iterable[Marker]) -> Mapping[str, Any] | None:
+    """Returns the ``source`` of the marker whose archive holds an image; None for a file.
+
+    Args:
+      uri: of the image, which begins with its archive's.
+      markers: of the store.
+    """
+    sources = (marker.source for marker in markers if marker.source)
+    return next((facts for facts in sources if uri.startswith(f"{facts['uri']}/")), None)
 
 
 def read_sources(rows: Iterable[StoredRow], options: Mapping[str, Any]) -> Iterator[Source]:

@@ -13,6 +13,7 @@ from classifier.division import Division, divide
 from classifier.exact import check_heads
 from classifier.heads import outputs_for, parse_head
 from classifier.options import CLASS_WEIGHTS, DEFAULT_MEMORY, OPTIMIZERS, STANDARDISE, TrainOptions
+from classifier.reporting.writing import report_training
 from classifier.training import leaderboard, prepare_data
 from classifier.trials import fit_all
 from featurestore import FeatureStore, UsageError, __version__, open_store
@@ -245,6 +246,7 @@ def write_run(
     storage.write(run_folder.SUMMARY, run_folder.dump_json(summary))
     storage.write(run_folder.RUN, _config(store, division, options, board).to_json())
     output.finish_output(storage)
+    report_training(storage, store, tell)
     best = board[0]
     tell(
         f"best: {best['head_id']}, validation accuracy {best['val_accuracy']:.4f}, loss "

@@ -27,7 +27,8 @@ def loaded(statement: str) -> set[str]:
         ("featurestore.relabel", {*HEAVY, "classifier", "pipelines"}),
         ("classifier.verify", {"tensorflow", "keras", "apache_beam", "pipelines", "matplotlib"}),
         ("pipelines.pack", {"tensorflow", "keras", "apache_beam"}),
-        ("classifier.train", {*HEAVY, "pipelines"} - {"cv2"}),
+        ("classifier.train", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
+        ("classifier.report", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
         ("classifier.inputs", {"tensorflow", "keras", "apache_beam", "pipelines"}),
         ("pipelines.extract", {"tensorflow", "keras", "apache_beam", "openvino", "nncf"}),
         ("pipelines.ridge", {"tensorflow", "keras", "apache_beam"}),
@@ -54,6 +55,7 @@ def test_imports_go_down_only(module, absent):
         "classifier.evaluate",
         "classifier.predict",
         "classifier.show",
+        "classifier.report",
     ],
 )
 def test_help_loads_nothing_heavy(module):

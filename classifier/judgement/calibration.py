@@ -1,0 +1,143 @@
+"""Whether probabilities can be taken at their word, and one number that mends them.
+
+Temperature scaling and the expected calibration error are those of Guo et al., "On Calibration of
+Modern Neural Networks" (2017). A temperature never changes which class comes first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from classifier.evaluation import log_probabilities
+
+BINS = 15
+# A temperature at the end of the range says that the rows do not bound it: all of them are right
+# with room to spare, or the head knows nothing.
+COLDEST, HOTTEST = 0.05, 20.0
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Rows of similar confidence.
+
+    Attributes:
+      lower: confidence where it begins, exclusive but for the first.
+      upper: where it ends, inclusive.
+      rows: in it.
+      confidence: their mean probability of the predicted class; None without rows.
+      accuracy: the share of them that is right; None without rows.
+    """
+
+    lower: float
+    upper: float
+    rows: int
+    confidence: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How confidence and accuracy agree over some rows.
+
+    Attributes:
+      loss: mean cross entropy in nats.
+      ece: expected calibration error, from 0 to 1.
+      bins: of equal width over confidences from 0 to 1.
+    """
+
+    loss: float
+    ece: float
+    bins: tuple[Bin, ...]
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns the fields, fit for JSON."""
+        return dataclasses.asdict(self)
+
+
+def scaled(logs: np.ndarray, temperature: float) -> np.ndarray:
+    """Returns float64 (n, k) log-probabilities at a temperature.
+
+    Args:
+      logs: float (n, k) log-probabilities, or logits.
+      temperature: above 1 softens, below 1 sharpens.
+
+    Example:
+      >>> np.exp(scaled(np.log([[0.8, 0.2]]), 2.0)).round(3)
+      array([[0.667, 0.333]])
+    """
+    return log_probabilities(logs.astype(np.float64) / temperature)
+
+
+def fit_temperature(logs: np.ndarray, labels: np.ndarray) -> float:
+    """Finds the temperature of the least mean cross entropy.
+
+    The cross entropy is convex in 1 / T, as the log-sum-exp of linear functions is; so its
+    derivative crosses zero once, and that place is found by Brent's method over log T.
+
+    Args:
+      logs: float (n, k) log-probabilities or logits of validation rows.
+      labels: int (n,) class indices; n is at least 1.
+
+    Returns:
+      From 0.05 to 20.
+
+    Raises:
+      ValueError: without rows.
+    """
+    if not len(labels):
+        raise ValueError("a temperature needs at least one row to fit on")
+    from scipy.optimize import brentq
+
+    # Only differences within a row count; the largest is 0, which keeps the products small.
+    values = log_probabilities(logs)
+    own = values[np.arange(len(labels)), labels]
+
+    def slope(log_temperature: float) -> float:
+        probabilities = np.exp(scaled(values, math.exp(log_temperature)))
+        # A class of probability 0 has a logarithm that no product may meet.
+        return float((np.where(probabilities > 0, probabilities * values, 0).sum(1) - own).mean())
+
+    low, high = math.log(COLDEST), math.log(HOTTEST)
+    # As a function of T the slope in 1 / T falls: positive where colder is too sure of itself.
+    if slope(low) <= 0:
+        return COLDEST
+    if slope(high) >= 0:
+        return HOTTEST
+    return math.exp(brentq(slope, low, high, xtol=1e-6))
+
+
+def reliability(logs: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
+    """Bins rows by confidence and sums up how far it is from accuracy.
+
+    ECE = sum over bins b of n_b / n * |accuracy of b - mean confidence of b|, with bins of equal
+    width.
+
+    Args:
+      logs: float (n, k) log-probabilities.
+      labels: int (n,) class indices; n is at least 1.
+      bins: how many.
+    """
+    rows = np.arange(len(labels))
+    guesses = logs.argmax(axis=1)
+    confidence, right = np.exp(logs[rows, guesses]), guesses == labels
+    places = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    counts = np.bincount(places, minlength=bins)
+    confidences = np.bincount(places, confidence, bins)
+    hits = np.bincount(places, right, bins)
+    found = tuple(
+        Bin(
+            number / bins,
+            (number + 1) / bins,
+            int(count),
+            float(confidences[number] / count) if count else None,
+            float(hits[number] / count) if count else None,
+        )
+        for number, count in enumerate(counts)
+    )
+    ece = float(np.abs(hits - confidences).sum() / len(labels))
+    return Reliability(float(-logs[rows, labels].mean()), ece, found)

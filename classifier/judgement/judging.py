@@ -1,0 +1,191 @@
+"""Judges a head on a split: figures, intervals, calibration, confusions and worst mistakes.
+
+In a run's folder ``calibration/<head_id>.json`` is the temperature, fitted on validation rows,
+``evaluation/<split>-<head_id>.json`` what `Judgement.record` holds, and
+``learning/<split>-<head_id>.json`` the accuracy over the number of training images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from classifier.division import names_of_split
+from classifier.evaluation import Scores, evaluate, select_split
+from classifier.judgement.calibration import fit_temperature, reliability, scaled
+from classifier.judgement.confusions import confused_pairs
+from classifier.judgement.intervals import accuracy_interval, difference_interval
+from classifier.judgement.outcomes import Outcomes
+from classifier.run import Run, calibration_file, dump_json
+from classifier.sources import shard_under
+from featurestore.commit import store_ledger
+from featurestore.errors import UsageError
+
+if TYPE_CHECKING:
+    from featurestore import FeatureStore
+
+VALIDATION = "validation"
+# A nearest-neighbour head holds, for each of these, one number a training row.
+BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A head on the rows of a split.
+
+    Attributes:
+      record: all figures, fit for JSON.
+      scores: the sums they come from.
+      outcomes: row by row.
+    """
+
+    record: dict[str, Any]
+    scores: Scores
+    outcomes: Outcomes
+
+
+def judge(run: Run, head_id: str, store: FeatureStore, split: str) -> Judgement:
+    """Evaluates a head and says how far its figures and its probabilities can be trusted.
+
+    A head that has no temperature yet gets one, from the store's validation rows where there are
+    any. Nothing is written: see `save_temperature`.
+
+    Args:
+      run: that trained the head.
+      head_id: of the head.
+      store: of the same features.
+      split: as `select_split` takes it.
+
+    Raises:
+      UsageError: when there is no such split, or no row of it has one label the head knows.
+    """
+    outcomes = Outcomes(run.classes)
+    selection = select_split(run, store, split)
+    scores = evaluate(run, head_id, store, selection, BATCH_SIZE, outcomes)
+    hits = int(outcomes.right.sum())
+    if names_of_split(split, [VALIDATION]):
+        fitted = _temperature_record(run, head_id, store, outcomes)
+    else:
+        fitted = load_temperature(run, head_id) or _fit_on_validation(run, head_id, store)
+    markers = list(store.markers().values())
+    record = {
+        "run": run.url,
+        "head_id": head_id,
+        "store": store.url,
+        "split": split,
+        "classes": list(run.classes),
+        **scores.to_record(),
+        "interval": accuracy_interval(hits, scores.rows).to_record(),
+        "calibration": _calibration(outcomes, fitted),
+        "confused": confused_pairs(scores.confusion, run.classes),
+        "mistakes": [
+            {**mistake.to_record(), "shard": shard_under(mistake.uri, markers)}
+            for mistake in outcomes.mistakes
+        ],
+        "ledger": dataclasses.asdict(store_ledger(markers)),
+    }
+    return Judgement(record, scores, outcomes)
+
+
+def _calibration(outcomes: Outcomes, fitted: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Returns the reliability before and after scaling; None for a head that says nothing."""
+    logs, labels = outcomes.sample()
+    if not len(labels):
+        return None
+    after = None
+    if fitted:
+        after = reliability(scaled(logs, fitted["temperature"]), labels).to_record()
+    return {
+        "rows": len(labels),
+        "temperature": fitted,
+        "before": reliability(logs, labels).to_record(),
+        "after": after,
+    }
+
+
+def _temperature_record(
+    run: Run, head_id: str, store: FeatureStore, outcomes: Outcomes
+) -> dict[str, Any] | None:
+    logs, labels = outcomes.sample()
+    if not len(labels):
+        return None
+    return {
+        "head_id": head_id,
+        "temperature": fit_temperature(logs, labels),
+        "split": VALIDATION,
+        "rows": len(labels),
+        "store": store.url,
+    }
+
+
+def _fit_on_validation(run: Run, head_id: str, store: FeatureStore) -> dict[str, Any] | None:
+    try:
+        selection = select_split(run, store, VALIDATION)
+        outcomes = Outcomes(run.classes)
+        evaluate(run, head_id, store, selection, BATCH_SIZE, outcomes)
+    except UsageError:
+        return None  # no validation rows there
+    return _temperature_record(run, head_id, store, outcomes)
+
+
+def load_temperature(run: Run, head_id: str) -> dict[str, Any] | None:
+    """Returns what ``calibration/<head_id>.json`` holds; None where there is none to be read."""
+    try:
+        found = json.loads(run.storage.read(calibration_file(head_id)))
+        return found if found["temperature"] > 0 else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def save_temperature(run: Run, record: Mapping[str, Any]) -> None:
+    """Writes a judgement's temperature beside the run's head, if it has one."""
+    calibration = record["calibration"]
+    if calibration and (fitted := calibration["temperature"]):
+        run.storage.write(calibration_file(fitted["head_id"]), dump_json(fitted))
+
+
+def compare(first: Judgement, second: Judgement) -> dict[str, Any]:
+    """Compares two heads on the same rows.
+
+    Returns:
+      ``head_id``, ``accuracy`` and ``loss`` of the second, and ``difference``: the first head's
+      accuracy minus the second's, as an interval's record.
+
+    Raises:
+      UsageError: when the store changed between the two evaluations.
+    """
+    ours, theirs = first.outcomes.content, second.outcomes.content
+    if len(ours) != len(theirs) or (ours != theirs).any():
+        raise UsageError(
+            "--compare: the store got other rows while the heads were evaluated; run it again when "
+            "the extraction has ended"
+        )
+    difference = difference_interval(first.outcomes.right, second.outcomes.right)
+    return {
+        "head_id": second.record["head_id"],
+        "accuracy": second.record["accuracy"],
+        "loss": second.record["loss"],
+        "difference": difference.to_record(),
+        "beyond_chance": difference.excludes_zero,
+    }
+
+
+def file_name(split: str, head_id: str) -> str:
+    """Returns the name of a judgement's files, without suffix.
+
+    Example:
+      >>> file_name("../x y", "linear")
+      '.._x_y-linear'
+    """
+    # A split's name is the user's own and may hold what a file name may not.
+    safe = re.sub(r"[^\w.-]", "_", split)
+    return f"{safe}-{head_id}"
+
+
+def learning_file(split: str, head_id: str) -> str:
+    """Returns the path of a learning curve in a run."""
+    return f"learning/{file_name(split, head_id)}.json"

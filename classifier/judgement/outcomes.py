@@ -1,0 +1,149 @@
+"""What became of each row of an evaluation, gathered while rows stream by.
+
+One bit a row is kept for all of them, log-probabilities for a sample within a budget, and the worst
+mistakes with the address of their images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from classifier.evaluation import log_probabilities
+
+# What is to be known of a mistake, to find its image again.
+ROW_COLUMNS = ("key", "uri", "size", "etag", "content_hash", "width", "height")
+MOST_MISTAKES = 12
+LOGS_BUDGET = 1 << 26
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A row that a head classified wrongly.
+
+    Attributes:
+      label: its class.
+      predicted: the head's.
+      confidence: probability of the predicted class.
+      key, uri, size, etag, content_hash, width, height: as the store has them.
+    """
+
+    label: str
+    predicted: str
+    confidence: float
+    key: str
+    uri: str
+    size: int
+    etag: str
+    content_hash: str
+    width: int
+    height: int
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns the fields, fit for JSON."""
+        return dataclasses.asdict(self)
+
+
+@dataclass
+class Outcomes:
+    """Of rows with one label each.
+
+    Attributes:
+      classes: names, in the head's order.
+      most_mistakes: to keep, those of the highest confidence.
+      logs_budget: bytes that log-probabilities may take; beyond it a sample by content is kept.
+    """
+
+    classes: tuple[str, ...]
+    most_mistakes: int = MOST_MISTAKES
+    logs_budget: int = LOGS_BUDGET
+    _right: list[np.ndarray] = field(default_factory=list)
+    _content: list[np.ndarray] = field(default_factory=list)
+    _kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    _bound: int = 1 << 32
+    _mistakes: dict[str, Mistake] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What `update` wants to know of rows."""
+        return ROW_COLUMNS
+
+    @property
+    def right(self) -> np.ndarray:
+        """bool (n,): which rows were classified rightly, in stored order."""
+        return np.concatenate([np.empty(0, bool), *self._right])
+
+    @property
+    def content(self) -> np.ndarray:
+        """uint32 (n,): a number of each row's content, to tell whether rows are the same."""
+        return np.concatenate([np.empty(0, np.uint32), *self._content])
+
+    @property
+    def mistakes(self) -> list[Mistake]:
+        """The worst, highest confidence first; equal images once."""
+        return list(self._mistakes.values())
+
+    def sample(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns float32 (m, k) log-probabilities and int64 (m,) labels, within the budget."""
+        empty = np.empty((0, max(2, len(self.classes))), np.float32), np.empty(0, np.int64)
+        logs, labels, _ = zip((*empty, None), *self._kept, strict=True)
+        return np.concatenate(logs), np.concatenate(labels)
+
+    def update(
+        self, logits: np.ndarray, labels: np.ndarray, columns: Mapping[str, np.ndarray]
+    ) -> None:
+        """Takes in rows.
+
+        Args:
+          logits: float (n, 1) for two classes, else (n, k).
+          labels: int (n,) class indices.
+          columns: `ROW_COLUMNS` of the rows.
+        """
+        logs = log_probabilities(logits)
+        # Hexadecimal digits that no carve goes by: a sample is one of either side.
+        digits = (value[-8:] for value in columns["content_hash"])
+        content = np.array([int(value, 16) for value in digits], np.uint32)
+        self._right.append(logs.argmax(axis=1) == labels)
+        self._content.append(content)
+        self._note_mistakes(logs, labels, columns)
+        # A head that says nothing of a row has no confidence to calibrate.
+        finite = np.isfinite(logs).all(axis=1)
+        self._keep(logs[finite].astype(np.float32), labels[finite], content[finite])
+
+    def _keep(self, logs: np.ndarray, labels: np.ndarray, content: np.ndarray) -> None:
+        below = content < self._bound
+        self._kept.append((logs[below], labels[below], content[below]))
+        while sum(kept[0].nbytes for kept in self._kept) > self.logs_budget and self._bound > 1:
+            # Half of what is there leaves, and half of what comes will: always an even sample.
+            self._bound //= 2
+            self._kept = [
+                (logs[below], labels[below], content[below])
+                for logs, labels, content in self._kept
+                for below in [content < self._bound]
+            ]
+
+    def _note_mistakes(
+        self, logs: np.ndarray, labels: np.ndarray, columns: Mapping[str, np.ndarray]
+    ) -> None:
+        guesses = logs.argmax(axis=1)
+        confidence = np.exp(logs[np.arange(len(labels)), guesses])
+        wrong = np.flatnonzero((guesses != labels) & np.isfinite(confidence))
+        for row in wrong[np.argsort(-confidence[wrong], kind="stable")][: self.most_mistakes]:
+            mistake = Mistake(
+                self.classes[labels[row]],
+                self.classes[guesses[row]],
+                float(confidence[row]),
+                **{name: _plain(columns[name][row]) for name in ROW_COLUMNS},
+            )
+            self._mistakes.setdefault(mistake.content_hash, mistake)
+        worst = sorted(self._mistakes.items(), key=lambda item: -item[1].confidence)
+        self._mistakes = dict(worst[: self.most_mistakes])
+
+
+def _plain(value: Any) -> Any:
+    """Returns a NumPy scalar as Python's own."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,48 @@
+"""Writes a run's page again: ``python -m classifier.report``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from classifier.reporting.writing import judge_on_validation, write_page
+from classifier.run import REPORT, dump_json, load_run
+from featurestore import UsageError, open_store
+from featurestore.command import Parser, key_values, main, quiet_libraries, say
+
+
+def parser() -> Parser:
+    """Returns the command's arguments."""
+    result = Parser(
+        prog="python -m classifier.report",
+        description="Writes RUN/report.html from what a run holds: heads, curves, evaluations.",
+    )
+    add = result.add_argument
+    add("--run", required=True, help="folder of the training run")
+    add("--store", help="judge the best head on the validation rows of this store first")
+    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
+    add("--json", action="store_true", help="print the page's address as JSON and nothing else")
+    return result
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    quiet_libraries()
+    arguments = parser().parse_args(argv)
+    file_system = key_values(arguments.storage_options, "--storage_options")
+    trained = load_run(arguments.run, file_system)
+    try:
+        if arguments.store:
+            judge_on_validation(trained, open_store(arguments.store, file_system))
+        write_page(trained)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--run: cannot write to {trained.url!r}: {error}; the page is a file of the run, so "
+            "copy the run to where you may write"
+        ) from error
+    page = f"{trained.url}/{REPORT}"
+    say(dump_json({"report": page}).rstrip() if arguments.json else f"report: {page}")
+    return 0
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,1 @@
+"""The page of a run: what it wrote, on one self-contained HTML page."""

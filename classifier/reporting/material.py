@@ -1,0 +1,86 @@
+"""What a run's folder holds for its page, read once. Files that are damaged count as missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from classifier.judgement.judging import learning_file
+from classifier.run import SUMMARY, Run, history_file
+from featurestore.storage import Storage
+
+CURVES = 4
+# The split a reader asks for first comes first.
+_ORDER = ("test", "validation")
+
+
+@dataclass(frozen=True)
+class Material:
+    """The content of a page.
+
+    Attributes:
+      run: it is of.
+      board: the leaderboard, best first.
+      summary: of the training.
+      histories: head_id -> its history, for the first heads of the board.
+      evaluations: of all heads, those of the best head first, test before validation.
+      learning: (split, head_id) -> points of a learning curve.
+    """
+
+    run: Run
+    board: list[dict[str, Any]]
+    summary: Mapping[str, Any]
+    histories: Mapping[str, Mapping[str, Any]]
+    evaluations: list[dict[str, Any]]
+    learning: Mapping[tuple[str, str], list[dict[str, Any]]]
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The leaderboard's first."""
+        return self.board[0]
+
+    @property
+    def judged(self) -> list[dict[str, Any]]:
+        """Evaluations of the best head."""
+        return [found for found in self.evaluations if found["head_id"] == self.best["head_id"]]
+
+
+def gather(run: Run) -> Material:
+    """Reads what a page shows.
+
+    Raises:
+      CorruptStore: when the run has no leaderboard that can be read.
+    """
+    board = run.leaderboard()
+    histories = {}
+    for record in board[:CURVES]:
+        found = _read(run.storage, history_file(record["head_id"]))
+        if isinstance(found, dict):
+            histories[record["head_id"]] = found
+    evaluations = _evaluations(run, board[0]["head_id"])
+    names = [(found["split"], found["head_id"]) for found in evaluations]
+    curves = {name: _read(run.storage, learning_file(*name)) for name in names}
+    learning = {name: points for name, points in curves.items() if isinstance(points, list)}
+    return Material(run, board, _read(run.storage, SUMMARY) or {}, histories, evaluations, learning)
+
+
+def _evaluations(run: Run, best: str) -> list[dict[str, Any]]:
+    files = [file.name for file in run.storage.list("evaluation") if file.name.endswith(".json")]
+    found = [_read(run.storage, f"evaluation/{name}") for name in files]
+    known = [item for item in found if isinstance(item, dict) and "head_id" in item]
+
+    def order(item: Mapping[str, Any]) -> tuple[Any, ...]:
+        split = item["split"]
+        place = _ORDER.index(split) if split in _ORDER else len(_ORDER)
+        return item["head_id"] != best, item["head_id"], place, split
+
+    return sorted(known, key=order)
+
+
+def _read(storage: Storage, name: str) -> Any:
+    try:
+        return json.loads(storage.read(name))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,105 @@
+"""Renders a run's page with Jinja2: one file, nothing is loaded from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from classifier.reporting import facts, sections
+from classifier.reporting.material import Material
+from classifier.reporting.pictures import Picture
+from classifier.reporting.tables import leaderboard_table
+from featurestore.errors import HoarfrostError, UsageError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+PACKAGE = "classifier.reporting"
+
+
+class ReportMissing(UsageError):
+    """Jinja2 is not installed."""
+
+
+class ReportFailed(HoarfrostError):
+    """What the run holds is not what the page expects."""
+
+
+def environment() -> Environment:
+    """Returns Jinja2 with the page's templates; whatever is put into them is escaped.
+
+    Raises:
+      ReportMissing: naming what to install.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise ReportMissing(
+            "the report page needs Jinja2, which is not installed: pip install 'hoarfrost[report]'"
+        ) from error
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader(PACKAGE, "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render(material: Material, pictures: Mapping[str, Picture]) -> str:
+    """Returns the page.
+
+    Args:
+      material: of the run.
+      pictures: content hash -> picture, of the mistakes.
+
+    Raises:
+      ReportMissing: without Jinja2.
+      ReportFailed: when a file of the run is not what its name says.
+    """
+    templates = environment()
+    from jinja2 import TemplateError
+
+    try:
+        content = _content(material)
+        return templates.get_template("page.html").render(pictures=pictures, **content)
+    except (TemplateError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ReportFailed(
+            f"{material.run.url}: a file of the run is not as it was written ("
+            f"{type(error).__name__}: {error}); evaluate the head again"
+        ) from error
+
+
+def _content(material: Material) -> dict[str, Any]:
+    """Returns what the template writes, by name."""
+    style, script = (_asset(name) for name in ("page.css", "page.js"))
+    ledger, balance = facts.ledger_of(material)
+    url, spec = material.run.url, material.run.spec
+    return {
+        "style": style,
+        "script": script,
+        # No other script may run, whatever a name should smuggle in.
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "title": url.rstrip("/").rpartition("/")[2] or url,
+        "url": url,
+        "best": material.best,
+        "headline": facts.headline(material),
+        "run_facts": facts.run_facts(material),
+        "notes": material.summary.get("notes", []),
+        "board": leaderboard_table(material.board),
+        "curves": sections.curves(material),
+        "evaluations": sections.evaluations(material),
+        "accuracies": sections.accuracy_whiskers(material),
+        "differences": sections.difference_whiskers(material),
+        "identity": facts.identity_facts(spec),
+        "numerics": facts.numerics_facts(spec),
+        "ledger": ledger,
+        "balance": balance,
+    }
+
+
+def _asset(name: str) -> str:
+    return resources.files(PACKAGE).joinpath("templates", name).read_text(encoding="utf-8")

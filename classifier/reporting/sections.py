@@ -1,0 +1,236 @@
+"""The page's sections: from what a run holds to what the template writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from classifier.reporting.charts import Chart
+from classifier.reporting.diagrams import (
+    history_chart,
+    learning_chart,
+    penalty_chart,
+    reliability_chart,
+)
+from classifier.reporting.material import Material
+from classifier.reporting.tables import (
+    Matrix,
+    Table,
+    class_table,
+    count,
+    learning_table,
+    matrix_of,
+    share,
+)
+
+Fact = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The best head on one split.
+
+    Attributes:
+      split: its name.
+      facts: (name, value) pairs.
+      matrix: the confusion matrix, None where rows may have several labels.
+      classes: figures per class.
+      charts: reliability before and after scaling.
+      calibration: a sentence on them.
+      confused: most confused pairs.
+      mistakes: records of the worst.
+      learning: accuracy over training images, None without.
+      points: the same as a table.
+      notes: one line each.
+    """
+
+    split: str
+    facts: list[Fact]
+    matrix: Matrix | None
+    classes: Table
+    charts: list[Chart]
+    calibration: str
+    confused: list[dict[str, Any]]
+    mistakes: list[dict[str, Any]]
+    learning: Chart | None
+    points: Table
+    notes: list[str]
+
+
+def curves(material: Material) -> list[tuple[str, list[Chart]]]:
+    """Returns (head_id, charts) of the best heads: by epoch, or by penalty for an exact head."""
+    found = []
+    for record in material.board:
+        history = material.histories.get(record["head_id"])
+        charts = _head_charts(history, record) if history else []
+        if charts:
+            found.append((record["head_id"], charts))
+    return found
+
+
+def _head_charts(history: Mapping[str, Any], record: Mapping[str, Any]) -> list[Chart]:
+    penalties = history.get("penalties") or {}
+    values = penalties.get("val_accuracy") or penalties.get("cv_accuracy")
+    pairs = [(l2, v) for l2, v in zip(penalties.get("l2", ()), values or (), strict=False) if l2]
+    if len(pairs) > 1 and record.get("l2"):
+        return [penalty_chart(pairs, record["l2"])]
+    if len(history.get("loss", ())) < 2:
+        return []
+    return [
+        history_chart(name, history[name], history[f"val_{name}"], history["best_epoch"])
+        for name in ("loss", "accuracy")
+    ]
+
+
+def evaluations(material: Material) -> list[Evaluation]:
+    """Returns the sections on the best head, test first."""
+    return [
+        _evaluation(found, material.learning.get((found["split"], found["head_id"])))
+        for found in material.judged
+    ]
+
+
+def _evaluation(found: Mapping[str, Any], learning: Sequence | None) -> Evaluation:
+    calibration = found.get("calibration") or {}
+    diagrams = [("As trained", calibration.get("before")), ("Scaled", calibration.get("after"))]
+    points = [point for point in learning or () if "accuracy" in point]
+    notes = [
+        f"Trained on {point['fraction']:.0%}, {point['images']:,} images, the head could not be "
+        f"judged: {point['reason']}."
+        for point in learning or ()
+        if "reason" in point
+    ]
+    confusion = found.get("confusion")
+    if not confusion:
+        notes.append("Rows may have several labels: figures that need one a row are left out.")
+    if found.get("unlabelled"):
+        notes.append(f"{found['unlabelled']:,} rows without a label are left out.")
+    if unknown := found.get("unknown_labels"):
+        notes.append(f"{sum(unknown.values()):,} rows of classes never learned are left out.")
+    return Evaluation(
+        found["split"],
+        evaluation_facts(found),
+        matrix_of(np.array(confusion), found["classes"]) if confusion else None,
+        class_table(found.get("per_class", ())),
+        [reliability_chart(name, values) for name, values in diagrams if values],
+        _calibration_sentence(calibration),
+        found.get("confused", []),
+        found.get("mistakes", []),
+        learning_chart(points) if points else None,
+        learning_table(points),
+        notes,
+    )
+
+
+def evaluation_facts(found: Mapping[str, Any]) -> list[Fact]:
+    """Returns the figures of an evaluation that stand above its section."""
+    facts = [("Accuracy", share(found["accuracy"]))] if "accuracy" in found else []
+    if interval := found.get("interval"):
+        facts.append((f"{interval['level']:.0%} interval", interval_text(interval)))
+    if "top_5_accuracy" in found:
+        facts.append(("Top-5", share(found["top_5_accuracy"])))
+    if found.get("loss") is not None:
+        facts.append(("Loss", f"{found['loss']:.4f}"))
+    f1 = [row["f1"] for row in found.get("per_class", ()) if row["f1"] is not None]
+    if f1:
+        facts.append(("Mean F1", f"{sum(f1) / len(f1):.3f}"))
+    calibration = found.get("calibration") or {}
+    if calibration.get("before"):
+        after = calibration.get("after")
+        text = f"{calibration['before']['ece']:.3f}" + (f" → {after['ece']:.3f}" if after else "")
+        facts.append(("Calibration error", text))
+    return [*facts, ("Rows", count(found["rows"]))]
+
+
+def interval_text(interval: Mapping[str, Any]) -> str:
+    """Writes an accuracy's interval, in percent."""
+    return f"{100 * interval['lower']:.1f} – {100 * interval['upper']:.1f}%"
+
+
+def _calibration_sentence(calibration: Mapping[str, Any]) -> str:
+    fitted = calibration.get("temperature")
+    if not calibration:
+        return ""
+    if not fitted or not calibration.get("after"):
+        return "There were no validation rows to fit a temperature on."
+    temperature = fitted["temperature"]
+    sure = "too sure of itself" if temperature > 1.05 else "about as sure as it is right"
+    sure = "not sure enough of itself" if temperature < 0.95 else sure
+    return (
+        f"Points below the diagonal are overconfident. The head is {sure}: temperature "
+        f"{temperature:.2f}, fitted on {fitted['rows']:,} validation rows, takes the "
+        f"expected calibration error from {calibration['before']['ece']:.3f} to "
+        f"{calibration['after']['ece']:.3f}. Which class comes first stays the same."
+    )
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """An interval on an axis that all of them share.
+
+    Attributes:
+      name: what it is of.
+      text: its figures.
+      note: further words.
+      places: of the estimate, the lower and the upper end, in percent of the axis.
+      zero: place of 0 where the axis is of differences, else None.
+    """
+
+    name: str
+    text: str
+    note: str
+    places: tuple[float, ...]
+    zero: float | None = None
+
+
+def accuracy_whiskers(material: Material) -> list[Whisker]:
+    """Returns the accuracy of every evaluation with its interval."""
+    found = [item for item in material.evaluations if item.get("interval")]
+    if not found:
+        return []
+    low = min(item["interval"]["lower"] for item in found)
+    high = max(item["interval"]["upper"] for item in found)
+    room = max(0.1 * (high - low), 0.005)
+    ends = max(0.0, low - room), min(1.0, high + room)
+    return [
+        Whisker(
+            f"{item['head_id']} on {item['split']}",
+            f"{item['accuracy']:.1%}  ({interval_text(item['interval'])})",
+            f"{item['rows']:,} rows",
+            _places(item["interval"], ends),
+        )
+        for item in found
+    ]
+
+
+def difference_whiskers(material: Material) -> list[Whisker]:
+    """Returns the differences between heads on the same rows."""
+    found = [item for item in material.evaluations if item.get("comparison")]
+    differences = [item["comparison"]["difference"] for item in found]
+    reach = max((max(abs(d["lower"]), abs(d["upper"])) for d in differences), default=0.0)
+    ends = -1.1 * max(reach, 0.001), 1.1 * max(reach, 0.001)
+    return [
+        Whisker(
+            f"{item['head_id']} − {item['comparison']['head_id']} on {item['split']}",
+            _points(d),
+            "beyond chance" if item["comparison"]["beyond_chance"] else "no clear difference",
+            _places(d, ends),
+            50.0,
+        )
+        for item, d in zip(found, differences, strict=True)
+    ]
+
+
+def _points(d: Mapping[str, float]) -> str:
+    figures = (f"{100 * d[name]:+.1f}" for name in ("estimate", "lower", "upper"))
+    # A minus as wide as a plus.
+    return "{} points ({} to {})".format(*figures).replace("-", "−")
+
+
+def _places(interval: Mapping[str, float], ends: tuple[float, float]) -> tuple[float, ...]:
+    low, high = ends
+    values = (interval[name] for name in ("estimate", "lower", "upper"))
+    return tuple(round(100 * (value - low) / (high - low), 2) for value in values)

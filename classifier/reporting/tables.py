@@ -1,0 +1,221 @@
+"""The page's tables: which columns there are, how a cell is written and by what it is sorted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from classifier.judgement.confusions import most_confused
+from classifier.plots import clip
+
+MATRIX_CLASSES = 20
+MOST_ROWS = 1000
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+      text: what it says.
+      order: by what its column is sorted; "" comes last.
+      bar: a share from 0 to 1 drawn behind the text, None for none.
+    """
+
+    text: str
+    order: str
+    bar: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that can be sorted.
+
+    Attributes:
+      columns: (heading, whether it holds numbers).
+      rows: of cells, as many as columns; the first one names its row.
+      note: a line below it, or "".
+    """
+
+    columns: list[tuple[str, bool]]
+    rows: list[list[Cell]]
+    note: str = ""
+
+    @property
+    def name_width(self) -> int:
+        """Characters that the first column should have room for."""
+        return min(22, 3 + max((len(row[0].text) for row in self.rows), default=0))
+
+
+def count(value: float) -> str:
+    """Writes a whole number."""
+    return f"{value:,.0f}"
+
+
+def share(value: float) -> str:
+    """Writes a share in percent."""
+    return f"{value:.1%}"
+
+
+def _fixed(digits: int) -> Callable[[float], str]:
+    return lambda value: f"{value:,.{digits}f}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _word(value: Any) -> str:
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
+
+
+def cell(value: Any, write: Callable[[Any], str], bar: float | None = None) -> Cell:
+    """Returns a cell, a dash for a missing value."""
+    if value is None or value != value:
+        return Cell(MISSING, "")
+    return Cell(write(value), str(value), bar)
+
+
+# Field of the leaderboard, heading, how it is written (None for words), whether it is shown even
+# when all heads have the same value.
+_BOARD: tuple[tuple[str, str, Callable[[Any], str] | None, bool], ...] = (
+    ("head_id", "Head", None, True),
+    ("val_accuracy", "Validation accuracy", share, True),
+    ("val_loss", "Validation loss", _fixed(4), True),
+    ("accuracy", "Training accuracy", share, True),
+    ("loss", "Training loss", _fixed(4), True),
+    ("optimizer", "Optimizer", None, False),
+    ("lr", "Learning rate", _number, True),
+    ("l2", "L2", _number, True),
+    ("dropout", "Dropout", _number, False),
+    ("label_smoothing", "Smoothing", _number, False),
+    ("seed", "Seed", count, False),
+    ("best_epoch", "Best epoch", count, True),
+    ("parameters", "Parameters", count, True),
+    ("seconds", "Seconds", _fixed(1), True),
+    ("kept", "Saved", None, False),
+)
+
+
+def leaderboard_table(board: Sequence[Mapping[str, Any]]) -> Table:
+    """Lays out the leaderboard, best first."""
+
+    def is_shown(name: str, always: bool) -> bool:
+        values = {str(record.get(name)) for record in board}
+        return values != {"None"} and (always or len(values) > 1)
+
+    columns = [column for column in _BOARD if is_shown(column[0], column[3])]
+    rows = [
+        [cell(_value(record, name), write or _word) for name, _, write, _ in columns]
+        for record in board[:MOST_ROWS]
+    ]
+    note = ""
+    if len(board) > len(rows):
+        note = f"The best {len(rows):,} of {len(board):,} heads; leaderboard.csv has them all."
+    return Table([(heading, write is not None) for _, heading, write, _ in columns], rows, note)
+
+
+def _value(record: Mapping[str, Any], name: str) -> Any:
+    # An exact head is fitted at once, and has no epochs.
+    return None if name == "best_epoch" and record.get("lr") is None else record.get(name)
+
+
+def learning_table(points: Sequence[Mapping[str, Any]]) -> Table:
+    """Lays out a learning curve: ``images`` and ``accuracy`` (an interval's record) a point."""
+    rows = [
+        [
+            cell(point["images"], count),
+            cell(point["accuracy"]["estimate"], share),
+            cell(point["accuracy"]["lower"], share),
+            cell(point["accuracy"]["upper"], share),
+        ]
+        for point in points
+    ]
+    names = ("Training images", "Accuracy", "Lower end", "Upper end")
+    return Table([(name, True) for name in names], rows)
+
+
+def class_table(per_class: Sequence[Mapping[str, Any]]) -> Table:
+    """Lays out precision, recall, F1 and rows by class, the weakest first."""
+    ranked = sorted(per_class, key=lambda row: -1 if row["f1"] is None else row["f1"])
+    rows = [
+        [
+            Cell(row["class"], row["class"]),
+            cell(row["precision"], _fixed(3)),
+            cell(row["recall"], _fixed(3)),
+            cell(row["f1"], _fixed(3), row["f1"]),
+            cell(row["support"], count),
+        ]
+        for row in ranked[:MOST_ROWS]
+    ]
+    note = ""
+    if len(ranked) > len(rows):
+        note = f"The {len(rows):,} weakest of {len(ranked):,} classes; the JSON file has them all."
+    names = ("Class", "Precision", "Recall", "F1", "Rows")
+    return Table([(name, name != "Class") for name in names], rows, note)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix, or the part of it that can be read.
+
+    Attributes:
+      names: (short, whole) of each class shown.
+      rows: one list a true class: (rows, depth of colour in percent, whether right, words).
+      others: predictions a row into classes that are not shown; empty when all are.
+      note: which part it is, or "".
+    """
+
+    names: list[tuple[str, str]]
+    rows: list[list[tuple[int, int, bool, str]]]
+    others: list[int]
+    note: str
+
+    @property
+    def is_long(self) -> bool:
+        """Whether names are too long to stand side by side."""
+        return max(len(short) for short, _ in self.names) > 4
+
+
+def _depth(share_of_class: float, right: bool) -> int:
+    """Returns how much colour a cell gets: never so much that its number is hard to read."""
+    # The square root: one confusion in a hundred must be visible.
+    root = float(share_of_class) ** 0.5
+    return round(45 * root) if right or not root else round(10 + 50 * root)
+
+
+def matrix_of(confusion: np.ndarray, classes: Sequence[str]) -> Matrix:
+    """Lays out a confusion matrix, coloured by the share of each true class.
+
+    Args:
+      confusion: int (k, k), rows are true classes and columns predicted ones.
+      classes: k names.
+    """
+    chosen = most_confused(confusion, MATRIX_CLASSES)
+    support = np.maximum(confusion.sum(axis=1), 1)
+    rows = [
+        [
+            (
+                int(confusion[true, guess]),
+                _depth(confusion[true, guess] / support[true], bool(true == guess)),
+                bool(true == guess),
+                f"{classes[true]} predicted as {classes[guess]}: {confusion[true, guess]} of "
+                f"{support[true]}",
+            )
+            for guess in chosen
+        ]
+        for true in chosen
+    ]
+    others, note = [], ""
+    if len(chosen) < len(classes):
+        others = (confusion[chosen].sum(axis=1) - confusion[np.ix_(chosen, chosen)].sum(1)).tolist()
+        note = (
+            f"{len(chosen)} of {len(classes):,} classes: those that are confused most often. The "
+            "JSON file has the whole matrix."
+        )
+    names = [(clip(classes[index], 18), classes[index]) for index in chosen]
+    return Matrix(names, rows, others, note)
