@@ -106,7 +106,7 @@ def _read_all(
 def _row(image: Mapping[str, Any]) -> StoredRow:
     columns = {name: image[name] for name in _ROW}
     shard = shard_of(image.get("shard") or {})
-    return StoredRow(**columns, features=np.empty(0, np.float32), shard=shard)
+    return StoredRow(**columns, view=0, features=np.empty(0, np.float32), shard=shard)
 
 
 def _picture(data: bytes | Missed, image: Mapping[str, Any], pixels: PixelSpec) -> Picture:
