@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from classifier.allocation import keep_freed_memory
 from classifier.pixels import decode
 from featurestore.command import Parser, main, quiet_libraries, say
 from featurestore.errors import UsageError
@@ -73,6 +74,7 @@ def decode_rates(args) -> dict[str, Any]:
 
 def engine_rates(args) -> dict[str, Any]:
     """Runs the engine that made a store, on batches that are in memory."""
+    keep_freed_memory()  # as every command of ours does
     batches, rates = _batches(args.folder, args.size), {}
     first_at = 0.0
     for callers, engine in _engines(str(args.store)):

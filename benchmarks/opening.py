@@ -95,11 +95,11 @@ def start(folder: Path, cached: bool) -> None:
     store = open_store(str(folder))
     store = store.with_cache() if cached else store
     division = divide(store)
-    for side, counts in (
-        (division.train, division.train_counts),
-        (division.validation, division.validation_counts),
+    for side, rows in (
+        (division.train, division.stored_rows),
+        (division.validation, int(division.validation_counts.sum())),
     ):
-        load_rows(store, division.classes, side, int(counts.sum()))
+        load_rows(store, division.classes, side, rows)
 
 
 def measure(array: Path, folder: Path, rounds: int) -> Seconds:

@@ -8,78 +8,21 @@ same image, lies on the same side of the carve on every machine and in every lat
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from classifier.inputs.refs import SPLIT_NAMES
+from classifier.selection import Selection, is_below
 from featurestore.errors import UsageError
-from featurestore.scan import ScanOptions
 
 if TYPE_CHECKING:
     from featurestore import FeatureStore
-    from featurestore.commit import Marker
-    from featurestore.scan import Scanner
 
 # The first 8 hex digits of content hashes are uniform; those up to a fifth of 2**32 are carved out.
 CARVE = f"{(1 << 32) // 5:08x}"
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Some rows of a store, decided row by row from their small columns.
-
-    Attributes:
-      splits: the splits they are in; None inside means rows without one, None instead means all.
-      carve: content hashes up to this (hex, inclusive) are the validation side; "" for no carve.
-      side: of the carve, ``train`` or ``validation``.
-      views: whether augmented views belong to it, or only the image as it is.
-      share: the last 8 hex digits of content hashes go up to this (inclusive); "" for all.
-    """
-
-    splits: tuple[str | None, ...] | None = None
-    carve: str = ""
-    side: str = "train"
-    views: bool = False
-    share: str = ""
-
-    def mask(self, content_hashes: np.ndarray) -> np.ndarray:
-        """Returns bool (n,): the rows on this side of the carve, and within the share."""
-        keep = np.ones(len(content_hashes), bool)
-        if self.share:
-            # Not the digits that the carve goes by: a share of one side is to be even.
-            keep &= np.array([value[-8:] <= self.share for value in content_hashes], bool)
-        if self.carve:
-            below = np.array([_is_below(value, self.carve) for value in content_hashes], bool)
-            keep &= below == (self.side == "validation")
-        return keep
-
-    def batches(
-        self, store: FeatureStore, columns: Sequence[str], batch_size: int = 1024
-    ) -> Iterator[dict[str, np.ndarray]]:
-        """Streams columns of the selected rows, in stored order."""
-        markers = list(store.markers().values())
-        return self.read(store.scanner(markers), markers, columns, batch_size)
-
-    def read(
-        self,
-        scanner: Scanner,
-        markers: Iterable[Marker],
-        columns: Sequence[str],
-        batch_size: int = 1024,
-    ) -> Iterator[dict[str, np.ndarray]]:
-        """Streams columns of the selected rows of some commits."""
-        wanted = tuple(dict.fromkeys((*columns, "content_hash")))
-        views = None if self.views else (0,)
-        options = ScanOptions(wanted, self.splits, batch_size=batch_size, views=views)
-        for batch in scanner.scan(markers, options):
-            keep = self.mask(batch["content_hash"])
-            if keep.all():
-                yield batch
-            elif keep.any():
-                yield {name: column[keep] for name, column in batch.items()}
 
 
 @dataclass(frozen=True)
@@ -90,8 +33,9 @@ class Division:
       classes: labels of the training rows, sorted; a row's class is its index here.
       train: selects the training rows, all views.
       validation: selects the validation rows, view 0 only.
-      train_counts: int64 (len(classes),) training rows of each class.
+      train_counts: int64 (len(classes),) training images of each class; an epoch sees each once.
       validation_counts: likewise.
+      stored_rows: labelled rows of the training side, all views.
       carve: the carve's boundary, or "" when the store has a validation split.
       notes: one line each on rows that are left out, and on classes with too few.
     """
@@ -101,34 +45,34 @@ class Division:
     validation: Selection
     train_counts: np.ndarray
     validation_counts: np.ndarray
+    stored_rows: int
     carve: str = ""
     notes: tuple[str, ...] = ()
 
 
 @dataclass
 class Tally:
-    """Rows of a selection by label.
+    """Images of a selection by label.
 
     Attributes:
-      labels: rows by label.
-      unlabelled: rows without a label.
+      labels: images by label.
+      unlabelled: images without a label.
+      rows: labelled rows, all views that the selection takes.
+      pending: views found so far of images that lack some: key -> number of rows.
       first_hash: the smallest content hash, "" without rows.
       last_hash: the largest.
     """
 
     labels: Counter[str] = field(default_factory=Counter)
     unlabelled: int = 0
+    rows: int = 0
+    pending: dict[str, int] = field(default_factory=dict)
     first_hash: str = ""
     last_hash: str = ""
 
     def counts(self, classes: Sequence[str]) -> np.ndarray:
         """Returns int64 (len(classes),) rows by class."""
         return np.array([self.labels[name] for name in classes], np.int64)
-
-
-def _is_below(content_hash: str, boundary: str) -> bool:
-    # Hexadecimal digits of equal number sort as the numbers do.
-    return content_hash[: len(boundary)] <= boundary
 
 
 def single_labels(labels: np.ndarray) -> list[str | None]:
@@ -177,22 +121,31 @@ def _meaning(split: str) -> str:
 
 
 def tally(store: FeatureStore, selection: Selection) -> Tally:
-    """Counts the selected rows by label, reading small columns only."""
-    result = Tally()
-    for batch in selection.batches(store, ("labels", "content_hash"), batch_size=8192):
-        names = single_labels(batch["labels"])
-        result.unlabelled += names.count(None)
-        result.labels.update(name for name in names if name is not None)
-        hashes = [
-            value
-            for value, name in zip(batch["content_hash"], names, strict=True)
-            if name is not None
-        ]
-        if hashes:
+    """Counts the selected images by label, reading small columns only."""
+    result, views = Tally(), store.spec.views if selection.views else 1
+    columns = ("labels", "view", *(("key",) if views > 1 else ()))
+    for batch in selection.batches(store, columns, batch_size=8192):
+        names = np.array(single_labels(batch["labels"]), object)
+        labelled, first_view = names != None, batch["view"] == 0  # noqa: E711
+        result.rows += int(np.count_nonzero(labelled))
+        result.unlabelled += int(np.count_nonzero(first_view & ~labelled))
+        result.labels.update(names[labelled & first_view])
+        if views > 1:
+            _note_views(result.pending, batch["key"], views)
+        hashes = batch["content_hash"][labelled]
+        if len(hashes):
             first, last = min(hashes), max(hashes)
             result.first_hash = min(result.first_hash or first, first)
             result.last_hash = max(result.last_hash, last)
     return result
+
+
+def _note_views(pending: dict[str, int], keys: Iterable[str], views: int) -> None:
+    """Counts the views of images; those with all of them, nearly every one, are forgotten."""
+    for key in keys:
+        found = pending.pop(key, 0) + 1
+        if found < views:
+            pending[key] = found
 
 
 def divide(store: FeatureStore) -> Division:
@@ -219,7 +172,8 @@ def divide(store: FeatureStore) -> Division:
         )
     classes = tuple(sorted(whole.labels))
     carve = "" if validation_names else _boundary(store, everything, whole)
-    train = Selection(train_names, carve, "train", views=True)
+    lone = frozenset(whole.pending)
+    train = Selection(train_names, carve, "train", views=True, lone=lone)
     validation = Selection(validation_names or train_names, carve, "validation")
     trained, validated = (tally(store, train) if carve else whole), tally(store, validation)
     if not validated.counts(classes).sum():
@@ -230,8 +184,16 @@ def divide(store: FeatureStore) -> Division:
     notes = _notes(classes, trained, validated)
     if named and found.get(None):
         notes.append(f"{found[None]} rows without a split are left out")
-    counts = trained.counts(classes), validated.counts(classes)
-    return Division(classes, train, validation, *counts, carve, tuple(notes))
+    return Division(
+        classes,
+        train,
+        validation,
+        trained.counts(classes),
+        validated.counts(classes),
+        trained.rows,
+        carve,
+        tuple(notes),
+    )
 
 
 def _train_names(store: FeatureStore, named: Sequence[str]) -> tuple[str | None, ...]:
@@ -250,7 +212,7 @@ def _boundary(store: FeatureStore, everything: Selection, whole: Tally) -> str:
         raise UsageError(
             f"validation needs at least 2 different labelled images, {store.url} has 1; add images"
         )
-    if _is_below(whole.first_hash, CARVE) and not _is_below(whole.last_hash, CARVE):
+    if is_below(whole.first_hash, CARVE) and not is_below(whole.last_hash, CARVE):
         return CARVE
     return whole.first_hash
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classifier.division import Selection, class_numbers, names_of_split, single_labels
+from classifier.division import class_numbers, names_of_split, single_labels
 from classifier.heads import logits_model
 from classifier.run import Run
 from classifier.runtime import import_keras
+from classifier.selection import Selection
 from featurestore.errors import UsageError, unknown_choice
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from classifier.dataset import MEMORY_BUDGET, Rows
 from classifier.division import Division, class_weights
 from classifier.exactspec import ExactSpec
 from classifier.heads import HeadSpec, Standard, build_head, outputs_for
@@ -18,6 +17,7 @@ from classifier.neighbours import build_neighbours, metrics_of
 from classifier.options import TrainOptions
 from classifier.ridge_fit import RidgeFit, fit_ridge
 from classifier.ridge_passes import RidgeSettings
+from classifier.shuffling import Rows
 from classifier.training import TrainedHead, TrainingData
 from featurestore.errors import UsageError
 
@@ -36,13 +36,13 @@ def check_heads(options: TrainOptions, feature_shape: Sequence[int], division: D
             continue
         if head.kind == "ridge":
             ridge_settings(head, options, feature_shape, division).check_memory()
-        rows = int(division.train_counts.sum())
+        rows = division.stored_rows
         needed = 4 * rows * math.prod(feature_shape)
-        if head.kind == "knn" and needed > MEMORY_BUDGET:
+        if head.kind == "knn" and needed > options.memory:
             raise UsageError(
                 f"--head {head} keeps its {rows:,} training rows, {needed / 1e9:.1f} GB, and "
-                f"{MEMORY_BUDGET / 1e9:.1f} are allowed; extract with --pooling avg, or take "
-                "--head ridge"
+                f"--memory allows {options.memory / 1e9:.1f}; give more, extract with --pooling "
+                "avg, or take --head ridge"
             )
 
 
@@ -100,7 +100,7 @@ def exact_head(
       seconds: the fit took.
     """
     history = {name: [value] for name, value in metrics.items()}
-    rows = int(division.train_counts.sum())
+    rows = division.stored_rows
     return TrainedHead(model, history, 1, seconds, rows / max(seconds, 1e-9), l2, path)
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from classifier.dataset import Rows
 from classifier.evaluation import log_probabilities
 from classifier.heads import Standard
+from classifier.shuffling import Rows
 
 ITERATIONS = 200
 # The gradient of a mean of cross entropies in float32 is no better than this.

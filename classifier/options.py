@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 from classifier.exactspec import ExactSpec
 from classifier.heads import HeadSpec, shortest
+from featurestore.cache import parse_size
 from featurestore.errors import UsageError, unknown_choice
 
 OPTIMIZERS = ("rmsprop", "adam", "sgd")
 CLASS_WEIGHTS = ("none", "balanced")
 STANDARDISE = ("channel", "none")
+DEFAULT_MEMORY = "1GB"
 
 
 class Trial(NamedTuple):
@@ -47,6 +49,7 @@ class TrainOptions:
       folds: of the cross-validation that chooses a ridge head's penalty; 0 for none.
       standardise: ``channel`` subtracts each channel's mean and divides by its deviation.
       seed: of weights, dropout and order.
+      memory: bytes that features may take before they are streamed.
     """
 
     heads: tuple[HeadSpec | ExactSpec, ...] = (HeadSpec(),)
@@ -59,6 +62,7 @@ class TrainOptions:
     folds: int = 5
     standardise: str = "channel"
     seed: int = 0
+    memory: int = parse_size(DEFAULT_MEMORY, "--memory")
 
     def __post_init__(self) -> None:
         for flag, value, choices in (
@@ -71,6 +75,8 @@ class TrainOptions:
         for flag, number in (("--epochs", self.epochs), ("--batch_size", self.batch_size)):
             if number < 1:
                 raise UsageError(f"{flag} must be at least 1, got {number}")
+        if self.memory < 1:
+            raise UsageError(f"--memory must be above 0, got {self.memory}; such as 500MB")
         for rate in self.lr:
             if not 0 < rate < math.inf:
                 raise UsageError(f"--lr must be above 0, got {rate}")
@@ -122,6 +128,7 @@ class TrainOptions:
                     "folds",
                     "standardise",
                     "seed",
+                    "memory",
                 )
             },
         }

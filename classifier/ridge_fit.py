@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from classifier.dataset import SIDES, Rows
+from classifier.dataset import SIDES
 from classifier.heads import Standard
 from classifier.ridge import RidgePath
 from classifier.ridge_passes import (
@@ -21,6 +21,7 @@ from classifier.ridge_passes import (
     Solved,
     solve,
 )
+from classifier.shuffling import Rows
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from typing import Any
 
+from classifier.allocation import keep_freed_memory
 from featurestore.command import VERBOSE, quiet_libraries
 from featurestore.errors import HoarfrostError
 
@@ -28,6 +29,8 @@ def import_keras() -> Any:
     # Keras would otherwise follow a JAX or PyTorch setting of the user's other projects.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     if "keras" not in sys.modules:
+        if _is_ours():
+            keep_freed_memory()
         with standard_error_held(), _without_extras():
             import tensorflow as tf
 
@@ -53,8 +56,7 @@ def _without_extras() -> Iterator[None]:
     140 MB. Meanwhile only: what a command imports later, such as Matplotlib, it gets. Whoever uses
     our packages in a program of their own has Keras whole.
     """
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if spec is None or spec.name.partition(".")[0] not in OURS:
+    if not _is_ours():
         yield
         return
     absent = _Absent()
@@ -63,6 +65,12 @@ def _without_extras() -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(absent)
+
+
+def _is_ours() -> bool:
+    """Tells whether this process runs one of our commands, or works for one."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return spec is not None and spec.name.partition(".")[0] in OURS
 
 
 @contextmanager

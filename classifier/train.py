@@ -12,13 +12,14 @@ from classifier import run as run_folder
 from classifier.division import Division, divide
 from classifier.exact import check_heads
 from classifier.heads import outputs_for, parse_head
-from classifier.options import CLASS_WEIGHTS, OPTIMIZERS, STANDARDISE, TrainOptions
+from classifier.options import CLASS_WEIGHTS, DEFAULT_MEMORY, OPTIMIZERS, STANDARDISE, TrainOptions
 from classifier.reporting.writing import report_training
 from classifier.training import leaderboard, prepare_data
 from classifier.trials import fit_all
 from featurestore import FeatureStore, UsageError, __version__, open_store
-from featurestore.cache import AUTO, VARIABLE, parse_limit
+from featurestore.cache import AUTO, VARIABLE, parse_limit, parse_size
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.info import human_bytes
 from featurestore.storage import Storage
 
 EPILOG = """\
@@ -79,6 +80,13 @@ def parser() -> Parser:
         help="keep decoded embeddings beside a local store, at most SIZE such as 5GB, so that the "
         f"next training starts at once (default ${VARIABLE} or auto: 20 GB or half the free disk)",
     )
+    add(
+        "--memory",
+        default=DEFAULT_MEMORY,
+        metavar="SIZE",
+        help="for features: where they need more, they are streamed from the store, its blocks in "
+        "another order every epoch and their rows mixed in a pool (default %(default)s)",
+    )
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
     add("--overwrite", action="store_true", help="replace a run that is in --output")
     add("--json", action="store_true", help="print the summary as JSON and nothing else")
@@ -134,6 +142,7 @@ def options_of(arguments) -> TrainOptions:
         folds=arguments.folds,
         standardise=arguments.standardise,
         seed=arguments.seed,
+        memory=parse_size(arguments.memory, "--memory"),
     )
 
 
@@ -184,8 +193,8 @@ def train_run(
     def fit(replace_older: Callable[[], None]) -> Fitted:
         data = prepare_data(store, division, options)
         tell("features: loaded once into memory" if data.in_memory else
-             "features: streamed from the store every epoch, as they exceed the memory budget of "
-             "1 GiB")  # fmt: skip
+             "features: streamed from the store every epoch, as they need more than --memory "
+             f"{human_bytes(options.memory)}")  # fmt: skip
         records, failed = fit_all(storage, data, options, tell, replace_older)
         return Fitted(records, failed, "memory" if data.in_memory else "streamed")
 

@@ -17,14 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from classifier.dataset import (
-    MEMORY_BUDGET,
     SIDES,
-    Rows,
     feature_dataset,
     labelled_batches,
     load_rows,
 )
-from classifier.division import Division, Selection, class_weights
+from classifier.division import Division, class_weights
 from classifier.heads import (
     HeadSpec,
     Moments,
@@ -35,6 +33,8 @@ from classifier.heads import (
 )
 from classifier.options import TrainOptions, Trial
 from classifier.runtime import import_keras
+from classifier.selection import Selection
+from classifier.shuffling import Order, Rows
 from featurestore.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -101,23 +101,22 @@ def prepare_data(
     store: FeatureStore,
     division: Division,
     options: TrainOptions,
-    memory_budget: int = MEMORY_BUDGET,
 ) -> TrainingData:
-    """Loads features once when they fit the budget, and measures what heads standardise by.
+    """Loads features once when they fit `options.memory`, and measures what heads standardise by.
 
     Args:
       store: to read.
       division: which rows train and validate.
       options: of the run.
-      memory_budget: bytes that features may take.
     """
     classes = division.classes
     counts = int(division.train_counts.sum()), int(division.validation_counts.sum())
-    in_memory = sum(counts) * store.spec.feature_bytes <= memory_budget
+    stored = division.stored_rows, counts[1]
+    in_memory = sum(stored) * store.spec.feature_bytes <= options.memory
     sides = (division.train, division.validation)
     sources: list[FeatureStore | Rows] = [store, store]
     if in_memory:
-        sources = [load_rows(store, classes, *pair) for pair in zip(sides, counts, strict=True)]
+        sources = [load_rows(store, classes, *pair) for pair in zip(sides, stored, strict=True)]
 
     def blocks(side: str) -> Iterator[Rows]:
         number = SIDES.index(side)
@@ -137,8 +136,8 @@ def prepare_data(
             classes,
             sides[side],
             batch_size=batch_size,
-            shuffle_seed=seed,
-            pool_bytes=memory_budget,
+            order=None if seed is None else Order(seed, store.spec.views),
+            pool_bytes=options.memory,
         )
         return _as_keras_wants(built, -(-counts[side] // batch_size), len(classes) == 2)
 

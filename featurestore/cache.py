@@ -58,11 +58,22 @@ def parse_limit(text: str, flag: str = "--cache") -> int | None:
     """
     if text == AUTO:
         return None
-    if text == OFF:
-        return 0
+    return 0 if text == OFF else parse_size(text, flag, "auto, off or a size")
+
+
+def parse_size(text: str, flag: str, expected: str = "a size") -> int:
+    """Reads a number of bytes, such as ``500MB`` or ``20G``, in powers of 1,024.
+
+    Raises:
+      UsageError: for anything else, naming the flag and what was expected.
+
+    Example:
+      >>> parse_size("1.5GB", "--memory")
+      1610612736
+    """
     match = _SIZE.fullmatch(text.strip())
     if not match:
-        raise UsageError(f"{flag}: expected auto, off or a size such as 500MB, got {text!r}")
+        raise UsageError(f"{flag}: expected {expected} such as 500MB, got {text!r}")
     return int(float(match["number"]) * _UNITS[match["unit"].upper()])
 
 

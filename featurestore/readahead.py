@@ -6,13 +6,18 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
+
+import numpy as np
 
 A = TypeVar("A")
 B = TypeVar("B")
 T = TypeVar("T")
 # Decoding is bound by memory beyond this many cores.
 MOST_THREADS = 4
+# Sources of a shuffled stream that are open at once. More mix better, each costs a part's metadata.
+OPEN_AT_ONCE = 32
 
 
 def cores() -> int:
@@ -71,3 +76,30 @@ def in_order(tasks: Iterable[Callable[[], T]], threads: int | None = None) -> It
         yield from ordered_map(pool, lambda task: task(), tasks, threads + 1)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def interleaved(
+    sources: Iterable[Iterator[T]], rng: np.random.Generator, at_once: int = OPEN_AT_ONCE
+) -> Iterator[T]:
+    """Yields the items of many iterators, each time from one drawn among the open ones.
+
+    Args:
+      sources: opened in their order, at most `at_once` at a time.
+      rng: draws.
+      at_once: how many are open.
+
+    Example:
+      >>> sorted(interleaved([iter("ab"), iter("c")], np.random.default_rng(0)))
+      ['a', 'b', 'c']
+    """
+    waiting = iter(sources)
+    opened = list(islice(waiting, at_once))
+    while opened:
+        number = int(rng.integers(len(opened)))
+        try:
+            yield next(opened[number])
+        except StopIteration:
+            # The order among the open ones means nothing: the last takes the empty place.
+            opened[number] = opened[-1]
+            opened.pop()
+            opened += islice(waiting, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from featurestore.commit import Marker
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.overlay import Overlay
 from featurestore.parts import ParquetPart, Part
-from featurestore.readahead import in_order
+from featurestore.readahead import in_order, interleaved
 from featurestore.schema import FEATURES, ROW_COLUMNS
 from featurestore.spec import StoreSpec
 from featurestore.storage import Storage
@@ -34,6 +35,7 @@ class ScanOptions:
       labels: keep rows with at least one of these labels; None keeps all.
       batch_size: rows per batch at most.
       views: keep these views; None keeps all.
+      order: seeds a random order of parts and row groups; None reads them as they are stored.
     """
 
     columns: tuple[str, ...] = ("key", "labels", "split", FEATURES)
@@ -41,6 +43,7 @@ class ScanOptions:
     labels: tuple[str, ...] | None = None
     batch_size: int = 1024
     views: tuple[int, ...] | None = None
+    order: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("columns", "splits", "labels"):
@@ -81,7 +84,7 @@ class Scanner:
         """Yields rows as NumPy columns.
 
         Args:
-          markers: the commits to read, in this order.
+          markers: the commits to read, in this order unless `options` gives another.
           options: which rows and columns.
 
         Yields:
@@ -100,12 +103,24 @@ class Scanner:
     ) -> Iterator[Callable[[], _Rows | None]]:
         """Yields one task a row group; the next parts are opened meanwhile."""
         marked = [marker for marker in markers if marker.part]
+        rng = None if options.order is None else np.random.default_rng(options.order)
+        if rng is not None:
+            marked = [marked[number] for number in rng.permutation(len(marked))]
         make = FEATURES in options.columns
         parts = in_order(partial(self._open, marker, make) for marker in marked)
-        for marker, part in zip(marked, parts, strict=True):
-            hide_before = marker.run_id if self.visibility.concerns(marker) else ""
-            for group in range(part.groups):
-                yield partial(self._read, part, group, options, hide_before)
+        groups = (
+            self._groups(marker, part, options, rng)
+            for marker, part in zip(marked, parts, strict=True)
+        )
+        return chain.from_iterable(groups) if rng is None else interleaved(groups, rng)
+
+    def _groups(
+        self, marker: Marker, part: Part, options: ScanOptions, rng: np.random.Generator | None
+    ) -> Iterator[Callable[[], _Rows | None]]:
+        hide_before = marker.run_id if self.visibility.concerns(marker) else ""
+        numbers = range(part.groups) if rng is None else rng.permutation(part.groups).tolist()
+        for number in numbers:
+            yield partial(self._read, part, number, options, hide_before)
 
     def _open(self, marker: Marker, make: bool) -> Part:
         cached = self.cache.open(marker, make) if self.cache else None

@@ -11,7 +11,7 @@ from apache_beam.pvalue import AsSingleton
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from classifier.dataset import SIDES, Rows, labelled
+from classifier.dataset import SIDES, labelled, row_columns
 from classifier.division import Division
 from classifier.ridge import RidgePath
 from classifier.ridge_fit import finished, gathered
@@ -23,6 +23,7 @@ from classifier.ridge_passes import (
     Solved,
     solve,
 )
+from classifier.shuffling import Rows
 from featurestore.storage import Storage
 from featurestore.store import open_store
 
@@ -98,9 +99,8 @@ class SumRows(beam.DoFn):
         division = self._source.division
         selection = division.train if side == "train" else division.validation
         markers = [marker for name, marker in self._markers.items() if name.startswith(prefix)]
-        columns = ("labels", "features")
-        for batch in selection.read(self._scanner, markers, columns):
-            rows = labelled(batch, division.classes)
+        for batch in selection.read(self._scanner, markers, row_columns(selection)):
+            rows = labelled(batch, division.classes, selection.lone)
             if len(rows.labels):
                 yield rows
 

@@ -5,8 +5,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from classifier.dataset import Rows, cut, feature_dataset, labelled_batches, load_rows
-from classifier.division import Selection, class_weights, divide, tally
+from classifier.dataset import feature_dataset, labelled_batches, load_rows
+from classifier.division import class_weights, divide, tally
+from classifier.selection import Selection
+from classifier.shuffling import Order, Rows, cut
 from featurestore import BaseSpec, Numerics, PixelSpec, StoreSpec, UsageError, layout
 from featurestore.commit import Marker, commit, publish
 from featurestore.ledger import Ledger
@@ -184,8 +186,9 @@ def test_rows_left_out_are_counted(tmp_path):
 def test_every_row_comes_once_an_epoch(tmp_path, batch_size, seed, in_memory):
     store = make_store(tmp_path, numbered(10), ["a", "b"] * 5, rows_per_part=4)
     source = load_rows(store, "ab", Selection(), 10) if in_memory else store
+    order = None if seed is None else Order(seed)
     dataset = feature_dataset(
-        source, "ab", Selection(), batch_size=batch_size, shuffle_seed=seed, pool_bytes=96
+        source, "ab", Selection(), batch_size=batch_size, order=order, pool_bytes=96
     )
     sizes = [len(labels) for _, labels in dataset]
     assert sizes[:-1] == [batch_size] * (len(sizes) - 1) and sum(sizes) == 10
@@ -210,7 +213,7 @@ def test_the_seed_decides_the_order(tmp_path, in_memory):
 
         import_keras().utils.set_random_seed(0)
         return row_numbers(
-            feature_dataset(source, "ab", Selection(), batch_size=4, shuffle_seed=seed)
+            feature_dataset(source, "ab", Selection(), batch_size=4, order=Order(seed))
         )
 
     assert order(1) == order(1) != order(2)

@@ -9,7 +9,6 @@ from test_dataset import clusters, make_store, spec_of
 from test_extract import SMALL
 from test_extract import run as extract
 
-from classifier.dataset import Rows
 from classifier.division import divide
 from classifier.evaluate import run as evaluate
 from classifier.exact import check_heads, train_exact
@@ -19,6 +18,7 @@ from classifier.neighbours import TEMPERATURE, build_neighbours
 from classifier.options import TrainOptions
 from classifier.predict import run as predict
 from classifier.run import load_run
+from classifier.shuffling import Rows
 from classifier.train import run as train
 from classifier.training import prepare_data
 from featurestore import UsageError
@@ -112,12 +112,12 @@ def test_maps_fit_too(tmp_path):
 
 
 def test_streaming_finds_what_memory_finds(store):
-    options = TrainOptions(l2=(1e-2, 1.0))
+    settings = [TrainOptions(l2=(1e-2, 1.0), memory=memory) for memory in (1 << 30, 2000)]
     division = divide(store)
     for text in ("ridge", "logistic"):
         heads = [
-            train_exact(parse_head(text), prepare_data(store, division, options, budget), options)
-            for budget in (1 << 30, 2000)
+            train_exact(parse_head(text), prepare_data(store, division, options), options)
+            for options in settings
         ]
         for a, b in zip(*(head.model.get_weights() for head in heads), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)

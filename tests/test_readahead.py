@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import add_chunk, make_rows, make_spec, make_store
 
-from featurestore.readahead import in_order
+from featurestore.readahead import in_order, interleaved
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -65,3 +65,27 @@ def test_a_remote_part_is_read_by_turns(tmp_path, shape, dtype):
     assert list(got["key"]) == [row["key"] for row in make_rows(2100) if row["labels"] != ["0"]]
     expected = np.delete(values, np.s_[::3], axis=0).astype(dtype)
     np.testing.assert_array_equal(got["features"], expected)
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 70])
+def test_interleaving_opens_few_sources_and_drops_nothing(count):
+    opened = []
+
+    def source(number):
+        opened.append(number)
+        yield from [(number, step) for step in range(number % 3)]
+
+    found = []
+    for item in interleaved(map(source, range(count)), np.random.default_rng(0), at_once=4):
+        found.append(item)
+        finished = {n for n in opened if sum(1 for m, _ in found if m == n) == n % 3}
+        assert len(opened) - len(finished) <= 4
+    assert sorted(found) == [(n, step) for n in range(count) for step in range(n % 3)]
+
+
+def test_interleaving_is_repeatable():
+    def order(seed):
+        sources = [iter([(n, step) for step in range(5)]) for n in range(10)]
+        return list(interleaved(sources, np.random.default_rng(seed), at_once=4))
+
+    assert order(1) == order(1) != order(2)

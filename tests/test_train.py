@@ -140,11 +140,11 @@ def test_the_seed_reproduces_a_fit(store):
 
 
 def test_streaming_learns_what_memory_learns(store):
-    options = TrainOptions(lr=(5e-3,), epochs=15, batch_size=16)
+    options = TrainOptions(lr=(5e-3,), epochs=15, batch_size=16, memory=2000)
     division = divide(store)
-    data = prepare_data(store, division, options, memory_budget=2000)
+    data = prepare_data(store, division, options)
     assert not data.in_memory
-    in_memory = prepare_data(store, division, options)
+    in_memory = prepare_data(store, division, TrainOptions())
     assert in_memory.in_memory
     np.testing.assert_allclose(data.standard.mean, in_memory.standard.mean, rtol=1e-5)
     streamed = train_head(Trial(options.heads[0], 5e-3, 0.0), data, options)
