@@ -351,6 +351,7 @@ def test_evaluations_of_older_releases_and_damaged_files_are_no_obstacle(trained
 def test_figures_that_need_one_label_a_row_are_left_out_with_a_line(trained, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(trained.storage.path(""), folder)
+    shutil.rmtree(folder / "evaluation")
     run = load_run(str(folder))
     names = ("class", "precision", "recall", "f1", "support")
     record = {

@@ -187,7 +187,11 @@ def test_a_diverging_head_is_said_in_one_line(store):
 
 def test_a_run_holds_all_that_is_promised(trained, store):
     names = {file.name for file in trained.storage.list("")}
+    best = trained.head_id()
     assert names == {
+        "report.html",
+        f"calibration/{best}.json",
+        f"evaluation/validation-{best}.json",
         "run.json",
         "summary.json",
         "leaderboard.json",

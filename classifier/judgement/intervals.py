@@ -65,7 +65,7 @@ def accuracy_interval(
     Example:
       >>> found = accuracy_interval(90, 100)
       >>> found.estimate, round(found.lower, 2), round(found.upper, 2)
-      (0.9, 0.84, 0.95)
+      (0.9, 0.84, 0.96)
     """
     rng = np.random.default_rng(seed)
     values = rng.binomial(rows, hits / rows, resamples) / rows
