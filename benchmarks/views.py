@@ -1,6 +1,6 @@
 """What augmented views in the store add to accuracy, and cost, beside augmenting end to end.
 
-    python -m benchmarks.views [--per_class 5] [--epochs 40] [--seeds 3]
+    python -m benchmarks.views [--per_class 5] [--epochs 30] [--seeds 3]
         [--augment rotation=0.05,zoom=0.1,translation=0.1]
 
 A few training images of each of scikit-learn's digits, MobileNetV2 at 160 with the real weights
@@ -274,7 +274,7 @@ def spread(values: np.ndarray, signed: bool = False) -> str:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     quiet_libraries()
-    counts = {"per_class": 5, "epochs": 40, "seeds": 3}
+    counts = {"per_class": 5, "epochs": 30, "seeds": 3}
     parser = counted_parser("benchmarks.views", __doc__, **counts)
     parser.add_argument("--augment", default=MILD, help=f"of the views (default {MILD})")
     args = parser.parse_args(argv)
