@@ -71,6 +71,8 @@ setup(
         # L-BFGS of logistic heads.
         "scipy>=1.13,<2",
         "threadpoolctl>=3.5,<4",
+        # Grids of hyperparameters.
+        "PyYAML>=6,<7",
         "fsspec>=2024.9",
         # Decoding and resizing: without these no image becomes pixels.
         "opencv-python-headless>=4.10",

@@ -32,6 +32,7 @@ from featurestore.command import main
 from featurestore.commit import Marker, commit
 from featurestore.commit import publish as publish_part
 from featurestore.ledger import Ledger
+from featurestore.spec import StoreSpec
 from featurestore.storage import Storage
 from featurestore.store import create_store
 from featurestore.writer import PartWriter
@@ -40,12 +41,22 @@ PART_ROWS = 1000
 LOAD = "np.load"
 
 
-def write_store(folder: Path, like: FeatureStore, features: np.ndarray) -> FeatureStore:
-    """Writes features into a new store of two classes, the way an extraction does."""
-    store = create_store(Storage(str(folder)), like.spec)
+def write_store(
+    folder: Path, spec: StoreSpec, features: np.ndarray, labels: Sequence[str] = ("china", "flower")
+) -> FeatureStore:
+    """Writes features into a new store, the way an extraction does.
+
+    Args:
+      folder: of the store.
+      spec: of the features.
+      features: (n, *shape).
+      labels: of the rows, again from the first when there are fewer.
+    """
+    store = create_store(Storage(str(folder)), spec)
     for start in range(0, len(features), PART_ROWS):
         block = features[start : start + PART_ROWS]
-        rows = [_row(start + index) for index in range(len(block))]
+        numbers = range(start, start + len(block))
+        rows = [_row(number, labels[number % len(labels)]) for number in numbers]
         chunk_id = f"{start:032x}"
         with store.storage.workspace(f"tmp/{chunk_id}") as workspace:
             with PartWriter(workspace / "part", store.spec) as writer:
@@ -60,13 +71,13 @@ def write_store(folder: Path, like: FeatureStore, features: np.ndarray) -> Featu
     return store
 
 
-def _row(number: int) -> dict:
+def _row(number: int, label: str) -> dict:
     content_hash = hashlib.sha256(str(number).encode()).hexdigest()
     name = f"{number:06d}.jpg"
     row = {"key": name, "uri": f"file:///{name}", "size": 1, "etag": "1", "split": None, "view": 0}
     return row | {
         "content_hash": content_hash,
-        "labels": [("china", "flower")[number % 2]],
+        "labels": [label],
         "width": 500,
         "height": 375,
     }
@@ -154,7 +165,7 @@ def run(argv: Sequence[str]) -> int:
             work.mkdir()
             np.save(work / "features.npy", features)
             like = open_store(str(folder / base))
-            write_store(work / "store", like, features.astype(np.float32))
+            write_store(work / "store", like.spec, features.astype(np.float32))
             seconds = measure(work / "features.npy", work / "store", args.rounds)
             lines += [heading, "", *report(seconds, features.nbytes), ""]
     publish("benchmarks.opening", lines[:-1], args.write)

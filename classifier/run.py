@@ -7,6 +7,7 @@
       plots/<head_id>-history.png
       leaderboard.json, .csv         all heads by validation loss; the first is the one used
       summary.json
+      checkpoint/                    the state of an unfinished training; see classifier.stacked
       model/<weights_hash>.keras     a copy of the store's base: predicting needs the run alone
       evaluation/<split>-<head_id>.json, .png
       calibration/<head_id>.json     the temperature of its probabilities
@@ -34,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 from classifier.division import shorten
 from classifier.runtime import import_keras
 from classifier.saved import UNREADABLE
+from classifier.stacked.checkpoint import FOLDER
 from classifier.weights import cause
 from featurestore import layout
 from featurestore.errors import CorruptStore, UsageError, unknown_choice
@@ -58,6 +60,7 @@ CONTENT = (
     "learning",
     "model",
     REPORT,
+    FOLDER,
     LEADERBOARD,
     "leaderboard.csv",
     SUMMARY,
@@ -155,11 +158,10 @@ class Run:
         """
         try:
             board = json.loads(self.storage.read(LEADERBOARD))
-            if not board or not all(
-                row["head_id"] in self.config.heads or row["kept"] is False for row in board
-            ):
+            saved = {row["head_id"] for row in board if row.get("kept", True)}
+            if not saved or not saved <= set(self.config.heads):
                 raise ValueError("it does not list the run's heads")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptStore(
                 f"{self.url}/{LEADERBOARD} cannot be read ({cause(error)}); train again"
             ) from error

@@ -11,13 +11,15 @@ from classifier import output
 from classifier import run as run_folder
 from classifier.division import Division, divide
 from classifier.exact import check_heads
-from classifier.heads import outputs_for, parse_head
-from classifier.options import CLASS_WEIGHTS, DEFAULT_MEMORY, OPTIMIZERS, STANDARDISE, TrainOptions
+from classifier.heads import outputs_for
+from classifier.options import TrainOptions
 from classifier.reporting.writing import report_training
+from classifier.stacked.checkpoint import SECONDS, Checkpoint, remove_checkpoint
+from classifier.trainflags import add_flags, options_of
 from classifier.training import leaderboard, prepare_data
 from classifier.trials import fit_all
-from featurestore import FeatureStore, UsageError, __version__, open_store
-from featurestore.cache import AUTO, VARIABLE, parse_limit, parse_size
+from featurestore import FeatureStore, __version__, open_store
+from featurestore.cache import AUTO, VARIABLE, parse_limit
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.info import human_bytes
 from featurestore.storage import Storage
@@ -30,19 +32,21 @@ heads:
   logistic                          multinomial logistic regression by L-BFGS
   knn:K[:cosine|euclidean][:weighted|majority]   the K nearest training rows vote
 
+All combinations of --head, --lr, --l2, --dropout, --optimizer, --seed and --label_smoothing are
+trained, linear and mlp heads together over one stream of the store, each as if it were alone.
+
 --l2 is beside the mean loss of a row, on standardised features. Every penalty is a head of its own
 for linear and mlp; ridge and logistic choose one: ridge by cross-validated accuracy, from 50
 penalties of 1e-4 to 1e4 unless given, logistic by validation loss, from 7 of 1e-6 to 1.
 
 example:
   python -m classifier.train --store hoarfrost-store --output run \\
-      --head linear --head mlp:256:relu:dropout=0.5 --lr 1e-3,1e-4
+      --head linear --head mlp:256:relu --dropout 0,0.5 --lr 1e-3,1e-4 --seed 0,1,2
 """
 
 
 def parser() -> Parser:
     """Returns the command's arguments."""
-    defaults = TrainOptions()
     result = Parser(
         prog="python -m classifier.train",
         description="Trains heads on stored features; the best by validation loss comes first.",
@@ -51,28 +55,12 @@ def parser() -> Parser:
     add = result.add_argument
     add("--store", required=True, help="feature store: a folder or any fsspec URL")
     add("--output", required=True, help="folder of the training run")
-    add("--head", action="append", metavar="HEAD", help="repeatable; default linear")
-    add("--lr", default="1e-3", help="learning rates, by commas (default %(default)s)")
+    add_flags(result)
     add(
-        "--optimizer",
-        default=defaults.optimizer[0],
-        help=f"{'|'.join(OPTIMIZERS)} (default %(default)s)",
+        "--grid",
+        metavar="FILE.yaml",
+        help="a mapping with the names above as keys, scalars or lists; flags given here win",
     )
-    add("--epochs", type=int, default=defaults.epochs, help="default %(default)s")
-    add("--batch_size", type=int, default=defaults.batch_size, help="rows (default %(default)s)")
-    add(
-        "--class_weight",
-        default=defaults.class_weight,
-        help=f"{'|'.join(CLASS_WEIGHTS)} (default %(default)s)",
-    )
-    add_penalty_flags(result)
-    add(
-        "--standardise",
-        default=defaults.standardise,
-        help=f"{'|'.join(STANDARDISE)}: scale features by the training rows' mean and deviation "
-        "(default %(default)s)",
-    )
-    add("--seed", type=int, default=defaults.seed[0], help="default %(default)s")
     add(
         "--cache",
         default=os.environ.get(VARIABLE, AUTO),
@@ -81,11 +69,12 @@ def parser() -> Parser:
         f"next training starts at once (default ${VARIABLE} or auto: 20 GB or half the free disk)",
     )
     add(
-        "--memory",
-        default=DEFAULT_MEMORY,
-        metavar="SIZE",
-        help="for features: where they need more, they are streamed from the store, its blocks in "
-        "another order every epoch and their rows mixed in a pool (default %(default)s)",
+        "--checkpoint",
+        type=float,
+        default=SECONDS,
+        metavar="SECONDS",
+        help="between two checkpoints of the training, from which the same command goes on after a "
+        "kill (default %(default)g)",
     )
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
     add("--overwrite", action="store_true", help="replace a run that is in --output")
@@ -93,65 +82,12 @@ def parser() -> Parser:
     return result
 
 
-def add_penalty_flags(result: Parser) -> None:
-    """Adds the flags of penalties."""
-    add = result.add_argument
-    add("--l2", default="", help="penalties on kernels, by commas (default: 0, see below)")
-    add(
-        "--folds",
-        type=int,
-        default=TrainOptions().folds,
-        help="of the cross-validation for ridge, by content; 0: the validation rows choose the "
-        "penalty (default %(default)s)",
-    )
-
-
-def numbers_of(text: str, flag: str, example: str) -> tuple[float, ...]:
-    """Reads numbers separated by commas.
-
-    Raises:
-      UsageError: for anything else.
-
-    Example:
-      >>> numbers_of("1e-3,1", "--lr", "1e-3,1e-4")
-      (0.001, 1.0)
-    """
-    try:
-        return tuple(float(number) for number in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"{flag}: expected numbers separated by commas, such as {example}, got {text!r}"
-        ) from None
-
-
-def penalties_of(text: str) -> tuple[float, ...]:
-    """Reads `--l2`; nothing means what each head takes by itself."""
-    return numbers_of(text, "--l2", "1e-3,1e-1") if text else ()
-
-
-def options_of(arguments) -> TrainOptions:
-    """Builds the options from parsed arguments."""
-    return TrainOptions(
-        heads=tuple(parse_head(text) for text in arguments.head or ["linear"]),
-        lr=numbers_of(arguments.lr, "--lr", "1e-3,1e-4"),
-        optimizer=(arguments.optimizer,),
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        class_weight=arguments.class_weight,
-        l2=penalties_of(arguments.l2),
-        folds=arguments.folds,
-        standardise=arguments.standardise,
-        seed=(arguments.seed,),
-        memory=parse_size(arguments.memory, "--memory"),
-    )
-
-
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     quiet_libraries()
     arguments = parser().parse_args(argv)
-    options = options_of(arguments)
     file_system = key_values(arguments.storage_options, "--storage_options")
+    options = options_of(arguments, file_system)
     limit = parse_limit(arguments.cache)
     store = open_store(arguments.store, file_system).with_cache(limit)
     storage = Storage(arguments.output, file_system)
@@ -159,12 +95,15 @@ def run(argv: Sequence[str]) -> int:
     outputs_for(division.classes)
     check_heads(options, store.spec.feature_shape, division)
     output.prepare_output(storage, store, arguments.overwrite)
+    if arguments.overwrite and not storage.exists(run_folder.RUN):
+        # What it is to replace is the unfinished training that is there.
+        remove_checkpoint(storage)
 
     def tell(line: str) -> None:
         if not arguments.json:
             say(line)
 
-    summary = train_run(store, storage, division, options, tell)
+    summary = train_run(store, storage, division, options, tell, arguments.checkpoint)
     if arguments.json:
         say(run_folder.dump_json(summary).rstrip())
     return 0
@@ -176,6 +115,7 @@ def train_run(
     division: Division,
     options: TrainOptions,
     tell: Callable[[str], None],
+    checkpoint_seconds: float = SECONDS,
 ) -> dict[str, Any]:
     """Trains every head of `options` and writes the run.
 
@@ -185,17 +125,25 @@ def train_run(
       division: which rows train and validate.
       options: hyperparameters.
       tell: takes lines for the user.
+      checkpoint_seconds: at least between two checkpoints.
 
     Returns:
       The summary that is written as ``summary.json``.
     """
 
     def fit(replace_older: Callable[[], None]) -> Fitted:
+        decisive = {
+            "store": store.url,
+            "rows": sorted(store.markers()),
+            "labels": [list(division.classes), division.train_counts.tolist()],
+            **options.to_record(),
+        }
+        checkpoint = Checkpoint(storage, decisive, tell, checkpoint_seconds)
         data = prepare_data(store, division, options)
         tell("features: loaded once into memory" if data.in_memory else
              "features: streamed from the store every epoch, as they need more than --memory "
              f"{human_bytes(options.memory)}")  # fmt: skip
-        records, failed = fit_all(storage, data, options, tell, replace_older)
+        records, failed = fit_all(storage, data, options, tell, replace_older, checkpoint)
         return Fitted(records, failed, "memory" if data.in_memory else "streamed")
 
     return write_run(store, storage, division, options, tell, fit)
@@ -245,6 +193,7 @@ def write_run(
     summary["seconds"] = round(time.perf_counter() - started, 3)
     storage.write(run_folder.SUMMARY, run_folder.dump_json(summary))
     storage.write(run_folder.RUN, _config(store, division, options, board).to_json())
+    remove_checkpoint(storage)
     output.finish_output(storage)
     report_training(storage, store, tell)
     best = board[0]

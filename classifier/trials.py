@@ -13,6 +13,7 @@ from classifier.exact import train_exact
 from classifier.exactspec import ExactSpec
 from classifier.heads import HeadSpec
 from classifier.options import TrainOptions, Trial
+from classifier.stacked.checkpoint import Checkpoint
 from classifier.stacked.fit import OnEpoch, StackedFit, diverged, fit_stacked
 from classifier.stacked.progress import Progress
 from classifier.training import TrainedHead, TrainingData, trained_head
@@ -30,6 +31,7 @@ def fit_all(
     options: TrainOptions,
     tell: Callable[[str], None],
     replace_older: Callable[[], None],
+    checkpoint: Checkpoint,
 ) -> tuple[list[Record], list[Record]]:
     """Fits every head and saves the best; one that diverges does not end the run.
 
@@ -39,6 +41,7 @@ def fit_all(
       options: hyperparameters.
       tell: takes lines for the user.
       replace_older: called once, when there is something to replace an older run by.
+      checkpoint: keeps the state of the training.
 
     Returns:
       (records of the trained heads, records of those that failed, each with its reason).
@@ -47,7 +50,7 @@ def fit_all(
       RunFailed: when every head failed.
     """
     trials = options.trials()
-    fits, failed = _fit_gradient(trials, data, options, tell)
+    fits, failed = _fit_gradient(trials, data, options, tell, checkpoint)
     records: list[Record] = []
 
     def save(name: str, trained: TrainedHead) -> None:
@@ -80,6 +83,7 @@ def _fit_gradient(
     data: TrainingData,
     options: TrainOptions,
     tell: Callable[[str], None],
+    checkpoint: Checkpoint,
 ) -> tuple[dict[str, StackedFit], list[Record]]:
     """Fits the heads that are trained by gradient steps.
 
@@ -90,7 +94,8 @@ def _fit_gradient(
     fits: dict[str, StackedFit] = {}
     failed: list[Record] = []
     stacked = {name: trial for name, trial in trials.items() if isinstance(trial.head, HeadSpec)}
-    for wave in fit_stacked(stacked, data, options, _progress(options.epochs, tell)):
+    progress = _progress(options.epochs, tell)
+    for wave in fit_stacked(stacked, data, options, progress, checkpoint):
         for name, fit in wave.items():
             if not fit.best_epoch:
                 failed.append(_failure(name, trials[name], diverged(trials[name]), tell))

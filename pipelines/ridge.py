@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from classifier import output
 from classifier import run as run_folder
@@ -18,9 +19,10 @@ from classifier.division import Division, divide
 from classifier.exact import check_heads, exact_head, ridge_model, ridge_settings
 from classifier.exactspec import ExactSpec
 from classifier.heads import outputs_for
-from classifier.options import CLASS_WEIGHTS, STANDARDISE, TrainOptions, Trial
+from classifier.options import TrainOptions, Trial
 from classifier.ridge_fit import RidgeFit
-from classifier.train import Fitted, add_penalty_flags, penalties_of, write_run
+from classifier.train import Fitted, write_run
+from classifier.trainflags import add_flags, options_of
 from classifier.trials import head_line, keep_head
 from featurestore import FeatureStore, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
@@ -32,14 +34,11 @@ FIT = "heads/ridge.npz"
 
 def build_parser() -> Parser:
     """Returns the command's parser; Beam's flags are left over by it."""
-    defaults = TrainOptions()
     parser = Parser(prog="python -m pipelines.ridge", description=__doc__)
     add = parser.add_argument
     add("--store", required=True, help="feature store: a folder or any fsspec URL")
     add("--output", required=True, metavar="RUN", help="folder of the training run")
-    add_penalty_flags(parser)
-    add("--class_weight", default=defaults.class_weight, metavar="|".join(CLASS_WEIGHTS))
-    add("--standardise", default=defaults.standardise, metavar="|".join(STANDARDISE))
+    add_flags(parser, ("l2", "folds", "class_weight", "standardise"))
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file systems")
     add("--overwrite", action="store_true", help="replace a run that is in --output")
     add("--json", action="store_true", help="print the summary as JSON and nothing else")
@@ -56,14 +55,8 @@ def run(argv: Sequence[str]) -> int:
         from pipelines.beam_options import check_beam_arguments
 
         check_beam_arguments(parser, rest)
-    options = TrainOptions(
-        heads=(HEAD,),
-        l2=penalties_of(args.l2),
-        folds=args.folds,
-        class_weight=args.class_weight,
-        standardise=args.standardise,
-    )
     file_system = key_values(args.storage_options, "--storage_options")
+    options = replace(options_of(args, file_system), heads=(HEAD,))
     store, storage = open_store(args.store, file_system), Storage(args.output, file_system)
     division = divide(store)
     outputs_for(division.classes)

@@ -13,6 +13,7 @@ import numpy as np
 from classifier.division import class_weights
 from classifier.heads import HeadSpec, build_head, outputs_for
 from classifier.options import TrainOptions, Trial
+from classifier.stacked.checkpoint import Checkpoint
 from classifier.stacked.objective import Objective
 from classifier.stacked.partition import STATE_BUDGET, waves
 from classifier.stacked.progress import Progress
@@ -64,6 +65,7 @@ def fit_stacked(
     data: TrainingData,
     options: TrainOptions,
     on_epoch: OnEpoch | None = None,
+    checkpoint: Checkpoint | None = None,
     state_budget: int = STATE_BUDGET,
 ) -> Iterator[dict[str, StackedFit]]:
     """Fits heads by gradient steps; each as if it were alone.
@@ -73,6 +75,7 @@ def fit_stacked(
       data: to fit on.
       options: of the run.
       on_epoch: told the epoch, counted from 1, and the courses of the heads under way.
+      checkpoint: keeps the state, None for none.
       state_budget: bytes of weights and slots at once; what exceeds it waits for a later wave.
 
     Yields:
@@ -84,17 +87,24 @@ def fit_stacked(
     weights = class_weights(data.division.train_counts) if balanced else None
     objective = Objective(outputs, False, weights)
     rows = int(data.division.train_counts.sum())
-    for wave in waves(trials, inputs, outputs, state_budget):
+    for index, wave in enumerate(waves(trials, inputs, outputs, state_budget)):
         started = time.perf_counter()
         stack = Stack([trials[name] for name in wave], inputs, objective, options.patience)
+        if checkpoint:
+            done = checkpoint.restore(index, stack)
+        else:
+            done = 0
+            stack.start()
         with stack.lanes() as lanes:
-            for epoch in range(options.epochs):
+            for epoch in range(done, options.epochs):
+                if stack.ended:
+                    break
                 train = prepared(data.train(options.seed[0], epoch), data.standard)
                 stack.train_epoch(train, prepared(data.validation(), data.standard), lanes)
                 if on_epoch:
                     on_epoch(epoch + 1, dict(zip(wave, stack.heads, strict=True)))
-                if stack.ended:
-                    break
+                if checkpoint:
+                    checkpoint.save(index, epoch + 1, stack)
         share = (time.perf_counter() - started) / len(wave)
         yield {
             name: _result(course, weights, share, rows)

@@ -71,23 +71,22 @@ class Parameter:
         flat = [array.reshape(rows, -1) for array in (self.value, *self.slots)]
         width = flat[0].shape[1]
         piece = max(1, min(rows, PIECE // width))
-        rate = self._by_column(rates)
-        factor = None if decay is None else self._by_column(decay)
+        rate = self._by_column(rates, piece)
+        factor = None if decay is None else self._by_column(decay, piece)
         product, spare = np.empty((2, piece, width), np.float32)
         for start in range(0, rows, piece):
             weights, *slots = (array[start : start + piece] for array in flat)
             by_weights, more = product[: len(weights)], spare[: len(weights)]
             np.matmul(inputs[:, start : start + piece].T, gradient, out=by_weights)
             if factor is not None:
-                np.multiply(weights, factor, out=more)
+                np.multiply(weights, factor[: len(weights)], out=more)
                 np.add(by_weights, more, out=by_weights)
-            self._rule.apply(weights, slots, by_weights, more, rate)
+            self._rule.apply(weights, slots, by_weights, more, rate[: len(weights)])
 
-    def _by_column(self, numbers: np.ndarray) -> np.ndarray | np.float32:
-        wide = self.spread(numbers)
-        if not wide.ndim:
-            return wide
-        return np.broadcast_to(wide, (1, *self.value.shape[1:])).reshape(-1)
+    def _by_column(self, numbers: np.ndarray, rows: int) -> np.ndarray:
+        # Spelled out for every row of a piece: broadcasting a row costs five times as much.
+        wide = np.broadcast_to(self.spread(numbers), (rows, *self.value.shape[1:]))
+        return np.ascontiguousarray(wide).reshape(rows, -1)
 
     def remember(self, heads: np.ndarray) -> None:
         """Takes the weights of some heads as their best so far.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +34,7 @@ class Stack:
     def __init__(
         self, trials: Sequence[Trial], inputs: int, objective: Objective, patience: int
     ) -> None:
-        """Makes untrained heads.
+        """Takes the heads; `start` or `restore` gives them weights.
 
         Args:
           trials: of the heads.
@@ -43,10 +45,51 @@ class Stack:
         self.heads = [Progress(patience) for _ in trials]
         self.done: dict[int, list[np.ndarray]] = {}
         self.groups: list[Group] = []
-        for members in partition(trials, inputs, objective.outputs, cores()):
-            ours = [trials[number] for number in members]
-            weights = [initial_weights(trial, inputs, objective.outputs) for trial in ours]
-            self.groups.append(make_group(members, ours, weights, objective))
+        self._trials, self._inputs, self._objective = list(trials), inputs, objective
+
+    def start(self) -> None:
+        """Gives every head its initial weights."""
+        sizes = self._inputs, self._objective.outputs
+        self.groups = [self._group(members) for members in partition(self._trials, *sizes, cores())]
+
+    def _group(self, members: Sequence[int]) -> Group:
+        trials = [self._trials[number] for number in members]
+        sizes = self._inputs, self._objective.outputs
+        weights = [initial_weights(trial, *sizes) for trial in trials]
+        return make_group(members, trials, weights, self._objective)
+
+    def state(self) -> tuple[dict[str, Any], list[list[np.ndarray]]]:
+        """Returns all there is to go on from, between two epochs.
+
+        Returns:
+          (what is fit for JSON, arrays: of each group, then of each head that ended).
+        """
+        record = {
+            "groups": [{"members": group.members, "steps": group.steps} for group in self.groups],
+            "heads": [asdict(head) for head in self.heads],
+            "done": sorted(self.done),
+        }
+        arrays = [
+            [each for part in group.parameters for each in part.arrays()] for group in self.groups
+        ]
+        return record, arrays + [self.done[number] for number in sorted(self.done)]
+
+    def restore(self, record: Mapping[str, Any], arrays: Sequence[list[np.ndarray]]) -> None:
+        """Takes back what `state` gave.
+
+        Raises:
+          KeyError, ValueError: when something is missing.
+        """
+        groups = [self._group(kept["members"]) for kept in record["groups"]]
+        held, ended = arrays[: len(groups)], arrays[len(groups) :]
+        self.done = dict(zip(record["done"], ended, strict=True))
+        for group, kept, values in zip(groups, record["groups"], held, strict=True):
+            group.steps = kept["steps"]
+            size = len(values) // len(group.parameters)
+            for number, part in enumerate(group.parameters):
+                part.restore(values[number * size : (number + 1) * size])
+        self.heads = [Progress(**head) for head in record["heads"]]
+        self.groups = groups
 
     @property
     def ended(self) -> bool:

@@ -1,0 +1,135 @@
+"""The state of a stack on disk, so that a training that was killed goes on where it was.
+
+    RUN/checkpoint/
+      state.json              what was trained, how far, each head's history; names the arrays
+      <wave>-<epoch>-<n>.npz  weights, best weights and slots of a group; NumPy's format
+
+``state.json`` is replaced in one step, after the arrays it names: whenever a process dies, one
+whole state is there. Order and dropout are known by seed and epoch, so that a training that was
+resumed ends with the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from featurestore.storage import Storage
+
+if TYPE_CHECKING:
+    from classifier.stacked.stack import Stack
+
+FOLDER = "checkpoint"
+STATE = f"{FOLDER}/state.json"
+SECONDS = 60.0
+FORMAT_VERSION = 1
+
+
+class Checkpoint:
+    """Keeps the state of a run's stacks in the run's folder."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        run: Mapping[str, Any],
+        tell: Callable[[str], None],
+        seconds: float = SECONDS,
+    ) -> None:
+        """Reads what is there.
+
+        Args:
+          storage: the run's folder.
+          run: what decides the result: a state of another run is not gone on with.
+          tell: takes lines for the user.
+          seconds: at least between two states; 0 for one every epoch.
+        """
+        self._storage, self._tell, self._seconds = storage, tell, seconds
+        self._run = json.loads(json.dumps({**run, "format_version": FORMAT_VERSION}))
+        self._last = time.monotonic()
+        self._waves: dict[str, Any] = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            state = json.loads(self._storage.read(STATE))
+            theirs, waves = state["run"], state["waves"]
+        except FileNotFoundError:
+            return {}
+        except (ValueError, KeyError, TypeError):
+            self._tell("note: the checkpoint cannot be read: training starts anew")
+            return {}
+        if theirs == self._run:
+            return waves
+        names = sorted(
+            name for name in {*theirs, *self._run} if theirs.get(name) != self._run.get(name)
+        )
+        self._tell(f"note: the checkpoint has another {', '.join(names)}: training starts anew")
+        return {}
+
+    def restore(self, wave: int, stack: Stack) -> int:
+        """Puts a stack into its kept state, or starts it.
+
+        Returns:
+          Epochs that are done.
+        """
+        kept = self._waves.get(str(wave))
+        if kept is None:
+            stack.start()
+            return 0
+        try:
+            arrays = [self._load(name) for name in kept["files"]]
+            stack.restore(kept["stack"], arrays)
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            self._tell(f"note: the checkpoint is damaged ({error}): training starts anew")
+            self._waves.clear()
+            stack.start()
+            return 0
+        self._tell(f"resumed from a checkpoint: {kept['epochs']} epochs are done")
+        return kept["epochs"]
+
+    def _load(self, name: str) -> list[np.ndarray]:
+        data = io.BytesIO(self._storage.read(f"{FOLDER}/{name}"))
+        with np.load(data, allow_pickle=False) as file:
+            return [file[key] for key in file.files]
+
+    def save(self, wave: int, epochs: int, stack: Stack) -> None:
+        """Keeps a stack's state, unless the last one was kept just now.
+
+        Args:
+          wave: the stack's number.
+          epochs: that are done.
+          stack: between two epochs.
+        """
+        if time.monotonic() - self._last < self._seconds:
+            return
+        record, groups = stack.state()
+        files = [f"{wave}-{epochs}-{number}.npz" for number in range(len(groups))]
+        for name, arrays in zip(files, groups, strict=True):
+            target = io.BytesIO()
+            np.savez(target, *arrays)
+            self._storage.write(f"{FOLDER}/{name}", target.getvalue())
+        self._waves[str(wave)] = {"epochs": epochs, "files": files, "stack": record}
+        self._storage.write(STATE, json.dumps({"run": self._run, "waves": self._waves}))
+        self._sweep()
+        self._last = time.monotonic()
+
+    def _sweep(self) -> None:
+        """Removes the arrays of older states."""
+        named = {name for kept in self._waves.values() for name in kept["files"]}
+        for file in self._storage.list(FOLDER):
+            if file.name.endswith(".npz") and file.name not in named:
+                self._storage.remove(f"{FOLDER}/{file.name}")
+
+
+def remove_checkpoint(storage: Storage) -> None:
+    """Removes what `Checkpoint` wrote into a run's folder."""
+    for file in storage.list(FOLDER):
+        if file.name == "state.json" or file.name.endswith(".npz"):
+            storage.remove(f"{FOLDER}/{file.name}")
+    if not storage.list(FOLDER):
+        storage.remove(FOLDER)
