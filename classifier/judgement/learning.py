@@ -22,6 +22,7 @@ from classifier.judgement.intervals import accuracy_interval
 from classifier.options import TrainOptions
 from classifier.run import Run
 from classifier.selection import Selection
+from classifier.stacked.checkpoint import Checkpoint
 from featurestore.errors import HoarfrostError, UsageError
 from featurestore.storage import Storage
 
@@ -144,6 +145,10 @@ def part_of(store: FeatureStore, division: Division, bound: str) -> Division:
     )
 
 
+def _quiet(line: str) -> None:
+    """Says nothing."""
+
+
 def _accuracy(
     run: Run, store: FeatureStore, division: Division, options: TrainOptions, selection: Selection
 ) -> dict[str, Any]:
@@ -154,7 +159,9 @@ def _accuracy(
     with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
         storage = Storage(folder)
         data = prepare_data(store, division, options)
-        records, _ = fit_all(storage, data, options, lambda line: None, lambda: None)
+        # Seconds of training, in a folder that goes with the process: nothing to go on from.
+        checkpoint = Checkpoint(storage, {}, _quiet, math.inf)
+        records, _ = fit_all(storage, data, options, _quiet, lambda: None, checkpoint)
         head_id = records[0]["head_id"]
         heads = {head_id: records[0]["head"]}
         fitted = Run(storage, dataclasses.replace(run.config, heads=heads))
