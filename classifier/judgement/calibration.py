@@ -80,7 +80,7 @@ def fit_temperature(logs: np.ndarray, labels: np.ndarray) -> float:
     derivative crosses zero once, and that place is found by Brent's method over log T.
 
     Args:
-      logs: float (n, k) log-probabilities or logits of validation rows.
+      logs: float (n, k) log-probabilities or logits of validation rows, all finite.
       labels: int (n,) class indices; n is at least 1.
 
     Returns:
@@ -93,14 +93,15 @@ def fit_temperature(logs: np.ndarray, labels: np.ndarray) -> float:
         raise ValueError("a temperature needs at least one row to fit on")
     from scipy.optimize import brentq
 
-    # Only differences within a row count; the largest is 0, which keeps the products small.
-    values = log_probabilities(logs)
+    # Only differences within a row count; with the largest at 0 no power overflows.
+    values = logs.astype(np.float64)
+    values -= values.max(axis=1, keepdims=True)
     own = values[np.arange(len(labels)), labels]
 
     def slope(log_temperature: float) -> float:
-        probabilities = np.exp(scaled(values, math.exp(log_temperature)))
-        # A class of probability 0 has a logarithm that no product may meet.
-        return float((np.where(probabilities > 0, probabilities * values, 0).sum(1) - own).mean())
+        powers = np.exp(values / math.exp(log_temperature))
+        means = np.einsum("nk,nk->n", powers, values) / powers.sum(axis=1)
+        return float((means - own).mean())
 
     low, high = math.log(COLDEST), math.log(HOTTEST)
     # As a function of T the slope in 1 / T falls: positive where colder is too sure of itself.
@@ -108,7 +109,7 @@ def fit_temperature(logs: np.ndarray, labels: np.ndarray) -> float:
         return COLDEST
     if slope(high) >= 0:
         return HOTTEST
-    return math.exp(brentq(slope, low, high, xtol=1e-6))
+    return math.exp(brentq(slope, low, high, xtol=1e-4))
 
 
 def reliability(logs: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
