@@ -79,8 +79,7 @@ LINEAR = Case(
     "float32",
     20_000,
     {
-        "lr": (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2),
-        "l2": (0.0, 1e-4, 1e-3, 1e-2),
+        "lr": tuple(float(f"{rate:.1e}") for rate in np.geomspace(1e-4, 1e-2, 32)),
         "seed": (0, 1, 2, 3),
     },
     fits=1,

@@ -18,7 +18,18 @@ from classifier.run import load_run
 from classifier.stacked import fit as fit_module
 from classifier.train import run
 
-HEADS = ["--head", "linear", "--head", "mlp:8:dropout=0.3", "--lr", "0.01,0.003", "--seed", "1,2"]
+HEADS = [
+    "--head",
+    "linear",
+    "--head",
+    "mlp:8:dropout=0.3",
+    "--lr",
+    "0.01,0.003",
+    "--seed",
+    "1,2",
+    "--keep",
+    "2",
+]
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +139,7 @@ def test_a_real_kill_is_survived(tmp_path):
     features = rng.normal(size=(4000, 64)).astype(np.float32)
     labels = [f"class {number}" for number in rng.integers(0, 3, 4000)]
     store = make_store(tmp_path / "store", features, labels, rows_per_part=2000)
-    flags = ["--epochs", "60", "--batch_size", "32"]
+    flags = ["--epochs", "40", "--batch_size", "32"]
 
     def command(folder):
         return [
@@ -142,7 +153,7 @@ def test_a_real_kill_is_survived(tmp_path):
     state = tmp_path / "killed" / "checkpoint" / "state.json"
     epochs = wait_for_epoch(state, 3, process)
     os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL and epochs < 60
+    assert process.wait() == -signal.SIGKILL and epochs < 40
     assert not (tmp_path / "killed" / "run.json").exists()
     for folder in ("killed", "whole"):
         done = subprocess.run(

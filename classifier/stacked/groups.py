@@ -10,7 +10,7 @@ import numpy as np
 from classifier.heads import HeadSpec
 from classifier.options import Trial
 from classifier.stacked.objective import Objective
-from classifier.stacked.parameters import Parameter
+from classifier.stacked.parameters import InputKernel, Parameter
 from classifier.stacked.updates import RULES
 
 
@@ -36,7 +36,8 @@ class Group:
 
     Attributes:
       members: of each head, its number in the run.
-      parameters: of all heads, in the order of a Keras head's weights.
+      kernel: of the layer that reads the features.
+      rest: the other parameters, in the order of a Keras head's weights.
       steps: taken so far.
       sums: float64 (2, heads): cross entropy and accuracy, summed over the rows since `take_sums`.
     """
@@ -62,11 +63,12 @@ class Group:
         self._trials = list(trials)
         self._objective = objective
         self._rule = RULES[trials[0].optimizer]
-        axes = self._axes()
-        self.parameters = [
-            Parameter([head[i] for head in weights], axes[i], self._rule) for i in range(len(axes))
-        ]
         self._read_trials()
+        arrays = [[head[number] for head in weights] for number in range(len(weights[0]))]
+        axis, *axes = self._axes()
+        self.kernel = InputKernel(arrays[0], axis, self._rule, self._lr)
+        rest = zip(arrays[1:], axes, strict=True)
+        self.rest = [Parameter(heads, axis, self._rule) for heads, axis in rest]
 
     def _axes(self) -> tuple[int, ...]:
         raise NotImplementedError
@@ -78,6 +80,11 @@ class Group:
         self._decay = decay if decay.any() else None
         smoothing = np.array([trial.label_smoothing for trial in trials], np.float32)
         self._smoothing = smoothing if smoothing.any() else None
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """All of them, in the order of a Keras head's weights."""
+        return [self.kernel, *self.rest]
 
     def train(self, batches: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
         """Takes a step for each batch of (float32 (n, features), labels)."""
@@ -103,7 +110,7 @@ class Group:
 
     def weights(self, position: int) -> list[np.ndarray]:
         """Returns the best weights of a head, as a Keras head lists them."""
-        return [np.take(part.best, position, part.axis) for part in self.parameters]
+        return [part.weights(position) for part in self.parameters]
 
     def remember(self, heads: np.ndarray) -> None:
         """Takes the weights of some heads, bool (heads,), as their best so far."""
@@ -133,16 +140,14 @@ class LinearGroup(Group):
         return 2, 1
 
     def _forward(self, features: np.ndarray, training: bool) -> np.ndarray:
-        kernel, bias = (part.value for part in self.parameters)
-        logits = (features @ kernel.reshape(len(kernel), -1)).reshape(-1, *bias.shape)
-        logits += bias
+        logits = self.kernel.product(features)
+        logits += self.rest[0].value
         return logits
 
     def _backward(self, features: np.ndarray, gradient: np.ndarray, rates: np.ndarray) -> None:
-        kernel, bias = self.parameters
         flat = gradient.reshape(len(gradient), -1)
-        kernel.step_by_product(features, flat, rates, self._decay)
-        bias.step(gradient.sum(axis=0), rates, None)
+        self.kernel.step_by_product(features, flat, rates, self._decay)
+        self.rest[0].step(gradient.sum(axis=0), rates, None)
 
 
 class MlpGroup(Group):
@@ -162,8 +167,8 @@ class MlpGroup(Group):
         self._hidden = self._slope = np.empty(0, np.float32)
 
     def _forward(self, features: np.ndarray, training: bool) -> np.ndarray:
-        kernel, bias, top, top_bias = (part.value for part in self.parameters)
-        hidden = (features @ kernel.reshape(len(kernel), -1)).reshape(-1, *bias.shape)
+        bias, top, top_bias = (part.value for part in self.rest)
+        hidden = self.kernel.product(features)
         hidden += bias
         if self._relu:
             np.maximum(hidden, 0, out=hidden)
@@ -189,14 +194,14 @@ class MlpGroup(Group):
             self._slope[:, position] *= factor
 
     def _backward(self, features: np.ndarray, gradient: np.ndarray, rates: np.ndarray) -> None:
-        kernel, bias, top, top_bias = self.parameters
+        bias, top, top_bias = self.rest
         by_head = np.ascontiguousarray(gradient.transpose(2, 0, 1))
         back = np.matmul(by_head, top.value.transpose(0, 2, 1)).transpose(1, 0, 2) * self._slope
         by_top = np.matmul(self._hidden.transpose(1, 2, 0), by_head)
         top.step(by_top, rates, self._decay)
         top_bias.step(by_head.sum(axis=1), rates, None)
         flat = np.ascontiguousarray(back).reshape(len(back), -1)
-        kernel.step_by_product(features, flat, rates, self._decay)
+        self.kernel.step_by_product(features, flat, rates, self._decay)
         bias.step(flat.sum(axis=0).reshape(bias.value.shape), rates, None)
 
 

@@ -50,6 +50,66 @@ class Parameter:
         spare = np.empty_like(gradient)
         self._rule.apply(self.value, self.slots, gradient, spare, self.spread(rates))
 
+    def remember(self, heads: np.ndarray) -> None:
+        """Takes the weights of some heads as their best so far.
+
+        Args:
+          heads: bool (heads,).
+        """
+        place = (slice(None),) * self.axis + (heads,)
+        self.best[place] = self.value[place]
+
+    def keep(self, heads: np.ndarray) -> None:
+        """Drops all heads but those at the given positions."""
+        self.value, self.best = (np.take(a, heads, self.axis) for a in (self.value, self.best))
+        self.slots = [np.take(slot, heads, self.axis) for slot in self.slots]
+
+    def weights(self, position: int) -> np.ndarray:
+        """Returns the best weights of a head."""
+        return np.take(self.best, position, self.axis)
+
+    def arrays(self) -> list[np.ndarray]:
+        """Returns all that it holds: weights, best weights, slots."""
+        return [self.value, self.best, *self.slots]
+
+    def restore(self, arrays: Sequence[np.ndarray]) -> None:
+        """Takes back what `arrays` gave."""
+        self.value, self.best, *self.slots = arrays
+
+
+class InputKernel(Parameter):
+    """The kernel of the layer that reads the features: nearly all the numbers that a head has.
+
+    Where learning rates differ, `value` is in units of them: the weights divided by the head's
+    rate. Steps are then of one size for all heads, and an update multiplies by a scalar, for
+    whose sake a factor a head comes in after the product, where numbers are few.
+    """
+
+    def __init__(
+        self, heads: Sequence[np.ndarray], axis: int, rule: Rule, rates: np.ndarray
+    ) -> None:
+        """Takes initial weights.
+
+        Args:
+          heads: of each, its kernel, float32 (features, numbers of a row).
+          axis: of the heads.
+          rule: the optimizer.
+          rates: (heads,) learning rates.
+        """
+        same = (rates == rates[0]).all()
+        # Beyond these bounds a quotient may leave float32.
+        self._unit = np.ones(len(rates)) if same else np.clip(rates, 1e-20, 1e20)
+        kernels = [kernel / unit for kernel, unit in zip(heads, self._unit, strict=True)]
+        super().__init__(kernels, axis, rule)
+
+    def product(self, features: np.ndarray) -> np.ndarray:
+        """Returns the layer's output without its bias, float32 (n, *numbers of a row)."""
+        rows = len(self.value)
+        result = (features @ self.value.reshape(rows, -1)).reshape(-1, *self.value.shape[1:])
+        if (self._unit != 1).any():
+            result *= self.spread(self._unit)
+        return result
+
     def step_by_product(
         self,
         inputs: np.ndarray,
@@ -71,41 +131,34 @@ class Parameter:
         flat = [array.reshape(rows, -1) for array in (self.value, *self.slots)]
         width = flat[0].shape[1]
         piece = max(1, min(rows, PIECE // width))
-        rate = self._by_column(rates, piece)
-        factor = None if decay is None else self._by_column(decay, piece)
+        rate = self._by_row(rates / self._unit, piece)
+        factor = None if decay is None else self._by_row(decay * self._unit, piece)
         product, spare = np.empty((2, piece, width), np.float32)
         for start in range(0, rows, piece):
             weights, *slots = (array[start : start + piece] for array in flat)
             by_weights, more = product[: len(weights)], spare[: len(weights)]
             np.matmul(inputs[:, start : start + piece].T, gradient, out=by_weights)
             if factor is not None:
-                np.multiply(weights, factor[: len(weights)], out=more)
+                np.multiply(weights, _first(factor, len(weights)), out=more)
                 np.add(by_weights, more, out=by_weights)
-            self._rule.apply(weights, slots, by_weights, more, rate[: len(weights)])
+            self._rule.apply(weights, slots, by_weights, more, _first(rate, len(weights)))
 
-    def _by_column(self, numbers: np.ndarray, rows: int) -> np.ndarray:
-        # Spelled out for every row of a piece: broadcasting a row costs five times as much.
-        wide = np.broadcast_to(self.spread(numbers), (rows, *self.value.shape[1:]))
-        return np.ascontiguousarray(wide).reshape(rows, -1)
-
-    def remember(self, heads: np.ndarray) -> None:
-        """Takes the weights of some heads as their best so far.
-
-        Args:
-          heads: bool (heads,).
-        """
-        place = (slice(None),) * self.axis + (heads,)
-        self.best[place] = self.value[place]
+    def _by_row(self, numbers: np.ndarray, rows: int) -> np.ndarray | np.float32:
+        """Returns numbers a head for some rows of the kernel; one for all is a scalar."""
+        wide = self.spread(numbers)
+        if not wide.ndim:
+            return wide
+        # Spelled out for every row: broadcasting one costs more.
+        whole = np.broadcast_to(wide, (rows, *self.value.shape[1:]))
+        return np.ascontiguousarray(whole).reshape(rows, -1)
 
     def keep(self, heads: np.ndarray) -> None:
-        """Drops all heads but those at the given positions."""
-        self.value, self.best = (np.take(a, heads, self.axis) for a in (self.value, self.best))
-        self.slots = [np.take(slot, heads, self.axis) for slot in self.slots]
+        super().keep(heads)
+        self._unit = self._unit[heads]
 
-    def arrays(self) -> list[np.ndarray]:
-        """Returns all that it holds: weights, best weights, slots."""
-        return [self.value, self.best, *self.slots]
+    def weights(self, position: int) -> np.ndarray:
+        return super().weights(position) * np.float32(self._unit[position])
 
-    def restore(self, arrays: Sequence[np.ndarray]) -> None:
-        """Takes back what `arrays` gave."""
-        self.value, self.best, *self.slots = arrays
+
+def _first(numbers: np.ndarray | np.float32, rows: int) -> np.ndarray | np.float32:
+    return numbers[:rows] if isinstance(numbers, np.ndarray) else numbers
