@@ -54,6 +54,7 @@ bench: $(STAMP) ## measure every figure in docs/performance.md (about an hour on
 	$(BIN)/python -m benchmarks.layouts --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.opening --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.heads --write $(PERFORMANCE)
+	$(BIN)/python -m benchmarks.stacked --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.ridge --write $(PERFORMANCE)
 
 clean: ## remove what the demo and the sample wrote; .venv stays

@@ -11,6 +11,7 @@ import numpy as np
 
 from classifier.division import Selection, class_numbers, single_labels
 from classifier.runtime import import_keras
+from classifier.tally import several_labels
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -27,7 +28,7 @@ class Rows:
 
     Attributes:
       features: (n, *feature_shape) in the dtype the store yields.
-      labels: int64 (n,) class indices.
+      labels: int64 (n,) class indices; of multi-label heads uint8 (n, classes) of 0 and 1.
       content: uint32 (n,) numbers of the images' contents, to choose folds by; (0,) in batches.
     """
 
@@ -49,30 +50,46 @@ class Rows:
 
 
 def labelled_batches(
-    store: FeatureStore, classes: Sequence[str], selection: Selection, batch_size: int = 1024
+    store: FeatureStore,
+    classes: Sequence[str],
+    selection: Selection,
+    batch_size: int = 1024,
+    multi_label: bool = False,
 ) -> Iterator[Rows]:
     """Streams the selected rows whose label is one of `classes`, in stored order."""
     for batch in selection.batches(store, ("labels", "features"), batch_size):
-        rows = labelled(batch, classes)
+        rows = labelled(batch, classes, multi_label)
         if len(rows.labels):
             yield rows
 
 
-def labelled(batch: Mapping[str, np.ndarray], classes: Sequence[str]) -> Rows:
+def labelled(
+    batch: Mapping[str, np.ndarray], classes: Sequence[str], multi_label: bool = False
+) -> Rows:
     """Returns the rows of a batch whose label is one of `classes`.
 
     Args:
       batch: columns features, labels and content_hash.
+      classes: names.
+      multi_label: whether a row may have several labels.
     """
-    labels = class_numbers(single_labels(batch["labels"]), classes)
+    if multi_label:
+        labels = several_labels(batch["labels"], classes)
+        keep = labels.max(axis=1) > 0
+    else:
+        labels = class_numbers(single_labels(batch["labels"]), classes)
+        keep = labels >= 0
     content = [zlib.crc32(value.encode()) for value in batch["content_hash"]]
     rows = Rows(batch["features"], labels, np.array(content, np.uint32))
-    keep = labels >= 0
     return rows if keep.all() else rows[keep]
 
 
 def load_rows(
-    store: FeatureStore, classes: Sequence[str], selection: Selection, count: int
+    store: FeatureStore,
+    classes: Sequence[str],
+    selection: Selection,
+    count: int,
+    multi_label: bool = False,
 ) -> Rows:
     """Reads the selected rows into memory, once.
 
@@ -82,8 +99,10 @@ def load_rows(
     dtype = store.spec.dtype if store.spec.is_map else np.float32
     features = np.empty((count, *store.spec.feature_shape), dtype)
     labels, content = np.empty(count, np.int64), np.empty(count, np.uint32)
+    if multi_label:
+        labels = np.empty((count, len(classes)), np.uint8)
     at = 0
-    for rows in labelled_batches(store, classes, selection):
+    for rows in labelled_batches(store, classes, selection, multi_label=multi_label):
         # A chunk committed since the count is left for the next run.
         stop = min(at + len(rows.labels), count)
         rows = rows[: stop - at]

@@ -7,14 +7,14 @@ same image, lies on the same side of the carve on every machine and in every lat
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from classifier.inputs.refs import SPLIT_NAMES
+from classifier.tally import Tally, notes_on, shorten
 from featurestore.errors import UsageError
 from featurestore.scan import ScanOptions
 
@@ -88,6 +88,8 @@ class Division:
       validation_counts: likewise.
       carve: the carve's boundary, or "" when the store has a validation split.
       notes: one line each on rows that are left out, and on classes with too few.
+      multi_label: whether a row may be of several classes; counts are of labels then.
+      rows: (training rows, validation rows).
     """
 
     classes: tuple[str, ...]
@@ -97,27 +99,8 @@ class Division:
     validation_counts: np.ndarray
     carve: str = ""
     notes: tuple[str, ...] = ()
-
-
-@dataclass
-class Tally:
-    """Rows of a selection by label.
-
-    Attributes:
-      labels: rows by label.
-      unlabelled: rows without a label.
-      first_hash: the smallest content hash, "" without rows.
-      last_hash: the largest.
-    """
-
-    labels: Counter[str] = field(default_factory=Counter)
-    unlabelled: int = 0
-    first_hash: str = ""
-    last_hash: str = ""
-
-    def counts(self, classes: Sequence[str]) -> np.ndarray:
-        """Returns int64 (len(classes),) rows by class."""
-        return np.array([self.labels[name] for name in classes], np.int64)
+    multi_label: bool = False
+    rows: tuple[int, int] = (0, 0)
 
 
 def _is_below(content_hash: str, boundary: str) -> bool:
@@ -137,9 +120,9 @@ def single_labels(labels: np.ndarray) -> list[str | None]:
     for row in labels:
         if len(row) > 1:
             raise UsageError(
-                f"multi-label heads are not supported yet, and a row has {len(row)} labels: "
-                f"{', '.join(map(repr, row[:3]))}; give each image one, with "
-                "python -m featurestore relabel"
+                f"one label a row is needed here, and a row has {len(row)}: "
+                f"{', '.join(map(repr, row[:3]))}; give each image one, with python -m "
+                "featurestore relabel, or train with --multi_label on"
             )
     return [row[0] if len(row) else None for row in labels]
 
@@ -170,18 +153,23 @@ def _meaning(split: str) -> str:
     return SPLIT_NAMES.get(split.lower(), split)
 
 
-def tally(store: FeatureStore, selection: Selection) -> Tally:
-    """Counts the selected rows by label, reading small columns only."""
+def tally(store: FeatureStore, selection: Selection, single: bool = True) -> Tally:
+    """Counts the selected rows by label, reading small columns only.
+
+    Args:
+      store: to read.
+      selection: the rows.
+      single: whether a row with several labels is a mistake; else each of them counts.
+    """
     result = Tally()
     for batch in selection.batches(store, ("labels", "content_hash"), batch_size=8192):
-        names = single_labels(batch["labels"])
-        result.unlabelled += names.count(None)
-        result.labels.update(name for name in names if name is not None)
-        hashes = [
-            value
-            for value, name in zip(batch["content_hash"], names, strict=True)
-            if name is not None
-        ]
+        if single:
+            single_labels(batch["labels"])
+        labels = [tuple(row) for row in batch["labels"]]
+        result.unlabelled += labels.count(())
+        result.combinations.update(row for row in labels if row)
+        result.labels.update(name for row in labels for name in set(row))
+        hashes = [value for value, row in zip(batch["content_hash"], labels, strict=True) if row]
         if hashes:
             first, last = min(hashes), max(hashes)
             result.first_hash = min(result.first_hash or first, first)
@@ -189,11 +177,15 @@ def tally(store: FeatureStore, selection: Selection) -> Tally:
     return result
 
 
-def divide(store: FeatureStore) -> Division:
+def divide(store: FeatureStore, multi_label: str = "auto") -> Division:
     """Decides which rows of a store train a head and which validate it.
 
     Rows of the train split train, and all rows do in a store without any split; without a
     validation split, a fifth of them is carved out by content hash.
+
+    Args:
+      store: to read.
+      multi_label: ``on``, ``off``, or ``auto``: if a training row has several labels.
 
     Raises:
       UsageError: when there is nothing to train on or to validate with.
@@ -205,25 +197,29 @@ def divide(store: FeatureStore) -> Division:
     train_names = _train_names(store, named)
     validation_names = names_of_split("validation", named)
     everything = Selection(train_names, views=True)
-    whole = tally(store, everything)
+    whole = tally(store, everything, single=multi_label == "off")
     if not whole.labels:
         raise UsageError(
             f"none of the {whole.unlabelled} training rows of {store.url} has a label; give labels "
             "with --layout class or --labels FILE at extraction, or python -m featurestore relabel"
         )
+    several = multi_label == "on" or whole.several
     classes = tuple(sorted(whole.labels))
     carve = "" if validation_names else _boundary(store, everything, whole)
     train = Selection(train_names, carve, "train", views=True)
     validation = Selection(validation_names or train_names, carve, "validation")
-    trained, validated = (tally(store, train) if carve else whole), tally(store, validation)
-    if not validated.counts(classes).sum():
+    trained = tally(store, train, not several) if carve else whole
+    validated = tally(store, validation, not several)
+    if not validated.rows_of(classes):
         raise UsageError(
             f"the validation split of {store.url} has no row of a class that is trained; "
             "check its labels"
         )
-    notes = _notes(classes, trained, validated)
+    notes = notes_on(classes, trained, validated)
     if named and found.get(None):
         notes.append(f"{found[None]} rows without a split are left out")
+    if several:
+        notes.append("heads are multi-label: one sigmoid a class")
     return Division(
         classes,
         train,
@@ -232,6 +228,8 @@ def divide(store: FeatureStore) -> Division:
         validated.counts(classes),
         carve,
         tuple(notes),
+        several,
+        (trained.rows_of(classes), validated.rows_of(classes)),
     )
 
 
@@ -240,7 +238,7 @@ def _train_names(store: FeatureStore, named: Sequence[str]) -> tuple[str | None,
     if named and not names:
         raise UsageError(
             f"the store at {store.url} has no training rows; its splits are "
-            f"{', '.join(sorted(named))}, and one named train is needed"
+            f"{shorten(sorted(named))}, and one named train is needed"
         )
     return names or (None,)
 
@@ -254,34 +252,6 @@ def _boundary(store: FeatureStore, everything: Selection, whole: Tally) -> str:
     if _is_below(whole.first_hash, CARVE) and not _is_below(whole.last_hash, CARVE):
         return CARVE
     return whole.first_hash
-
-
-def _notes(classes: Sequence[str], trained: Tally, validated: Tally) -> list[str]:
-    notes = []
-    if trained.unlabelled:
-        notes.append(f"{trained.unlabelled} training rows without a label are left out")
-    if validated.unlabelled:
-        notes.append(f"{validated.unlabelled} validation rows without a label are left out")
-    unknown = sorted(set(validated.labels) - set(classes))
-    if unknown:
-        rows = sum(validated.labels[name] for name in unknown)
-        notes.append(f"{rows} validation rows are of classes never trained: {shorten(unknown)}")
-    for name, there in (("training", trained), ("validation", validated)):
-        missing = [label for label in classes if not there.labels[label]]
-        if missing:
-            notes.append(f"no {name} rows of {shorten(missing)}")
-    return notes
-
-
-def shorten(names: Sequence[str], most: int = 5) -> str:
-    """Joins names, the first few of many.
-
-    Example:
-      >>> shorten(["a", "b", "c"], most=2)
-      'a, b and 1 more'
-    """
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def class_weights(counts: np.ndarray) -> Mapping[int, float]:

@@ -14,6 +14,7 @@ from classifier.evaluation import (
     require_same_features,
     select_split,
 )
+from classifier.multilabel import MultiLabelScores
 from classifier.run import dump_json, load_run
 from featurestore import UsageError, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
@@ -82,12 +83,18 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _write(
-    output: Storage, record: Mapping[str, Any], scores: Scores, tell: Callable[[str], None]
+    output: Storage,
+    record: Mapping[str, Any],
+    scores: Scores | MultiLabelScores,
+    tell: Callable[[str], None],
 ) -> None:
     # A split's name is the user's own and may hold what a file name may not.
     split = re.sub(r"[^\w.-]", "_", record["split"])
     name = f"{split}-{record['head_id']}"
     output.write(f"{name}.json", dump_json(record))
+    if isinstance(scores, MultiLabelScores):
+        # A row of several classes has no one place in a confusion matrix.
+        return
     title = f"{record['head_id']} on {record['split']}: accuracy {record['accuracy']:.1%}"
     plots.write_or_skip(
         output,
@@ -99,6 +106,7 @@ def _write(
 
 def _tell_figures(record: Mapping[str, Any], tell: Callable[[str], None]) -> None:
     top = f", top-5 {record['top_5_accuracy']:.4f}" if "top_5_accuracy" in record else ""
+    top += f", macro F1 {record['macro_f1']:.4f}" if "macro_f1" in record else ""
     tell(
         f"{record['head_id']} on {record['split']}: accuracy {record['accuracy']:.4f}{top}, loss "
         f"{record['loss']:.4f}, {record['rows']} rows"

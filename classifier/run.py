@@ -143,6 +143,11 @@ class Run:
         """Label of each class index."""
         return self.config.classes
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a row may be of several classes."""
+        return self.config.options.get("multi_label") == "on"
+
     def leaderboard(self) -> list[dict[str, Any]]:
         """Returns one record a head, best first; ``kept`` says whether it was saved.
 

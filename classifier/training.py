@@ -92,16 +92,19 @@ def prepare_data(
       memory_budget: bytes that features may take.
     """
     classes = division.classes
-    counts = int(division.train_counts.sum()), int(division.validation_counts.sum())
+    counts, several = division.rows, division.multi_label
     in_memory = sum(counts) * store.spec.feature_bytes <= memory_budget
     sides = (division.train, division.validation)
     sources: list[FeatureStore | Rows] = [store, store]
     if in_memory:
-        sources = [load_rows(store, classes, *pair) for pair in zip(sides, counts, strict=True)]
+        sources = [
+            load_rows(store, classes, side, count, several)
+            for side, count in zip(sides, counts, strict=True)
+        ]
 
     def blocks(side: str) -> Iterator[Rows]:
         number = SIDES.index(side)
-        return _blocks(sources[number], classes, sides[number])
+        return _blocks(sources[number], classes, sides[number], several)
 
     standard = None
     if options.standardise == "channel":
@@ -132,10 +135,10 @@ def _gathered(rows: Rows, batch_size: int, rng: np.random.Generator) -> Iterator
 
 
 def _blocks(
-    source: FeatureStore | Rows, classes: Sequence[str], selection: Selection
+    source: FeatureStore | Rows, classes: Sequence[str], selection: Selection, several: bool
 ) -> Iterator[Rows]:
     if not isinstance(source, Rows):
-        yield from labelled_batches(source, classes, selection)
+        yield from labelled_batches(source, classes, selection, multi_label=several)
         return
     for start in range(0, len(source.labels), 1024):
         yield source[start : start + 1024]

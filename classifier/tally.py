@@ -1,0 +1,85 @@
+"""Rows counted by their labels, and what is to be said about the counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class Tally:
+    """Rows of a selection by label.
+
+    Attributes:
+      labels: rows by label.
+      combinations: rows by their labels.
+      unlabelled: rows without a label.
+      first_hash: the smallest content hash, "" without rows.
+      last_hash: the largest.
+    """
+
+    labels: Counter[str] = field(default_factory=Counter)
+    combinations: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    unlabelled: int = 0
+    first_hash: str = ""
+    last_hash: str = ""
+
+    @property
+    def several(self) -> bool:
+        """Whether a row has several labels."""
+        return any(len(names) > 1 for names in self.combinations)
+
+    def rows_of(self, classes: Sequence[str]) -> int:
+        """Returns the rows that have one of `classes`."""
+        known = set(classes)
+        return sum(rows for names, rows in self.combinations.items() if known & set(names))
+
+    def counts(self, classes: Sequence[str]) -> np.ndarray:
+        """Returns int64 (len(classes),) rows by class."""
+        return np.array([self.labels[name] for name in classes], np.int64)
+
+
+def several_labels(labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Returns uint8 (n, len(classes)): 1 where a row has the class; unknown labels are left out.
+
+    Args:
+      labels: object (n,) of lists of str.
+      classes: names.
+    """
+    index = {name: number for number, name in enumerate(classes)}
+    result = np.zeros((len(labels), len(classes)), np.uint8)
+    for row, names in enumerate(labels):
+        result[row, [index[name] for name in names if name in index]] = 1
+    return result
+
+
+def notes_on(classes: Sequence[str], trained: Tally, validated: Tally) -> list[str]:
+    """Returns a line each on rows that are left out, and on classes with too few."""
+    notes = []
+    if trained.unlabelled:
+        notes.append(f"{trained.unlabelled} training rows without a label are left out")
+    if validated.unlabelled:
+        notes.append(f"{validated.unlabelled} validation rows without a label are left out")
+    unknown = sorted(set(validated.labels) - set(classes))
+    if unknown:
+        rows = sum(validated.labels[name] for name in unknown)
+        notes.append(f"{rows} validation rows are of classes never trained: {shorten(unknown)}")
+    for name, there in (("training", trained), ("validation", validated)):
+        missing = [label for label in classes if not there.labels[label]]
+        if missing:
+            notes.append(f"no {name} rows of {shorten(missing)}")
+    return notes
+
+
+def shorten(names: Sequence[str], most: int = 5) -> str:
+    """Joins names, the first few of many.
+
+    Example:
+      >>> shorten(["a", "b", "c"], most=2)
+      'a, b and 1 more'
+    """
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
