@@ -55,6 +55,7 @@ bench: $(STAMP) ## measure every figure in docs/performance.md (about an hour on
 	$(BIN)/python -m benchmarks.layouts --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.opening --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.heads --write $(PERFORMANCE)
+	$(BIN)/python -m benchmarks.stacked --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.ridge --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.probing --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.views --write $(PERFORMANCE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from classifier.division import class_numbers, single_labels
 from classifier.selection import Selection
 from classifier.shuffling import LONE_VIEW, Order, Rows, cut
+from classifier.tally import several_labels
 
 if TYPE_CHECKING:
     from featurestore import FeatureStore
@@ -35,7 +36,7 @@ def labelled_batches(
       order: seeds a random order of row groups; None keeps the stored order.
     """
     for batch in selection.batches(store, row_columns(selection), batch_size, order):
-        rows = labelled(batch, classes, selection.lone)
+        rows = labelled(batch, classes, selection)
         if len(rows.labels):
             yield rows
 
@@ -45,21 +46,25 @@ def row_columns(selection: Selection) -> tuple[str, ...]:
     return ("labels", "view", "features", *(("key",) if selection.lone else ()))
 
 
-def labelled(
-    batch: Mapping[str, np.ndarray], classes: Sequence[str], lone: Collection[str] = ()
-) -> Rows:
+def labelled(batch: Mapping[str, np.ndarray], classes: Sequence[str], selection: Selection) -> Rows:
     """Returns the rows of a batch whose label is one of `classes`.
 
     Args:
       batch: `row_columns` and content_hash.
       classes: names of the classes.
-      lone: keys of images that lack some of their views: only the image as it is counts.
+      selection: that the rows are of.
     """
-    labels = class_numbers(single_labels(batch["labels"]), classes)
+    if selection.multi_label:
+        labels = several_labels(batch["labels"], classes)
+        keep = labels.max(axis=1) > 0
+    else:
+        labels = class_numbers(single_labels(batch["labels"]), classes)
+        keep = labels >= 0
     content = [zlib.crc32(value.encode()) for value in batch["content_hash"]]
-    view, keep = batch["view"], labels >= 0
-    if lone:
-        alone = np.array([key in lone for key in batch["key"]], bool)
+    view = batch["view"]
+    if selection.lone:
+        alone = np.array([key in selection.lone for key in batch["key"]], bool)
+        # Of an image that lacks some of its views only the image as it is counts.
         keep &= ~alone | (view == 0)
         view = np.where(alone, np.int8(LONE_VIEW), view)
     rows = Rows(batch["features"], labels, np.array(content, np.uint32), view)
@@ -67,7 +72,10 @@ def labelled(
 
 
 def load_rows(
-    store: FeatureStore, classes: Sequence[str], selection: Selection, count: int
+    store: FeatureStore,
+    classes: Sequence[str],
+    selection: Selection,
+    count: int,
 ) -> Rows:
     """Reads the selected rows into memory, once.
 
@@ -81,6 +89,8 @@ def load_rows(
     features = np.empty((count, *store.spec.feature_shape), dtype)
     labels, content = np.empty(count, np.int64), np.empty(count, np.uint32)
     view = np.empty(count, np.int8)
+    if selection.multi_label:
+        labels = np.empty((count, len(classes)), np.uint8)
     at = 0
     for rows in labelled_batches(store, classes, selection):
         # A chunk committed since the count is left for the next run.

@@ -7,15 +7,15 @@ same image, lies on the same side of the carve on every machine and in every lat
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from classifier.inputs.refs import SPLIT_NAMES
 from classifier.selection import Selection, is_below
+from classifier.tally import Tally, note_views, notes_on, shorten
 from featurestore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Division:
       stored_rows: labelled rows of the training side, all views.
       carve: the carve's boundary, or "" when the store has a validation split.
       notes: one line each on rows that are left out, and on classes with too few.
+      multi_label: whether a row may be of several classes; counts are of labels then.
+      rows: (training rows, validation rows).
     """
 
     classes: tuple[str, ...]
@@ -48,31 +50,8 @@ class Division:
     stored_rows: int
     carve: str = ""
     notes: tuple[str, ...] = ()
-
-
-@dataclass
-class Tally:
-    """Images of a selection by label.
-
-    Attributes:
-      labels: images by label.
-      unlabelled: images without a label.
-      rows: labelled rows, all views that the selection takes.
-      pending: views found so far of images that lack some: key -> number of rows.
-      first_hash: the smallest content hash, "" without rows.
-      last_hash: the largest.
-    """
-
-    labels: Counter[str] = field(default_factory=Counter)
-    unlabelled: int = 0
-    rows: int = 0
-    pending: dict[str, int] = field(default_factory=dict)
-    first_hash: str = ""
-    last_hash: str = ""
-
-    def counts(self, classes: Sequence[str]) -> np.ndarray:
-        """Returns int64 (len(classes),) rows by class."""
-        return np.array([self.labels[name] for name in classes], np.int64)
+    multi_label: bool = False
+    rows: tuple[int, int] = (0, 0)
 
 
 def single_labels(labels: np.ndarray) -> list[str | None]:
@@ -87,9 +66,9 @@ def single_labels(labels: np.ndarray) -> list[str | None]:
     for row in labels:
         if len(row) > 1:
             raise UsageError(
-                f"multi-label heads are not supported yet, and a row has {len(row)} labels: "
-                f"{', '.join(map(repr, row[:3]))}; give each image one, with "
-                "python -m featurestore relabel"
+                f"one label a row is needed here, and a row has {len(row)}: "
+                f"{', '.join(map(repr, row[:3]))}; give each image one, with python -m "
+                "featurestore relabel, or train with --multi_label on"
             )
     return [row[0] if len(row) else None for row in labels]
 
@@ -120,18 +99,27 @@ def _meaning(split: str) -> str:
     return SPLIT_NAMES.get(split.lower(), split)
 
 
-def tally(store: FeatureStore, selection: Selection) -> Tally:
-    """Counts the selected images by label, reading small columns only."""
+def tally(store: FeatureStore, selection: Selection, single: bool = True) -> Tally:
+    """Counts the selected images by label, reading small columns only.
+
+    Args:
+      store: to read.
+      selection: the rows.
+      single: whether a row with several labels is a mistake; else each of them counts.
+    """
     result, views = Tally(), store.spec.views if selection.views else 1
     columns = ("labels", "view", *(("key",) if views > 1 else ()))
     for batch in selection.batches(store, columns, batch_size=8192):
-        names = np.array(single_labels(batch["labels"]), object)
-        labelled, first_view = names != None, batch["view"] == 0  # noqa: E711
+        if single:
+            single_labels(batch["labels"])
+        labelled = np.array([len(row) > 0 for row in batch["labels"]], bool)
+        images = [tuple(row) for row in batch["labels"][batch["view"] == 0]]
         result.rows += int(np.count_nonzero(labelled))
-        result.unlabelled += int(np.count_nonzero(first_view & ~labelled))
-        result.labels.update(names[labelled & first_view])
+        result.unlabelled += images.count(())
+        result.combinations.update(row for row in images if row)
+        result.labels.update(name for row in images for name in set(row))
         if views > 1:
-            _note_views(result.pending, batch["key"], views)
+            note_views(result.pending, batch["key"], views)
         hashes = batch["content_hash"][labelled]
         if len(hashes):
             first, last = min(hashes), max(hashes)
@@ -140,19 +128,15 @@ def tally(store: FeatureStore, selection: Selection) -> Tally:
     return result
 
 
-def _note_views(pending: dict[str, int], keys: Iterable[str], views: int) -> None:
-    """Counts the views of images; those with all of them, nearly every one, are forgotten."""
-    for key in keys:
-        found = pending.pop(key, 0) + 1
-        if found < views:
-            pending[key] = found
-
-
-def divide(store: FeatureStore) -> Division:
+def divide(store: FeatureStore, multi_label: str = "auto") -> Division:
     """Decides which rows of a store train a head and which validate it.
 
     Rows of the train split train, and all rows do in a store without any split; without a
     validation split, a fifth of them is carved out by content hash.
+
+    Args:
+      store: to read.
+      multi_label: ``on``, ``off``, or ``auto``: if a training row has several labels.
 
     Raises:
       UsageError: when there is nothing to train on or to validate with.
@@ -164,28 +148,37 @@ def divide(store: FeatureStore) -> Division:
     train_names = _train_names(store, named)
     validation_names = names_of_split("validation", named)
     everything = Selection(train_names, views=True)
-    whole = tally(store, everything)
+    whole = tally(store, everything, single=multi_label == "off")
     if not whole.labels:
         raise UsageError(
             f"none of the {whole.unlabelled} training rows of {store.url} has a label; give labels "
             "with --layout class or --labels FILE at extraction, or python -m featurestore relabel"
         )
+    several = multi_label == "on" or whole.several
     classes = tuple(sorted(whole.labels))
     carve = "" if validation_names else _boundary(store, everything, whole)
     lone = frozenset(whole.pending)
-    train = Selection(train_names, carve, "train", views=True, lone=lone)
-    validation = Selection(validation_names or train_names, carve, "validation")
-    trained, validated = (tally(store, train) if carve else whole), tally(store, validation)
-    if not validated.counts(classes).sum():
+    train = Selection(train_names, carve, "train", True, lone, several)
+    validation = Selection(
+        validation_names or train_names, carve, "validation", multi_label=several
+    )
+    trained = tally(store, train, not several) if carve else whole
+    validated = tally(store, validation, not several)
+    if not validated.rows_of(classes):
         raise UsageError(
             f"the validation split of {store.url} has no row of a class that is trained; "
             "check its labels"
         )
-    notes = _notes(classes, trained, validated)
+    notes = notes_on(classes, trained, validated)
     if named and found.get(None):
         notes.append(f"{found[None]} rows without a split are left out")
+    if several:
+        notes.append("heads are multi-label: one sigmoid a class")
     counts = trained.counts(classes), validated.counts(classes)
-    return Division(classes, train, validation, *counts, trained.rows, carve, tuple(notes))
+    rows = trained.rows_of(classes), validated.rows_of(classes)
+    return Division(
+        classes, train, validation, *counts, trained.rows, carve, tuple(notes), several, rows
+    )
 
 
 def _train_names(store: FeatureStore, named: Sequence[str]) -> tuple[str | None, ...]:
@@ -193,7 +186,7 @@ def _train_names(store: FeatureStore, named: Sequence[str]) -> tuple[str | None,
     if named and not names:
         raise UsageError(
             f"the store at {store.url} has no training rows; its splits are "
-            f"{', '.join(sorted(named))}, and one named train is needed"
+            f"{shorten(sorted(named))}, and one named train is needed"
         )
     return names or (None,)
 
@@ -207,34 +200,6 @@ def _boundary(store: FeatureStore, everything: Selection, whole: Tally) -> str:
     if is_below(whole.first_hash, CARVE) and not is_below(whole.last_hash, CARVE):
         return CARVE
     return whole.first_hash
-
-
-def _notes(classes: Sequence[str], trained: Tally, validated: Tally) -> list[str]:
-    notes = []
-    if trained.unlabelled:
-        notes.append(f"{trained.unlabelled} training rows without a label are left out")
-    if validated.unlabelled:
-        notes.append(f"{validated.unlabelled} validation rows without a label are left out")
-    unknown = sorted(set(validated.labels) - set(classes))
-    if unknown:
-        rows = sum(validated.labels[name] for name in unknown)
-        notes.append(f"{rows} validation rows are of classes never trained: {shorten(unknown)}")
-    for name, there in (("training", trained), ("validation", validated)):
-        missing = [label for label in classes if not there.labels[label]]
-        if missing:
-            notes.append(f"no {name} rows of {shorten(missing)}")
-    return notes
-
-
-def shorten(names: Sequence[str], most: int = 5) -> str:
-    """Joins names, the first few of many.
-
-    Example:
-      >>> shorten(["a", "b", "c"], most=2)
-      'a, b and 1 more'
-    """
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def class_weights(counts: np.ndarray) -> Mapping[int, float]:

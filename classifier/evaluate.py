@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from classifier import plots
-from classifier.division import shorten
 from classifier.evaluation import require_same_features, select_split
 from classifier.judgement.judging import (
     Judgement,
@@ -17,8 +16,10 @@ from classifier.judgement.judging import (
     save_temperature,
 )
 from classifier.judgement.learning import learning_curve
+from classifier.multilabel import MultiLabelScores
 from classifier.reporting.writing import renew_page
 from classifier.run import Run, dump_json, load_run
+from classifier.tally import shorten
 from featurestore import UsageError, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.errors import unknown_choice
@@ -102,6 +103,11 @@ def _other_head(trained: Run, head_id: str, wanted: str | None) -> str | None:
     """Returns the head to compare with, if any."""
     if wanted is None:
         return None
+    if trained.multi_label:
+        raise UsageError(
+            "--compare needs one label a row, and the heads of this run are multi-label; leave it "
+            "out"
+        )
     if wanted not in trained.config.heads:
         raise unknown_choice("--compare", wanted, list(trained.config.heads))
     if wanted == head_id:
@@ -115,6 +121,9 @@ def _write(output: Storage, judgement: Judgement, tell: Callable[[str], None]) -
     record, scores = judgement.record, judgement.scores
     name = file_name(record["split"], record["head_id"])
     output.write(f"{name}.json", dump_json(record))
+    if isinstance(scores, MultiLabelScores):
+        # A row of several classes has no one place in a confusion matrix.
+        return
     title = f"{record['head_id']} on {record['split']}: accuracy {record['accuracy']:.1%}"
     plots.write_or_skip(
         output,
@@ -135,6 +144,7 @@ def _keep(trained: Run, record: Mapping[str, Any]) -> None:
 
 def _tell_figures(record: Mapping[str, Any], tell: Callable[[str], None]) -> None:
     top = f", top-5 {record['top_5_accuracy']:.4f}" if "top_5_accuracy" in record else ""
+    top += f", macro F1 {record['macro_f1']:.4f}" if "macro_f1" in record else ""
     tell(
         f"{record['head_id']} on {record['split']}: accuracy {record['accuracy']:.4f}{top}, loss "
         f"{record['loss']:.4f}, {record['rows']} rows"

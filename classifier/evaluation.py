@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classifier.division import class_numbers, names_of_split, single_labels
+from classifier.division import names_of_split, single_labels
 from classifier.heads import logits_model
+from classifier.multilabel import MultiLabelScores
 from classifier.run import Run
 from classifier.runtime import import_keras
 from classifier.selection import Selection
+from classifier.tally import several_labels
 from featurestore.errors import UsageError, unknown_choice
 
 if TYPE_CHECKING:
@@ -169,7 +171,7 @@ def evaluate(
     selection: Selection,
     batch_size: int = 1024,
     outcomes: Outcomes | None = None,
-) -> Scores:
+) -> Scores | MultiLabelScores:
     """Runs a head over the selected rows, each image once and as it is.
 
     Args:
@@ -186,15 +188,17 @@ def evaluate(
     """
     require_same_features(run, store)
     logits_of = forward(logits_model(run.load_head(head_id)))
-    scores = Scores(run.classes)
+    scores = MultiLabelScores(run.classes) if run.multi_label else Scores(run.classes)
     also = outcomes.columns if outcomes else ()
     for batch in selection.batches(store, ("labels", "features", *also), batch_size):
-        names = single_labels(batch["labels"])
-        scores.unlabelled += names.count(None)
-        labels = class_numbers(names, run.classes)
-        known = labels >= 0
+        if not run.multi_label:
+            single_labels(batch["labels"])
+        every = several_labels(batch["labels"], run.classes)
+        known = every.max(axis=1) > 0
+        labels = every if run.multi_label else every.argmax(axis=1)
+        scores.unlabelled += sum(not len(names) for names in batch["labels"])
         scores.unknown.update(
-            name for name, there in zip(names, known, strict=True) if name is not None and not there
+            name for names in batch["labels"] for name in names if name not in run.classes
         )
         if known.any():
             logits = logits_of(batch["features"][known])

@@ -31,9 +31,18 @@ def check_heads(options: TrainOptions, feature_shape: Sequence[int], division: D
     Raises:
       UsageError: naming the head and what to do instead.
     """
+    if division.multi_label and options.class_weight == "balanced":
+        raise UsageError(
+            "--class_weight balanced needs one label a row, and rows have several; leave it out"
+        )
     for head in options.heads:
         if not isinstance(head, ExactSpec):
             continue
+        if division.multi_label:
+            raise UsageError(
+                f"--head {head} needs one label a row, and rows have several; take linear or mlp, "
+                "or give each image one label with python -m featurestore relabel"
+            )
         if head.kind == "ridge":
             ridge_settings(head, options, feature_shape, division).check_memory()
         rows = division.stored_rows

@@ -181,8 +181,9 @@ def shortest(value: float) -> str:
     return text if float(text) == value else repr(float(value))
 
 
-def outputs_for(classes: Sequence[str]) -> int:
-    """Returns the number of output units: 1 for two classes, else one a class.
+def outputs_for(classes: Sequence[str], multi_label: bool = False) -> int:
+    """Returns the number of output units: 1 for two classes of which each row has one, else one a
+    class.
 
     Raises:
       UsageError: for fewer than two classes.
@@ -192,7 +193,7 @@ def outputs_for(classes: Sequence[str]) -> int:
             f"a head needs at least 2 classes, the training rows have {len(classes)}"
             f"{': ' + repr(classes[0]) if classes else ''}; add images of another class, or labels"
         )
-    return 1 if len(classes) == 2 else len(classes)
+    return 1 if len(classes) == 2 and not multi_label else len(classes)
 
 
 def build_head(
@@ -202,7 +203,7 @@ def build_head(
     seed: int,
     *,
     standard: Standard | None = None,
-    l2: float = 0.0,
+    multi_label: bool = False,
 ) -> keras.Model:
     """Builds an untrained head.
 
@@ -212,7 +213,7 @@ def build_head(
       n_outputs: units of the last layer; 1 means a sigmoid, more a softmax.
       seed: of the initial weights and of dropout.
       standard: statistics per channel; None leaves features as they are.
-      l2: penalty on the squares of all kernels.
+      multi_label: whether each output is a sigmoid of its own.
 
     Returns:
       A functional model, float32 (n, *feature_shape) -> float32 (n, n_outputs) probabilities.
@@ -225,7 +226,6 @@ def build_head(
             units,
             name=name,
             kernel_initializer=keras.initializers.GlorotUniform(seed=seed + step),
-            kernel_regularizer=keras.regularizers.L2(l2) if l2 else None,
         )
 
     inputs = layers.Input(tuple(feature_shape), dtype="float32", name="features")
@@ -241,7 +241,7 @@ def build_head(
         if spec.dropout:
             x = layers.Dropout(spec.dropout, seed=seed, name="dropout")(x)
     x = dense(n_outputs, "logits", 2)(x)
-    kind = "sigmoid" if n_outputs == 1 else "softmax"
+    kind = "sigmoid" if n_outputs == 1 or multi_label else "softmax"
     return keras.Model(inputs, layers.Activation(kind, name="probabilities")(x), name="head")
 
 

@@ -32,10 +32,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classifier.division import shorten
 from classifier.runtime import import_keras
 from classifier.saved import UNREADABLE
 from classifier.stacked.checkpoint import FOLDER
+from classifier.tally import shorten
 from classifier.weights import cause
 from featurestore import layout
 from featurestore.errors import CorruptStore, UsageError, unknown_choice
@@ -149,6 +149,11 @@ class Run:
     def classes(self) -> tuple[str, ...]:
         """Label of each class index."""
         return self.config.classes
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a row may be of several classes."""
+        return self.config.options.get("multi_label") == "on"
 
     def leaderboard(self) -> list[dict[str, Any]]:
         """Returns one record a head, best first; ``kept`` says whether it was saved.

@@ -26,6 +26,7 @@ class Selection:
       side: of the carve, ``train`` or ``validation``.
       views: whether augmented views belong to it, or only the image as it is.
       lone: keys of images that lack some of their views.
+      multi_label: whether a row may be of several classes.
       share: the last 8 hex digits of content hashes go up to this (inclusive); "" for all.
     """
 
@@ -34,6 +35,7 @@ class Selection:
     side: str = "train"
     views: bool = False
     lone: frozenset[str] = frozenset()
+    multi_label: bool = False
     share: str = ""
 
     def mask(self, content_hashes: np.ndarray) -> np.ndarray:

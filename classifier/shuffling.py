@@ -23,7 +23,7 @@ class Rows:
 
     Attributes:
       features: (n, *feature_shape) in the dtype the store yields.
-      labels: int64 (n,) class indices.
+      labels: int64 (n,) class indices; of multi-label heads uint8 (n, classes) of 0 and 1.
       content: uint32 (n,) numbers of the images' contents; zeros in shuffled batches.
       view: int8 (n,) which view of its image a row is, or `LONE_VIEW`; zeros in shuffled batches.
     """

@@ -91,7 +91,7 @@ def run(argv: Sequence[str]) -> int:
     limit = parse_limit(arguments.cache)
     store = open_store(arguments.store, file_system).with_cache(limit)
     storage = Storage(arguments.output, file_system)
-    division = divide(store)
+    division = divide(store, options.multi_label)
     outputs_for(division.classes)
     check_heads(options, store.spec.feature_shape, division)
     output.prepare_output(storage, store, arguments.overwrite)
@@ -217,7 +217,7 @@ def _config(
         store.url,
         division.classes,
         heads,
-        options.to_record(),
+        {**options.to_record(), "multi_label": "on" if division.multi_label else "off"},
         division.carve,
         __version__,
     )
@@ -226,8 +226,8 @@ def _config(
 def _tell_rows(store: FeatureStore, division: Division, tell: Callable[[str], None]) -> None:
     source = "carved out of them by content hash" if division.carve else "of the validation split"
     tell(
-        f"{store.url}: {division.train_counts.sum()} training rows of {len(division.classes)} "
-        f"classes, {division.validation_counts.sum()} validation rows {source}"
+        f"{store.url}: {division.rows[0]} training rows of {len(division.classes)} "
+        f"classes, {division.rows[1]} validation rows {source}"
     )
     for note in division.notes:
         tell(f"note: {note}")
@@ -243,8 +243,8 @@ def _summary(
         "run": storage.public_url,
         "store": store.url,
         "classes": list(division.classes),
-        "train_rows": int(division.train_counts.sum()),
-        "validation_rows": int(division.validation_counts.sum()),
+        "train_rows": division.rows[0],
+        "validation_rows": division.rows[1],
         "validation": "carved" if division.carve else "split",
         "notes": list(division.notes),
         "best": board[0]["head_id"],

@@ -90,10 +90,9 @@ def prepare_data(
       options: of the run.
     """
     classes = division.classes
-    counts = int(division.train_counts.sum()), int(division.validation_counts.sum())
-    stored = division.stored_rows, counts[1]
-    in_memory = sum(stored) * store.spec.feature_bytes <= options.memory
     sides = (division.train, division.validation)
+    stored = division.stored_rows, division.rows[1]
+    in_memory = sum(stored) * store.spec.feature_bytes <= options.memory
     sources: list[FeatureStore | Rows] = [store, store]
     if in_memory:
         sources = [load_rows(store, classes, *pair) for pair in zip(sides, stored, strict=True)]

@@ -100,7 +100,7 @@ class SumRows(beam.DoFn):
         selection = division.train if side == "train" else division.validation
         markers = [marker for name, marker in self._markers.items() if name.startswith(prefix)]
         for batch in selection.read(self._scanner, markers, row_columns(selection)):
-            rows = labelled(batch, division.classes, selection.lone)
+            rows = labelled(batch, division.classes, selection)
             if len(rows.labels):
                 yield rows
 

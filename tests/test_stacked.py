@@ -1,19 +1,24 @@
 """Stacked training: every head as if it were alone, and as Keras trains it."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 from test_dataset import clusters, make_store, spec_of
 
 from classifier.division import class_weights, divide
+from classifier.evaluate import run as evaluate
 from classifier.heads import build_head, logits_model, parse_head
 from classifier.options import TrainOptions, Trial
+from classifier.run import load_run
 from classifier.runtime import import_keras
 from classifier.stacked import stack as stack_module
 from classifier.stacked.fit import fit_stacked
 from classifier.stacked.partition import partition, waves
+from classifier.train import run as train
 from classifier.training import prepare_data
+from featurestore import UsageError
 
 
 def blurred(folder, classes, count=300, channels=12, spec=None):
@@ -48,20 +53,21 @@ def stacked(store, trials, **changes):
 def keras_alone(trial, data, options):
     """Trains one head by Keras on the same batches; returns its weights and history."""
     keras = import_keras()
-    classes = len(data.division.classes)
-    outputs = 1 if classes == 2 else classes
+    classes, several = len(data.division.classes), data.division.multi_label
+    outputs = 1 if classes == 2 and not several else classes
     model = logits_model(
-        build_head(
-            trial.head, data.feature_shape, outputs, trial.seed, standard=data.standard, l2=trial.l2
-        )
+        build_head(trial.head, data.feature_shape, outputs, trial.seed, standard=data.standard)
     )
+    for layer in model.layers:
+        if layer.name in ("hidden", "logits"):
+            layer.kernel.regularizer = keras.regularizers.L2(trial.l2)
     optimizer = {
         "adam": keras.optimizers.Adam(trial.lr),
         "rmsprop": keras.optimizers.RMSprop(trial.lr),
         "sgd": keras.optimizers.SGD(trial.lr, momentum=0.9),
     }[trial.optimizer]
     smoothing = trial.label_smoothing
-    if outputs == 1:
+    if outputs == 1 or several:
         loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=smoothing)
         pure = keras.losses.BinaryCrossentropy(from_logits=True)
     else:
@@ -70,6 +76,8 @@ def keras_alone(trial, data, options):
     model.compile(optimizer=optimizer, loss=loss)
 
     def targets(labels):
+        if several:
+            return labels.astype(np.float32)
         return labels[:, None].astype(np.float32) if outputs == 1 else np.eye(classes)[labels]
 
     balanced = options.class_weight == "balanced"
@@ -143,6 +151,35 @@ def test_mlp_heads_equal_keras(maps, head, monkeypatch):
         weights, losses = keras_alone(trial, data, options)
         is_close(fit.weights, weights)
         np.testing.assert_allclose(fit.history["val_loss"], losses, rtol=1e-3)
+
+
+def test_multi_label_heads_equal_keras_and_are_evaluated(tmp_path, monkeypatch, capsys):
+    features, labels = clusters(200, 3)
+    features += np.random.default_rng(7).normal(0, 2, features.shape).astype(np.float32)
+    several = [
+        (label, "odd") if number % 3 == 1 else () if number == 5 else (label,)
+        for number, label in enumerate(labels)
+    ]
+    store = make_store(tmp_path / "s", features, several)
+    folder = str(tmp_path / "run")
+    flags = ["--store", store.url, "--output", folder, "--epochs", "2", "--lr", "0.01,0.02"]
+    assert train([*flags, "--head", "linear", "--head", "mlp:4"]) == 0
+    assert "note: heads are multi-label: one sigmoid a class" in capsys.readouterr().out
+    best = load_run(folder).leaderboard()[0]
+    evaluate(["--run", folder, "--store", store.url, "--split", "validation", "--json"])
+    record = json.loads(capsys.readouterr().out)
+    assert record["loss"] == pytest.approx(best["val_loss"], rel=1e-4)
+    assert record["accuracy"] == pytest.approx(best["val_accuracy"])
+    assert 0 < record["macro_f1"] < 1 and len(record["per_class"]) == 4
+    for refused in (["--head", "ridge"], ["--class_weight", "balanced"], ["--multi_label", "off"]):
+        with pytest.raises(UsageError, match="one label a row"):
+            train([*flags[:2], "--output", str(tmp_path / "other"), *refused])
+    last_weights(monkeypatch)
+    trial = Trial(parse_head("linear"), 0.01, 0.01, "adam", 1, 0.1)
+    (fit,), data, options = stacked(store, [trial], epochs=2)
+    weights, losses = keras_alone(trial, data, options)
+    is_close(fit.weights, weights)
+    np.testing.assert_allclose(fit.history["val_loss"], losses, rtol=1e-4)
 
 
 def test_dropout_equals_keras_with_the_same_masks(maps, monkeypatch):

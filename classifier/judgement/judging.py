@@ -20,6 +20,7 @@ from classifier.judgement.calibration import fit_temperature, reliability, scale
 from classifier.judgement.confusions import confused_pairs
 from classifier.judgement.intervals import accuracy_interval, difference_interval
 from classifier.judgement.outcomes import Outcomes
+from classifier.multilabel import MultiLabelScores
 from classifier.run import Run, calibration_file, dump_json
 from classifier.sources import shard_under
 from featurestore.commit import store_ledger
@@ -40,11 +41,11 @@ class Judgement:
     Attributes:
       record: all figures, fit for JSON.
       scores: the sums they come from.
-      outcomes: row by row.
+      outcomes: row by row; of multi-label heads none.
     """
 
     record: dict[str, Any]
-    scores: Scores
+    scores: Scores | MultiLabelScores
     outcomes: Outcomes
 
 
@@ -65,12 +66,9 @@ def judge(run: Run, head_id: str, store: FeatureStore, split: str) -> Judgement:
     """
     outcomes = Outcomes(run.classes)
     selection = select_split(run, store, split)
-    scores = evaluate(run, head_id, store, selection, BATCH_SIZE, outcomes)
-    hits = int(outcomes.right.sum())
-    if names_of_split(split, [VALIDATION]):
-        fitted = _temperature_record(run, head_id, store, outcomes)
-    else:
-        fitted = load_temperature(run, head_id) or _fit_on_validation(run, head_id, store)
+    scores = evaluate(
+        run, head_id, store, selection, BATCH_SIZE, None if run.multi_label else outcomes
+    )
     markers = list(store.markers().values())
     record = {
         "run": run.url,
@@ -79,15 +77,24 @@ def judge(run: Run, head_id: str, store: FeatureStore, split: str) -> Judgement:
         "split": split,
         "classes": list(run.classes),
         **scores.to_record(),
-        "interval": accuracy_interval(hits, scores.rows).to_record(),
-        "calibration": _calibration(outcomes, fitted),
-        "confused": confused_pairs(scores.confusion, run.classes),
-        "mistakes": [
-            {**mistake.to_record(), "shard": shard_under(mistake.uri, markers)}
-            for mistake in outcomes.mistakes
-        ],
+        "calibration": None,
         "ledger": dataclasses.asdict(store_ledger(markers)),
     }
+    if isinstance(scores, Scores):
+        if names_of_split(split, [VALIDATION]):
+            fitted = _temperature_record(run, head_id, store, outcomes)
+        else:
+            fitted = load_temperature(run, head_id) or _fit_on_validation(run, head_id, store)
+        hits = int(outcomes.right.sum())
+        record |= {
+            "interval": accuracy_interval(hits, scores.rows).to_record(),
+            "calibration": _calibration(outcomes, fitted),
+            "confused": confused_pairs(scores.confusion, run.classes),
+            "mistakes": [
+                {**mistake.to_record(), "shard": shard_under(mistake.uri, markers)}
+                for mistake in outcomes.mistakes
+            ],
+        }
     return Judgement(record, scores, outcomes)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from classifier.division import Division, class_numbers, divide, single_labels, tally
-from classifier.evaluation import evaluate
+from classifier.evaluation import Scores, evaluate
 from classifier.exactspec import ExactSpec
 from classifier.heads import parse_head
 from classifier.judgement.intervals import accuracy_interval
@@ -56,6 +56,11 @@ def learning_curve(
     Raises:
       UsageError: when the store's training rows are not the run's.
     """
+    if run.multi_label:
+        raise UsageError(
+            "--learning_curve needs one label a row, and the heads of this run are multi-label; "
+            "leave it out"
+        )
     division = divide(store)
     if division.classes != run.classes or division.carve != run.config.carve:
         raise UsageError(
@@ -142,6 +147,7 @@ def part_of(store: FeatureStore, division: Division, bound: str) -> Division:
         train=train,
         train_counts=found.counts(division.classes),
         stored_rows=found.rows,
+        rows=(found.rows_of(division.classes), division.rows[1]),
     )
 
 
@@ -166,5 +172,6 @@ def _accuracy(
         heads = {head_id: records[0]["head"]}
         fitted = Run(storage, dataclasses.replace(run.config, heads=heads))
         scores = evaluate(fitted, head_id, store, selection)
+    assert isinstance(scores, Scores)
     hits = int(np.diag(scores.confusion).sum())
     return {"rows": scores.rows, "accuracy": accuracy_interval(hits, scores.rows).to_record()}

@@ -81,12 +81,13 @@ def fit_stacked(
     Yields:
       The fits of a wave, by head_id.
     """
-    outputs = outputs_for(data.division.classes)
+    several = data.division.multi_label
+    outputs = outputs_for(data.division.classes, several)
     inputs = math.prod(data.feature_shape)
     balanced = options.class_weight == "balanced"
     weights = class_weights(data.division.train_counts) if balanced else None
-    objective = Objective(outputs, False, weights)
-    rows = int(data.division.train_counts.sum())
+    objective = Objective(outputs, several, weights)
+    rows = data.division.rows[0]
     for index, wave in enumerate(waves(trials, inputs, outputs, state_budget)):
         started = time.perf_counter()
         stack = Stack([trials[name] for name in wave], inputs, objective, options.patience)
@@ -133,10 +134,10 @@ def keras_head(fit: StackedFit, trial: Trial, data: TrainingData) -> keras.Model
     model = build_head(
         spec,
         data.feature_shape,
-        outputs_for(data.division.classes),
+        outputs_for(data.division.classes, data.division.multi_label),
         trial.seed,
         standard=data.standard,
-        l2=trial.l2 or 0.0,
+        multi_label=data.division.multi_label,
     )
     for name, start in (("hidden", 0), ("logits", 2)) if spec.units else (("logits", 0),):
         model.get_layer(name).set_weights(fit.weights[start : start + 2])

@@ -1,0 +1,80 @@
+"""How good a multi-label head is on some rows: each class is a question of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from classifier.stacked.objective import Objective
+
+
+@dataclass
+class MultiLabelScores:
+    """Sums over evaluated rows.
+
+    Attributes:
+      classes: names, in the head's order.
+      rows: that were evaluated.
+      counts: int64 (3, classes): right positives, predicted positives, true positives.
+      loss_sum: of each row's mean cross entropy over the classes, in nats.
+      hit_sum: of each row's share of classes that are told rightly.
+      unknown: labels that the head never learned, by name.
+      unlabelled: rows without a label.
+    """
+
+    classes: tuple[str, ...]
+    rows: int = 0
+    counts: np.ndarray = field(init=False)
+    loss_sum: float = 0.0
+    hit_sum: float = 0.0
+    unknown: Counter[str] = field(default_factory=Counter)
+    unlabelled: int = 0
+
+    def __post_init__(self) -> None:
+        self.counts = np.zeros((3, len(self.classes)), np.int64)
+
+    def update(self, logits: np.ndarray, labels: np.ndarray) -> None:
+        """Takes in rows.
+
+        Args:
+          logits: float (n, classes).
+          labels: uint8 (n, classes) of 0 and 1.
+        """
+        said, true = logits > 0, labels > 0
+        self.counts += np.stack([(said & true).sum(0), said.sum(0), true.sum(0)])
+        objective = Objective(len(self.classes), True)
+        loss, hits = objective.measure(logits[:, :, None].astype(np.float32), labels)
+        self.loss_sum += float(loss[0])
+        self.hit_sum += float(hits[0])
+        self.rows += len(labels)
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns the figures, fit for JSON; what has nothing to be divided by is None.
+
+        ``accuracy`` is the share of (row, class) pairs told rightly at a probability of 0.5,
+        ``macro_f1`` the mean over the classes that occur.
+        """
+        right, said, true = self.counts
+        per_class: list[dict[str, Any]] = [
+            {
+                "class": name,
+                "precision": float(right[i] / said[i]) if said[i] else None,
+                "recall": float(right[i] / true[i]) if true[i] else None,
+                "f1": float(2 * right[i] / (said[i] + true[i])) if said[i] + true[i] else None,
+                "support": int(true[i]),
+            }
+            for i, name in enumerate(self.classes)
+        ]
+        there = [row["f1"] for row in per_class if row["support"]]
+        return {
+            "rows": self.rows,
+            "loss": self.loss_sum / self.rows,
+            "accuracy": self.hit_sum / self.rows,
+            "macro_f1": float(np.mean(there)),
+            "per_class": per_class,
+            "unknown_labels": dict(sorted(self.unknown.items())),
+            "unlabelled": self.unlabelled,
+        }

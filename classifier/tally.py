@@ -1,0 +1,97 @@
+"""Rows counted by their labels, and what is to be said about the counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class Tally:
+    """Images of a selection by label.
+
+    Attributes:
+      labels: images by label.
+      combinations: images by their labels.
+      unlabelled: images without a label.
+      rows: labelled rows, all views that the selection takes.
+      pending: views found so far of images that lack some: key -> number of rows.
+      first_hash: the smallest content hash, "" without rows.
+      last_hash: the largest.
+    """
+
+    labels: Counter[str] = field(default_factory=Counter)
+    combinations: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    unlabelled: int = 0
+    rows: int = 0
+    pending: dict[str, int] = field(default_factory=dict)
+    first_hash: str = ""
+    last_hash: str = ""
+
+    @property
+    def several(self) -> bool:
+        """Whether a row has several labels."""
+        return any(len(names) > 1 for names in self.combinations)
+
+    def rows_of(self, classes: Sequence[str]) -> int:
+        """Returns the images that have one of `classes`."""
+        known = set(classes)
+        return sum(images for names, images in self.combinations.items() if known & set(names))
+
+    def counts(self, classes: Sequence[str]) -> np.ndarray:
+        """Returns int64 (len(classes),) images by class."""
+        return np.array([self.labels[name] for name in classes], np.int64)
+
+
+def note_views(pending: dict[str, int], keys: Iterable[str], views: int) -> None:
+    """Counts the views of images; those with all of them, nearly every one, are forgotten."""
+    for key in keys:
+        found = pending.pop(key, 0) + 1
+        if found < views:
+            pending[key] = found
+
+
+def several_labels(labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Returns uint8 (n, len(classes)): 1 where a row has the class; unknown labels are left out.
+
+    Args:
+      labels: object (n,) of lists of str.
+      classes: names.
+    """
+    index = {name: number for number, name in enumerate(classes)}
+    result = np.zeros((len(labels), len(classes)), np.uint8)
+    for row, names in enumerate(labels):
+        result[row, [index[name] for name in names if name in index]] = 1
+    return result
+
+
+def notes_on(classes: Sequence[str], trained: Tally, validated: Tally) -> list[str]:
+    """Returns a line each on rows that are left out, and on classes with too few."""
+    notes = []
+    if trained.unlabelled:
+        notes.append(f"{trained.unlabelled} training rows without a label are left out")
+    if validated.unlabelled:
+        notes.append(f"{validated.unlabelled} validation rows without a label are left out")
+    unknown = sorted(set(validated.labels) - set(classes))
+    if unknown:
+        rows = sum(validated.labels[name] for name in unknown)
+        notes.append(f"{rows} validation rows are of classes never trained: {shorten(unknown)}")
+    for name, there in (("training", trained), ("validation", validated)):
+        missing = [label for label in classes if not there.labels[label]]
+        if missing:
+            notes.append(f"no {name} rows of {shorten(missing)}")
+    return notes
+
+
+def shorten(names: Sequence[str], most: int = 5) -> str:
+    """Joins names, the first few of many.
+
+    Example:
+      >>> shorten(["a", "b", "c"], most=2)
+      'a, b and 1 more'
+    """
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
