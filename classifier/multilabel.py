@@ -68,12 +68,13 @@ class MultiLabelScores:
             }
             for i, name in enumerate(self.classes)
         ]
-        there = [row["f1"] for row in per_class if row["support"]]
+        occurs = true > 0
+        f1 = 2 * right[occurs] / (said + true)[occurs]
         return {
             "rows": self.rows,
             "loss": self.loss_sum / self.rows,
             "accuracy": self.hit_sum / self.rows,
-            "macro_f1": float(np.mean(there)),
+            "macro_f1": float(f1.mean()),
             "per_class": per_class,
             "unknown_labels": dict(sorted(self.unknown.items())),
             "unlabelled": self.unlabelled,

@@ -156,7 +156,6 @@ def test_few_images_still_give_both_sides(tmp_path, count):
         ),
         ([[], []], None, ["0" * 32, "f" * 32], "none of the 2 training rows .* has a label"),
         (["a", "b"], None, ["0" * 32] * 2, "at least 2 different labelled images"),
-        (["a", ["a", "b"]], None, ["0" * 32, "f" * 32], "multi-label heads are not supported yet"),
         (["a", "c"], ["train", "validation"], ["0" * 32, "f" * 32], "no row of a class that is"),
     ],
 )
@@ -271,3 +270,16 @@ def test_balanced_weights_average_one_over_rows():
     assert weights[2] == 0
     assert sum(weights[i] * counts[i] for i in range(3)) == pytest.approx(40)
     assert weights[1] == 3 * weights[0]
+
+
+def test_rows_with_several_labels_are_counted_by_label_and_refused_when_told(tmp_path):
+    splits = ["train", "train", "train", "validation", "validation"]
+    labels = [["a"], ["a", "b"], [], ["b", "new"], ["new"]]
+    store = make_store(tmp_path, numbered(5), labels, splits)
+    division = divide(store)
+    assert division.multi_label and division.rows == (2, 1)
+    assert division.train_counts.tolist() == [2, 1]
+    rows = load_rows(store, division.classes, division.validation, 1, True)
+    assert rows.labels.tolist() == [[0, 1]]
+    with pytest.raises(UsageError, match="one label a row is needed here, and a row has 2"):
+        divide(store, "off")
