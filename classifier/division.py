@@ -157,8 +157,7 @@ def divide(store: FeatureStore, multi_label: str = "auto") -> Division:
     several = multi_label == "on" or whole.several
     classes = tuple(sorted(whole.labels))
     carve = "" if validation_names else _boundary(store, everything, whole)
-    lone = frozenset(whole.pending)
-    train = Selection(train_names, carve, "train", True, lone, several)
+    train = Selection(train_names, carve, "train", True, frozenset(whole.pending), several)
     validation = Selection(
         validation_names or train_names, carve, "validation", multi_label=several
     )

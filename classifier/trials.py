@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from classifier import plots
@@ -69,8 +69,7 @@ def fit_all(
     for name in (name for name, fit in fits.items() if fit.weights):
         save(name, trained_head(fits[name], trials[name], data))
     if not records:
-        names = ", ".join(record["head_id"] for record in failed)
-        raise RunFailed(f"every head diverged ({names}); the first {failed[0]['reason']}")
+        raise RunFailed(_none_left(failed))
     others = [name for name, fit in fits.items() if not fit.weights]
     records += [_keep_history(storage, name, trials[name], fits[name]) for name in others]
     if others:
@@ -107,6 +106,11 @@ def _fit_gradient(
             for place, name in enumerate(ranked)
         }
     return fits, failed
+
+
+def _none_left(failed: Sequence[Record]) -> str:
+    names = ", ".join(record["head_id"] for record in failed)
+    return f"every head diverged ({names}); the first {failed[0]['reason']}"
 
 
 def _failure(name: str, trial: Trial, reason: str, tell: Callable[[str], None]) -> Record:

@@ -91,11 +91,9 @@ def fit_stacked(
     for index, wave in enumerate(waves(trials, inputs, outputs, state_budget)):
         started = time.perf_counter()
         stack = Stack([trials[name] for name in wave], inputs, objective, options.patience)
-        if checkpoint:
-            done = checkpoint.restore(index, stack)
-        else:
-            done = 0
+        if checkpoint is None:
             stack.start()
+        done = checkpoint.restore(index, stack) if checkpoint else 0
         with stack.lanes() as lanes:
             for epoch in range(done, options.epochs):
                 if stack.ended:
