@@ -149,7 +149,8 @@ def _tell_figures(record: Mapping[str, Any], tell: Callable[[str], None]) -> Non
         f"{record['head_id']} on {record['split']}: accuracy {record['accuracy']:.4f}{top}, loss "
         f"{record['loss']:.4f}, {record['rows']} rows"
     )
-    _tell_trust(record, tell)
+    if "interval" in record:  # of heads with one label a row
+        _tell_trust(record, tell)
     # The weakest come first: they are what a reader looks for among many.
     ranked = sorted(record["per_class"], key=lambda row: -1 if row["f1"] is None else row["f1"])
     listed = ranked[:LISTED_CLASSES]
