@@ -55,6 +55,7 @@ def closing_lines() -> list[str]:
         f"{extraction['images_per_second']:,.1f} images/s with start-up",
         f"store         {STORE}",
         f"run           {RUN}",
+        f"report        {RUN / 'report.html'}",
         *(f"plot          {path}" for path in sorted(FOLDER.rglob("*.png"))),
         f"try           {predicted}",
     ]
