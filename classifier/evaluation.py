@@ -189,7 +189,7 @@ def evaluate(
     require_same_features(run, store)
     logits_of = forward(logits_model(run.load_head(head_id)))
     scores = MultiLabelScores(run.classes) if run.multi_label else Scores(run.classes)
-    also = outcomes.columns if outcomes else ()
+    learned, also = set(run.classes), outcomes.columns if outcomes else ()
     for batch in selection.batches(store, ("labels", "features", *also), batch_size):
         if not run.multi_label:
             single_labels(batch["labels"])
@@ -198,7 +198,7 @@ def evaluate(
         labels = every if run.multi_label else every.argmax(axis=1)
         scores.unlabelled += sum(not len(names) for names in batch["labels"])
         scores.unknown.update(
-            name for names in batch["labels"] for name in names if name not in run.classes
+            name for names in batch["labels"] for name in names if name not in learned
         )
         if known.any():
             logits = logits_of(batch["features"][known])
