@@ -49,24 +49,34 @@ class LaneClock:
     def __init__(self, lanes: int, now: Callable[[], float] = time.monotonic) -> None:
         self.lanes = lanes
         self._now, self._last = now, now()
+        # Added to `now` it gives seconds since the epoch: what is booked and what is dated agree.
+        self._epoch = time.time() - self._last
         self._lock = threading.Lock()
         self._chunks: list[ChunkClock] = []
 
     @contextmanager
     def chunk(self) -> Iterator[ChunkClock]:
-        """Yields the clock of one chunk, for as long as it is under way."""
-        chunk = ChunkClock(self)
-        with self._moment():
+        """Yields the clock of one chunk, which is under way until its record is made."""
+        with self._moment() as date:
+            chunk = ChunkClock(self, date)
             self._chunks.append(chunk)
         try:
             yield chunk
         finally:
             with self._moment():
-                self._chunks.remove(chunk)
+                self._end(chunk)
+
+    def _end(self, chunk: ChunkClock) -> None:
+        if chunk in self._chunks:
+            self._chunks.remove(chunk)
 
     @contextmanager
-    def _moment(self) -> Iterator[None]:
-        """Books the time since the last moment; what changes inside counts from now on."""
+    def _moment(self) -> Iterator[float]:
+        """Books the time since the last moment; what changes inside counts from now on.
+
+        Yields:
+          Now, in seconds since the epoch.
+        """
         with self._lock:
             now = self._now()
             elapsed, self._last = now - self._last, now
@@ -75,7 +85,7 @@ class LaneClock:
                 for state, lanes in chunk.working.items():
                     chunk.seconds[state] += lanes * elapsed
                 chunk.seconds[chunk.reason] += max(0, waiting) * elapsed / len(self._chunks)
-            yield
+            yield self._epoch + now
 
 
 class ChunkClock:
@@ -87,12 +97,12 @@ class ChunkClock:
       reason: why a lane of this chunk that waits does so now.
     """
 
-    def __init__(self, clock: LaneClock) -> None:
+    def __init__(self, clock: LaneClock, started: float) -> None:
         self.seconds = dict.fromkeys(STATES, 0.0)
         self.working: Counter[str] = Counter()
         self.reason = "idle"
         self._clock = clock
-        self._started, self._first = time.time(), 0.0
+        self._started, self._first = started, 0.0
         self._images, self._megapixels = 0, 0.0
 
     @contextmanager
@@ -129,12 +139,14 @@ class ChunkClock:
 
     def passed(self, images: Sequence[Mapping[str, Any]]) -> None:
         """Notes images that are through, with their width and height in pixels."""
-        self._first = self._first or time.time()
+        if not self._first:
+            with self._clock._moment() as self._first:
+                pass
         self._images += len(images)
         self._megapixels += sum(image["width"] * image["height"] for image in images) / 1e6
 
     def record(self, worker: str) -> dict[str, Any]:
-        """Returns what the chunk's marker keeps, JSON-ready.
+        """Ends the chunk, and returns what its marker keeps, JSON-ready.
 
         Args:
           worker: names the process.
@@ -143,15 +155,16 @@ class ChunkClock:
           worker and its lanes; started, first (image through) and finished, in seconds since the
           epoch; lane_seconds by state; images decoded, and their megapixels.
         """
-        with self._clock._moment():
-            seconds = {state: round(spent, 3) for state, spent in self.seconds.items()}
+        with self._clock._moment() as finished:
+            # What is booked after its record would be nobody's.
+            self._clock._end(self)
         return {
             "worker": worker,
             "lanes": self._clock.lanes,
-            "started": round(self._started, 3),
-            "first": round(self._first, 3),
-            "finished": round(time.time(), 3),
-            "lane_seconds": seconds,
+            "started": round(self._started, 6),
+            "first": round(self._first, 6),
+            "finished": round(finished, 6),
+            "lane_seconds": {state: round(spent, 6) for state, spent in self.seconds.items()},
             "images": self._images,
             "megapixels": round(self._megapixels, 3),
         }

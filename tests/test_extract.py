@@ -17,7 +17,9 @@ from pipelines import extract as extract_command
 from pipelines.driver import extract
 from pipelines.outcome import Outcome
 
+# With a precision: what `auto` takes hangs on the machine and, where two are close, on the moment.
 SMALL = ("--model", "MobileNetV2", "--weights", "none", "--pooling", "avg", "--image_size", "32")
+SMALL += ("--precision", "float32")
 
 
 def run(*arguments):
@@ -78,7 +80,8 @@ def test_a_run_says_where_its_time_went(reference):
     spent = sum(time["lane_seconds"].values())
     begin = min(marker.time["started"] for marker in reference.markers().values())
     end = max(marker.time["finished"] for marker in reference.markers().values())
-    assert spent == pytest.approx(time["lanes"] * (end - begin), rel=0.02)
+    # Five states, each rounded to a millisecond.
+    assert spent == pytest.approx(time["lanes"] * (end - begin), abs=0.003)
     assert 0 < time["to_first_image"] <= time["seconds"]
     assert list(time["steps"]) == ["listing", "base", "planning", "workers"]
     assert time["megapixels"] == pytest.approx(64 * 48 / 1e6, abs=1e-3)
@@ -96,6 +99,7 @@ def test_rows_equal_the_base_on_the_same_pixels(photos, tmp_path, dtype, pooling
     from classifier.pixels import decode
 
     flags = ["--model", "VGG16", "--weights", "none", "--image_size", "64", "--dtype", dtype]
+    flags += ["--precision", "float32"]
     store = run("--input", photos, "--output", tmp_path / "s", "--pooling", pooling, *flags).store
     with store.local_model() as path:
         base = keras.models.load_model(path, compile=False)

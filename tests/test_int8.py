@@ -29,7 +29,7 @@ def world(tmp_path_factory):
     built("VGG16", 64).model.save(folder / "vgg16.keras")
     flags = ["--input", folder / "photos", "--model", folder / "vgg16.keras", "--preprocess"]
     flags += ["caffe", "--layer", "block3_pool", "--pooling", "avg", "--image_size", "64"]
-    exact = run(*flags, "--output", folder / "exact")
+    exact = run(*flags, "--output", folder / "exact", "--precision", "float32")
     quantised = run(*flags, "--output", folder / "int8", "--precision", "int8")
     return folder, flags, exact, quantised
 

@@ -18,6 +18,7 @@ from pipelines.lease import sweep_dead_runs
 from pipelines.progress import Monitor, Reporter, driver_folder
 
 FLAGS = "--model MobileNetV2 --weights none --pooling avg --image_size 32 --chunk_size 20".split()
+FLAGS += ["--precision", "float32"]
 TWO_PROCESSES = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
 
 

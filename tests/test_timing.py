@@ -101,6 +101,17 @@ def test_fetching_counts_as_reading_and_what_is_done_between_does_not(now):
     assert spent(chunk) == {"read": 7, "idle": 20}
 
 
+def test_a_chunk_ends_with_its_record_and_others_have_the_lanes(now):
+    clock = LaneClock(2, now)
+    with clock.chunk() as one, clock.chunk() as other:
+        now.after(1)
+        record = one.record("w")
+        now.after(4)
+    assert record["lane_seconds"]["idle"] == spent(one)["idle"] == 1
+    assert spent(other) == {"idle": 1 + 2 * 4}
+    assert record["finished"] - record["started"] == pytest.approx(1)
+
+
 @pytest.mark.parametrize("lanes", [1, 2, 5])
 def test_states_add_up_to_lanes_times_seconds(now, lanes):
     draw = random.Random(lanes)
