@@ -144,7 +144,8 @@ def _keep(trained: Run, record: Mapping[str, Any]) -> None:
 
 def _tell_figures(record: Mapping[str, Any], tell: Callable[[str], None]) -> None:
     top = f", top-5 {record['top_5_accuracy']:.4f}" if "top_5_accuracy" in record else ""
-    top += f", macro F1 {record['macro_f1']:.4f}" if "macro_f1" in record else ""
+    if record.get("mean_average_precision") is not None:  # of multi-label heads
+        top = f", mAP {record['mean_average_precision']:.4f}, macro F1 {record['macro_f1']:.4f}"
     tell(
         f"{record['head_id']} on {record['split']}: accuracy {record['accuracy']:.4f}{top}, loss "
         f"{record['loss']:.4f}, {record['rows']} rows"
@@ -173,9 +174,10 @@ def _tell_figures(record: Mapping[str, Any], tell: Callable[[str], None]) -> Non
 
 def _tell_trust(record: Mapping[str, Any], tell: Callable[[str], None]) -> None:
     found = record["interval"]
+    way = f"by {found['resamples']:,} bootstrap resamples" if found["resamples"] else "exact"
     tell(
         f"  accuracy's {found['level']:.0%} interval {found['lower']:.4f} to {found['upper']:.4f}, "
-        f"by {found['resamples']:,} bootstrap resamples"
+        f"{way}"
     )
     calibration = record["calibration"]
     if calibration and calibration["after"]:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classifier.division import names_of_split, single_labels
+from classifier.division import class_numbers, names_of_split, single_labels
 from classifier.heads import logits_model
 from classifier.multilabel import MultiLabelScores
 from classifier.run import Run
 from classifier.runtime import import_keras
+from classifier.sampling import content_numbers
 from classifier.selection import Selection
 from classifier.tally import several_labels
 from featurestore.errors import UsageError, unknown_choice
@@ -191,18 +192,23 @@ def evaluate(
     scores = MultiLabelScores(run.classes) if run.multi_label else Scores(run.classes)
     learned, also = set(run.classes), outcomes.columns if outcomes else ()
     for batch in selection.batches(store, ("labels", "features", *also), batch_size):
-        if not run.multi_label:
-            single_labels(batch["labels"])
-        every = several_labels(batch["labels"], run.classes)
-        known = every.max(axis=1) > 0
-        labels = every if run.multi_label else every.argmax(axis=1)
+        if run.multi_label:
+            labels = several_labels(batch["labels"], run.classes)
+            known = labels.max(axis=1) > 0
+        else:
+            labels = class_numbers(single_labels(batch["labels"]), run.classes)
+            known = labels >= 0
         scores.unlabelled += sum(not len(names) for names in batch["labels"])
         scores.unknown.update(
             name for names in batch["labels"] for name in names if name not in learned
         )
         if known.any():
             logits = logits_of(batch["features"][known])
-            scores.update(logits, labels[known])
+            if isinstance(scores, MultiLabelScores):
+                content = content_numbers(batch["content_hash"][known])
+                scores.update(logits, labels[known], content)
+            else:
+                scores.update(logits, labels[known])
             if outcomes:
                 rows = {name: batch[name][known] for name in also}
                 outcomes.update(logits, labels[known], rows)

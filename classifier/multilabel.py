@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from classifier.sampling import ContentSample
 from classifier.stacked.objective import Objective
 
 
@@ -23,6 +24,7 @@ class MultiLabelScores:
       hit_sum: of each row's share of classes that are told rightly.
       unknown: labels that the head never learned, by name.
       unlabelled: rows without a label.
+      sample: logits and labels of the rows, or of some of them within bounded memory.
     """
 
     classes: tuple[str, ...]
@@ -32,17 +34,20 @@ class MultiLabelScores:
     hit_sum: float = 0.0
     unknown: Counter[str] = field(default_factory=Counter)
     unlabelled: int = 0
+    sample: ContentSample = field(default_factory=ContentSample)
 
     def __post_init__(self) -> None:
         self.counts = np.zeros((3, len(self.classes)), np.int64)
 
-    def update(self, logits: np.ndarray, labels: np.ndarray) -> None:
+    def update(self, logits: np.ndarray, labels: np.ndarray, content: np.ndarray) -> None:
         """Takes in rows.
 
         Args:
           logits: float (n, classes).
           labels: uint8 (n, classes) of 0 and 1.
+          content: uint32 (n,) of `classifier.sampling.content_numbers`.
         """
+        self.sample.add(content, logits.astype(np.float32), labels)
         said, true = logits > 0, labels > 0
         self.counts += np.stack([(said & true).sum(0), said.sum(0), true.sum(0)])
         objective = Objective(len(self.classes), True)
@@ -55,15 +60,20 @@ class MultiLabelScores:
         """Returns the figures, fit for JSON; what has nothing to be divided by is None.
 
         ``accuracy`` is the share of (row, class) pairs told rightly at a probability of 0.5,
-        ``macro_f1`` the mean over the classes that occur.
+        ``macro_f1`` and ``mean_average_precision`` are means over the classes that occur, the
+        second among the ``average_precision_rows`` it was computed on.
         """
         right, said, true = self.counts
+        logits, labels = self.sample.columns()
+        precision = [average_precision(logits[:, i], labels[:, i]) for i in range(len(true))]
+        ranked = [value for value in precision if value is not None]
         per_class: list[dict[str, Any]] = [
             {
                 "class": name,
                 "precision": float(right[i] / said[i]) if said[i] else None,
                 "recall": float(right[i] / true[i]) if true[i] else None,
                 "f1": float(2 * right[i] / (said[i] + true[i])) if said[i] + true[i] else None,
+                "average_precision": precision[i],
                 "support": int(true[i]),
             }
             for i, name in enumerate(self.classes)
@@ -75,7 +85,30 @@ class MultiLabelScores:
             "loss": self.loss_sum / self.rows,
             "accuracy": self.hit_sum / self.rows,
             "macro_f1": float(f1.mean()),
+            "mean_average_precision": sum(ranked) / len(ranked) if ranked else None,
+            "average_precision_rows": len(labels),
             "per_class": per_class,
             "unknown_labels": dict(sorted(self.unknown.items())),
             "unlabelled": self.unlabelled,
         }
+
+
+def average_precision(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    """Returns the area under the steps of precision over recall; None without a positive.
+
+    Rows of one score are taken at once, as scikit-learn's `average_precision_score` does.
+
+    Args:
+      scores: float (n,), higher for more probable rows.
+      labels: (n,) of 0 and 1.
+
+    Example:
+      >>> average_precision(np.array([0.9, 0.8, 0.3]), np.array([1, 0, 1]))
+      0.8333333333333333
+    """
+    if not labels.any():
+        return None
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+    found = np.cumsum(labels[order], dtype=np.int64)[ends]
+    return float((np.diff(found, prepend=0) * (found / (ends + 1))).sum() / found[-1])

@@ -135,7 +135,11 @@ def train_run(
         decisive = {
             "store": store.url,
             "rows": sorted(store.markers()),
-            "labels": [list(division.classes), division.train_counts.tolist()],
+            "labels": [
+                list(division.classes),
+                division.train_counts.tolist(),
+                store.label_versions(),
+            ],
             **options.to_record(),
         }
         checkpoint = Checkpoint(storage, decisive, tell, checkpoint_seconds)

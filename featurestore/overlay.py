@@ -42,10 +42,8 @@ class Overlay:
     def read(cls, storage: Storage) -> Overlay:
         """Reads all versions of a store, the newest last."""
         changes: dict[str, Change] = {}
-        for file in storage.list(FOLDER):
-            if not file.name.endswith(".parquet"):
-                continue
-            with storage.open_parquet(f"{FOLDER}/{file.name}") as version:
+        for name in versions(storage):
+            with storage.open_parquet(f"{FOLDER}/{name}.parquet") as version:
                 for batch in version.iter_batches():
                     columns = (batch[name].to_pylist() for name in SCHEMA.names)
                     for key, labels, split in zip(*columns, strict=True):
@@ -57,6 +55,13 @@ class Overlay:
         for index, key in enumerate(keys):
             if change := self.changes.get(key):
                 labels[index], splits[index] = change
+
+
+def versions(storage: Storage) -> list[str]:
+    """Returns the names of a store's label versions, the newest last."""
+    suffix = ".parquet"
+    names = (file.name for file in storage.list(FOLDER))
+    return [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
 
 
 def write_overlay(storage: Storage, changes: Iterator[tuple[str, list[str], str | None]]) -> str:

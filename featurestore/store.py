@@ -18,7 +18,7 @@ from featurestore.cache import DecodedCache
 from featurestore.commit import Marker, read_markers, store_ledger
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError, unknown_choice
 from featurestore.ledger import Ledger
-from featurestore.overlay import Overlay
+from featurestore.overlay import Overlay, versions
 from featurestore.scan import Columns, Scanner, ScanOptions
 from featurestore.schema import FEATURES
 from featurestore.spec import StoreSpec
@@ -62,6 +62,10 @@ class FeatureStore:
     def markers(self) -> dict[str, Marker]:
         """Reads the commits, ordered by key: chunk_id -> marker."""
         return read_markers(self.storage)
+
+    def label_versions(self) -> list[str]:
+        """Returns the names of the labels that came later than the rows, the newest last."""
+        return versions(self.storage)
 
     def scan(
         self,

@@ -17,6 +17,7 @@ from test_stacked import blurred
 from classifier.run import load_run
 from classifier.stacked import fit as fit_module
 from classifier.train import run
+from featurestore.overlay import write_overlay
 
 HEADS = [
     "--head",
@@ -103,6 +104,25 @@ def test_other_options_start_anew_and_say_why(store, tmp_path, monkeypatch, caps
     out = capsys.readouterr().out
     assert "note: the checkpoint has another batch_size, epochs: training starts anew" in out
     assert "resumed" not in out
+
+
+def test_labels_that_changed_start_anew_though_their_counts_are_the_same(
+    tmp_path, monkeypatch, capsys
+):
+    store = blurred(tmp_path / "s", 3)
+    loaded = store.load(["key", "labels", "split"])
+    rows = list(zip(*(loaded[name].tolist() for name in loaded), strict=True))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_after(patch, 2)
+        run(arguments(store, tmp_path / "run"))
+    first = next(row for row in rows if row[2] in (None, "train"))
+    other = next(row for row in rows if row[1] != first[1] and row[2] == first[2])
+    swapped = [(first[0], other[1], first[2]), (other[0], first[1], other[2])]
+    write_overlay(store.storage, iter(swapped))
+    capsys.readouterr()
+    run(arguments(store, tmp_path / "run"))
+    out = capsys.readouterr().out
+    assert "note: the checkpoint has another labels: training starts anew" in out
 
 
 def test_overwrite_starts_anew(store, tmp_path, monkeypatch, capsys):

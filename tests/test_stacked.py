@@ -283,7 +283,7 @@ def test_waves_hold_at_least_one_head():
 def test_groups_are_of_one_structure_and_occupy_every_lane():
     linear = [Trial(parse_head("linear"), 0.1, seed=seed) for seed in range(128)]
     groups = partition(linear, 1280, 10, 2)
-    assert [len(group) for group in groups] == [64] * 2
+    assert [len(group) for group in groups] == [32] * 4
     assert sorted(itertools.chain(*groups)) == list(range(128))
     assert len(partition(linear[:1], 1280, 10, 2)) == 1
     mixed = [

@@ -10,6 +10,8 @@ import pytest
 from conftest import assert_one_line_error, encode, png_bytes, write_images
 from test_classifier_verify import report_on
 from test_extract import SMALL, distance, make_tar, run
+from test_resume import FLAGS as KILLED_FLAGS
+from test_resume import start_and_kill
 
 from classifier.augmentation import BOOK, Views
 from classifier.pixels import decode
@@ -115,6 +117,19 @@ def test_batches_chunks_and_processes_do_not_show(reference, photos, tmp_path):
     flags = ("--direct_num_workers", 2, "--direct_running_mode", "multi_processing")
     other = run("--input", photos, "--output", tmp_path / "p", *SMALL, *VIEWS, *flags)
     assert_same(reference.store, other.store)
+
+
+def test_killed_runs_keep_an_images_views_together(tmp_path):
+    write_images(tmp_path / "photos", 300)
+    arguments = ("--input", tmp_path / "photos", *VIEWS, "--output")
+    undisturbed = run(*arguments, tmp_path / "undisturbed", *KILLED_FLAGS)
+    store = tmp_path / "store"
+    for number in range(2):
+        start_and_kill((*arguments, store), store, 1 + number, 0.05, whole_group=number == 0)
+    outcome = run(*arguments, store, *KILLED_FLAGS)
+    assert_same(undisturbed.store, outcome.store)
+    ledger = outcome.store.ledger()
+    assert (ledger.images_in, ledger.rows) == (300, 300)
 
 
 def test_an_image_is_decoded_once_and_the_base_gets_whole_batches(

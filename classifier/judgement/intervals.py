@@ -27,7 +27,7 @@ class Interval:
       upper: likewise.
       rows: it was estimated on.
       level: share of the resamples within.
-      resamples: that were drawn.
+      resamples: that were drawn; 0 for an exact interval.
     """
 
     estimate: float
@@ -52,8 +52,8 @@ def accuracy_interval(
 ) -> Interval:
     """Estimates how far an accuracy would move on other rows of the same kind.
 
-    Without any mistake, or without any hit, every resample says the same and the interval has no
-    width: then 3 / rows bounds the rarer outcome's share (the rule of three, at 95%).
+    Without any mistake, or without any hit, every resample says the same: then the interval is
+    Clopper and Pearson's exact one (1934), as wide as so few rows leave it.
 
     Args:
       hits: rows that were classified rightly.
@@ -66,7 +66,15 @@ def accuracy_interval(
       >>> found = accuracy_interval(90, 100)
       >>> found.estimate, round(found.lower, 2), round(found.upper, 2)
       (0.9, 0.84, 0.96)
+      >>> found = accuracy_interval(100, 100)
+      >>> found.estimate, round(found.lower, 2), found.upper, found.resamples
+      (1.0, 0.96, 1.0, 0)
     """
+    if hits in (0, rows):
+        # The share at which so many rows in a row are as likely as half of what lies outside.
+        least = ((1 - level) / 2) ** (1 / rows)
+        lower, upper = (least, 1.0) if hits else (0.0, 1 - least)
+        return Interval(hits / rows, lower, upper, rows, level, 0)
     rng = np.random.default_rng(seed)
     values = rng.binomial(rows, hits / rows, resamples) / rows
     return _percentiles(hits / rows, values, rows, level)

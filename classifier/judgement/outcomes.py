@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 
 from classifier.evaluation import log_probabilities
+from classifier.sampling import ContentSample, content_numbers
 
 # What is to be known of a mistake, to find its image again.
 ROW_COLUMNS = ("key", "uri", "size", "etag", "content_hash", "width", "height")
 MOST_MISTAKES = 12
-# 400,000 rows of 10 classes, 4,000 of 1,000: plenty for one temperature, and done in a second.
-LOGS_BUDGET = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -56,16 +55,14 @@ class Outcomes:
     Attributes:
       classes: names, in the head's order.
       most_mistakes: to keep, those of the highest confidence.
-      logs_budget: bytes that log-probabilities may take; beyond it a sample by content is kept.
+      logs: log-probabilities and labels of the rows, or of a sample within bounded memory.
     """
 
     classes: tuple[str, ...]
     most_mistakes: int = MOST_MISTAKES
-    logs_budget: int = LOGS_BUDGET
+    logs: ContentSample = field(default_factory=ContentSample)
     _right: list[np.ndarray] = field(default_factory=list)
     _content: list[np.ndarray] = field(default_factory=list)
-    _kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
-    _bound: int = 1 << 32
     _mistakes: dict[str, Mistake] = field(default_factory=dict)
 
     @property
@@ -90,9 +87,10 @@ class Outcomes:
 
     def sample(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns float32 (m, k) log-probabilities and int64 (m,) labels, within the budget."""
-        empty = np.empty((0, max(2, len(self.classes))), np.float32), np.empty(0, np.int64)
-        logs, labels, _ = zip((*empty, None), *self._kept, strict=True)
-        return np.concatenate(logs), np.concatenate(labels)
+        if columns := self.logs.columns():
+            logs, labels = columns
+            return logs, labels
+        return np.empty((0, max(2, len(self.classes))), np.float32), np.empty(0, np.int64)
 
     def update(
         self, logits: np.ndarray, labels: np.ndarray, columns: Mapping[str, np.ndarray]
@@ -105,27 +103,13 @@ class Outcomes:
           columns: `ROW_COLUMNS` of the rows.
         """
         logs = log_probabilities(logits)
-        # Hexadecimal digits that no carve goes by: a sample is one of either side.
-        digits = (value[-8:] for value in columns["content_hash"])
-        content = np.array([int(value, 16) for value in digits], np.uint32)
+        content = content_numbers(columns["content_hash"])
         self._right.append(logs.argmax(axis=1) == labels)
         self._content.append(content)
         self._note_mistakes(logs, labels, columns)
         # A head that says nothing of a row has no confidence to calibrate.
         finite = np.isfinite(logs).all(axis=1)
-        self._keep(logs[finite].astype(np.float32), labels[finite], content[finite])
-
-    def _keep(self, logs: np.ndarray, labels: np.ndarray, content: np.ndarray) -> None:
-        below = content < self._bound
-        self._kept.append((logs[below], labels[below], content[below]))
-        while sum(kept[0].nbytes for kept in self._kept) > self.logs_budget and self._bound > 1:
-            # Half of what is there leaves, and half of what comes will: always an even sample.
-            self._bound //= 2
-            self._kept = [
-                (logs[below], labels[below], content[below])
-                for logs, labels, content in self._kept
-                for below in [content < self._bound]
-            ]
+        self.logs.add(content[finite], logs[finite].astype(np.float32), labels[finite])
 
     def _note_mistakes(
         self, logs: np.ndarray, labels: np.ndarray, columns: Mapping[str, np.ndarray]

@@ -137,6 +137,8 @@ def evaluation_facts(found: Mapping[str, Any]) -> list[Fact]:
     f1 = [row["f1"] for row in found.get("per_class", ()) if row["f1"] is not None]
     if f1:
         facts.append(("Mean F1", f"{sum(f1) / len(f1):.3f}"))
+    if found.get("mean_average_precision") is not None:
+        facts.append(("Mean AP", f"{found['mean_average_precision']:.3f}"))
     calibration = found.get("calibration") or {}
     if calibration.get("before"):
         after = calibration.get("after")

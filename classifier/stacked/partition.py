@@ -15,8 +15,8 @@ from classifier.stacked.updates import RULES
 # Weights, slots and best weights of all heads that are under way at once, in bytes; heads beyond it
 # wait for a pass of their own over the rows.
 STATE_BUDGET = 2 << 30
-# Numbers of a group's kernels: with Adam's slots 12 MB, of which the last cache holds most.
-GROUP_NUMBERS = 1 << 20
+# Numbers of a group's kernels: with Adam's slots 6 MB, which the last cache holds.
+GROUP_NUMBERS = 1 << 19
 
 
 def parameter_count(spec: HeadSpec, inputs: int, outputs: int) -> int:
