@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from classifier.engines import Engine, EngineChoice, StoredBase, load_engine, run_padded
-from classifier.engines.calibration import choose, measure, throughput
+from classifier.engines import Engine, EngineChoice, StoredBase, load_engine
+from classifier.engines.calibration import choose, features_of, measure, throughput
 from classifier.engines.conversion import unpack
 from classifier.engines.hardware import Hardware
 from classifier.engines.openvino import OpenVINOEngine
@@ -123,7 +123,7 @@ def _quantised(
         options.chunks.batch_size,
         lane_count(1),
     )
-    rows, truth = run_padded(engine, held_out), run_padded(exact, held_out)
+    rows, truth = (features_of(each, held_out, lane_count(1)) for each in (engine, exact))
     pooled = require_close(rows, truth, options.engine.allow_inexact)
     rates = throughput({"float32": exact, "int8": engine}, held_out, lane_count(1))
     chosen = Chosen.of(
