@@ -71,6 +71,18 @@ def labelled(batch: Mapping[str, np.ndarray], classes: Sequence[str], selection:
     return rows if keep.all() else rows[keep]
 
 
+def row_bytes(store: FeatureStore, classes: Sequence[str], selection: Selection) -> int:
+    """Returns what a row takes in memory: its features, its labels, its content's number, its view.
+
+    Args:
+      store: of the row.
+      classes: names of the classes.
+      selection: that the row is of.
+    """
+    labels = len(classes) if selection.multi_label else 8
+    return store.spec.feature_bytes + labels + 5
+
+
 def load_rows(
     store: FeatureStore,
     classes: Sequence[str],
@@ -93,7 +105,6 @@ def load_rows(
         labels = np.empty((count, len(classes)), np.uint8)
     at = 0
     for rows in labelled_batches(store, classes, selection):
-        # A chunk committed since the count is left for the next run.
         stop = min(at + len(rows.labels), count)
         rows = rows[: stop - at]
         features[at:stop], labels[at:stop] = rows.features, rows.labels
@@ -128,7 +139,7 @@ def epoch_batches(
         return
     blocks = epoch_blocks(source, classes, selection, order)
     # Half: while a pool is shuffled its rows are there twice.
-    pool_rows = max(1, pool_bytes // 2 // source.spec.feature_bytes)
+    pool_rows = max(1, pool_bytes // 2 // row_bytes(source, classes, selection))
     yield from cut(blocks, batch_size, pool_rows, order.rng() if order else None)
 
 

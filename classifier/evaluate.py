@@ -63,7 +63,7 @@ def run(argv: Sequence[str]) -> int:
     file_system = key_values(arguments.storage_options, "--storage_options")
     trained = load_run(arguments.run, file_system)
     head_id = trained.head_id(arguments.head_id)
-    store = open_store(arguments.store, file_system)
+    store = open_store(arguments.store, file_system).at_this_moment()
     require_same_features(trained, store)
     other = _other_head(trained, head_id, arguments.compare)
 
@@ -165,9 +165,12 @@ def _tell_figures(record: Mapping[str, Any], tell: Callable[[str], None]) -> Non
     if len(ranked) > len(listed):
         tell(f"  and {len(ranked) - len(listed)} better classes, in the JSON file")
     if record["unknown_labels"]:
-        rows = sum(record["unknown_labels"].values())
+        many = sum(record["unknown_labels"].values())
         names = shorten(list(record["unknown_labels"]))
-        tell(f"note: {rows} rows have labels the head never learned, and are left out: {names}")
+        what = "rows have labels the head never learned, and"
+        if "macro_f1" in record:  # a row may have others beside it
+            what = "labels of rows are none the head learned, and"
+        tell(f"note: {many} {what} are left out: {names}")
     if record["unlabelled"]:
         tell(f"note: {record['unlabelled']} rows without a label are left out")
 
@@ -197,7 +200,8 @@ def _tell_trust(record: Mapping[str, Any], tell: Callable[[str], None]) -> None:
         verdict = "beyond chance" if other["beyond_chance"] else "no more than chance may give"
         tell(
             f"  {record['head_id']} minus {other['head_id']}: {found['estimate']:+.4f} "
-            f"({found['lower']:+.4f} to {found['upper']:+.4f}) on the same rows, {verdict}"
+            f"({found['lower']:+.4f} to {found['upper']:+.4f}) on the same rows, {verdict} (p "
+            f"{other['p_value']:.2g}, sign test)"
         )
 
 

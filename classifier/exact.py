@@ -18,6 +18,7 @@ from classifier.options import TrainOptions
 from classifier.ridge_fit import RidgeFit, fit_ridge
 from classifier.ridge_passes import RidgeSettings
 from classifier.shuffling import Rows
+from classifier.stacked.partition import HEAD_LIMIT, state_bytes
 from classifier.training import TrainedHead, TrainingData
 from featurestore.errors import UsageError
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def check_heads(options: TrainOptions, feature_shape: Sequence[int], division: Division) -> None:
-    """Refuses exact heads that would need too much memory, before anything is read.
+    """Refuses heads that would need too much memory, before anything is read.
 
     Raises:
       UsageError: naming the head and what to do instead.
@@ -37,6 +38,7 @@ def check_heads(options: TrainOptions, feature_shape: Sequence[int], division: D
         )
     for head in options.heads:
         if not isinstance(head, ExactSpec):
+            _check_size(head, options, feature_shape, division)
             continue
         if division.multi_label:
             raise UsageError(
@@ -53,6 +55,19 @@ def check_heads(options: TrainOptions, feature_shape: Sequence[int], division: D
                 f"--memory allows {options.memory / 1e9:.1f}; give more, extract with --pooling "
                 "avg, or take --head ridge"
             )
+
+
+def _check_size(
+    head: HeadSpec, options: TrainOptions, feature_shape: Sequence[int], division: Division
+) -> None:
+    sizes = math.prod(feature_shape), outputs_for(division.classes, division.multi_label)
+    needed = max(state_bytes(head, optimizer, *sizes) for optimizer in options.optimizer)
+    if needed > HEAD_LIMIT:
+        raise UsageError(
+            f"--head {head} would need {needed / 1e9:.1f} GB for its weights, and "
+            f"{HEAD_LIMIT / 1e9:.1f} are allowed; give it fewer units, or extract with --pooling "
+            "avg"
+        )
 
 
 def _weights(options: TrainOptions, division: Division) -> tuple[float, ...] | None:

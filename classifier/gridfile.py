@@ -33,7 +33,9 @@ def read_grid(
 
     folder, _, name = url.rpartition("/")
     try:
-        record = yaml.safe_load(Storage(folder or ".", dict(file_system)).read(name))
+        # "/grid.yaml" lies in the root, "grid.yaml" here.
+        folder = folder or ("/" if url.startswith("/") else ".")
+        record = yaml.safe_load(Storage(folder, dict(file_system)).read(name))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(
             f"--grid: cannot read {url!r}: {' '.join(str(error).split()) or type(error).__name__}; "

@@ -81,10 +81,13 @@ def run(argv: Sequence[str]) -> int:
     uris = find_images(arguments.images, file_system)
     if arguments.plot:
         plots.new_figure(1, 1)
-    found = []
+    found: list[Prediction] = []
+    drawn = 0
     classify = classifier_of(trained, head_id, arguments.trust_model, temperature)
     for prediction in predict(trained, classify, uris, file_system, arguments.top):
-        found.append(prediction if arguments.plot else _without_pixels(prediction))
+        wanted = arguments.plot and drawn < PLOTTED
+        drawn += not prediction.error
+        found.append(prediction if wanted else _without_pixels(prediction))
         if not arguments.json:
             say(_line(prediction), to_stderr=bool(prediction.error))
     good = [prediction for prediction in found if not prediction.error]
@@ -206,7 +209,11 @@ def classifier_of(
         if spec.dtype == "float16":
             # The head learned from rounded features.
             features = features.astype(np.float16)
-        return np.exp(log_probabilities(logits_of(features) / temperature))
+        logits = logits_of(features)
+        if run.multi_label:
+            # Each class is a question of its own. tanh cannot overflow.
+            return (1 + np.tanh(logits.astype(np.float64) / 2)) / 2
+        return np.exp(log_probabilities(logits / temperature))
 
     return classify
 
@@ -215,10 +222,15 @@ def required_temperature(run: Run, head_id: str) -> float:
     """Returns the temperature that a head's calibration found.
 
     Raises:
-      UsageError: when it was never calibrated.
+      UsageError: when it was never calibrated, or cannot be.
     """
     from classifier.judgement.judging import load_temperature
 
+    if run.multi_label:
+        raise UsageError(
+            "--calibrated needs one label a row, and the heads of this run are multi-label; leave "
+            "it out"
+        )
     found = load_temperature(run, head_id)
     if found is None:
         raise UsageError(

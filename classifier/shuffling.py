@@ -122,16 +122,20 @@ def cut(
         leave = max(batch_size, (held // 2) // batch_size * batch_size) if rng else held
         leave = leave // batch_size * batch_size
         rows = _mixed(pool, rng)
-        pool = [Rows(rows.features[leave:], rows.labels[leave:])]
+        # Copies: a view would keep what leaves.
+        pool = [Rows(rows.features[leave:].copy(), rows.labels[leave:].copy())]
         held -= leave
         yield from _slices(rows, batch_size, leave)
+        del rows
     if held:
         yield from _slices(_mixed(pool, rng), batch_size, held)
 
 
 def _mixed(pool: list[Rows], rng: np.random.Generator | None) -> Rows:
+    """Joins blocks and shuffles their rows; empties the pool, so that rows are there twice only."""
     features = np.concatenate([rows.features for rows in pool])
     labels = np.concatenate([rows.labels for rows in pool])
+    pool.clear()
     if rng is None:
         return Rows(features, labels)
     order = rng.permutation(len(labels))

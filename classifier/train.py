@@ -89,7 +89,8 @@ def run(argv: Sequence[str]) -> int:
     file_system = key_values(arguments.storage_options, "--storage_options")
     options = options_of(arguments, file_system)
     limit = parse_limit(arguments.cache)
-    store = open_store(arguments.store, file_system).with_cache(limit)
+    # The rows of an epoch must be those of the last, also while an extraction goes on.
+    store = open_store(arguments.store, file_system).with_cache(limit).at_this_moment()
     storage = Storage(arguments.output, file_system)
     division = divide(store, options.multi_label)
     outputs_for(division.classes)
@@ -134,7 +135,8 @@ def train_run(
     def fit(replace_older: Callable[[], None]) -> Fitted:
         decisive = {
             "store": store.url,
-            "rows": sorted(store.markers()),
+            "features": store.spec.identity_hash,
+            "rows": sorted(marker.part_sha256 for marker in store.markers().values()),
             "labels": [
                 list(division.classes),
                 division.train_counts.tolist(),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from classifier.dataset import SIDES, epoch_batches, labelled_batches, load_rows
+from classifier.dataset import SIDES, epoch_batches, labelled_batches, load_rows, row_bytes
 from classifier.division import Division
 from classifier.heads import Moments, Standard
 from classifier.options import TrainOptions, Trial
@@ -92,7 +92,7 @@ def prepare_data(
     classes = division.classes
     sides = (division.train, division.validation)
     stored = division.stored_rows, division.rows[1]
-    in_memory = sum(stored) * store.spec.feature_bytes <= options.memory
+    in_memory = sum(stored) * row_bytes(store, classes, division.train) <= options.memory
     sources: list[FeatureStore | Rows] = [store, store]
     if in_memory:
         sources = [load_rows(store, classes, *pair) for pair in zip(sides, stored, strict=True)]

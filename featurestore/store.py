@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,20 @@ class FeatureStore:
       storage: the folder.
       spec: what the features are.
       cache: of decoded parts, see `with_cache`; None reads the parts themselves.
+      moment: the commits and labels that every call sees, see `at_this_moment`; None for those of
+        its own.
     """
 
     storage: Storage
     spec: StoreSpec
     cache: DecodedCache | None = None
+    moment: tuple[Mapping[str, Marker], Overlay] | None = field(
+        default=None, repr=False, compare=False
+    )
+
+    def at_this_moment(self) -> FeatureStore:
+        """Returns this store as it is now: what is committed or relabelled later is not seen."""
+        return replace(self, moment=(self.markers(), Overlay.read(self.storage)))
 
     def with_cache(self, limit: int | None = None) -> FeatureStore:
         """Returns this store read through a cache of decoded parts, where there is a gain in it.
@@ -61,7 +70,7 @@ class FeatureStore:
 
     def markers(self) -> dict[str, Marker]:
         """Reads the commits, ordered by key: chunk_id -> marker."""
-        return read_markers(self.storage)
+        return dict(self.moment[0]) if self.moment else read_markers(self.storage)
 
     def label_versions(self) -> list[str]:
         """Returns the names of the labels that came later than the rows, the newest last."""
@@ -107,7 +116,7 @@ class FeatureStore:
 
     def scanner(self, markers: Iterable[Marker]) -> Scanner:
         """Returns what reads rows as they count after all of `markers`, the store's commits."""
-        overlay = Overlay.read(self.storage)
+        overlay = self.moment[1] if self.moment else Overlay.read(self.storage)
         return Scanner(self.storage, self.spec, Visibility.of(markers), overlay, self.cache)
 
     def scan_markers(

@@ -1,7 +1,9 @@
 """Checkpoints of a training: after a kill the same command ends as if nothing had happened."""
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
-from test_dataset import make_store
+from test_dataset import make_store, spec_of
 from test_stacked import blurred
 
 from classifier.run import load_run
@@ -123,6 +125,39 @@ def test_labels_that_changed_start_anew_though_their_counts_are_the_same(
     run(arguments(store, tmp_path / "run"))
     out = capsys.readouterr().out
     assert "note: the checkpoint has another labels: training starts anew" in out
+
+
+def test_a_head_that_goes_on_alone_is_resumed_in_its_own_units(tmp_path, monkeypatch):
+    """What is left of a group of many learning rates may be of one: its weights stay the same."""
+    monkeypatch.setattr("classifier.stacked.stack.cores", lambda: 1)
+    store = blurred(tmp_path / "s", 3)
+    flags = ["--store", store.url, "--head", "linear", "--checkpoint", "0", "--epochs", "12"]
+    flags += ["--lr", "1,3,1e-4", "--patience", "1"]
+    run([*flags, "--output", str(tmp_path / "whole")])
+    board = {row["lr"]: row for row in load_run(str(tmp_path / "whole")).leaderboard()}
+    early = max(board[rate]["epochs"] for rate in (1, 3)) + 1
+    assert early < board[1e-4]["epochs"] == 12
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_after(patch, early)
+        run([*flags, "--output", str(tmp_path / "stopped")])
+    run([*flags, "--output", str(tmp_path / "stopped")])
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_other_features_of_the_same_images_start_anew(tmp_path, monkeypatch, capsys):
+    store = blurred(tmp_path / "s", 3)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_after(patch, 2)
+        run(arguments(store, tmp_path / "run"))
+    shutil.rmtree(tmp_path / "s")
+    spec = spec_of((20,))
+    changed = dataclasses.replace(spec.base, weights_hash="1" * 32)
+    spec = dataclasses.replace(spec, base=changed)
+    store = blurred(tmp_path / "s", 3, channels=20, spec=spec)
+    capsys.readouterr()
+    run(arguments(store, tmp_path / "run"))
+    out = capsys.readouterr().out
+    assert "note: the checkpoint has another features, rows: training starts anew" in out
 
 
 def test_overwrite_starts_anew(store, tmp_path, monkeypatch, capsys):

@@ -86,6 +86,14 @@ def test_what_a_file_may_not_say_is_one_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_in_the_root_is_not_one_here(tmp_path, monkeypatch):
+    grid(tmp_path, "lr: 0.5")
+    monkeypatch.chdir(tmp_path)
+    assert options("--grid", "grid.yaml").lr == (0.5,)
+    with pytest.raises(UsageError, match="^--grid: cannot read '/grid.yaml'"):
+        options("--grid", "/grid.yaml")
+
+
 def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(UsageError, match="--grid: cannot read .*none.yaml"):
         options("--grid", str(tmp_path / "none.yaml"))

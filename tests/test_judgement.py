@@ -18,7 +18,7 @@ from classifier.judgement.calibration import (
     scaled,
 )
 from classifier.judgement.confusions import confused_pairs, most_confused
-from classifier.judgement.intervals import accuracy_interval, difference_interval
+from classifier.judgement.intervals import accuracy_interval, difference_interval, sign_test
 from classifier.judgement.judging import compare, judge, load_temperature
 from classifier.judgement.learning import boundaries, options_of_head, part_of
 from classifier.judgement.outcomes import ROW_COLUMNS, Outcomes
@@ -87,16 +87,27 @@ def test_paired_heads_differ_by_less_than_their_intervals():
     second = first.copy()
     second[np.flatnonzero(first)[:20]] = False
     found = difference_interval(first, second)
-    assert found.estimate == pytest.approx(0.04) and found.lower > 0 and found.excludes_zero
+    assert found.estimate == pytest.approx(0.04) and found.lower > 0
     drawn = rng.integers(0, 500, (20000, 500))
     wanted = (first.astype(int) - second)[drawn].mean(axis=1)
     assert (found.lower, found.upper) == pytest.approx(
         np.quantile(wanted, [0.025, 0.975]), abs=4e-3
     )
     back = difference_interval(second, first)
-    assert back.estimate == -found.estimate and back.excludes_zero
+    assert back.estimate == -found.estimate and back.upper < 0
+    assert sign_test(first, second) == sign_test(second, first) == pytest.approx(2**-19)
     same = difference_interval(first, first)
-    assert (same.estimate, same.lower, same.upper) == (0, 0, 0) and not same.excludes_zero
+    assert (same.estimate, same.lower, same.upper) == (0, 0, 0)
+    assert sign_test(first, first) == 1
+
+
+def test_a_few_mistakes_more_are_not_beyond_chance():
+    first = np.arange(100) < 90
+    for more, beyond in ((4, False), (5, False), (6, True)):
+        second = first & (np.arange(100) >= more)
+        # No resample favours the second, so the interval leaves out zero.
+        assert difference_interval(first, second).lower > 0
+        assert (sign_test(first, second) < 0.05) == beyond
 
 
 def test_the_seed_decides_and_rows_must_pair():

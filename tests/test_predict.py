@@ -59,6 +59,8 @@ def world(tmp_path_factory):
     replace_probes(store, engine, pixels[:3])
     load_base(store.storage.path(layout.model_file(base_spec.weights_hash)), base_spec)
     train(["--store", store.url, "--output", str(folder / "run"), "--epochs", "15", "--json"])
+    flags = ["--multi_label", "on", "--epochs", "15", "--json"]
+    train(["--store", store.url, "--output", str(folder / "multi"), *flags])
     # The run must be enough.
     stored = store.load()
     shutil.rmtree(folder / "store")
@@ -89,6 +91,22 @@ def test_prediction_equals_the_head_on_stored_features(world, capsys):
             assert entry["probability"] == pytest.approx(probabilities[index], abs=1e-5)
     right = [row["top"][0]["class"] in row["image"] for row in found]
     assert np.mean(right) > 0.9
+
+
+def test_a_multi_label_head_answers_each_class_by_itself(world, capsys):
+    folder, paths, stored = world
+    _, found = predictions(capsys, "--run", folder / "multi", *paths[:9], "--top", "3")
+    head = load_run(str(folder / "multi")).load_head("linear")
+    sums = []
+    for number, record in enumerate(found):
+        row = stored["features"][list(stored["key"]).index(f"{number:05d}.png")]
+        expected = head.predict(row[None], verbose=0)[0]
+        by_class = {answer["class"]: answer["probability"] for answer in record["top"]}
+        assert [by_class[name] for name in sorted(COLOURS)] == pytest.approx(expected, abs=1e-5)
+        sums.append(sum(by_class.values()))
+    assert max(abs(total - 1) for total in sums) > 1e-3
+    with pytest.raises(UsageError, match="^--calibrated needs one label a row"):
+        run(["--run", str(folder / "multi"), str(paths[0]), "--calibrated"])
 
 
 def test_people_get_a_line_an_image(world, capsys):

@@ -1,5 +1,7 @@
 """The order of an epoch: how well it mixes, which views it takes, and that it can be repeated."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from test_dataset import hash_of, make_store, numbered, row_numbers, spec_of
@@ -37,6 +39,25 @@ def test_batches_of_a_store_sorted_by_class_are_nearly_fair_draws(tmp_path, epoc
     assert sorted(np.concatenate(mixed)) == sorted(np.concatenate(by_pool_alone))
     assert excess(mixed, size) < 5
     assert excess(by_pool_alone, size) > 12
+
+
+def test_a_pool_keeps_within_its_memory():
+    """Every row is there twice at most while a pool of half the memory is shuffled."""
+    width, pool_rows, held = 1000, 2000, 0
+
+    def blocks():
+        for number in range(40):
+            yield Rows(np.full((250, width), number, np.float32), np.zeros(250, np.int64))
+
+    tracemalloc.start()
+    for rows in cut(blocks(), 50, pool_rows, np.random.default_rng(0)):
+        held += len(rows.labels)
+        del rows
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held == 10_000
+    # And a block or two on their way in.
+    assert peak < 2.4 * pool_rows * width * 4
 
 
 def test_two_epochs_put_other_rows_together(tmp_path):

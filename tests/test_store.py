@@ -11,6 +11,7 @@ from conftest import ROOT, add_chunk, assert_one_line_error, make_rows, make_spe
 
 from featurestore import open_store
 from featurestore.errors import CorruptStore, RunFailed, SpecMismatch, UsageError
+from featurestore.overlay import write_overlay
 
 SHAPES = [((8,), "float32"), ((8,), "float16"), ((2, 2, 3), "float16"), ((2, 2, 3), "float32")]
 
@@ -69,6 +70,19 @@ def test_filters_by_split_and_label(tmp_path):
     assert keys(splits=[]) == []
     assert keys(labels=["9"]) == []
     assert store.split_counts() == {"train": 10, "validation": 10, "test": 10, None: 10}
+
+
+def test_a_moment_of_a_store_stays_as_it_was(tmp_path):
+    store = make_store(tmp_path / "s")
+    add_chunk(store, make_rows(10), features_of(10, (8,)))
+    before = store.at_this_moment()
+    # A chunk that sorts first, and a label that changes.
+    add_chunk(store, make_rows(10, key="-earlier.png"), features_of(10, (8,)))
+    write_overlay(store.storage, iter([("00000.png", ["new"], None)]))
+    assert len(store.load(["key"])["key"]) == 20 and store.split_counts() != before.split_counts()
+    kept = before.load(["key", "labels"])
+    assert list(kept["key"]) == [row["key"] for row in make_rows(10)]
+    assert list(kept["labels"][0]) == ["0"] and len(before.markers()) == 1
 
 
 def test_mistakes_of_readers_are_explained(tmp_path):

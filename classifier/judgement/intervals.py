@@ -41,11 +41,6 @@ class Interval:
         """Returns the fields, fit for JSON."""
         return dataclasses.asdict(self)
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether a difference is one beyond chance."""
-        return self.lower > 0 or self.upper < 0
-
 
 def accuracy_interval(
     hits: int, rows: int, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
@@ -110,6 +105,27 @@ def difference_interval(
     drawn = np.random.default_rng(seed).multinomial(rows, shares, resamples)
     values = (drawn[:, 0] - drawn[:, 1]) / rows
     return _percentiles((only_first - only_second) / rows, values, rows, level)
+
+
+def sign_test(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns how probable so uneven disagreements are of heads that are equally good.
+
+    McNemar's test in its exact form: two-sided, binomial on the rows that one head alone has right.
+    A bootstrap interval cannot tell where all disagreements go one way: no resample goes the other.
+
+    Args:
+      first: bool (n,) which rows the first head classified rightly.
+      second: the same of the second head, row by row.
+
+    Example:
+      >>> right = np.arange(100) < 90
+      >>> sign_test(right, right & (np.arange(100) >= 4))
+      0.125
+    """
+    from scipy.stats import binomtest
+
+    ahead, behind = int((first & ~second).sum()), int((second & ~first).sum())
+    return float(binomtest(ahead, ahead + behind).pvalue) if ahead + behind else 1.0
 
 
 def _percentiles(estimate: float, values: np.ndarray, rows: int, level: float) -> Interval:

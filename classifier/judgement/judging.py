@@ -18,7 +18,7 @@ from classifier.division import names_of_split
 from classifier.evaluation import Scores, evaluate, select_split
 from classifier.judgement.calibration import fit_temperature, reliability, scaled
 from classifier.judgement.confusions import confused_pairs
-from classifier.judgement.intervals import accuracy_interval, difference_interval
+from classifier.judgement.intervals import accuracy_interval, difference_interval, sign_test
 from classifier.judgement.outcomes import Outcomes
 from classifier.multilabel import MultiLabelScores
 from classifier.run import Run, calibration_file, dump_json
@@ -159,8 +159,9 @@ def compare(first: Judgement, second: Judgement) -> dict[str, Any]:
     """Compares two heads on the same rows.
 
     Returns:
-      ``head_id``, ``accuracy`` and ``loss`` of the second, and ``difference``: the first head's
-      accuracy minus the second's, as an interval's record.
+      ``head_id``, ``accuracy``, ``loss`` of the second; ``difference``: the first head's accuracy
+      minus the second's, as an interval's record; ``p_value`` of `sign_test`, and whether that is
+      ``beyond_chance``.
 
     Raises:
       UsageError: when the store changed between the two evaluations.
@@ -171,13 +172,15 @@ def compare(first: Judgement, second: Judgement) -> dict[str, Any]:
             "--compare: the store got other rows while the heads were evaluated; run it again when "
             "the extraction has ended"
         )
-    difference = difference_interval(first.outcomes.right, second.outcomes.right)
+    pair = first.outcomes.right, second.outcomes.right
+    difference, p_value = difference_interval(*pair), sign_test(*pair)
     return {
         "head_id": second.record["head_id"],
         "accuracy": second.record["accuracy"],
         "loss": second.record["loss"],
         "difference": difference.to_record(),
-        "beyond_chance": difference.excludes_zero,
+        "p_value": p_value,
+        "beyond_chance": p_value < 1 - difference.level,
     }
 
 

@@ -109,7 +109,8 @@ def _evaluation(found: Mapping[str, Any], learning: Sequence | None) -> Evaluati
     if found.get("unlabelled"):
         notes.append(f"{found['unlabelled']:,} rows without a label are left out.")
     if unknown := found.get("unknown_labels"):
-        notes.append(f"{sum(unknown.values()):,} rows of classes never learned are left out.")
+        what = "rows of" if confusion else "labels that are"
+        notes.append(f"{sum(unknown.values()):,} {what} classes never learned are left out.")
     return Evaluation(
         found["split"],
         evaluation_facts(found),
@@ -136,7 +137,8 @@ def evaluation_facts(found: Mapping[str, Any]) -> list[Fact]:
         facts.append(("Loss", f"{found['loss']:.4f}"))
     f1 = [row["f1"] for row in found.get("per_class", ()) if row["f1"] is not None]
     if f1:
-        facts.append(("Mean F1", f"{sum(f1) / len(f1):.3f}"))
+        mean = found.get("macro_f1", sum(f1) / len(f1))
+        facts.append(("Mean F1", f"{mean:.3f}"))
     if found.get("mean_average_precision") is not None:
         facts.append(("Mean AP", f"{found['mean_average_precision']:.3f}"))
     calibration = found.get("calibration") or {}

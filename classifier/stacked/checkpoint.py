@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FOLDER = "checkpoint"
 STATE = f"{FOLDER}/state.json"
 SECONDS = 60.0
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Checkpoint:

@@ -89,7 +89,6 @@ def fit_stacked(
     objective = Objective(outputs, several, weights)
     rows = data.division.rows[0]
     for index, wave in enumerate(waves(trials, inputs, outputs, state_budget)):
-        started = time.perf_counter()
         stack = Stack([trials[name] for name in wave], inputs, objective, options.patience)
         if checkpoint is None:
             stack.start()
@@ -98,13 +97,15 @@ def fit_stacked(
             for epoch in range(done, options.epochs):
                 if stack.ended:
                     break
+                started = time.perf_counter()
                 train = prepared(data.train(options.seed[0], epoch), data.standard)
                 stack.train_epoch(train, prepared(data.validation(), data.standard), lanes)
+                stack.seconds += time.perf_counter() - started
                 if on_epoch:
                     on_epoch(epoch + 1, dict(zip(wave, stack.heads, strict=True)))
                 if checkpoint:
                     checkpoint.save(index, epoch + 1, stack)
-        share = (time.perf_counter() - started) / len(wave)
+        share = stack.seconds / len(wave)
         yield {
             name: _result(course, weights, share, rows)
             for name, course, weights in zip(wave, stack.heads, stack.best_weights(), strict=True)

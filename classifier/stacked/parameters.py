@@ -75,16 +75,23 @@ class Parameter:
         return [self.value, self.best, *self.slots]
 
     def restore(self, arrays: Sequence[np.ndarray]) -> None:
-        """Takes back what `arrays` gave."""
+        """Takes back what `arrays` gave.
+
+        Raises:
+          ValueError: when it is of other heads or features.
+        """
+        shapes = {array.shape for array in arrays}
+        if len(arrays) != len(self.arrays()) or shapes != {self.value.shape}:
+            raise ValueError(f"weights of shape {self.value.shape} are needed, got {shapes}")
         self.value, self.best, *self.slots = arrays
 
 
 class InputKernel(Parameter):
     """The kernel of the layer that reads the features: nearly all the numbers that a head has.
 
-    Where learning rates differ, `value` is in units of them: the weights divided by the head's
-    rate. Steps are then of one size for all heads, and an update multiplies by a scalar, for
-    whose sake a factor a head comes in after the product, where numbers are few.
+    `value` is in units of learning rates: the weights divided by the head's rate. Steps are then of
+    one size for all heads, and an update multiplies by a scalar, for whose sake a factor a head
+    comes in after the product, where numbers are few.
     """
 
     def __init__(
@@ -98,18 +105,18 @@ class InputKernel(Parameter):
           rule: the optimizer.
           rates: (heads,) learning rates.
         """
-        same = (rates == rates[0]).all()
+        # A head's own, whatever company it is in: what a checkpoint kept has these units, too.
         # Beyond these bounds a quotient may leave float32.
-        self._unit = np.ones(len(rates)) if same else np.clip(rates, 1e-20, 1e20)
-        kernels = [kernel / unit for kernel, unit in zip(heads, self._unit, strict=True)]
+        self._unit = np.clip(rates, 1e-20, 1e20)
+        units = self._unit.astype(np.float32)
+        kernels = [kernel / unit for kernel, unit in zip(heads, units, strict=True)]
         super().__init__(kernels, axis, rule)
 
     def product(self, features: np.ndarray) -> np.ndarray:
         """Returns the layer's output without its bias, float32 (n, *numbers of a row)."""
         rows = len(self.value)
         result = (features @ self.value.reshape(rows, -1)).reshape(-1, *self.value.shape[1:])
-        if (self._unit != 1).any():
-            result *= self.spread(self._unit)
+        result *= self.spread(self._unit)
         return result
 
     def step_by_product(

@@ -15,6 +15,8 @@ from classifier.stacked.updates import RULES
 # Weights, slots and best weights of all heads that are under way at once, in bytes; heads beyond it
 # wait for a pass of their own over the rows.
 STATE_BUDGET = 2 << 30
+# Bytes that a single head may take.
+HEAD_LIMIT = 4 << 30
 # Numbers of a group's kernels: with Adam's slots 6 MB, which the last cache holds.
 GROUP_NUMBERS = 1 << 19
 
@@ -31,6 +33,16 @@ def parameter_count(spec: HeadSpec, inputs: int, outputs: int) -> int:
     return (inputs + 1) * spec.units + (spec.units + 1) * outputs
 
 
+def state_bytes(spec: HeadSpec, optimizer: str, inputs: int, outputs: int) -> int:
+    """Returns what a head under way takes: weights, best weights and the optimizer's slots.
+
+    Example:
+      >>> state_bytes(HeadSpec(), "adam", 1280, 10)
+      204960
+    """
+    return 4 * (2 + RULES[optimizer].slots) * parameter_count(spec, inputs, outputs)
+
+
 def waves(trials: Mapping[str, Trial], inputs: int, outputs: int, budget: int) -> list[list[str]]:
     """Cuts heads into runs whose state fits the budget, in order, each of at least one head.
 
@@ -44,8 +56,7 @@ def waves(trials: Mapping[str, Trial], inputs: int, outputs: int, budget: int) -
     held = 0
     for head_id, trial in trials.items():
         assert isinstance(trial.head, HeadSpec)
-        copies = 2 + RULES[trial.optimizer].slots
-        size = 4 * copies * parameter_count(trial.head, inputs, outputs)
+        size = state_bytes(trial.head, trial.optimizer, inputs, outputs)
         if not result or held + size > budget:
             result.append([])
             held = 0

@@ -29,6 +29,7 @@ class Stack:
       heads: the course of each.
       groups: of those that still take part, the largest first.
       done: best weights of the heads that do not, by number.
+      seconds: spent on epochs, those before a resume included.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Stack:
         self.heads = [Progress(patience) for _ in trials]
         self.done: dict[int, list[np.ndarray]] = {}
         self.groups: list[Group] = []
+        self.seconds = 0.0
         self._trials, self._inputs, self._objective = list(trials), inputs, objective
 
     def start(self) -> None:
@@ -68,6 +70,7 @@ class Stack:
             "groups": [{"members": group.members, "steps": group.steps} for group in self.groups],
             "heads": [asdict(head) for head in self.heads],
             "done": sorted(self.done),
+            "seconds": self.seconds,
         }
         arrays = [
             [each for part in group.parameters for each in part.arrays()] for group in self.groups
@@ -89,6 +92,7 @@ class Stack:
             for number, part in enumerate(group.parameters):
                 part.restore(values[number * size : (number + 1) * size])
         self.heads = [Progress(**head) for head in record["heads"]]
+        self.seconds = record["seconds"]
         self.groups = groups
 
     @property
