@@ -25,6 +25,8 @@ EXTRAS["bench"] = [
     "psutil>=6",
     "py-spy>=0.4",
     "ray[data]>=2.40,<3",
+    # Its photographs.
+    "scikit-image>=0.25,<1",
 ]
 EXTRAS["test"] = [
     *EXTRAS["report"],

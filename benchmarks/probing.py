@@ -25,7 +25,7 @@ from benchmarks.bases import BASES, write_base_apart
 from benchmarks.images import photographs
 from benchmarks.processes import module, run_command
 from benchmarks.tables import number, publish, table
-from classifier.evaluation import forward
+from classifier.evaluation import forward, log_probabilities
 from classifier.heads import logits_model
 from classifier.judgement.intervals import difference_interval
 from classifier.run import load_run
@@ -95,7 +95,8 @@ def compare(folder: Path, write: Callable[[Path], object]) -> Comparison:
     test = _split(store, ["test"])
     run = load_run(str(folder / "run"))
     logits = forward(logits_model(run.load_head(head_id)))(test[0])
-    right = np.array(run.classes)[logits.argmax(axis=1)] == test[1]
+    # Of two classes a head gives one logit.
+    right = np.array(run.classes)[log_probabilities(logits).argmax(axis=1)] == test[1]
     started = time.perf_counter()
     known = _split(store, ["train", "validation"])
     expected = _scikit_learns(*known, test[0]) == test[1]

@@ -168,7 +168,9 @@ class Bench:
         )
         for compiled in (head, model):
             adam = keras.optimizers.Adam(LEARNING_RATE)
-            compiled.compile(adam, "sparse_categorical_crossentropy", metrics=["accuracy"])
+            # Of two classes a head gives one probability.
+            loss = "sparse_categorical_crossentropy" if outputs > 1 else "binary_crossentropy"
+            compiled.compile(adam, loss, metrics=["accuracy"])
         best = BestHead(head, stored_rows(store, "validation", self.classes))
         kept = keras.callbacks.LambdaCallback(on_epoch_end=best.look)
         settings: dict[str, Any] = {"batch_size": BATCH_SIZE, "epochs": self._epochs, "verbose": 0}

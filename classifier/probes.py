@@ -38,13 +38,16 @@ def synthetic_images(count: int, image_size: tuple[int, int], seed: int = 0) -> 
     return coarse[:, rows][:, :, columns]
 
 
-def write_probes(storage: Storage, engine: Engine, pixels: np.ndarray) -> None:
+def write_probes(storage: Storage, engine: Engine, pixels: np.ndarray) -> bool:
     """Stores probe images with the features that `engine` gives, unless there are some.
 
     Args:
       storage: of the store.
       engine: of the run that creates the store.
       pixels: uint8 (n, H, W, 3).
+
+    Returns:
+      Whether they were stored; another job may have been faster.
     """
     features = run_padded(engine, pixels)
     table = pa.table(
@@ -55,7 +58,7 @@ def write_probes(storage: Storage, engine: Engine, pixels: np.ndarray) -> None:
     )
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    storage.create(layout.PROBES, sink.getvalue().to_pybytes())
+    return storage.create(layout.PROBES, sink.getvalue().to_pybytes())
 
 
 def largest_difference(storage: Storage, spec: StoreSpec, engine: Engine) -> float:

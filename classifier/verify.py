@@ -56,13 +56,17 @@ def load_extractor(store: FeatureStore, trust_model: bool) -> tuple[Extract, str
 
     Raises:
       CorruptStore: when the stored base is missing, damaged, or holds other weights.
+      SpecMismatch: when this machine computes otherwise than the store allows: nothing could be
+        said of its rows.
     """
     from classifier.engines import StoredBase, run_padded, serving_engine
+    from classifier.probes import require_numerics
 
     base = StoredBase(store.storage, store.spec, trust_model)
     # Whatever computes the rows, this is where the stored base's own content is checked.
     base.load()
     engine = serving_engine(base, BATCH_SIZE)
+    require_numerics(store, engine)
     return (lambda images: run_padded(engine, images)), engine.numerics.hash
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from apache_beam.options import pipeline_options
 from apache_beam.options.pipeline_options import (
+    DebugOptions,
     DirectOptions,
     PipelineOptions,
     PortableOptions,
@@ -117,6 +118,10 @@ def make_options(arguments: Sequence[str]) -> PipelineOptions:
         # The local runner first tries Prism, which wants a download. A pipeline that allows unsafe
         # triggers is not eligible for it, and ours have no triggers at all.
         options.view_as(TypeOptions).allow_unsafe_triggers = True
+    if runner_name(options).rsplit(".", 1)[-1] == "DataflowRunner":
+        # Dataflow would start a process for each core, and each of ours takes all cores of its
+        # machine: as many copies of the base.
+        options.view_as(DebugOptions).add_experiment("no_use_multiple_sdk_containers")
     return options
 
 

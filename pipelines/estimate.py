@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featurestore import layout
 from featurestore.errors import HoarfrostError
 from featurestore.storage import Storage, public_url
@@ -110,15 +112,21 @@ def _facts(
 
 
 def _sizes(scratch: Storage, plan: Plan) -> dict[str, int]:
-    """Adds up the bytes of the images and of the shards of a plan."""
-    sizes = {"new_image_bytes": 0, "new_shard_bytes": 0}
+    """Adds up the bytes of a plan's images and shards, and counts those that may be stored already.
+
+    What was moved, touched or is tried again is read, and perhaps not computed.
+    """
+    sizes = {"new_image_bytes": 0, "new_shard_bytes": 0, "perhaps_stored": 0}
     for file, _ in plan.files:
         with scratch.open_parquet(file) as rows:
-            for batch in rows.iter_batches(columns=["format", "size"]):
+            for batch in rows.iter_batches(columns=["format", "size", "replaces", "known"]):
                 is_image = batch["format"].to_numpy(zero_copy_only=False) == "image"
                 size = batch["size"].to_numpy()
                 sizes["new_image_bytes"] += int(size[is_image].sum())
                 sizes["new_shard_bytes"] += int(size[~is_image].sum())
+                replaces = np.array([bool(name) for name in batch["replaces"].to_pylist()], bool)
+                known = batch["known"].to_numpy(zero_copy_only=False).astype(bool)
+                sizes["perhaps_stored"] += int((replaces | known).sum())
     return sizes
 
 
@@ -202,6 +210,11 @@ def plan_lines(record: dict[str, Any]) -> list[str]:
         lines.append(
             f"  {about}{forecast['images']:,} images: {_hours(forecast['hours'])}, "
             f"{_size(forecast['store_bytes'])} to store"
+        )
+    if record["perhaps_stored"]:
+        lines.append(
+            f"at most: what of {record['perhaps_stored']:,} inputs is stored already, because they "
+            "were moved or are tried again, is not computed"
         )
     lines.append(f"bound by {timed['bound']}: {timed['advice']}")
     return lines

@@ -15,10 +15,12 @@ from classifier.bases import FrozenBase, build_base, save_base
 from classifier.engines import EngineChoice, StoredBase
 from classifier.engines.hardware import this_machine
 from classifier.engines.options import for_stored
+from classifier.engines.tensorflow import limit_threads
 from classifier.probes import PROBES, require_numerics, synthetic_images, write_probes
 from classifier.runtime import import_keras
 from featurestore import layout
 from featurestore.errors import SpecMismatch, UsageError
+from featurestore.readahead import cores
 from featurestore.spec import PixelSpec, StoreSpec
 from featurestore.storage import Storage
 from featurestore.store import FeatureStore, create_store, open_store
@@ -85,6 +87,8 @@ def _with_base(
 ) -> tuple[FeatureStore, Chosen | None]:
     """Builds the base, and holds it against the existing store or creates one."""
     import_keras()
+    # Before the first variable: TensorFlow would take all of a GPU's memory from the workers.
+    limit_threads(cores(), cores())
     base = build_base(options.base, allow_packaged=not options.inputs)
     for note in base.notes:
         say(note)
@@ -135,8 +139,15 @@ def _check_numerics(
       By how much other numerics differ, or None when they are the store's.
     """
     has_probes = store.storage.exists(layout.PROBES)
-    if has_probes and chosen.choice.numerics.hash == store.spec.numerics.hash:
+    is_own = chosen.choice.numerics.hash == store.spec.numerics.hash
+    if has_probes and is_own:
         return None
+    if not has_probes and not is_own:
+        raise SpecMismatch(
+            f"the store at {store.url} has no probe images yet, so nothing says whether "
+            f"{chosen.choice.label} agrees with its {store.spec.numerics.label}; run once with its "
+            "own engine, precision and versions, which makes them"
+        )
     settings = WorkerSettings(
         store.storage.url,
         store.storage.options,
@@ -150,8 +161,8 @@ def _check_numerics(
         pixels = decoded_images(refs, PROBES, store.spec.pixels, options.storage_options)
         if not len(pixels):
             pixels = synthetic_images(PROBES, store.spec.pixels.image_size)
-        write_probes(store.storage, engine, pixels)
-        return None
+        if write_probes(store.storage, engine, pixels):
+            return None
     try:
         return require_numerics(store, engine)
     except SpecMismatch as error:

@@ -25,7 +25,8 @@ CHUNKS_PER_FILE = 256
 # Small inputs still give every one of a few workers eight chunks; large ones keep parts of a size
 # that scans well.
 CHUNKS_AIMED_AT = 32
-CHUNK_SIZES = (64, 1024)
+# Multiples of the usual batch: a chunk's last batch is computed whole, be it full or not.
+CHUNK_SIZES, CHUNK_STEP = (32, 1024), 16
 CHUNK_BYTES = 256 << 20
 _OF_REF = ("key", "uri", "size", "etag", "split")
 _OF_WANTED = ("replaces", "replaces_run", "known")
@@ -123,7 +124,8 @@ def chunk_size(asked: int, image_bytes: int, listed: int) -> int:
     if asked:
         return asked
     low, high = CHUNK_SIZES
-    wanted = min(high, max(low, -(-listed // CHUNKS_AIMED_AT)))
+    steps = -(-listed // (CHUNKS_AIMED_AT * CHUNK_STEP))
+    wanted = min(high, max(low, steps * CHUNK_STEP))
     return max(1, min(wanted, CHUNK_BYTES // image_bytes))
 
 

@@ -8,6 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from classifier.augmentation import Views
 from classifier.engines import Engine, EngineChoice, StoredBase, load_engine
+from classifier.engines.hardware import this_machine
+from classifier.engines.options import require_able
+from classifier.probes import require_numerics
 from featurestore.readahead import cores
 from featurestore.reuse import StoredFeatures
 from featurestore.spec import BaseSpec
@@ -41,12 +44,17 @@ class Worker:
 
     Args:
       settings: of the run.
+
+    Raises:
+      UsageError: when this machine cannot compute what the driver chose.
+      SpecMismatch: when it computes otherwise than the store allows.
     """
 
     def __init__(self, settings: WorkerSettings) -> None:
         self.store = open_store(settings.store_url, settings.storage_options)
         lanes = lane_count(settings.processes)
         self.engine = shared_engine(self.store, settings)
+        require_numerics(self.store, self.engine)
         self.reporter = Reporter(settings.progress_folder)
         self.feeders = ThreadPoolExecutor(max(4, 2 * lanes), "feeder")
         self._indexing = threading.Lock()
@@ -96,6 +104,9 @@ def shared_engine(store: FeatureStore, settings: WorkerSettings) -> Engine:
     name = (spec.base, spec.pixels.image_size, settings.engine, batch_size)
     with _LOADING:
         if name not in _ENGINES:
+            # The driver asked its own machine, which this need not be: an engine would compute in
+            # another precision without a word.
+            require_able(settings.engine, this_machine())
             base = StoredBase(store.storage, spec, settings.trust_model)
             lanes = lane_count(settings.processes)
             engine = load_engine(base, settings.engine, batch_size, lanes)

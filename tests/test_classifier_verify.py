@@ -24,6 +24,7 @@ from pipelines import extract as extract_command
 from pipelines.driver import extract
 
 BASE = ("--model", "MobileNetV2", "--weights", "none", "--image_size", "32", "--chunk_size", "16")
+BASE += ("--precision", "float32")
 
 
 def make(folder: Path, *flags: str):

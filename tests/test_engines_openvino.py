@@ -133,10 +133,13 @@ def test_the_conversion_is_kept_and_found_again(base, tmp_path, monkeypatch):
     assert converted(base.spec, base.image_size, load) == first and len(loads) == 1
     (file,) = (tmp_path / "cache").rglob("*.zip")
     assert pack(unpack(first, "x")) == first == file.read_bytes()
-    file.write_bytes(b"damaged")
-    # Another conversion names its nodes otherwise.
-    again = converted(base.spec, base.image_size, load)
-    assert len(again) == len(first) and len(loads) == 2
+    middle = len(first) // 2
+    flipped = first[:middle] + bytes([first[middle] ^ 255]) + first[middle + 1 :]
+    for number, damaged in enumerate((b"damaged", flipped), 2):
+        file.write_bytes(damaged)
+        # Another conversion names its nodes otherwise.
+        again = converted(base.spec, base.image_size, load)
+        assert len(again) == len(first) and len(loads) == number
     monkeypatch.setattr(conversion, "CACHED_MODELS", 1)
     other = dataclasses.replace(base.spec, preprocess="none")
     converted(other, base.image_size, load)
@@ -144,7 +147,7 @@ def test_the_conversion_is_kept_and_found_again(base, tmp_path, monkeypatch):
     # A cache that cannot be written costs time, nothing else.
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv(conversion.CACHE_VARIABLE, str(tmp_path / "file"))
-    assert converted(base.spec, base.image_size, load) and len(loads) == 4
+    assert converted(base.spec, base.image_size, load) and len(loads) == 5
 
 
 def test_a_damaged_model_is_one_line():

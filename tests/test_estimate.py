@@ -101,6 +101,15 @@ def test_prune_is_foreseen(store, tmp_path):
     assert len(store.load(["key"])["key"]) == 40
 
 
+def test_what_may_be_stored_already_makes_the_forecast_a_bound(tmp_path):
+    write_images(tmp_path / "before", 4)
+    extract(options_of("--input", tmp_path / "before", "--output", tmp_path / "s", *SMALL), print)
+    (tmp_path / "before").rename(tmp_path / "after")
+    record = plan("--input", tmp_path / "after", "--output", tmp_path / "s", *SMALL)
+    assert (record["new_images"], record["perhaps_stored"]) == (4, 4)
+    assert plan_lines(record)[-2].startswith("at most: what of 4 inputs is stored already")
+
+
 def test_shards_are_counted_by_their_first(photos, store, tmp_path):
     images = sorted(photos.rglob("*.jpeg"))
     write_tar(tmp_path / "0.tar", images[:30])

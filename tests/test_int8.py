@@ -84,6 +84,44 @@ def test_without_openvino_it_says_what_to_install(world, monkeypatch):
     assert run(*flags, "--output", exact.store.url).record["engine"]["engine"] == "tensorflow"
 
 
+def test_a_machine_that_computes_otherwise_says_so_and_calls_no_row_wrong(world, monkeypatch):
+    from classifier.engines.hardware import Hardware
+
+    _, _, _, quantised = world
+    monkeypatch.setattr("classifier.engines.loading.this_machine", Hardware)
+    with pytest.raises(SpecMismatch, match="tensorflow float32.*more than its tolerance"):
+        verify(["--store", quantised.store.url, "--rows", "5"])
+
+
+def test_a_worker_that_cannot_compute_what_was_chosen_stops(world, monkeypatch):
+    from classifier.engines import EngineChoice
+    from classifier.engines.hardware import Hardware
+    from pipelines.options import WorkerSettings
+    from pipelines.worker import Worker
+
+    _, _, exact, _ = world
+    asked = EngineChoice("openvino", "bfloat16")
+    settings = WorkerSettings(exact.store.url, engine=asked, batch_size=3)
+    bare = Hardware(installed=frozenset({"openvino"}))
+    monkeypatch.setattr("pipelines.worker.this_machine", lambda: bare)
+    with pytest.raises(UsageError, match="--precision bfloat16: OpenVINO would compute it in"):
+        Worker(settings)
+    # Another engine is held against the probe images.
+    settings = WorkerSettings(exact.store.url, engine=EngineChoice("tensorflow", "bfloat16"))
+    with pytest.raises(SpecMismatch, match="more than its tolerance"):
+        Worker(settings)
+
+
+def test_without_probes_only_the_stores_own_numerics_make_them(world, tmp_path):
+    _, flags, exact, _ = world
+    store = shutil.copytree(exact.store.url, tmp_path / "s")
+    (store / layout.PROBES).unlink()
+    with pytest.raises(SpecMismatch, match="no probe images yet.*its own engine"):
+        run(*flags, "--output", store, "--engine", "tensorflow", "--precision", "float32")
+    run(*flags, "--output", store)
+    assert (store / layout.PROBES).exists()
+
+
 def test_verify_train_and_predict_see_int8_features(world, tmp_path, capsys):
     folder, _, _, quantised = world
     store = quantised.store.url

@@ -74,7 +74,7 @@ def test_a_shard_is_a_chunk_of_its_own():
 
 @pytest.mark.parametrize(
     "listed, row_bytes, size",
-    [(0, 4, 64), (1, 4, 64), (2048, 4, 64), (2049, 4, 65), (10**6, 4, 1024), (10**6, 1 << 30, 1)],
+    [(0, 4, 32), (1, 4, 32), (2048, 4, 64), (2049, 4, 80), (10**6, 4, 1024), (10**6, 1 << 30, 1)],
 )
 def test_chunk_sizes(listed, row_bytes, size):
     assert chunk_size(0, row_bytes, listed) == size
@@ -103,7 +103,7 @@ def test_a_resumed_plan_cuts_the_same_chunks(tmp_path):
     store = make_store(tmp_path / "s")
     refs = refs_of(500)
     before = {chunk.chunk_id for chunk in cut(wanted(refs), chunk_size(0, 32, 500))}
-    add_chunk(store, make_rows(64), np.ones((64, 8), np.float32))
+    add_chunk(store, make_rows(32), np.ones((32, 8), np.float32))
     after = {chunk.chunk_id for chunk in planned(store, refs)[1]}
     assert after < before and len(after) == len(before) - 1
 

@@ -95,3 +95,14 @@ def test_a_failure_ends_the_bundle(monkeypatch):
 
     with pytest.raises(RunFailed, match="float16"):
         results(step(monkeypatch, extract), "ab")
+
+
+def test_dataflow_starts_one_process_a_machine():
+    """Each of ours takes all cores; one for each of them would hold as many copies of the base."""
+    from apache_beam.options.pipeline_options import DebugOptions
+
+    from pipelines.beam_options import make_options
+
+    for runner, wanted in (("DataflowRunner", ["no_use_multiple_sdk_containers"]), ("", [])):
+        options = make_options([f"--runner={runner}"] if runner else [])
+        assert (options.view_as(DebugOptions).experiments or []) == wanted

@@ -154,13 +154,22 @@ def converted(
     file = _cache_folder() / f"{_cache_key(base_spec, image_size)}.zip"
     with contextlib.suppress(OSError):
         data = file.read_bytes()
-        if zipfile.is_zipfile(io.BytesIO(data)):
+        if _is_sound(data):
             os.utime(file)
             return data
     data = convert(load(), base_spec, image_size)
     with contextlib.suppress(OSError):
         _keep(file, data)
     return data
+
+
+def _is_sound(data: bytes) -> bool:
+    """Tells whether a packed model can be read to its end."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return archive.testzip() is None and {_XML, _BIN} <= set(archive.namelist())
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError):
+        return False
 
 
 def _cache_folder() -> Path:

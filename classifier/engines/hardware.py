@@ -12,6 +12,7 @@ from pathlib import Path
 
 from classifier.engines.conversion import import_openvino
 from classifier.runtime import import_keras
+from featurestore.errors import UsageError
 
 _CPUINFO = Path("/proc/cpuinfo")
 # Flags of the processor that make oneDNN's convolutions native in a precision.
@@ -45,8 +46,12 @@ def this_machine() -> Hardware:
     # Tensor cores compute both; without one TensorFlow's kernels are oneDNN's.
     native = {"tensorflow": ("float16", "bfloat16") if gpu else cpu_precisions(_read_cpuinfo())}
     if "openvino" in installed:
-        found = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        native["openvino"] = tuple(name for name, key in _CAPABILITIES.items() if key in found)
+        try:
+            found = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            native["openvino"] = tuple(name for name, key in _CAPABILITIES.items() if key in found)
+        except UsageError:
+            # It is there and cannot be loaded: as good as absent to whoever asks for another.
+            installed -= {"openvino"}
     return Hardware(gpu, installed, native)
 
 

@@ -110,7 +110,9 @@ def require_able(choice: EngineChoice, hardware: Hardware) -> None:
     if choice.engine != "openvino":
         return
     if "openvino" not in hardware.installed:
-        raise UsageError(f"--engine openvino: it is not installed here; {_INSTALL}")
+        raise UsageError(
+            f"--engine openvino: it is not installed here, or cannot be loaded; {_INSTALL}"
+        )
     allowed = ("float32", "int8", *hardware.native.get("openvino", ()))
     if choice.precision not in allowed:
         raise UsageError(
@@ -169,5 +171,13 @@ def for_stored(
             "only when a store is created; leave the flag out, or choose another --output"
         )
     choice = EngineChoice(engine, precision, own.model if precision == "int8" else "")
-    require_able(choice, hardware)
+    try:
+        require_able(choice, hardware)
+    except UsageError as error:
+        if choice != own:
+            raise
+        raise UsageError(
+            f"the store holds {own.label} features, which this machine cannot compute "
+            f"({str(error).partition(';')[0]}); go on where they can be, or choose another --output"
+        ) from error
     return choice, "" if choice == own else "as asked for"
