@@ -36,6 +36,7 @@ EXTRAS["test"] = [
     # Other people's writers and readers of the formats.
     "datasets>=3",
     "duckdb>=1.1",
+    "hypothesis>=6.100,<7",
     "pandas>=2.2",
     "polars>=1.0",
     "tensorflow-datasets>=4.9",
