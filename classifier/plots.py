@@ -1,7 +1,6 @@
 """Figures: training history, confusion matrix and prediction; how any figure is written.
 
-Colours are Okabe and Ito's, "Color Universal Design" (2008), which colour-blind readers tell apart;
-curves differ in line style too. Figures are drawn without pyplot: no display, no global state.
+Figures are drawn without pyplot: no display, no global state.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from classifier.curves import BLUE, draw_history
 from featurestore.errors import UsageError
 from featurestore.storage import Storage, connect, public_url
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6b6b6b"
 DPI = 150
 ANNOTATED_CLASSES = 20
 LABELLED_CLASSES = 40
@@ -130,29 +129,9 @@ def history_figure(history: Mapping[str, Sequence[float]], best_epoch: int, titl
     """
     figure = new_figure(9.6, 3.9)
     panels = figure.subplots(1, 2)
-    epochs = np.arange(1, len(history["loss"]) + 1)
-    # A line through one point is invisible.
-    marker = "o" if len(epochs) <= 3 else None
-    for axes, metric, name in zip(panels, ("loss", "accuracy"), ("Loss", "Accuracy"), strict=True):
-        train, validation = np.array(history[metric]), np.array(history[f"val_{metric}"])
-        axes.plot(epochs, train, color=BLUE, ls="--", lw=1.6, marker=marker, label="training")
-        axes.plot(epochs, validation, color=ORANGE, lw=2, marker=marker, label="validation")
-        best = validation[best_epoch - 1]
-        axes.axvline(best_epoch, color=GREY, lw=1, ls=":", zorder=0)
-        axes.plot(
-            [best_epoch], [best], "o", ms=8, mfc="white", mec=ORANGE, mew=2, zorder=5, ls="none",
-            clip_on=False, label=f"best epoch {best_epoch}: {best:.3f}",
-        )  # fmt: skip
-        axes.set_xlabel("Epoch")
-        axes.set_title(name, loc="left", fontsize=11)
-        axes.set_xlim(0.5, len(epochs) + 0.5)
-        if len(epochs) > 3:
-            axes.xaxis.get_major_locator().set_params(integer=True)
-        else:
-            axes.set_xticks(epochs)
-        _plain(axes)
-    _loss_limits(panels[0], history)
-    panels[1].set_ylim(None, min(1.02, panels[1].get_ylim()[1]))
+    for axes, metric in zip(panels, ("loss", "accuracy"), strict=True):
+        draw_history(axes, metric, history[metric], history[f"val_{metric}"], best_epoch)
+        axes.set_title(metric.capitalize(), loc="left", fontsize=11)
     panels[0].legend(frameon=False, fontsize=9, loc="upper right")
     panels[1].legend(frameon=False, fontsize=9, loc="lower right")
     _title(figure, title)
@@ -162,22 +141,6 @@ def history_figure(history: Mapping[str, Sequence[float]], best_epoch: int, titl
 def _title(figure: Figure, title: str) -> None:
     text = literal(clip(title, int(figure.get_figwidth() * 9)))
     figure.suptitle(text, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
-
-
-def _loss_limits(axes, history: Mapping[str, Sequence[float]]) -> None:
-    """Keeps one wild epoch from flattening the rest of the curve."""
-    values = np.concatenate([history["loss"], history["val_loss"]])
-    values = values[np.isfinite(values)]
-    if len(values) and values.max() > 10 * np.quantile(values, 0.9) > 0:
-        axes.set_yscale("log")
-    else:
-        axes.set_ylim(0, 1.08 * values.max() if len(values) and values.max() > 0 else 1)
-
-
-def _plain(axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e5e5e5", lw=0.8)
-    axes.set_axisbelow(True)
 
 
 def confusion_figure(confusion: np.ndarray, classes: Sequence[str], title: str) -> Figure:

@@ -9,6 +9,7 @@ import tarfile
 import threading
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import chromium
 import numpy as np
@@ -21,7 +22,6 @@ from classifier.evaluate import run as evaluate_command
 from classifier.judgement.intervals import accuracy_interval
 from classifier.report import run as report_command
 from classifier.reporting import pictures
-from classifier.reporting.charts import decades, ticks
 from classifier.reporting.diagrams import (
     history_chart,
     learning_chart,
@@ -434,49 +434,67 @@ def test_classes_come_weakest_first_and_the_table_ends_somewhere():
     assert table.note.startswith("The 1,000 weakest of 1,200 classes")
 
 
-def inside(chart):
-    points = [point for _, pieces in chart.lines for piece in pieces for point in piece]
-    points += [(x, y) for _, x, y, _, _ in chart.marks] + chart.band
-    return all(0 <= x <= chart.width and 0 <= y <= chart.height for x, y in points)
+def parsed(chart):
+    """The texts, the titles and the number of points on lines of a chart's SVG."""
+    root = ElementTree.fromstring(chart.svg)
+    space = "{http://www.w3.org/2000/svg}"
+    texts = ["".join(found.itertext()).strip() for found in root.iter(f"{space}text")]
+    titles = [found.text for found in root.iter(f"{space}title")]
+    # Room for what is drawn: no text begins outside the picture.
+    width, height = map(float, root.get("viewBox").split()[2:])
+    assert {root.get("role"), bool(root.get("aria-label"))} == {"img", True}
+    for element in root.iter(f"{space}text"):
+        place = re.search(r"translate\(([-\d.]+) ([-\d.]+)\)", element.get("transform") or "")
+        x, y = map(float, place.groups()) if place else (element.get("x"), element.get("y"))
+        assert 0 <= float(x) <= width and 0 <= float(y) <= height
+    return texts, titles, chart.svg.count("L ")
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 50, 5000])
 @pytest.mark.parametrize("name", ["loss", "accuracy"])
 def test_histories_of_any_length(epochs, name):
     curve = np.linspace(0.9, 0.1, epochs).tolist()
-    chart = history_chart(name, curve, curve, max(1, epochs - 1))
-    assert inside(chart) and chart.marks[0][0] == "best"
-    assert all(float(label.replace("k", "000")) >= 1 for _, label in chart.x_ticks)
-    assert sum(len(piece) for _, pieces in chart.lines for piece in pieces) <= 2 * 403
+    best = max(1, epochs - 1)
+    texts, titles, points = parsed(history_chart(name, curve, curve, best))
+    assert titles == [f"best epoch {best}: {curve[best - 1]:.3f}"] and "Epoch" in texts
+    numbers = [text for text in texts if re.fullmatch("[0-9]+", text)]
+    assert all(float(text) >= 0 for text in numbers)
+    assert points <= 2 * 403 + 100
 
 
 def test_wild_and_missing_epochs():
     curve = [1e6, None, 0.5, float("inf"), *np.linspace(0.5, 0.1, 30)]
-    chart = history_chart("loss", curve, [None, *curve[1:]], 34)
-    assert inside(chart) and len(chart.lines[0][1]) == 3
+    texts, titles, _ = parsed(history_chart("loss", curve, [None, *curve[1:]], 34))
+    assert titles == ["best epoch 34: 0.100"]
     # A logarithmic axis.
-    assert [label for _, label in chart.y_ticks] == ["0.1", "10", "1000", "100k"]
-    assert inside(history_chart("loss", [0.0, 0.0], [0.0, 0.0], 1))
-    assert inside(history_chart("accuracy", [None], [None], 1))
+    assert {"1", "100", "10000", "1e+06"} <= set(texts)
+    parsed(history_chart("loss", [0.0, 0.0], [0.0, 0.0], 1))
+    assert not parsed(history_chart("accuracy", [None], [None], 1))[1]
 
 
 def test_charts_of_penalties_learning_and_reliability():
     chart = penalty_chart([(1e-4, 0.5), (1.0, 0.9), (1e4, 0.2)], 1.0)
-    assert inside(chart) and chart.marks[0][4] == "90.0%"
+    assert parsed(chart)[1] == ["90.0%"]
     interval = accuracy_interval(3, 4).to_record()
-    assert inside(learning_chart([{"images": 1, "accuracy": interval}]))
+    parsed(learning_chart([{"images": 1, "accuracy": interval}]))
     points = [{"images": n, "accuracy": interval} for n in (90, 9)]
-    assert [label for _, label in learning_chart(points).x_ticks] == ["9", "90"]
+    texts, titles, _ = parsed(learning_chart(points))
+    assert [text for text in texts if text in ("9", "90")] == ["9", "90"]
+    assert titles == ["9 images: 75.0%", "90 images: 75.0%"]
     bins = [
         {"rows": 3, "confidence": 0.8, "accuracy": 1.0},
         {"rows": 0, "confidence": None, "accuracy": None},
     ]
-    assert inside(reliability_chart("As trained", {"ece": 0.2, "bins": bins}))
+    titles = parsed(reliability_chart("As trained", {"ece": 0.2, "bins": bins}))[1]
+    assert titles == ["3 rows: confidence 80.0%, accuracy 100.0%"]
 
 
-def test_ticks_are_round():
-    assert ticks(0.951, 0.999, 4) == [0.96, 0.98] and ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
-    assert decades(3e-5, 2e3, 4) == [1e-5, 1e-2, 1e1, 1e4] and decades(1, 100) == [1, 10, 100]
+def test_charts_take_the_colours_and_the_font_of_the_page():
+    svg = history_chart("loss", [0.5, 0.4], [0.6, 0.5], 2).svg
+    assert "var(--cool)" in svg and "var(--warm)" in svg and "var(--soft)" in svg
+    assert "DejaVu" not in svg and "<style" not in svg and "metadata" not in svg
+    # Only places within the page itself are referred to.
+    assert all(found.startswith("#") for found in re.findall(r'href="([^"]*)"', svg))
 
 
 def test_the_material_is_sorted_for_a_reader(judged):

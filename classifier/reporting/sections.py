@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from classifier.reporting.charts import Chart
 from classifier.reporting.diagrams import (
+    Chart,
     history_chart,
     learning_chart,
     penalty_chart,
