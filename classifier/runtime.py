@@ -15,6 +15,8 @@ from featurestore.command import VERBOSE, quiet_libraries
 from featurestore.errors import HoarfrostError
 
 EXTRAS = ("matplotlib", "pandas", "sklearn")
+# Set to anything, it lets Keras import whatever it finds, as it does by itself.
+WHOLE_KERAS = "HOARFROST_WHOLE_KERAS"
 # What `python -m` was given; Beam's is that of worker processes.
 OURS = ("apache_beam", "classifier", "pipelines")
 
@@ -53,10 +55,11 @@ def _without_extras() -> Iterator[None]:
     """Keeps Keras from importing `EXTRAS`, in processes that are ours alone.
 
     They are for wrappers and galleries that no command of ours uses, and take 40% of the time and
-    140 MB. Meanwhile only: what a command imports later, such as Matplotlib, it gets. Whoever uses
-    our packages in a program of their own has Keras whole.
+    140 MB. They are hidden during this one import only: what a command imports later, such as
+    Matplotlib, it gets. `WHOLE_KERAS` switches the hiding off, and a program of your own that uses
+    our packages always has Keras whole.
     """
-    if not _is_ours():
+    if not _is_ours() or os.environ.get(WHOLE_KERAS):
         yield
         return
     absent = _Absent()

@@ -35,3 +35,10 @@ def test_a_program_of_the_users_has_keras_whole(extra, monkeypatch, spec):
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
     with runtime._without_extras():
         assert importlib.util.find_spec(extra)
+
+
+def test_a_switch_lets_keras_have_all_it_finds(extra, monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("pipelines.extract", None))
+    monkeypatch.setenv(runtime.WHOLE_KERAS, "1")
+    with runtime._without_extras():
+        assert importlib.util.find_spec(extra)
