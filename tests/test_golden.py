@@ -1,4 +1,4 @@
-"""Stores and runs of an earlier version open, verify, train, predict and grow with the code of today.
+"""Stores and runs of an earlier version open, verify, train and predict with the code of today.
 
 `tests/data/golden` was made by Hoarfrost 0.1 and is never made anew; see `tests/data/README.md`.
 """
