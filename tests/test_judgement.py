@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from optional import optional
 from test_dataset import clusters, hash_of, make_store
 from test_evaluate import SPLITS, train_into
 
@@ -65,7 +66,7 @@ def test_an_accuracys_interval_is_that_of_resampled_rows(hits, rows):
 
 @pytest.mark.parametrize(("hits", "rows"), [(7, 7), (0, 3), (1, 1), (360, 360)])
 def test_where_resamples_say_nothing_the_interval_is_exact(hits, rows):
-    stats = pytest.importorskip("scipy.stats")
+    stats = optional("scipy.stats")
     found = accuracy_interval(hits, rows)
     theirs = stats.binomtest(hits, rows).proportion_ci(method="exact")
     assert (found.lower, found.upper) == pytest.approx((theirs.low, theirs.high))
@@ -73,7 +74,7 @@ def test_where_resamples_say_nothing_the_interval_is_exact(hits, rows):
 
 
 def test_the_interval_is_scipys():
-    stats = pytest.importorskip("scipy.stats")
+    stats = optional("scipy.stats")
     right = np.arange(400) < 330
     theirs = stats.bootstrap((right,), np.mean, method="percentile", rng=0).confidence_interval
     ours = accuracy_interval(330, 400)
