@@ -7,7 +7,7 @@ PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow soak lint format bench clean
+.PHONY: help install demo test test-slow soak lint format docs bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,10 @@ format: $(STAMP) ## let ruff format and mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(STAMP) ## build docs/ and the API into site/; a broken link fails it
+	# Not --quiet: MkDocs then counts no warnings, and fails for none.
+	$(BIN)/mkdocs build --strict
+
 # Ray Data and memory are measured where they can be: $(BIN)/pip install -c constraints.txt '.[bench]'
 PERFORMANCE := docs/performance.md
 
@@ -60,5 +64,5 @@ bench: $(STAMP) ## measure every figure in docs/performance.md (about an hour on
 	$(BIN)/python -m benchmarks.probing --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.views --write $(PERFORMANCE)
 
-clean: ## remove what the demo and the sample wrote; .venv stays
-	rm -rf demo hoarfrost-store hoarfrost-digits
+clean: ## remove what the demo, the sample and the site wrote; .venv stays
+	rm -rf site demo hoarfrost-store hoarfrost-digits

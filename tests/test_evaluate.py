@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from optional import optional
 from test_dataset import clusters, make_store, numbered, spec_of
 
 from classifier.division import divide
@@ -37,7 +38,7 @@ def trained(store, tmp_path_factory):
 
 
 def test_figures_are_scikit_learns():
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = optional("sklearn.metrics")
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(50, 7)), rng.integers(0, 7, 50)
     scores = Scores(tuple("abcdefg"))

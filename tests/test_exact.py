@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from conftest import write_images
+from optional import optional
 from test_dataset import clusters, make_store, spec_of
 from test_extract import SMALL
 from test_extract import run as extract
@@ -63,7 +64,7 @@ def test_evaluation_repeats_the_leaderboards_figures(trained, store, tmp_path):
 
 
 def test_logistic_regression_is_scikit_learns():
-    linear = pytest.importorskip("sklearn.linear_model")
+    linear = optional("sklearn.linear_model")
     features, labels = clusters(150, 3)
     numbers = np.array([int(label[-1]) for label in labels])
     whole = Rows(features, numbers, np.zeros(150, np.uint32))
@@ -83,7 +84,7 @@ def test_logistic_regression_is_scikit_learns():
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("neighbours", [1, 7, 90])
 def test_neighbours_are_scikit_learns(neighbours, metric, vote):
-    module = pytest.importorskip("sklearn.neighbors")
+    module = optional("sklearn.neighbors")
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(90, 4)).astype(np.float32), rng.integers(0, 3, 90)
     spec = parse_head(f"knn:{neighbours}:{metric}:{vote}")

@@ -7,6 +7,7 @@ import tarfile
 import numpy as np
 import pytest
 from conftest import png_bytes
+from optional import optional
 
 from classifier.inputs import (
     Ignored,
@@ -360,7 +361,7 @@ def test_shards_are_known_by_name_with_their_split(tmp_path):
 
 
 def test_a_shard_from_webdataset_itself(tmp_path):
-    wds = pytest.importorskip("webdataset")
+    wds = optional("webdataset")
     with wds.ShardWriter(str(tmp_path / "w-%03d.tar"), maxcount=2, verbose=0) as sink:
         for index, label in enumerate(("cat", "dog", "cat")):
             note = {"label": label}

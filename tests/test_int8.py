@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from conftest import write_images
+from optional import optional
 from test_engines import built
 from test_extract import assert_same_rows, distance, rows_of, run
 
@@ -18,7 +19,7 @@ from featurestore.errors import CorruptStore, SpecMismatch, UsageError
 from featurestore.storage import Storage
 from featurestore.verify import verify_storage
 
-pytest.importorskip("nncf")
+optional("nncf")
 
 
 @pytest.fixture(scope="module")

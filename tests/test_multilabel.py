@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from optional import optional
 from test_dataset import make_store
 
 from classifier.evaluate import run as evaluate_command
@@ -79,7 +80,7 @@ def test_scores_are_those_of_the_definition():
 
 
 def test_average_precision_is_scikit_learns():
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = optional("sklearn.metrics")
     rng = np.random.default_rng(0)
     for rows in (1, 2, 50):
         labels = rng.integers(0, 2, rows)

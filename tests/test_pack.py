@@ -8,6 +8,7 @@ import fsspec
 import numpy as np
 import pytest
 from conftest import assert_one_line_error, png_bytes
+from optional import optional
 
 from classifier.inputs import (
     Ignored,
@@ -135,7 +136,7 @@ def test_several_labels_and_other_splits_go_along(tmp_path, kind):
 
 
 def test_shards_of_others_become_class_folders(tmp_path):
-    wds = pytest.importorskip("webdataset")
+    wds = optional("webdataset")
     for split in ("train", "val"):
         with wds.ShardWriter(str(tmp_path / f"{split}-%03d.tar"), maxcount=2, verbose=0) as sink:
             for index, label in enumerate(("cat", "dog", "cat")):
@@ -155,7 +156,7 @@ def test_shards_of_others_become_class_folders(tmp_path):
 
 
 def test_webdataset_reads_our_tars(tmp_path):
-    wds = pytest.importorskip("webdataset")
+    wds = optional("webdataset")
     source = make_tree(tmp_path / "photos", ["cat/1.png", "cat/2.png", "dog/3.png"])
     record, _ = run(source, tmp_path / "out", "tar")
     (name,) = record["files"]
@@ -166,7 +167,7 @@ def test_webdataset_reads_our_tars(tmp_path):
 
 
 def test_hugging_face_datasets_read_our_parquet(tmp_path):
-    datasets = pytest.importorskip("datasets")
+    datasets = optional("datasets")
     source = make_tree(tmp_path / "photos", TREES["split"])
     run(source, tmp_path / "out", "parquet")
     files = str(tmp_path / "out" / "train-00000.parquet")

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import png_bytes
+from optional import optional
 
 from classifier.inputs import Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
 from classifier.inputs.parquet import find_columns
@@ -71,7 +72,7 @@ def test_numbers_several_labels_and_memory(kind):
 
 
 def test_what_hugging_face_datasets_write(tmp_path):
-    datasets = pytest.importorskip("datasets")
+    datasets = optional("datasets")
     names = ["tabby", "beagle", "koi"]
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=names)}
@@ -91,7 +92,7 @@ def test_what_hugging_face_datasets_write(tmp_path):
 
 @pytest.mark.parametrize("several", [False, True])
 def test_class_labels_of_another_name_and_in_lists(tmp_path, several):
-    datasets = pytest.importorskip("datasets")
+    datasets = optional("datasets")
     label = datasets.ClassLabel(names=["red", "green"])
     kind = datasets.Sequence(label) if several else label
     features = datasets.Features({"picture": datasets.Image(), "colour": kind})

@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 import pytest
 import simplejpeg
+from optional import optional
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -22,7 +23,7 @@ PHOTO = load_sample_images().images[0]  # uint8 (427, 640, 3)
 
 @pytest.fixture(scope="module")
 def tf():
-    return pytest.importorskip("tensorflow")
+    return optional("tensorflow")
 
 
 def encoded(array, kind, **options):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from optional import optional
 
 from classifier.heads import Standard
 from classifier.ridge import Statistics, fit_path
@@ -64,7 +65,7 @@ def test_a_large_mean_does_not_cancel():
 @pytest.mark.parametrize("standardise", [False, True])
 @pytest.mark.parametrize(("count", "features"), [(120, 7), (6, 20), (20, 20)])
 def test_coefficients_are_scikit_learns(count, features, standardise, offset):
-    linear = pytest.importorskip("sklearn.linear_model")
+    linear = optional("sklearn.linear_model")
     rows = some_rows(count, features, offset=offset)
     targets = np.eye(3)[rows.labels]
     statistics = Statistics.of(rows.features, targets)
@@ -85,7 +86,7 @@ def test_coefficients_are_scikit_learns(count, features, standardise, offset):
 
 
 def test_multi_label_targets_and_weights_are_scikit_learns():
-    linear = pytest.importorskip("sklearn.linear_model")
+    linear = optional("sklearn.linear_model")
     rows = some_rows()
     rng = np.random.default_rng(3)
     targets, weights = rng.integers(0, 2, (120, 5)), rng.uniform(0, 2, 120)
@@ -134,7 +135,7 @@ def test_leaving_a_fold_out_equals_fitting_without_it(weights):
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_hits_are_those_of_explicit_predictions(classes):
-    linear = pytest.importorskip("sklearn.linear_model")
+    linear = optional("sklearn.linear_model")
     rows = some_rows(200, classes=classes)
     settings = settings_of(rows, classes, standardise=False)
     statistics = FoldStatistics(settings)

@@ -7,6 +7,7 @@ import fsspec
 import numpy as np
 import pytest
 from conftest import encode, png_bytes
+from optional import optional
 
 from classifier.inputs import Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
 from classifier.inputs.examples import encode_example, parse_example
@@ -109,7 +110,7 @@ def test_the_layout_of_tensorflow_datasets(tmp_path):
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     """A data set that tensorflow_datasets itself wrote: 50 images, of which it knows the class."""
-    tfds = pytest.importorskip("tensorflow_datasets")
+    tfds = optional("tensorflow_datasets")
     names = ["tabby", "beagle", "koi"]
 
     class Pets(tfds.core.GeneratorBasedBuilder):
