@@ -111,10 +111,10 @@ def clear_output(storage: Storage, keep: Sequence[str]) -> None:
       storage: a folder that `prepare_output` took.
       keep: the new run's models, which are there already.
     """
+    files = storage.list("")
     # The commit goes first: dying half-way leaves an unfinished run, never a mixed one.
-    if storage.exists(RUN):
-        storage.remove(RUN)
-    for file in storage.list(""):
+    storage.remove(RUN)
+    for file in files:
         if _OURS.fullmatch(file.name) and file.name not in keep:
             storage.remove(file.name)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from classifier.curves import BLUE, draw_history
 from featurestore.errors import UsageError
+from featurestore.lookup import is_folder
 from featurestore.storage import Storage, connect, public_url
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def write_file(target: str, data: bytes, storage_options: Mapping[str, str], fla
     if not name or folder == target or target.endswith("/"):
         raise UsageError(f"{flag}: {shown!r} names no file; add a name such as grid.png")
     try:
-        if fs.isdir(path):
+        if is_folder(fs, path):
             raise UsageError(f"{flag}: {shown!r} is a folder; add a name such as grid.png")
         Storage(folder or ".", storage_options).write(name, data)
     except (OSError, ValueError) as error:

@@ -32,7 +32,8 @@ def run(argv: Sequence[str]) -> int:
     trained = load_run(arguments.run, file_system)
     try:
         if arguments.store:
-            judge_on_validation(trained, open_store(arguments.store, file_system))
+            store = open_store(arguments.store, file_system).at_this_moment()
+            judge_on_validation(trained, store)
         write_page(trained)
     except (OSError, ValueError) as error:
         raise UsageError(

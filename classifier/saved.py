@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from classifier.runtime import import_keras
 from classifier.weights import cause
 from featurestore.errors import UsageError
+from featurestore.lookup import download, entry
 
 if TYPE_CHECKING:
     import keras
@@ -86,16 +87,33 @@ def _fetch(address: str, folder: Path, flag: str) -> Path:
     # `ImportError`: the protocol's own package is missing; `ValueError`: unknown protocol.
     try:
         filesystem, path = fsspec.core.url_to_fs(address)
-        if not filesystem.exists(path):
+        found = entry(filesystem, path)
+        if found is None:
             raise UsageError(f"{flag}: there is no file or folder {address!r}; check the address")
         local = folder / (path.rstrip("/").rsplit("/", 1)[-1] or "model")
-        filesystem.get(path, str(local), recursive=filesystem.isdir(path))
+        download(filesystem, found, local)
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(
             f"{flag}: cannot fetch {address!r} ({cause(error)}); check the address, the network "
             "and the credentials"
         ) from error
     return local
+
+
+def local_files(folder: Path) -> list[Path]:
+    """Returns the files below a local folder, sorted.
+
+    Raises:
+      OSError: for a folder that cannot be listed; `Path.rglob` would leave it out.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    listed = (
+        Path(above, name) for above, _, names in os.walk(folder, onerror=fail) for name in names
+    )
+    return sorted(path for path in listed if path.is_file())
 
 
 def file_digest(address: str, flag: str) -> str:
@@ -105,7 +123,7 @@ def file_digest(address: str, flag: str) -> str:
 
 
 def _fingerprint(path: Path) -> tuple[int, int]:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    files = [path] if path.is_file() else local_files(path)
     stats = [file.stat() for file in files]
     return sum(stat.st_size for stat in stats), sum(stat.st_mtime_ns for stat in stats)
 
@@ -115,12 +133,11 @@ def _digest_of(path: str, size: int, changed: int) -> str:
     # Size and time are arguments so that a changed file is read anew; they are not hashed.
     root = Path(path)
     digest = hashlib.sha256()
-    for file in [root] if root.is_file() else sorted(root.rglob("*")):
-        if file.is_file():
-            if file is not root:
-                digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    for file in [root] if root.is_file() else local_files(root):
+        if file is not root:
+            digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
 
 

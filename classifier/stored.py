@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classifier.runtime import import_keras
-from classifier.saved import UNREADABLE, fetched, lambda_names, load_checked, saved_config
+from classifier.saved import (
+    UNREADABLE,
+    fetched,
+    lambda_names,
+    load_checked,
+    local_files,
+    saved_config,
+)
 from classifier.weights import cause, weights_hash
 from featurestore.errors import CorruptStore, UsageError
 from featurestore.spec import BaseSpec
@@ -69,10 +76,9 @@ def _packed(folder: Path, image_size: tuple[int, int]) -> bytes:
         with zipfile.ZipFile(file, "w") as archive:
             # `ZipInfo` dates every entry 1980, so that equal files are equal bytes.
             archive.writestr(zipfile.ZipInfo(_SIZE_ENTRY), json.dumps(image_size))
-            for path in sorted(folder.rglob("*")):
-                if path.is_file():
-                    name = f"{_SAVEDMODEL}/" + path.relative_to(folder).as_posix()
-                    archive.writestr(zipfile.ZipInfo(name), path.read_bytes())
+            for path in local_files(folder):
+                name = f"{_SAVEDMODEL}/" + path.relative_to(folder).as_posix()
+                archive.writestr(zipfile.ZipInfo(name), path.read_bytes())
         file.seek(0)
         return file.read()
 

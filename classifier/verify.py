@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> int:
     if arguments.rows < 1:
         raise UsageError(f"--rows must be at least 1, got {arguments.rows}")
     options = key_values(arguments.storage_options, "--storage_options")
-    store = open_store(arguments.store, options)
+    store = open_store(arguments.store, options).at_this_moment()
     drawn = draw_rows(store, arguments.rows, arguments.seed)
     if not drawn:
         raise UsageError(f"--store: {store.url} has no rows to extract again")

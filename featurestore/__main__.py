@@ -104,7 +104,7 @@ def _quarantine(args: argparse.Namespace, options: dict[str, Any]) -> int:
     if args.limit is not None and args.limit < 0:
         raise UsageError(f"--limit must be 0 or more, got {args.limit}")
     limit = (None if args.json else LISTED) if args.limit is None else (args.limit or None)
-    store = open_store(args.store, options)
+    store = open_store(args.store, options).at_this_moment()
     counts = count_quarantined(store, args.by)
     rows = list_quarantined(store, limit)
     if args.json:

@@ -138,9 +138,14 @@ def committed(storage: Storage, chunk_id: str) -> Marker | None:
 
 
 def _remove_losers(storage: Storage, loser: Marker, winner: Marker) -> None:
-    for folder, name in (("parts", loser.part), ("quarantine", loser.quarantine)):
-        if name and name not in (winner.part, winner.quarantine):
-            storage.remove(f"{folder}/{name}")
+    for path in _files_of(loser) - _files_of(winner):
+        storage.remove(path)
+
+
+def _files_of(marker: Marker) -> set[str]:
+    """Returns the paths of a commit's data files."""
+    files = (("parts", marker.part), ("quarantine", marker.quarantine))
+    return {f"{folder}/{name}" for folder, name in files if name}
 
 
 def find_orphans(storage: Storage, markers: Mapping[str, Marker]) -> dict[str, float | None]:
@@ -149,8 +154,7 @@ def find_orphans(storage: Storage, markers: Mapping[str, Marker]) -> dict[str, f
     Returns:
       Path relative to the store -> modification time in seconds, None where unknown.
     """
-    named = {f"parts/{marker.part}" for marker in markers.values()}
-    named |= {f"quarantine/{marker.quarantine}" for marker in markers.values()}
+    named = set().union(*map(_files_of, markers.values()))
     orphans = {}
     for folder in ("parts", "quarantine"):
         for file in storage.list(folder):
@@ -161,6 +165,9 @@ def find_orphans(storage: Storage, markers: Mapping[str, Marker]) -> dict[str, f
 
 def sweep_store(storage: Storage, now: float) -> list[str]:
     """Deletes what died with earlier runs: orphans of committed chunks, and any other a day old.
+
+    Nothing is deleted on the word of a listing alone: each orphan's own marker is asked for, and
+    where files are but not one marker, the markers are missing and not the files superfluous.
 
     Args:
       now: seconds since the epoch.
@@ -174,13 +181,19 @@ def sweep_store(storage: Storage, now: float) -> list[str]:
         for folder in ("parts", "quarantine")
         for file in storage.list(folder)
     }
-    orphans = find_orphans(storage, markers := read_markers(storage))
+    markers = read_markers(storage)
+    if not markers:
+        return []
+    orphans = find_orphans(storage, markers)
     removed = []
     for path in candidates.keys() & orphans.keys():
         name = HashedName.parse(path.rsplit("/", 1)[-1])
         modified = candidates[path]
         old = modified is not None and now - modified > ORPHAN_AGE_SECONDS
-        if old or (name and name.chunk_id in markers):
+        if not old and not (name and name.chunk_id in markers):
+            continue
+        marker = committed(storage, name.chunk_id) if name else None
+        if marker is None or path not in _files_of(marker):
             storage.remove(path)
             removed.append(path)
     return sorted(removed)
@@ -215,19 +228,6 @@ def _read_manifests(storage: Storage) -> dict[str, Marker]:
                 marker = Marker.from_json(text, f"manifest/{file.name}")
                 markers[marker.chunk_id] = marker
     return markers
-
-
-def store_ledger(markers: Iterable[Marker]) -> Ledger:
-    """Adds up what counts: the ledgers of all commits without what later ones superseded."""
-    markers = list(markers)
-    written = Ledger.total(marker.ledger for marker in markers)
-    gone = Ledger.total(marker.superseded for marker in markers)
-    return dataclasses.replace(
-        written,
-        images_in=written.images_in - gone.images_in,
-        rows=written.rows - gone.rows,
-        quarantined=written.quarantined - gone.quarantined,
-    )
 
 
 def write_manifest(storage: Storage, run_id: str, markers: Iterable[Marker]) -> None:

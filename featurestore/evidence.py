@@ -13,7 +13,7 @@ import pyarrow as pa
 from featurestore import layout
 from featurestore.commit import Marker
 from featurestore.errors import CorruptStore, RunFailed
-from featurestore.findings import Finding, extract_again, remove_command
+from featurestore.findings import READ_AGAIN, Finding, extract_again, remove_command
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger
 from featurestore.storage import Storage
@@ -113,6 +113,8 @@ def _read_manifest(
             evidence.manifests.setdefault(name, []).append(path)
             manifested.setdefault(name, marker)
     except (CorruptStore, pa.ArrowException, OSError, KeyError, ValueError) as error:
+        if isinstance(error, OSError):
+            fix = f"{READ_AGAIN}; if nothing can: {fix}"
         yield Finding("damaged_manifest", path, first_line(error), fix)
 
 

@@ -81,7 +81,7 @@ def export(store: FeatureStore, output: Storage, options: ExportOptions) -> dict
       UsageError: for maps without `flatten`, an unknown split, or an output that is not empty.
       RunFailed: for a finite value that does not fit the dtype.
     """
-    spec = store.spec
+    store, spec = store.at_this_moment(), store.spec
     _require_exportable(store, output, options)
     dtype = options.dtype or spec.dtype
     rows = _count(store, options)

@@ -10,6 +10,8 @@ from typing import Any
 from featurestore.storage import Storage
 
 ERROR, WARNING = "error", "warning"
+# A disk or a network that fails is no damage: nothing is to be deleted for it.
+READ_AGAIN = "verify again when the storage can read it"
 # An error says that stored data is wrong, missing or cannot be trusted; a warning does not.
 KINDS = {
     "missing_spec": ERROR,

@@ -20,7 +20,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
       label, rows of further views (``augmented``), the ledger, quarantined images by kind, bytes,
       the cache, numerics and the number of runs.
     """
-    spec = store.spec
+    store, spec = store.at_this_moment(), store.spec
     markers = list(store.markers().values())
     splits, labels, augmented = _tally(store)
     kinds = Counter(row["kind"] for row in store.quarantined())

@@ -34,21 +34,24 @@ class Overlay:
 
     Attributes:
       changes: key -> (labels, split).
+      versions: the names of the versions that they are of, the newest last.
     """
 
     changes: Mapping[str, Change] = field(default_factory=dict)
+    versions: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, storage: Storage) -> Overlay:
-        """Reads all versions of a store, the newest last."""
+    def read(cls, storage: Storage, names: Iterable[str]) -> Overlay:
+        """Reads versions of a store, the newest last."""
         changes: dict[str, Change] = {}
-        for name in versions(storage):
+        names = tuple(names)
+        for name in names:
             with storage.open_parquet(f"{FOLDER}/{name}.parquet") as version:
                 for batch in version.iter_batches():
-                    columns = (batch[name].to_pylist() for name in SCHEMA.names)
+                    columns = (batch[column].to_pylist() for column in SCHEMA.names)
                     for key, labels, split in zip(*columns, strict=True):
                         changes[key] = (labels, split)
-        return cls(changes)
+        return cls(changes, names)
 
     def apply(self, keys: Iterable[str], labels: np.ndarray, splits: np.ndarray) -> None:
         """Changes labels and splits, object arrays of one entry a key, in place."""

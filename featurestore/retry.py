@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -37,19 +37,41 @@ def io_errors() -> Iterator[None]:
     """
     try:
         yield
+    except FileNotFoundError as error:
+        cause = error.__cause__
+        if not isinstance(cause, Exception) or not _is_outage(cause):
+            raise
+        raise _translated(cause) from error
     except OSError:
         raise
     except Exception as error:
-        if type(error).__module__.split(".")[0] not in _CLIENTS:
+        if not _of_client(error):
             raise
-        status = getattr(error, "status", None)
-        text = f"{type(error).__name__}: {_first_line(error)}"
-        if status == 404:
-            raise FileNotFoundError(text) from error
-        refused = isinstance(status, int) and 400 <= status < 500 and status not in _WORTH_RETRYING
-        if refused or type(error).__name__ in _CREDENTIALS:
-            raise PermissionError(text) from error
-        raise OSError(text) from error
+        raise _translated(error) from error
+
+
+def _of_client(error: Exception, names: Collection[str] = _CLIENTS) -> bool:
+    return type(error).__module__.split(".")[0] in names
+
+
+def _is_outage(cause: Exception) -> bool:
+    """Whether there was no answer at all; fsspec over HTTP calls that "not found", too."""
+    status = getattr(cause, "status", None)
+    if isinstance(status, int):
+        return status not in (404, 410)
+    no_answer = isinstance(cause, OSError) and not isinstance(cause, _PERMANENT)
+    return no_answer or (_of_client(cause, ("aiohttp",)) and not isinstance(cause, ValueError))
+
+
+def _translated(error: Exception) -> OSError:
+    status = getattr(error, "status", None)
+    text = f"{type(error).__name__}: {_first_line(error)}"
+    if status == 404:
+        return FileNotFoundError(text)
+    refused = isinstance(status, int) and 400 <= status < 500 and status not in _WORTH_RETRYING
+    if refused or type(error).__name__ in _CREDENTIALS:
+        return PermissionError(text)
+    return OSError(text)
 
 
 def _first_line(error: Exception) -> str:

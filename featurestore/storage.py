@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from featurestore.errors import CorruptStore
+from featurestore.lookup import delete, entry, files_below
 from featurestore.retry import retrying
 from featurestore.steady import SteadyFile
 from featurestore.urls import connect, modified_time, public_url
@@ -107,9 +108,17 @@ class Storage:
         return f"{root}/{name}" if name else root
 
     def exists(self, name: str) -> bool:
-        """Whether the file or folder is there now (caches are bypassed)."""
-        self.fs.invalidate_cache()
-        return retrying(lambda: self.fs.exists(self.path(name)))
+        """Whether the file or folder is there now (caches are bypassed).
+
+        Raises:
+          OSError: when that cannot be told.
+        """
+        return entry(self._unlisted, self.path(name)) is not None
+
+    def size(self, name: str) -> int | None:
+        """Returns a file's bytes now, or None when it is not there; raises as `exists`."""
+        found = entry(self._unlisted, self.path(name))
+        return None if found is None else found["size"] or 0
 
     def read(self, name: str) -> bytes:
         """Returns a file's bytes.
@@ -176,15 +185,17 @@ class Storage:
             ) from error
 
     def list(self, folder: str) -> list[FileInfo]:
-        """Lists the files below `folder`, recursively, by name; an absent folder is empty."""
-        self.fs.invalidate_cache()
+        """Lists the files below `folder`, recursively, by name; an absent folder is empty.
+
+        Raises:
+          OSError: when a folder at any depth cannot be listed; never a listing with a hole.
+        """
         root = self.path(folder)
-        found = retrying(lambda: self.fs.find(root, detail=True))
         prefix = root.lstrip("/") + "/"
         files = [
-            FileInfo(path.lstrip("/").removeprefix(prefix), info["size"] or 0, modified_time(info))
-            for path, info in found.items()
-            if path.lstrip("/").startswith(prefix)
+            FileInfo(name.removeprefix(prefix), info["size"] or 0, modified_time(info))
+            for info in files_below(self._unlisted, root)
+            if (name := info["name"].lstrip("/")).startswith(prefix)
         ]
         return sorted(files, key=lambda file: file.name)
 
@@ -248,8 +259,7 @@ class Storage:
 
     def remove(self, name: str) -> None:
         """Deletes a file or folder; one that is gone already is no error."""
-        with suppress(FileNotFoundError):
-            retrying(lambda: self.fs.rm(self.path(name), recursive=True))
+        delete(self._unlisted, self.path(name))
 
     @contextmanager
     def workspace(self, name: str) -> Iterator[Path]:

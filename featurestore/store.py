@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,9 +14,11 @@ import numpy as np
 
 from featurestore import layout
 from featurestore.cache import DecodedCache
-from featurestore.commit import Marker, read_markers, store_ledger
+from featurestore.commit import Marker, read_markers
+from featurestore.counting import count_ledger, live_quarantined
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError, unknown_choice
 from featurestore.ledger import Ledger
+from featurestore.moment import Moment
 from featurestore.overlay import Overlay, versions
 from featurestore.scan import Columns, Scanner, ScanOptions
 from featurestore.schema import FEATURES
@@ -43,13 +44,15 @@ class FeatureStore:
     storage: Storage
     spec: StoreSpec
     cache: DecodedCache | None = None
-    moment: tuple[Mapping[str, Marker], Overlay] | None = field(
-        default=None, repr=False, compare=False
-    )
+    moment: Moment | None = field(default=None, repr=False, compare=False)
 
     def at_this_moment(self) -> FeatureStore:
         """Returns this store as it is now: what is committed or relabelled later is not seen."""
-        return replace(self, moment=(self.markers(), Overlay.read(self.storage)))
+        return self if self.moment else replace(self, moment=Moment.read(self.storage))
+
+    def at_moment(self, names: str | bytes) -> FeatureStore:
+        """Returns this store as it was at a moment, given by `Moment.to_json`."""
+        return replace(self, moment=Moment.restore(self.storage, names))
 
     def with_cache(self, limit: int | None = None) -> FeatureStore:
         """Returns this store read through a cache of decoded parts, where there is a gain in it.
@@ -70,11 +73,11 @@ class FeatureStore:
 
     def markers(self) -> dict[str, Marker]:
         """Reads the commits, ordered by key: chunk_id -> marker."""
-        return dict(self.moment[0]) if self.moment else read_markers(self.storage)
+        return dict(self.moment.markers) if self.moment else read_markers(self.storage)
 
     def label_versions(self) -> list[str]:
         """Returns the names of the labels that came later than the rows, the newest last."""
-        return versions(self.storage)
+        return list(self.moment.overlay.versions) if self.moment else versions(self.storage)
 
     def scan(
         self,
@@ -116,7 +119,8 @@ class FeatureStore:
 
     def scanner(self, markers: Iterable[Marker]) -> Scanner:
         """Returns what reads rows as they count after all of `markers`, the store's commits."""
-        overlay = self.moment[1] if self.moment else Overlay.read(self.storage)
+        moment = self.moment
+        overlay = moment.overlay if moment else Overlay.read(self.storage, versions(self.storage))
         return Scanner(self.storage, self.spec, Visibility.of(markers), overlay, self.cache)
 
     def scan_markers(
@@ -170,17 +174,15 @@ class FeatureStore:
           run_id: of one run; None means all.
         """
         markers = self.markers().values()
-        visibility = Visibility.of(markers)
+        scanner = self.scanner(markers)
         for marker in markers:
-            if marker.quarantine and run_id in (None, marker.run_id):
-                with self.storage.open_parquet(f"quarantine/{marker.quarantine}") as file:
-                    rows = file.read().to_pylist()
-                shown = visibility.shows((row["key"] for row in rows), marker.run_id)
-                yield from itertools.compress(rows, shown)
+            if run_id in (None, marker.run_id):
+                yield from live_quarantined(scanner, marker)
 
     def ledger(self) -> Ledger:
         """Adds up the ledgers of the committed chunks, without what was superseded."""
-        return store_ledger(self.markers().values())
+        markers = list(self.markers().values())
+        return count_ledger(self.scanner(markers), markers)
 
     def last_summary(self) -> dict[str, Any] | None:
         """Returns the last finished run's summary, or None before the first has finished."""

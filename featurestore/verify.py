@@ -18,7 +18,7 @@ from featurestore.duplicates import KeyDigests, occurrences
 from featurestore.errors import CorruptStore, HoarfrostError, RunFailed, UsageError
 from featurestore.evidence import Evidence, check_marker, first_line, list_files, read_evidence
 from featurestore.filecheck import check_part, check_quarantine
-from featurestore.findings import ERROR, Checked, Finding, extract_again, remove_command
+from featurestore.findings import ERROR, READ_AGAIN, Checked, Finding, extract_again, remove_command
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger
 from featurestore.spec import StoreSpec
@@ -127,7 +127,7 @@ def _check_model(storage: Storage, spec: StoreSpec, quick: bool) -> Iterator[Fin
     note = "python -m classifier.verify --store STORE checks its content"
     models = layout.model_files(spec.base.weights_hash, spec.numerics.model)
     for path in (*models, layout.PROBES):
-        if not storage.exists(path) or not storage.fs.size(storage.path(path)):
+        if not storage.size(path):
             message = f"it is missing or empty: no run can join, no head can predict ({note})"
             yield Finding("missing_model", path, message, _BACKUP)
         elif path == layout.quantised_file(spec.numerics.model) and not quick:
@@ -176,6 +176,7 @@ def _check_file(
         return
     except OSError as error:
         problems = [("unreadable", f"it cannot be read: {first_line(error)}")]
+        fix = READ_AGAIN
     for kind, message in problems:
         yield Finding(kind, path, message, fix)
 
@@ -214,11 +215,14 @@ def _check_labels(storage: Storage) -> Iterator[Finding]:
         except (CorruptStore, pa.ArrowException, OSError, KeyError) as error:
             message = f"not a label version: {first_line(error)}"
             fix = f"{remove_command(storage, [path])}; then write the labels again"
+            if isinstance(error, OSError):
+                fix = f"{READ_AGAIN}; if nothing can: {fix}"
             yield Finding("damaged_labels", path, message, fix)
 
 
 def _check_rows(store: FeatureStore, damaged: bool, checked: Checked) -> Iterator[Finding]:
     digests = KeyDigests()
+    store = store.at_this_moment()
     for batch in store.scan(["key", "view"], batch_size=8192):
         digests.add(batch)
     checked.rows = digests.images

@@ -247,6 +247,11 @@ def summary_lines(outcome: Outcome) -> list[str]:
         shown = ", ".join(record["ignored"][:3])
         more = ", ..." if len(record["ignored"]) > 3 else ""
         lines.append(f"ignored: {shown}{more} (all in summary.json)")
+    if unmarked := record["unmarked"]:
+        lines.append(
+            f"kept: {unmarked:,} files of parts/ and quarantine/, though markers/ is empty and "
+            "nothing says what they are; restore markers/ and manifest/ from a backup"
+        )
     lines.extend(time_lines(record["time"]))
     total = record["store_ledger"]["rows"]
     lines.append(f"store: {outcome.store.url} ({total:,} rows)")

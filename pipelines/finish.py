@@ -10,13 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from featurestore import layout
-from featurestore.commit import (
-    Marker,
-    read_markers,
-    store_ledger,
-    sweep_store,
-    write_manifest,
-)
+from featurestore.commit import Marker, find_orphans, sweep_store, write_manifest
 from featurestore.errors import RunFailed
 from featurestore.ledger import Ledger
 from featurestore.storage import Storage
@@ -95,7 +89,8 @@ def finish_run(
       RunFailed: when images are unaccounted for.
     """
     resolve_races(storage)
-    every = list(read_markers(storage).values())
+    store = open_store(storage.url, storage.options).at_this_moment()
+    every = list(store.markers().values())
     ledger = _ledger(storage, facts, markers, dead)
     ours = [marker for marker in every if marker.run_id == facts.run_id]
     record = {
@@ -107,7 +102,8 @@ def finish_run(
         "ledger": asdict(ledger),
         "augmented": sum(marker.augmented for marker in ours),
         "superseded": asdict(Ledger.total(marker.superseded for marker in ours)),
-        "store_ledger": asdict(store_ledger(every)),
+        "store_ledger": asdict(store.ledger()),
+        "unmarked": 0 if every else len(find_orphans(storage, {})),
         "damaged": damaged_shards(every),
         "quarantined_by_kind": quarantined_by_kind(storage, facts.run_id),
         "dead": [asdict(chunk) for chunk in dead],

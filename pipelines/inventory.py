@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from classifier.inputs import ImageRef, ShardRef
 from featurestore.commit import Marker
 from featurestore.errors import UsageError
-from featurestore.retry import retrying
+from featurestore.lookup import entry
 from featurestore.scan import ScanOptions
 from featurestore.store import FeatureStore
 from featurestore.urls import connect
@@ -236,7 +236,7 @@ def require_moved(store: FeatureStore, inventory: Inventory, options: Mapping[st
 def _is_elsewhere(stored: str, listed: str, options: Mapping[str, Any]) -> bool:
     """Whether the stored address still leads to a file, and to another one than the listed."""
     fs, path = connect(stored, options)
-    if not retrying(lambda: fs.exists(path)):
+    if entry(fs, path) is None:
         return False
     local = isinstance(fs, LocalFileSystem) and listed.startswith("file://")
     return not (local and os.path.samefile(path, listed.removeprefix("file://")))

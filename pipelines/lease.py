@@ -48,7 +48,9 @@ def lease(storage: Storage, run_id: str) -> Iterator[None]:
     try:
         yield
     finally:
-        storage.remove(folder)
+        # What cannot be removed now is a dead run's plan, which a later run sweeps.
+        with suppress(OSError):
+            storage.remove(folder)
         if lock:
             lock.close()
 

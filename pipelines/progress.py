@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipelines import locks
@@ -25,6 +25,8 @@ from pipelines import locks
 LOCK = "driver.lock"
 REPORT_SECONDS = 0.5
 SHOW_SECONDS = 0.5
+# A count of commits is a listing of a remote folder, which takes time and costs money.
+COUNT_SECONDS = 15.0
 WATCH_SECONDS = 1.0
 
 
@@ -96,8 +98,8 @@ class Monitor:
     Args:
       folder: that workers report to.
       total: images to expect, or 0 when unknown.
-      chunks_done: tells how many chunks are committed, for workers on other machines; called
-        seldom.
+      chunks_done: tells how many chunks are committed, for workers on other machines; called every
+        `COUNT_SECONDS` at most.
       chunks: in all.
     """
 
@@ -113,6 +115,7 @@ class Monitor:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._first: tuple[float, int] | None = None
+        self._counted: tuple[float, int] | None = None
 
     def __enter__(self) -> Monitor:
         if sys.stdout.isatty():
@@ -147,7 +150,8 @@ class Monitor:
         images, quarantined = self.counts()
         if not images:
             if self._chunks_done:
-                return f"  {self._chunks_done():,} of {self._chunks:,} chunks committed"
+                done = self._committed(self._chunks_done, now)
+                return f"  {done:,} of {self._chunks:,} chunks committed"
             return "  starting ..."
         if self._first is None:
             self._first = (now, images)
@@ -160,6 +164,16 @@ class Monitor:
             if self._total:
                 text += f", {_clock((self._total - images) / rate)} left"
         return text + f", {quarantined:,} quarantined"
+
+    def _committed(self, count: Callable[[], int], now: float) -> int:
+        """Returns how many chunks are committed, as of the last count."""
+        if self._counted is None or now - self._counted[0] >= COUNT_SECONDS:
+            done = self._counted[1] if self._counted else 0
+            # A line on the terminal is nothing to fail for; the next count may succeed.
+            with suppress(OSError):
+                done = count()
+            self._counted = now, done
+        return self._counted[1]
 
     def _show(self) -> None:
         while not self._stop.wait(SHOW_SECONDS):

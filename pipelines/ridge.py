@@ -29,7 +29,7 @@ from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.storage import Storage
 
 HEAD = ExactSpec("ridge")
-FIT = "heads/ridge.npz"
+FIT, MOMENT = "heads/ridge.npz", "heads/ridge.moment.json"
 
 
 def build_parser() -> Parser:
@@ -57,7 +57,9 @@ def run(argv: Sequence[str]) -> int:
         check_beam_arguments(parser, rest)
     file_system = key_values(args.storage_options, "--storage_options")
     options = replace(options_of(args, file_system), heads=(HEAD,))
-    store, storage = open_store(args.store, file_system), Storage(args.output, file_system)
+    # Every pass and every worker must read the rows that were divided.
+    store = open_store(args.store, file_system).at_this_moment()
+    storage = Storage(args.output, file_system)
     division = divide(store)
     outputs_for(division.classes)
     check_heads(options, store.spec.feature_shape, division)
@@ -96,7 +98,8 @@ def fit_by_beam(
 
     Args:
       store: to learn from.
-      storage: of the run; holds the fit for a moment, so workers must reach it too.
+      storage: of the run; holds the fit and the moment of the store for the while, so workers must
+        reach it too.
       division: which rows train and validate.
       options: penalties, folds, weights.
       beam_arguments: Beam's own flags.
@@ -106,17 +109,21 @@ def fit_by_beam(
     from pipelines.running import run_pipeline
 
     settings = ridge_settings(HEAD, options, store.spec.feature_shape, division)
-    source = RidgeSource(store.storage.url, storage.url, storage.options, division)
+    store = store.at_this_moment()
+    assert store.moment is not None
+    source = RidgeSource(store.storage.url, storage.url, storage.options, division, MOMENT)
     step = FitRidge(source, settings, len(store.markers()), FIT)
-    run_pipeline(
-        beam_options.make_options(beam_arguments),
-        lambda pipeline: pipeline | step,
-        "no run was written; give the same command again",
-    )
     try:
+        storage.write(MOMENT, store.moment.to_json())
+        run_pipeline(
+            beam_options.make_options(beam_arguments),
+            lambda pipeline: pipeline | step,
+            "no run was written; give the same command again",
+        )
         return RidgeFit.from_bytes(storage.read(FIT))
     finally:
-        storage.remove(FIT)
+        for name in (FIT, MOMENT):
+            storage.remove(name)
 
 
 if __name__ == "__main__":

@@ -40,12 +40,14 @@ class RidgeSource:
       run_url: of the run's folder.
       storage_options: for both file systems.
       division: which rows train and validate.
+      moment: file of the run that names the commits and labels to read, see `Moment.to_json`.
     """
 
     store_url: str
     run_url: str
     storage_options: Mapping[str, Any]
     division: Division
+    moment: str
 
 
 def references(chunks: int) -> list[str]:
@@ -76,7 +78,9 @@ class SumRows(beam.DoFn):
         self._sides = sides
 
     def setup(self) -> None:
-        store = open_store(self._source.store_url, self._source.storage_options)
+        source = self._source
+        names = Storage(source.run_url, source.storage_options).read(source.moment)
+        store = open_store(source.store_url, source.storage_options).at_moment(names)
         self._markers = store.markers()
         self._scanner = store.scanner(self._markers.values())
 

@@ -23,7 +23,6 @@ from classifier.judgement.outcomes import Outcomes
 from classifier.multilabel import MultiLabelScores
 from classifier.run import Run, calibration_file, dump_json
 from classifier.sources import shard_under
-from featurestore.commit import store_ledger
 from featurestore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def judge(run: Run, head_id: str, store: FeatureStore, split: str) -> Judgement:
         "classes": list(run.classes),
         **scores.to_record(),
         "calibration": None,
-        "ledger": dataclasses.asdict(store_ledger(markers)),
+        "ledger": dataclasses.asdict(store.ledger()),
     }
     if isinstance(scores, Scores):
         if names_of_split(split, [VALIDATION]):

@@ -1,0 +1,56 @@
+"""One moment of a store: the commits and the labels that all readers of a command see.
+
+Commits and label versions never change once they are there, so their names are enough to see the
+same rows with the same labels on another machine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from featurestore.commit import Marker, read_markers
+from featurestore.errors import CorruptStore
+from featurestore.overlay import Overlay, versions
+from featurestore.storage import Storage
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What is committed, and how it is labelled.
+
+    Attributes:
+      markers: chunk_id -> commit, ordered by key.
+      overlay: labels and splits that came later than the rows.
+    """
+
+    markers: Mapping[str, Marker]
+    overlay: Overlay
+
+    @classmethod
+    def read(cls, storage: Storage) -> Moment:
+        """Reads a store as it is now."""
+        return cls(read_markers(storage), Overlay.read(storage, versions(storage)))
+
+    def to_json(self) -> str:
+        """Names what is seen, for `restore`."""
+        return json.dumps({"chunks": list(self.markers), "labels": self.overlay.versions})
+
+    @classmethod
+    def restore(cls, storage: Storage, names: str | bytes) -> Moment:
+        """Reads the moment of which `to_json` gave the names; what came later is not seen.
+
+        Raises:
+          CorruptStore: when a commit of that moment is gone.
+        """
+        named = json.loads(names)
+        found = read_markers(storage)
+        gone = [chunk_id for chunk_id in named["chunks"] if chunk_id not in found]
+        if gone:
+            raise CorruptStore(
+                f"{storage.public_url}: {len(gone)} commits were deleted while the store was read, "
+                f"first {gone[0]}; give the same command again when nobody edits the store"
+            )
+        markers = {chunk_id: found[chunk_id] for chunk_id in named["chunks"]}
+        return cls(markers, Overlay.read(storage, named["labels"]))
