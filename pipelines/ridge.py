@@ -28,6 +28,7 @@ from featurestore import FeatureStore, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.storage import Storage
 
+KEPT = "no head was saved; give the same command again"
 HEAD = ExactSpec("ridge")
 FIT = "heads/ridge.npz"
 
@@ -120,4 +121,4 @@ def fit_by_beam(
 
 
 if __name__ == "__main__":
-    main(run)
+    main(run, kept=KEPT)
