@@ -3,3 +3,5 @@
 Adds TensorFlow to what the feature store needs; Apache Beam is never imported here. TensorFlow
 itself is imported by the functions that compute, so that a module's `--help` answers at once.
 """
+
+from featurestore import starting as _starting  # noqa: F401  (before what takes long)

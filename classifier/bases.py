@@ -222,7 +222,7 @@ def _open(request: BaseRequest) -> keras.Model:
         return build_base(dataclasses.replace(request, weights="none")).model
     with saved.fetched(request.model, "--model") as path:
         if path.is_dir():
-            return build_base(request).model
+            return cutting.cut_savedmodel(request, path).model
         return saved.load_saved(path, path.name, request.trust_model)
 
 
@@ -242,7 +242,8 @@ def _say_layers(name: str, record: dict) -> None:
 def run(argv: Sequence[str]) -> int:
     """Lists the known bases, or the layers of one."""
     parser = Parser(prog="python -m classifier.bases", description=__doc__)
-    parser.add_argument("name", nargs="?", help="a keras.applications name or a saved model")
+    text = "a keras.applications name or a saved model"
+    parser.add_argument("name", nargs="?", metavar="NAME", help=text)
     parser.add_argument(
         "--weights", default="none", choices=["none"], help="layers are listed without weights"
     )
@@ -261,17 +262,23 @@ def run(argv: Sequence[str]) -> int:
         say(f"{len(table)} bases; none means that the graph does its own preprocessing")
         return 0
     quiet_libraries()
-    request = BaseRequest(
-        model=flags.name, image_size=flags.image_size, trust_model=flags.trust_model
-    )
-    application = request.application
-    name = application.name if application else flags.name
-    record = {"model": name, **layers.describe(_open(request), application is not None)}
+    try:
+        record = _describe(flags.name, flags.image_size, flags.trust_model)
+    except UsageError as error:
+        # An extraction has a flag for what is an argument here.
+        raise type(error)(str(error).replace("--model", "NAME")) from error
     if flags.json:
         say(json.dumps(record, indent=2))
     else:
-        _say_layers(name, record)
+        _say_layers(record["model"], record)
     return 0
+
+
+def _describe(model: str, image_size: tuple[int, int] | None, trust_model: bool) -> dict:
+    request = BaseRequest(model=model, image_size=image_size, trust_model=trust_model)
+    application = request.application
+    name = application.name if application else model
+    return {"model": name, **layers.describe(_open(request), application is not None)}
 
 
 def parse_image_size(text: str) -> tuple[int, int]:

@@ -212,6 +212,7 @@ def _file_size(request: BaseRequest, model: keras.Model) -> tuple[int, int]:
 def cut_savedmodel(request: BaseRequest, path: Path) -> Cut:
     """Takes a SavedModel folder as it is."""
     label = path.resolve().name
+    stored.require_savedmodel(path, label)
     if request.layer or request.weights not in ("imagenet", "none"):
         flag = "--layer" if request.layer else "--weights"
         raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from classifier import plots
@@ -75,24 +76,19 @@ def run(argv: Sequence[str]) -> int:
     record = judgement.record
     if other:
         record["comparison"] = compare(judgement, judge(trained, other, store, arguments.split))
+    output = Storage(arguments.output or f"{arguments.run.rstrip('/')}/evaluation", file_system)
+    keep = partial(_keep, trained, judgement, output, not arguments.output, tell)
+    # Written before they are shown; and a folder that cannot be written to does not hide them.
+    problem = keep()
     _tell_figures(record, tell)
     if arguments.learning_curve:
         selection = select_split(trained, store, arguments.split)
         record["learning"] = learning_curve(trained, head_id, store, selection, tell)
-    # Figures first: they must not be lost to a folder that cannot be written to.
+        problem = keep()
     if arguments.json:
         say(dump_json(record).rstrip())
-    output = Storage(arguments.output or f"{arguments.run.rstrip('/')}/evaluation", file_system)
-    try:
-        _write(output, judgement, tell)
-        if not arguments.output:
-            _keep(trained, record)
-    except (OSError, ValueError) as error:
-        flag = "--output" if arguments.output else "--run"
-        raise UsageError(
-            f"{flag}: cannot write to {output.public_url!r}: {error}; give an --output that you "
-            "may write to"
-        ) from error
+    if problem:
+        raise problem
     tell(f"written to {output.public_url}")
     if not arguments.output:
         renew_page(trained, tell)
@@ -117,12 +113,39 @@ def _other_head(trained: Run, head_id: str, wanted: str | None) -> str | None:
     return wanted
 
 
+def _keep(
+    trained: Run,
+    judgement: Judgement,
+    output: Storage,
+    in_run: bool,
+    tell: Callable[[str], None],
+) -> UsageError | None:
+    """Writes an evaluation, and into the run what later ones build on; returns what hindered it."""
+    record = judgement.record
+    try:
+        _write(output, judgement, tell)
+        if in_run:
+            save_temperature(trained, record)
+        if in_run and "learning" in record:
+            name = learning_file(record["split"], record["head_id"])
+            trained.storage.write(name, dump_json(record["learning"]))
+    except (OSError, ValueError) as error:
+        problem = UsageError(
+            f"{'--run' if in_run else '--output'}: cannot write to {output.public_url!r}: {error}; "
+            "give an --output that you may write to"
+        )
+        problem.__cause__ = error
+        return problem
+    return None
+
+
 def _write(output: Storage, judgement: Judgement, tell: Callable[[str], None]) -> None:
     record, scores = judgement.record, judgement.scores
     name = file_name(record["split"], record["head_id"])
     output.write(f"{name}.json", dump_json(record))
-    if isinstance(scores, MultiLabelScores):
-        # A row of several classes has no one place in a confusion matrix.
+    if isinstance(scores, MultiLabelScores) or "learning" in record:
+        # A row of several classes has no one place in a confusion matrix; with the learning curve,
+        # which comes after everything else, the picture is there.
         return
     title = f"{record['head_id']} on {record['split']}: accuracy {record['accuracy']:.1%}"
     plots.write_or_skip(
@@ -131,15 +154,6 @@ def _write(output: Storage, judgement: Judgement, tell: Callable[[str], None]) -
         lambda: plots.confusion_figure(scores.confusion, scores.classes, title),
         tell,
     )
-
-
-def _keep(trained: Run, record: Mapping[str, Any]) -> None:
-    """Writes what later evaluations of the run build on."""
-    save_temperature(trained, record)
-    if "learning" in record:
-        trained.storage.write(
-            learning_file(record["split"], record["head_id"]), dump_json(record["learning"])
-        )
 
 
 def _tell_figures(record: Mapping[str, Any], tell: Callable[[str], None]) -> None:

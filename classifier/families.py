@@ -6,11 +6,12 @@ must not wait for it. A test holds the table against the installed Keras, name b
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from featurestore.errors import unknown_choice
+from featurestore.errors import UsageError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ _LAYER_NAMES: tuple[tuple[tuple[str, ...], str, str], ...] = (
 
 
 def resolve_application(name: str) -> Application:
-    """Looks a base up by name, in any letter case.
+    """Looks a base up by name, in any letter case; what is none may be a path with a mistake in it.
 
     Args:
       name: such as ``VGG16`` or ``mobilenetv2``.
@@ -150,7 +151,20 @@ def resolve_application(name: str) -> Application:
     try:
         return APPLICATIONS[by_fold[name.casefold()]]
     except KeyError:
-        raise unknown_choice("--model", name, list(APPLICATIONS)) from None
+        raise UsageError(
+            f"--model: there is neither a base of keras.applications nor a file or folder "
+            f"{name!r}{did_you_mean(name, [*APPLICATIONS, *beside(name)])}; check the path, or see "
+            "python -m classifier.bases for the names"
+        ) from None
+
+
+def beside(path: str) -> list[str]:
+    """Lists what is in the folder where a local path was looked for, written as the path is."""
+    folder, _ = os.path.split(path)
+    try:
+        return [os.path.join(folder, found) for found in os.listdir(folder or ".")]
+    except OSError:
+        return []
 
 
 def keras_image_size(application: Application) -> int:

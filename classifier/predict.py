@@ -17,6 +17,7 @@ from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.retry import retrying
 from featurestore.storage import connect, public_url
 
+KEPT = "the predictions that are shown are whole; give the command again for the rest"
 BATCH_SIZE = 32
 PLOTTED = 24
 
@@ -91,18 +92,21 @@ def run(argv: Sequence[str]) -> int:
         if not arguments.json:
             say(_line(prediction), to_stderr=bool(prediction.error))
     good = [prediction for prediction in found if not prediction.error]
-    if arguments.plot and good:
-        _plot(arguments.plot, good, file_system)
-    if arguments.json:
-        record = {
-            "run": trained.url,
-            "head_id": head_id,
-            "predictions": [prediction.to_record() for prediction in found],
-        }
-        say(dump_json(record).rstrip())
-    else:
-        bad = len(found) - len(good)
-        say(f"{len(good)} images classified by {head_id}" + (f", {bad} bad" if bad else ""))
+    try:
+        if arguments.plot and good:
+            _plot(arguments.plot, good, file_system)
+    finally:
+        # A picture that cannot be written must not cost the predictions.
+        if arguments.json:
+            record = {
+                "run": trained.url,
+                "head_id": head_id,
+                "predictions": [prediction.to_record() for prediction in found],
+            }
+            say(dump_json(record).rstrip())
+        else:
+            bad = len(found) - len(good)
+            say(f"{len(good)} images classified by {head_id}" + (f", {bad} bad" if bad else ""))
     return 0 if good else 1
 
 
@@ -263,4 +267,4 @@ def _plot(target: str, good: Sequence[Prediction], storage_options: Mapping[str,
 
 
 if __name__ == "__main__":
-    main(run)
+    main(run, kept=KEPT)

@@ -39,6 +39,7 @@ from classifier.tally import shorten
 from classifier.weights import cause
 from featurestore import layout
 from featurestore.errors import CorruptStore, UsageError, unknown_choice
+from featurestore.retry import naming
 from featurestore.spec import StoreSpec
 from featurestore.storage import Storage
 
@@ -273,7 +274,8 @@ def save_head(storage: Storage, head_id: str, model: keras.Model) -> None:
     """Writes a trained head into a run."""
     with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
         path = Path(folder) / f"{head_id}.keras"
-        model.save(path)
+        with naming(str(path)):
+            model.save(path)
         storage.write(head_file(head_id), path.read_bytes())
 
 

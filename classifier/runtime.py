@@ -11,6 +11,7 @@ from importlib.abc import MetaPathFinder
 from typing import Any
 
 from classifier.allocation import keep_freed_memory
+from featurestore import interrupts
 from featurestore.command import VERBOSE, quiet_libraries
 from featurestore.errors import HoarfrostError
 
@@ -91,12 +92,13 @@ def standard_error_held() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except HoarfrostError:
+        except (HoarfrostError, KeyboardInterrupt):
             # Explained in one line by whoever shows it.
             raise
         except BaseException:
-            held.seek(0)
-            os.write(kept, held.read())
+            if not interrupts.received():
+                held.seek(0)
+                os.write(kept, held.read())
             raise
         finally:
             os.dup2(kept, 2)

@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from classifier.families import beside
 from classifier.runtime import import_keras
 from classifier.weights import cause
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, did_you_mean
 from featurestore.lookup import download, entry
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def fetched(address: str, flag: str) -> Iterator[Path]:
         local = Path(address).expanduser()
         if not local.exists():
             raise UsageError(
-                f"{flag}: there is no file or folder {address!r}; check the path"
+                f"{flag}: there is no file or folder {address!r}"
+                f"{did_you_mean(address, beside(address))}; check the path"
                 + (" (a bare name must be one of keras.applications)" if flag == "--model" else "")
             )
         yield local
@@ -200,8 +202,8 @@ def load_saved(path: Path, label: str, trust_model: bool = False) -> keras.Model
             )
         if config is None:
             raise UsageError(
-                f"--model: {label!r} holds weights only; give them as --weights {label} together "
-                "with the --model they belong to"
+                f"--model: {label!r} holds weights only; name the base that they belong to there, "
+                f"and give an extraction --weights {label} beside it"
             )
         return load_checked(path, trust_model)
     except UsageError:

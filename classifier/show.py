@@ -18,6 +18,7 @@ from featurestore.command import Parser, key_values, main, quiet_libraries, say
 if TYPE_CHECKING:
     from classifier.inputs import ImageRef
 
+KEPT = "no picture was written; give the same command again"
 MOST_TILES = 400
 UNLABELLED = "(no label)"
 Tile = tuple[np.ndarray | None, str | None]
@@ -215,4 +216,4 @@ def _in_rows(tiles: Sequence[Tile], columns: int) -> list[Tile]:
 
 
 if __name__ == "__main__":
-    main(run)
+    main(run, kept=KEPT)

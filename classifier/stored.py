@@ -44,14 +44,10 @@ def load_savedmodel(folder: Path, label: str, image_size: tuple[int, int]) -> ke
     Raises:
       UsageError: when it is no SavedModel, or it does not map one image to one tensor.
     """
+    require_savedmodel(folder, label)
     keras = import_keras()
     import tensorflow as tf
 
-    if not (folder / "saved_model.pb").is_file():
-        raise UsageError(
-            f"--model: the folder {label!r} holds no saved_model.pb, so it is not a SavedModel; "
-            "give the folder that does, or a .keras or .h5 file"
-        )
     failures = (*UNREADABLE, tf.errors.OpError)
     try:
         layer = keras.layers.TFSMLayer(str(folder), call_endpoint=_endpoint(folder))
@@ -69,6 +65,15 @@ def load_savedmodel(folder: Path, label: str, image_size: tuple[int, int]) -> ke
     # At once, because a folder fetched from a remote place is gone when the base is stored.
     model.packed_savedmodel = _packed(folder, image_size)
     return model
+
+
+def require_savedmodel(folder: Path, label: str) -> None:
+    """Raises for a folder that holds something else."""
+    if not (folder / "saved_model.pb").is_file():
+        raise UsageError(
+            f"--model: the folder {label!r} holds no saved_model.pb, so it is not a SavedModel; "
+            "give the folder that does, or a .keras or .h5 file"
+        )
 
 
 def _packed(folder: Path, image_size: tuple[int, int]) -> bytes:

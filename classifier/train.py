@@ -24,6 +24,7 @@ from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.info import human_bytes
 from featurestore.storage import Storage
 
+KEPT = "the last checkpoint stays in --output; the same command goes on from there"
 EPILOG = """\
 heads:
   linear                            one dense layer
@@ -259,4 +260,4 @@ def _summary(
 
 
 if __name__ == "__main__":
-    main(run)
+    main(run, kept=KEPT)

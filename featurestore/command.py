@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import json
 import logging
 import os
@@ -12,9 +13,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from featurestore import interrupts, streams
 from featurestore.errors import HoarfrostError, UsageError
+from featurestore.streams import say
+
+__all__ = ["VERBOSE", "Parser", "key_values", "main", "quiet_libraries", "say"]
 
 VERBOSE = "HOARFROST_VERBOSE"
+# No space, no quota, or larger than files may be.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,40 +58,44 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(
-    command: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None
+    command: Callable[[Sequence[str]], int | None],
+    argv: Sequence[str] | None = None,
+    kept: str = interrupts.KEPT,
 ) -> NoReturn:
     """Runs `command` and ends the process with its exit code; a user's mistake is one line.
 
     Args:
       command: takes the arguments, returns an exit code or None for 0.
       argv: the arguments without the program's name; default the process's own.
+      kept: what an interruption leaves and how to go on, for the user.
     """
+    streams.escape_names()
     try:
-        code = command(sys.argv[1:] if argv is None else argv) or 0
-        sys.stdout.flush()
+        with interrupts.caught(kept):
+            code = command(sys.argv[1:] if argv is None else argv) or 0
     except HoarfrostError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"error: {' '.join(str(error).split())}", to_stderr=True)
         code = error.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        # Of another kind than our signals, such as a worker's that was interrupted alone.
+        say(interrupts.interrupted_line(kept), to_stderr=True)
         code = 130
     except OSError as error:
         if os.environ.get(VERBOSE):
             raise
-        reason = " ".join(str(error).split()) or "no message"
-        print(f"error: {type(error).__name__}: {reason}", file=sys.stderr)
+        say(f"error: {_explain(error)}", to_stderr=True)
         code = 2
+    finally:
+        streams.flush()
     sys.exit(code)
 
 
-def say(line: str = "", *, to_stderr: bool = False) -> None:
-    """Prints one line for the user, at once; goes on when nobody listens any more."""
-    stream = sys.stderr if to_stderr else sys.stdout
-    try:
-        print(line, file=stream, flush=True)
-    except BrokenPipeError:
-        # A closed pipe, as of `| head -1`, must not end a run half-way.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+def _explain(error: OSError) -> str:
+    """Says in one line what the operating system refused, and what to do where it is known."""
+    reason = " ".join(str(error).split()) or "no message"
+    if error.errno in _FULL:
+        return f"cannot write: {reason}; free space there or write elsewhere, and start again"
+    return f"{type(error).__name__}: {reason}"
 
 
 def quiet_libraries() -> None:

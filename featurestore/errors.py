@@ -51,12 +51,19 @@ def unknown_choice(what: str, got: str, choices: Collection[str]) -> UsageError:
       >>> str(unknown_choice("--model", "VGG61", ["VGG16", "VGG19", "Xception"]))
       "--model: unknown value 'VGG61'; did you mean VGG16 or VGG19? (all: VGG16, VGG19, Xception)"
     """
+    everything = ", ".join(sorted(choices))
+    if near := did_you_mean(got, choices):
+        return UsageError(f"{what}: unknown value {got!r}{near}? (all: {everything})")
+    return UsageError(f"{what}: unknown value {got!r}; choose from {everything}")
+
+
+def did_you_mean(got: str, choices: Collection[str]) -> str:
+    """Returns the end of a message about a name that is unknown; empty where none is near it.
+
+    Example:
+      >>> did_you_mean("photoes", ["photos", "shards"]), did_you_mean("x", ["photos"])
+      ('; did you mean photos', '')
+    """
     by_fold = {choice.casefold(): choice for choice in choices}
     near = difflib.get_close_matches(got.casefold(), list(by_fold), n=3, cutoff=0.6)
-    everything = ", ".join(sorted(choices))
-    if near:
-        names = " or ".join(sorted(by_fold[name] for name in near))
-        return UsageError(
-            f"{what}: unknown value {got!r}; did you mean {names}? (all: {everything})"
-        )
-    return UsageError(f"{what}: unknown value {got!r}; choose from {everything}")
+    return f"; did you mean {' or '.join(sorted(by_fold[name] for name in near))}" if near else ""

@@ -74,6 +74,21 @@ def _translated(error: Exception) -> OSError:
     return OSError(text)
 
 
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Adds the path to an error of the system that names none, such as that of a full disk.
+
+    Raises:
+      OSError: the same one.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = path
+        raise
+
+
 def _first_line(error: Exception) -> str:
     # An aiohttp error quotes the address with its query, which may be a signature.
     message = getattr(error, "message", None) or str(error)

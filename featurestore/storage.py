@@ -26,7 +26,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from featurestore.errors import CorruptStore
 from featurestore.lookup import delete, entry, files_below
-from featurestore.retry import retrying
+from featurestore.retry import naming, retrying
 from featurestore.steady import SteadyFile
 from featurestore.urls import connect, modified_time, public_url
 
@@ -50,6 +50,11 @@ def is_dead_draft(name: str) -> bool:
     except OSError:
         return False
     return False
+
+
+def _encoded(text: str) -> bytes:
+    # A file name that is no UTF-8 has surrogates; escaped, JSON reads them back as they were.
+    return text.encode(errors="backslashreplace")
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,7 @@ class Storage:
 
     def write(self, name: str, data: bytes | str) -> None:
         """Writes a whole file atomically, replacing an older one."""
-        data = data.encode() if isinstance(data, str) else data
+        data = _encoded(data) if isinstance(data, str) else data
         if not self.is_local:
             retrying(lambda: self.fs.pipe_file(self.path(name), data))
             return
@@ -214,7 +219,7 @@ class Storage:
         Returns:
           True for the winner, False when the file was there.
         """
-        data = data.encode() if isinstance(data, str) else data
+        data = _encoded(data) if isinstance(data, str) else data
         if not self.is_local:
             try:
                 retrying(lambda: self.fs.pipe_file(self.path(name), data, mode="create"))
@@ -236,7 +241,7 @@ class Storage:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         draft = os.path.join(os.path.dirname(path), draft_name())
         try:
-            with open(draft, "xb") as file:
+            with naming(path), open(draft, "xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -253,7 +258,7 @@ class Storage:
             return
         path = self.path(name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(local_file, "rb") as file:
+        with naming(path), open(local_file, "rb") as file:
             os.fsync(file.fileno())
         os.replace(local_file, path)
 
@@ -273,7 +278,8 @@ class Storage:
         else:
             folder = Path(tempfile.mkdtemp(prefix="hoarfrost-"))
         try:
-            yield folder
+            with naming(str(folder)):
+                yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

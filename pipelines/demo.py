@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from featurestore.command import Parser, main, say
 from featurestore.errors import RunFailed
 from pipelines.driver import SAMPLE_FOLDER
 
+KEPT = "what its steps finished stays in ./demo; give the same command again"
 FOLDER = Path("demo")
 STORE, RUN = FOLDER / "store", FOLDER / "run"
 STEPS = (
@@ -35,13 +37,24 @@ def run(argv: Sequence[str]) -> int:
     Parser(prog="python -m pipelines.demo", description=__doc__).parse_args(argv)
     for step in STEPS:
         say(f"\n$ python -m {step}")
-        done = subprocess.run([sys.executable, "-m", *shlex.split(step)], check=False)
-        if done.returncode:
-            raise RunFailed(f"python -m {step} ended with exit code {done.returncode}")
+        if code := _run_step(step):
+            raise RunFailed(f"python -m {step} ended with exit code {code}")
     say()
     for line in closing_lines():
         say(line)
     return 0
+
+
+def _run_step(step: str) -> int:
+    """Runs a command to its end, or to its own clean end after an interruption."""
+    with subprocess.Popen([sys.executable, "-m", *shlex.split(step)]) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # From a terminal it has the signal already, and takes the two for one.
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
 
 
 def closing_lines() -> list[str]:
@@ -72,4 +85,4 @@ def _predict_command() -> str:
 
 
 if __name__ == "__main__":
-    main(run)
+    main(run, kept=KEPT)

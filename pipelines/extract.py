@@ -34,6 +34,7 @@ from pipelines.options import (
 from pipelines.outcome import Outcome
 from pipelines.timereport import time_lines
 
+KEPT = "the chunks that were committed stay in the store; the same command goes on from there"
 DEFAULT_OUTPUT = "hoarfrost-store"
 PIXEL_FLAGS = ("fit", "resize", "alpha", "exif")
 
@@ -287,4 +288,4 @@ def run(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    main(run)
+    main(run, kept=KEPT)

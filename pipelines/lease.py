@@ -14,11 +14,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from featurestore import layout
 from featurestore.errors import UsageError
+from featurestore.interrupts import at_interrupt
 from featurestore.storage import Storage, is_dead_draft
 from pipelines import locks
 
@@ -46,7 +48,8 @@ def lease(storage: Storage, run_id: str) -> Iterator[None]:
             "may write to"
         ) from error
     try:
-        yield
+        with at_interrupt(partial(storage.remove, folder)):
+            yield
     finally:
         # What cannot be removed now is a dead run's plan, which a later run sweeps.
         with suppress(OSError):

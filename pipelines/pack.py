@@ -33,6 +33,7 @@ from featurestore.storage import Storage, connect, public_url
 from pipelines.packing import SHARD_FILES, Item, ShardWriter
 from pipelines.unpacking import FolderWriter
 
+KEPT = "--output is unfinished; delete what is in it, and give the same command again"
 RECORD = "pack.json"
 FORMATS = (*SHARD_FILES, "folder")
 MAX_LISTED = 1000
@@ -260,4 +261,4 @@ def run(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    main(run)
+    main(run, kept=KEPT)

@@ -18,8 +18,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+from featurestore.interrupts import at_interrupt
+from featurestore.streams import say
 from pipelines import locks
 
 LOCK = "driver.lock"
@@ -71,12 +74,10 @@ def _driver_pid(folder: Path) -> int | None:
 def _end_with_driver(folder: Path) -> None:
     if not locks.SUPPORTED:
         return  # A worker then ends with its broken connection.
-    try:
+    # An interrupted driver removes the folder; one that finished has ended its workers before.
+    with suppress(FileNotFoundError):
         while locks.is_held(folder / LOCK):
             time.sleep(WATCH_SECONDS)
-    except FileNotFoundError:
-        # The run is over; the runner ends its workers itself.
-        return
     os._exit(1)
 
 
@@ -86,7 +87,8 @@ def driver_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="hoarfrost-run-"))
     lock = locks.hold(folder / LOCK, str(os.getpid()))
     try:
-        yield folder
+        with at_interrupt(partial(shutil.rmtree, folder, ignore_errors=True)):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         lock.close()
@@ -181,8 +183,7 @@ class Monitor:
 
     def _draw(self, text: str) -> None:
         width = shutil.get_terminal_size().columns - 1
-        sys.stdout.write(f"\r\x1b[K{text[:width]}")
-        sys.stdout.flush()
+        say(f"\r\x1b[K{text[:width]}", end="")
 
 
 def _clock(seconds: float) -> str:

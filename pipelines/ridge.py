@@ -28,6 +28,7 @@ from featurestore import FeatureStore, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.storage import Storage
 
+KEPT = "no head was saved; give the same command again"
 HEAD = ExactSpec("ridge")
 FIT, MOMENT = "heads/ridge.npz", "heads/ridge.moment.json"
 
@@ -127,4 +128,4 @@ def fit_by_beam(
 
 
 if __name__ == "__main__":
-    main(run)
+    main(run, kept=KEPT)

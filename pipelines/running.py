@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from classifier.runtime import standard_error_held
+from featurestore import interrupts
 from featurestore.errors import HoarfrostError, RunFailed
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def run_pipeline(
     import apache_beam as beam
     from apache_beam.runners.runner import PipelineState
 
-    with standard_error_held():
+    with standard_error_held(), interrupts.abrupt():
         try:
             pipeline = beam.Pipeline(options=options)
             build(pipeline)
@@ -42,6 +43,7 @@ def run_pipeline(
             if state not in (None, PipelineState.DONE):
                 raise RunFailed(f"the runner ended the job as {state}; {after}")
         except HoarfrostError as error:
+            _raise_interrupt(error)
             raise type(error)(_WHERE.sub("", str(error))) from error
         # Runners raise what they like; the user gets one line of it.
         except Exception as error:
@@ -50,8 +52,7 @@ def run_pipeline(
 
 def _explain(error: Exception, after: str) -> HoarfrostError:
     """Turns what a runner raised into one line; our own errors are found in its text."""
-    if "KeyboardInterrupt" in str(error):
-        raise KeyboardInterrupt from error
+    _raise_interrupt(error)
     found = _OURS.findall(str(error))
     if found:
         return RunFailed(found[-1])
@@ -60,3 +61,9 @@ def _explain(error: Exception, after: str) -> HoarfrostError:
     return RunFailed(
         f"the runner stopped: {reason[:500]}; {after} (HOARFROST_VERBOSE=1 shows the runner's log)"
     )
+
+
+def _raise_interrupt(error: Exception) -> None:
+    """Goes on with an interruption that the runner, or its workers' end, made an error of."""
+    if interrupts.received() or "KeyboardInterrupt" in str(error):
+        raise KeyboardInterrupt from error

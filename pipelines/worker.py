@@ -51,11 +51,12 @@ class Worker:
     """
 
     def __init__(self, settings: WorkerSettings) -> None:
+        # First of all: it watches whether the driver lives, and loading a base takes long.
+        self.reporter = Reporter(settings.progress_folder)
         self.store = open_store(settings.store_url, settings.storage_options)
         lanes = lane_count(settings.processes)
         self.engine = shared_engine(self.store, settings)
         require_numerics(self.store, self.engine)
-        self.reporter = Reporter(settings.progress_folder)
         self.feeders = ThreadPoolExecutor(max(4, 2 * lanes), "feeder")
         self._indexing = threading.Lock()
         self._indexes: dict[bool, StoredFeatures] = {}
