@@ -5,6 +5,7 @@ What a decoder leaves unchecked is checked here, so that a damaged file is never
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,12 @@ BAD_KINDS = (
 )
 # Pillow's own MAX_IMAGE_PIXELS: a quarter of a gigabyte of RGB.
 MAX_PIXELS = 89_478_485
+# A BMP without its file header: the length of one of Windows's headers, two sizes below 65,536 (a
+# height may be negative), one plane, bits a pixel.
+_DIB = re.compile(
+    rb"[\x28\x34\x38\x6c\x7c]\0\0\0..\0\0..(?:\0\0|\xff\xff)\x01\0[\x01\x04\x08\x10\x18\x20]\0",
+    re.DOTALL,
+)
 
 
 class BadImage(Exception):
@@ -43,7 +50,7 @@ def sniff(data: bytes) -> str | None:
     """Tells the image type by its first bytes; names lie.
 
     Args:
-      data: the file's bytes, at least the first 12.
+      data: the file's bytes, at least the first 16.
 
     Returns:
       ``jpeg``, ``png``, ``gif``, ``bmp``, ``webp`` or ``tiff``; None for anything else.
@@ -60,9 +67,9 @@ def sniff(data: bytes) -> str | None:
         return "gif"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
-    if data[:4] in (b"II*\0", b"MM\0*"):
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):  # + is BigTIFF's
         return "tiff"
-    if data[:2] == b"BM":
+    if data[:2] == b"BM" or _DIB.match(data):
         return "bmp"
     return None
 
@@ -83,9 +90,11 @@ def check_ends(data: bytes, kind: str) -> None:
     size = None
     if kind == "png" and len(data) >= 24:
         size = struct.unpack(">II", data[16:24])
-    elif kind == "bmp" and len(data) >= 26 and struct.unpack("<I", data[14:18])[0] >= 40:
-        width, height = struct.unpack("<ii", data[18:26])
-        size = (abs(width), abs(height))  # negative: stored from the top
+    elif kind == "bmp":
+        header = data[14 if data[:2] == b"BM" else 0 :][:12]
+        if len(header) == 12 and struct.unpack("<I", header[:4])[0] >= 40:
+            width, height = struct.unpack("<ii", header[4:])
+            size = (abs(width), abs(height))  # negative: stored from the top
     if size is not None and min(size) == 0:
         raise BadImage("zero_size", f"the image is {size[0]}x{size[1]} pixels")
     if kind == "png":

@@ -5,6 +5,8 @@ What each step means is TensorFlow's, so that features are those of the textbook
 * JPEG is libjpeg's accurate integer DCT, bit-equal to
   ``tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")``; other formats go through Pillow.
 * Size and aspect ratio: see `classifier.resizing`.
+* Metadata says which way is up, where the spec asks for it, and nothing else: see
+  `classifier.metadata`.
 
 Unlike TensorFlow, a damaged file is never half an image: it is a `BadImage`.
 """
@@ -22,11 +24,11 @@ from typing import Any
 import numpy as np
 
 from classifier.imagefiles import MAX_PIXELS, BadImage, check_ends, check_size, check_strips, sniff
+from classifier.metadata import orientation, without_metadata
 from classifier.rasters import oriented, quiet_pillow, to_rgb
 from classifier.resizing import opencv, resize
 from featurestore.spec import PixelSpec
 
-_ORIENTATION = 0x0112  # the EXIF tag
 # What Pillow's decoders raise for damaged bytes.
 _DAMAGED = (
     OSError,
@@ -87,7 +89,7 @@ def decode(data: bytes, spec: PixelSpec, max_pixels: int = MAX_PIXELS) -> Decode
         pixels = _decode_pillow(data, kind, spec.alpha, max_pixels)
     height, width = pixels.shape[:2]
     if spec.exif == "apply":
-        pixels = oriented(pixels, _orientation(data))
+        pixels = oriented(pixels, orientation(data, kind))
     return Decoded(resize(pixels, spec), width, height)
 
 
@@ -170,7 +172,7 @@ def _decode_pillow(data: bytes, kind: str, alpha: str, max_pixels: int) -> np.nd
     quiet_pillow()
     check_ends(data, kind)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(without_metadata(data, kind, alpha))) as image:
             check_size(*image.size, max_pixels)
             if tags := getattr(image, "tag_v2", None):  # TIFF
                 check_strips(tags)
@@ -187,18 +189,6 @@ def _decode_pillow(data: bytes, kind: str, alpha: str, max_pixels: int) -> np.nd
             text = "the header cannot be read"
         cut = _is_cut(text) or (kind == "jpeg" and b"\xff\xd9" not in data[-64:])
         raise BadImage("truncated" if cut else "undecodable", f"{kind.upper()}: {text}") from error
-
-
-def _orientation(data: bytes) -> int:
-    """Reads the EXIF orientation; 1, upright, where there is none to be read."""
-    from PIL import Image
-
-    quiet_pillow()
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.getexif().get(_ORIENTATION, 1)
-    except _DAMAGED:
-        return 1
 
 
 @functools.cache
