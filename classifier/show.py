@@ -47,6 +47,8 @@ def parser() -> Parser:
     add("--views", type=int, default=0, metavar="K", help="default: the store's, or --columns")
     text = "of the choice of images, and of the views of an --input (default %(default)s)"
     add("--seed", type=int, default=0, help=text)
+    for flag in ("--image_column", "--label_column"):
+        add(flag, default="", metavar="NAME", help="of an --input that is a list")
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
     return result
 
@@ -108,7 +110,8 @@ def _source(arguments: Namespace, file_system: Mapping[str, str]) -> _Source:
     else:
         wanted = arguments.augment or arguments.views
         pixels, where = VIEWED_PIXELS if wanted else INPUT_PIXELS, arguments.input
-        images, known = input_images(where, file_system), Views(seed=arguments.seed)
+        asked = (arguments.image_column, arguments.label_column)
+        images, known = input_images(where, file_system, asked), Views(seed=arguments.seed)
     return _Source(images, pixels, _views(arguments, known, pixels), where)
 
 
@@ -134,11 +137,13 @@ def store_images(store) -> Iterator[tuple[str, ImageRef]]:
             yield label, ImageRef(key, uri, int(size), etag, tuple(labels))
 
 
-def input_images(uri: str, storage_options: Mapping[str, str]) -> Iterator[tuple[str, ImageRef]]:
-    """Yields (label, reference) of an input's images."""
-    from classifier.inputs import open_input
+def input_images(
+    uri: str, storage_options: Mapping[str, str], columns: tuple[str, str] = ("", "")
+) -> Iterator[tuple[str, ImageRef]]:
+    """Yields (label, reference) of an input's images; a list may name its two columns."""
+    from classifier.inputs import Asked, open_input
 
-    for ref in open_input(uri, storage_options):
+    for ref in open_input(uri, storage_options, Asked(*columns)):
         yield ", ".join(ref.labels) or UNLABELLED, ref
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from classifier.inputs.columns import unmarked
 from classifier.inputs.refs import ShardRef, etag_of, shard_format
 from classifier.inputs.shards import SHARD_ERRORS, iter_shard
 from featurestore.commit import Marker
@@ -141,7 +142,7 @@ def _is_same(data: bytes, row: StoredRow) -> bool:
 
 def _is_unchanged(fs: Any, path: str, known: StoredRow | ShardRef) -> bool:
     info = retrying(partial(fs.info, path))
-    return info.get("size") == known.size and etag_of(info) == known.etag
+    return info.get("size") == known.size and etag_of(info) == unmarked(known.etag)
 
 
 def _changed(fs: Any, path: str, row: StoredRow) -> Missed:

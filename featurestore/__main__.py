@@ -39,7 +39,8 @@ def build_parser() -> Parser:
     add = command("relabel", _relabel, "give stored rows the labels of a table, as a new version")
     add("--labels", required=True, metavar="FILE", help="CSV with a header line, or Parquet")
     add("--key_column", default="", metavar="NAME", help="default: the first")
-    add("--label_column", default="", metavar="NAME", help="default: the second")
+    text = "default: the one called so, else the second"
+    add("--label_column", default="", metavar="NAME", help=text)
     add = command("export", _export, "embeddings as .npy, their metadata as Parquet")
     add("--output", required=True, metavar="DIR", help="an empty folder, or any fsspec URL")
     add("--splits", nargs="+", metavar="SPLIT", help="rows of these splits only")
@@ -126,9 +127,10 @@ def _relabel(args: argparse.Namespace, options: dict[str, Any]) -> int:
     table = LabelTable.read(args.labels, args.key_column, args.label_column, options)
     done = relabel(store, table)
     if args.json:
-        say(json.dumps({"store": store.url, **done.to_record()}, indent=2))
+        facts = {"store": store.url, "columns": table.columns, **done.to_record()}
+        say(json.dumps(facts, indent=2))
     else:
-        for line in summary_lines(done):
+        for line in (table.columns, *summary_lines(done)):
             say(line)
     return 0
 

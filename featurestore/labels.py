@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from featurestore.cells import composed, labels_of, same_text, text_of
+from featurestore.columns import SPLIT_COLUMNS, find_column, is_unnamed, key_and_label
 from featurestore.errors import UsageError
 from featurestore.ignored import Ignored
-from featurestore.tables import choose_column, open_table
+from featurestore.tables import open_table
 from featurestore.urls import public_url
 
 # Suffixes that a table's keys come without; of other dots a key may be full.
@@ -30,19 +32,24 @@ class LabelTable:
     """Labels by key, as tables such as Kaggle's ``id,breed`` give them.
 
     Matched is by the full key, else by the longest tail of it that the table has (``cat/1.jpg`` for
-    ``train/cat/1.jpg``), with and without the suffix, else by the stem. A row that is joined by
-    less than the full key belongs to one image only.
+    ``train/cat/1.jpg``), with and without the suffix, else by the stem; each as it is written, else
+    by what `same_text` makes of it. A row that is joined by less than the full key belongs to one
+    image only.
 
     Attributes:
       name: of the table, for messages; without credentials.
+      columns: says which columns were taken; "" for a table that was not read.
     """
 
-    def __init__(self, name: str, labels: Mapping[str, tuple[str, ...]]) -> None:
-        self.name = name
+    def __init__(self, name: str, labels: Mapping[str, tuple[str, ...]], columns: str = "") -> None:
+        self.name, self.columns = name, columns
         self._labels = dict(labels)
+        self._by_text: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
         for key in self._labels:
-            self._by_stem.setdefault(stem_of(key), []).append(key)
+            if (text := same_text(key)) != key:
+                self._by_text.setdefault(text, []).append(key)
+            self._by_stem.setdefault(stem_of(text), []).append(key)
         self._joined: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -60,29 +67,25 @@ class LabelTable:
 
         Args:
           url: of a CSV with a header line, or of a Parquet file.
-          key_column: default the first.
-          label_column: default the second.
+          key_column: default the first; see `key_and_label`.
+          label_column: default the one named so, else the second.
           storage_options: for its file system.
 
         Raises:
           UsageError: when it cannot be read, or a column is not there.
         """
         with open_table(url, "--labels", storage_options) as (names, rows):
-            key_column = choose_column(key_column, "--key_column", names, names[0])
-            rest = [name for name in names if name != key_column]
-            if not rest and not label_column:
-                raise UsageError(
-                    f"--labels: {public_url(url)!r} has the one column {key_column!r}; it needs a "
-                    "column of keys and one of labels"
-                )
-            label_column = choose_column(label_column, "--label_column", names, (rest or [""])[0])
+            if not names:
+                raise UsageError(f"--labels: {public_url(url)!r} has no columns")
+            key_column, label_column = key_and_label(
+                public_url(url), names, key_column, label_column
+            )
             found: dict[str, dict[str, None]] = {}
             for row in rows:
-                key = member_name(_key(row[key_column]))
-                if key:
-                    labels = _labels(row[label_column])
-                    found.setdefault(key, {}).update(dict.fromkeys(labels))
-        return cls(public_url(url), {key: tuple(labels) for key, labels in found.items()})
+                if key := member_name(text_of(row[key_column])):
+                    found.setdefault(key, {}).update(dict.fromkeys(labels_of(row[label_column])))
+        labels = {key: tuple(labels) for key, labels in found.items()}
+        return cls(public_url(url), labels, _told(url, names, key_column, label_column))
 
     def match(self, key: str) -> tuple[str, ...] | None:
         """Returns the labels of an image, or None when the table has none for it.
@@ -108,16 +111,28 @@ class LabelTable:
         tail = key
         while tail:
             for candidate in (tail, _STEM.sub("", tail)):
-                if candidate in self._labels:
-                    return candidate
+                rows = self._rows(candidate)
+                if rows:
+                    return self._only(rows, key, "as equal text")
             tail = tail.partition("/")[2]
-        rows = [row for row in self._by_stem.get(stem_of(key), []) if _may_be(row, key)]
+        stem = composed(stem_of(key))
+        rows = [row for row in self._by_stem.get(stem, []) if _may_be(row, key)]
+        return self._only(rows, key, "by its stem") if rows else None
+
+    def _rows(self, written: str) -> list[str]:
+        """Returns the rows of a key: the one that is written so, else those of equal text."""
+        if written in self._labels:
+            return [written]
+        text = composed(written)
+        return [*([text] if text in self._labels else []), *self._by_text.get(text, [])]
+
+    def _only(self, rows: list[str], key: str, how: str) -> str:
         if len(rows) > 1:
             raise UsageError(
-                f"--labels: {key!r} fits two rows of {self.name!r} by its stem, {rows[0]!r} and "
+                f"--labels: {key!r} fits two rows of {self.name!r} {how}, {rows[0]!r} and "
                 f"{rows[1]!r}; give keys with their folders and suffixes"
             )
-        return rows[0] if rows else None
+        return rows[0]
 
     def without_image(self) -> Ignored:
         """Returns the keys that no image was matched with so far, counted and listed."""
@@ -130,20 +145,24 @@ class LabelTable:
 
 def _may_be(row: str, key: str) -> bool:
     """Whether a row's folders and an image's can be the same, one of them told less fully."""
-    row_folder, folder = "/" + posixpath.dirname(row), "/" + posixpath.dirname(key)
-    return row_folder.endswith(folder.rstrip("/")) or folder.endswith(row_folder.rstrip("/"))
+    row_folder, folder = (
+        ("/" + posixpath.dirname(composed(path))).rstrip("/") for path in (row, key)
+    )
+    return row_folder.endswith(folder) or folder.endswith(row_folder)
 
 
-def _key(value: Any) -> str:
-    return "" if value is None else str(value).strip()
-
-
-def _labels(value: Any) -> tuple[str, ...]:
-    if value is None or value == "":
-        return ()
-    if isinstance(value, list):
-        return tuple(label for item in value for label in _labels(item))
-    return (str(value),)
+def _told(url: str, names: Sequence[str], key_column: str, label_column: str) -> str:
+    """Says which columns were taken, and of which others a reader might believe it."""
+    left = [name for name in names if name not in (key_column, label_column)]
+    notes = []
+    if any(map(is_unnamed, left)):
+        notes.append("the column without a name is left out")
+    if split := find_column(left, SPLIT_COLUMNS):
+        notes.append(f"the column {split!r} is not used: a table of labels gives no splits")
+    line = (
+        f"--labels {public_url(url)!r}: keys of column {key_column!r}, labels of {label_column!r}"
+    )
+    return "; ".join([line, *notes])
 
 
 def member_name(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.errors import UsageError, unknown_choice
+from featurestore.cells import text_of
+from featurestore.columns import is_unnamed
+from featurestore.errors import UsageError
 from featurestore.retry import retrying
 from featurestore.storage import connect, public_url
 
@@ -33,9 +36,10 @@ def open_table(
 
     Yields:
       (column names, rows): values are text in a CSV, of their own type in Parquet.
+      `featurestore.cells` makes one of both. A named index of pandas is the first column.
 
     Raises:
-      UsageError: when it cannot be read or has no header.
+      UsageError: when it cannot be read, has no header, or a row has more cells than the header.
     """
     fs, path = connect(url, storage_options, flag)
     shown = public_url(url)
@@ -43,41 +47,51 @@ def open_table(
         with retrying(lambda: fs.open(path, "rb")) as file:
             if path.lower().endswith(".parquet"):
                 with pq.ParquetFile(file, pre_buffer=False) as table:
-                    yield table.schema_arrow.names, _parquet_rows(table)
+                    yield _names(table.schema_arrow), _parquet_rows(table)
                 return
             delimiter = TEXT_SUFFIXES.get(posixpath.splitext(path)[1].lower(), ",")
             text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
             reader = csv.DictReader(text, delimiter=delimiter)
-            names = [name.strip() for name in reader.fieldnames or ()]
-            if not names:
+            names = [text_of(name) for name in reader.fieldnames or ()]
+            if not any(names):
                 raise UsageError(
                     f"{flag}: {shown!r} is empty; its first line must name the columns"
                 )
             reader.fieldnames = names
-            yield names, reader
+            yield names, _text_rows(reader, f"{flag}: {shown!r}")
             # Closing the wrapper would close the file twice.
             text.detach()
     except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{flag}: cannot read {shown!r}: {error}") from error
 
 
+def _text_rows(reader: csv.DictReader[str], where: str) -> Iterator[Row]:
+    """Yields rows; one that is longer than the header would have its cells in wrong columns."""
+    for row in reader:
+        # Without a name for them, the reader keeps further cells under None.
+        further: Any = row.get(None)  # type: ignore[call-overload]
+        if further and any(map(text_of, further)):
+            names = reader.fieldnames or ()
+            raise UsageError(
+                f"{where}: line {reader.line_num} has {len(names) + len(further)} cells, and the "
+                f"header names {len(names)} columns; name every column (an index too), and quote "
+                "cells that hold the delimiter"
+            )
+        yield row
+
+
+def _names(schema: pa.Schema) -> list[str]:
+    """Returns the columns' names; pandas writes its index last, and says so."""
+    try:
+        index = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
+    except (KeyError, ValueError, TypeError):
+        index = []
+    names = schema.names
+    first = [name for name in index if isinstance(name, str) and names.count(name) == 1]
+    first = [name for name in first if not is_unnamed(name)]
+    return [*first, *(name for name in names if name not in first)]
+
+
 def _parquet_rows(table: pq.ParquetFile) -> Iterator[Row]:
     for batch in table.iter_batches(4096, use_threads=False):
         yield from batch.to_pylist()
-
-
-def choose_column(wanted: str, flag: str, names: Sequence[str], default: str) -> str:
-    """Returns the column to use.
-
-    Args:
-      wanted: by the user, or "".
-      flag: that names it.
-      names: that are there.
-      default: when none is wanted.
-
-    Raises:
-      UsageError: for a name that is not there.
-    """
-    if wanted and wanted not in names:
-        raise unknown_choice(flag, wanted, names)
-    return wanted or default

@@ -51,7 +51,7 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     """
     started, laps = time.time(), Laps()
     inputs = options.inputs or (_sample(say),)
-    listing = Listing.open(options, inputs)
+    listing = Listing.open(options, inputs, say)
     laps.lap("listing")
     storage = Storage(options.output, options.storage_options)
     # TensorFlow is loaded only now: mistakes in the flags and the input are answered at once.
@@ -100,6 +100,8 @@ def _plan(
         pruned = prune(store, run_id, gone_inputs(store, inventory))
         say(f"{pruned:,} stored images are no longer in the input; they count no more")
     say(plan_line(plan))
+    if line := splits_line(options, plan):
+        say(line)
     return plan
 
 
@@ -139,6 +141,21 @@ def plan_line(plan: Plan) -> str:
     if plan.shards:
         what += (" and " if what else "") + f"{plan.shards:,} shards"
     return f"{found}: extracting {what} in {plan.chunks:,} chunks"
+
+
+def splits_line(options: ExtractOptions, plan: Plan) -> str:
+    """Says what ``--split_fractions`` does not apply to; "" where there is no such thing."""
+    if not options.splits.shares:
+        return ""
+    others = []
+    if plan.with_split:
+        new = plan.images + plan.shards
+        others.append(f"{plan.with_split:,} of {new:,} new inputs, whose folder, list or name says")
+    if plan.shards:
+        others.append("images of shards whose record says")
+    if plan.committed:
+        others.append(f"{plan.committed:,} stored inputs, which keep what they have")
+    return f"--split_fractions does not give the split of {'; of '.join(others)}" if others else ""
 
 
 def _run_pipeline(

@@ -18,7 +18,7 @@ from featurestore.errors import HoarfrostError
 from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
 from pipelines.choosing import Chosen
-from pipelines.driver import SAMPLE_FOLDER, Say, chunk_sizes, plan_line
+from pipelines.driver import SAMPLE_FOLDER, Say, chunk_sizes, plan_line, splits_line
 from pipelines.inventory import Inventory, gone_inputs, require_moved
 from pipelines.joining import existing_store, join_store
 from pipelines.listing import Listing
@@ -49,7 +49,7 @@ def estimate(options: ExtractOptions, say: Say) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="hoarfrost-plan-") as folder:
         storage = Storage(options.output, options.storage_options)
         scratch = Storage(f"{folder}/store")
-        listing = Listing.open(options, options.inputs or (_digits(folder),))
+        listing = Listing.open(options, options.inputs or (_digits(folder),), say)
         laps.lap("listing")
         joined, chosen = _join(options, storage, scratch, listing, say)
         laps.lap("base")
@@ -63,6 +63,8 @@ def estimate(options: ExtractOptions, say: Say) -> dict[str, Any]:
                 record["pruned"] = len(gone_inputs(existing, inventory))
         laps.lap("planning")
         record |= _sizes(scratch, plan)
+        if line := splits_line(options, plan):
+            say(line)
         if plan.chunks:
             record |= _costs(options, scratch, plan, chosen, record["new_shard_bytes"], laps)
         return record

@@ -17,7 +17,7 @@ from classifier.augmentation import BOOK, LAYERS
 from classifier.bases import BaseRequest, parse_image_size
 from classifier.engines.base import ENGINES, PRECISIONS
 from classifier.engines.options import EngineOptions
-from classifier.inputs import InputOptions
+from classifier.inputs import Asked, InputOptions
 from classifier.inputs.labels import LabelOptions
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.spec import ALPHAS, DTYPES, EXIFS, FITS, POOLINGS, PREPROCESS_MODES, RESIZES
@@ -103,8 +103,19 @@ def _add_data_flags(parser: Parser) -> None:
     data.add_argument(
         "--labels", default="", metavar="FILE", help="CSV or Parquet of key and label"
     )
-    data.add_argument("--key_column", default="", metavar="NAME", help="of it; default the first")
-    data.add_argument("--label_column", default="", metavar="NAME", help="default the second")
+    data.add_argument(
+        "--key_column", default="", metavar="NAME", help="of --labels; default the first"
+    )
+    data.add_argument(
+        "--label_column",
+        default="",
+        metavar="NAME",
+        help="of --labels where that is given, else of a list, Parquet or TFRecord; "
+        "default the one called label",
+    )
+    data.add_argument(
+        "--image_column", default="", metavar="NAME", help="of a list, Parquet or TFRecord"
+    )
     data.add_argument(
         "--label_from_name", default="", metavar="REGEX", help="group 1 of a match in the key"
     )
@@ -196,6 +207,7 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
         from pipelines.beam_options import check_beam_arguments
 
         beam_arguments = check_beam_arguments(parser, rest)
+    of_table = args.labels or args.label_from_name
     options = ExtractOptions(
         output=args.output,
         inputs=tuple(args.input),
@@ -212,8 +224,17 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
         pixels={name: getattr(args, name) for name in PIXEL_FLAGS},
         dtype=args.dtype,
         engine=EngineOptions(args.engine, args.precision, args.allow_inexact),
-        reading=InputOptions(args.layout, key_values(args.storage_options, "--storage_options")),
-        labels=LabelOptions(args.labels, args.key_column, args.label_column, args.label_from_name),
+        reading=InputOptions(
+            args.layout,
+            key_values(args.storage_options, "--storage_options"),
+            Asked(args.image_column, "" if of_table else args.label_column),
+        ),
+        labels=LabelOptions(
+            args.labels,
+            args.key_column,
+            args.label_column if of_table else "",
+            args.label_from_name,
+        ),
         selection=Selection(args.limit, args.limit_per_class),
         chunks=ChunkOptions(args.chunk_size, args.batch_size),
         upkeep=Upkeep(args.retry, args.prune, args.dedupe),

@@ -16,6 +16,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from classifier.inputs import ImageRef, ShardRef
+from classifier.inputs.columns import unmarked
 from featurestore.commit import Marker
 from featurestore.errors import UsageError
 from featurestore.lookup import entry
@@ -75,6 +76,7 @@ class Inventory:
       retry: whether quarantined images are wanted again.
       held: digest of the key -> what is stored under it.
       addresses: digests of (uri, size, etag) of what is stored.
+      by_columns: digest of a shard's key -> its version, whatever columns it was read by.
       contents: digests of (size, etag) of rows: a new key with one of them was renamed or copied.
       listed: digests of the keys and addresses that a listing named, for pruning.
       moved: inputs whose key is stored with another address, as far as decided on.
@@ -83,6 +85,7 @@ class Inventory:
     retry: bool = False
     held: dict[bytes, Held] = field(default_factory=dict)
     addresses: set[bytes] = field(default_factory=set)
+    by_columns: dict[bytes, bytes] = field(default_factory=dict)
     contents: set[bytes] = field(default_factory=set)
     listed: set[bytes] = field(default_factory=set)
     moved: list[ImageRef | ShardRef] = field(default_factory=list)
@@ -102,6 +105,8 @@ class Inventory:
             if marker.source and marker.source.get("complete", True):
                 source = tuple(marker.source[name] for name in _COLUMNS)
                 result._hold("shard", source, marker.run_id)
+                key, _, size, etag = source
+                result.by_columns[digest(key)] = digest(size, unmarked(etag))
         return result
 
     def _hold(self, kind: str, row: tuple, run_id: str) -> None:
@@ -133,7 +138,9 @@ class Inventory:
         moved = held.address != digest(ref.uri)
         if moved:
             self.moved.append(ref)
-        if moved or held.version != digest(ref.size, ref.etag):
+        version = digest(ref.size, ref.etag)
+        # A shard that is listed without naming columns stays as it was read.
+        if moved or version not in (held.version, self.by_columns.get(key)):
             # A file that was only touched or moved holds what it held.
             return Wanted(ref, kind, held.run_id, known=is_image and kind == "row")
         again = kind == "quarantined" or digest("bad shard", ref.key) in self.held

@@ -35,22 +35,36 @@ class Listing:
     again: Callable[[], Iterator[ImageRef | ShardRef]]
 
     @classmethod
-    def open(cls, options: ExtractOptions, inputs: Sequence[str]) -> Listing:
+    def open(
+        cls,
+        options: ExtractOptions,
+        inputs: Sequence[str],
+        told: Callable[[str], None] | None = None,
+    ) -> Listing:
         """Begins to list.
+
+        Args:
+          options: of the run.
+          inputs: to list.
+          told: is given one line for every table, list and kind of shard: the columns taken.
 
         Raises:
           UsageError: for an input that is missing or empty, and limits that cannot be kept.
         """
         ignored = Ignored()
         labeller = options.labels.labeller(options.storage_options) if options.labels else None
+        if told and labeller and labeller.table:
+            told(labeller.table.columns)
 
-        def take(left_out: Ignored) -> Iterator[ImageRef | ShardRef]:
-            refs = list_inputs(inputs, options.reading, left_out)
+        def take(
+            left_out: Ignored, told: Callable[[str], None] | None = None
+        ) -> Iterator[ImageRef | ShardRef]:
+            refs = list_inputs(inputs, options.reading, left_out, told)
             if labeller:
                 refs = (labeller.apply(r) if isinstance(r, ImageRef) else r for r in refs)
             return select(refs, options.selection)
 
-        refs = take(ignored)
+        refs = take(ignored, told)
         head = list(itertools.islice(refs, HEAD))
         _check_head(options, inputs, head, ignored)
         every = itertools.chain(head, refs)

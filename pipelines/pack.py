@@ -11,13 +11,14 @@ from __future__ import annotations
 import itertools
 import json
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from classifier.imagefiles import sniff
 from classifier.inputs import (
     SHARD_ERRORS,
+    Asked,
     Ignored,
     ImageRef,
     InputOptions,
@@ -87,11 +88,12 @@ class _Account:
     ignored: Ignored = field(default_factory=Ignored)
 
 
-def pack(options: PackOptions) -> Mapping[str, Any]:
+def pack(options: PackOptions, told: Callable[[str], None] | None = None) -> Mapping[str, Any]:
     """Packs every image of the inputs.
 
     Args:
       options: what to do.
+      told: is given one line for every list and kind of shard: the columns taken.
 
     Returns:
       The content of ``pack.json``.
@@ -103,7 +105,7 @@ def pack(options: PackOptions) -> Mapping[str, Any]:
     storage = Storage(options.output, options.reading.storage_options)
     _check_output(options, storage)
     account = _Account()
-    sources = _sources(options, account)
+    sources = _sources(options, account, told)
     head = list(itertools.islice(sources, 1))
     if not head and not account.damaged:
         where = ", ".join(repr(public_url(uri)) for uri in options.inputs)
@@ -142,10 +144,12 @@ def _check_output(options: PackOptions, storage: Storage) -> None:
         )
 
 
-def _sources(options: PackOptions, account: _Account) -> Iterator[Source]:
+def _sources(
+    options: PackOptions, account: _Account, told: Callable[[str], None] | None
+) -> Iterator[Source]:
     """Yields every image with its bytes, in order; notes the shards that are damaged."""
     settings = options.reading.storage_options
-    refs = list_inputs(options.inputs, options.reading, account.ignored)
+    refs = list_inputs(options.inputs, options.reading, account.ignored, told)
     for kind, group in itertools.groupby(refs, key=type):
         if kind is ImageRef:
             while images := [r for r in itertools.islice(group, _READ_AT_ONCE)]:
@@ -226,6 +230,9 @@ def build_parser() -> Parser:
     parser.add_argument("--format", default="tar", metavar="|".join(FORMATS), help="default tar")
     parser.add_argument("--shard_size", type=int, default=1000, metavar="N", help="default 1000")
     parser.add_argument("--layout", default="auto", metavar="auto|class|split|flat")
+    for flag in ("--image_column", "--label_column"):
+        text = "of a list, Parquet or TFRecord"
+        parser.add_argument(flag, default="", metavar="NAME", help=text)
     parser.add_argument("--max_bad_fraction", type=float, default=0.1, metavar="F")
     parser.add_argument("--storage_options", nargs="+", action="extend", default=[], metavar="K=V")
     parser.add_argument("--json", action="store_true", help="print pack.json and no more")
@@ -241,9 +248,13 @@ def run(argv: Sequence[str]) -> int:
         format=args.format,
         shard_size=args.shard_size,
         max_bad_fraction=args.max_bad_fraction,
-        reading=InputOptions(args.layout, key_values(args.storage_options, "--storage_options")),
+        reading=InputOptions(
+            args.layout,
+            key_values(args.storage_options, "--storage_options"),
+            Asked(args.image_column, args.label_column),
+        ),
     )
-    record = pack(options)
+    record = pack(options, None if args.json else say)
     problems, code = problems_of(options, record)
     if args.json:
         say(json.dumps({**record, "problems": problems}, indent=2, ensure_ascii=False))

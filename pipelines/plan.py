@@ -100,6 +100,7 @@ class Plan:
       shards: chunks that are a whole shard.
       listed: images and shards that the input holds.
       committed: of them, those that are in the store already.
+      with_split: new ones that come with a split.
     """
 
     files: tuple[tuple[str, int], ...] = ()
@@ -108,6 +109,7 @@ class Plan:
     shards: int = 0
     listed: int = 0
     committed: int = 0
+    with_split: int = 0
 
 
 def chunk_size(asked: int, image_bytes: int, listed: int) -> int:
@@ -195,6 +197,7 @@ def write_plan(
             counts["listed"] += 1
             decided = inventory.decide(ref)
             if decided is not None:
+                counts["with_split"] += ref.split is not None
                 yield decided
             else:
                 counts["committed"] += 1
@@ -213,7 +216,9 @@ def write_plan(
     return Plan(
         files=tuple(files),
         chunks=sum(size for _, size in files),
-        **{name: counts[name] for name in ("images", "shards", "listed", "committed")},
+        **{
+            name: counts[name] for name in ("images", "shards", "listed", "committed", "with_split")
+        },
     )
 
 

@@ -35,7 +35,9 @@ def test_columns_by_name_and_several_labels(tmp_path):
     assert found.match("cat/1.jpg") == ("a", "b")
     assert found.match("pets/dog/1.jpg") == ("c",)
     by_default = LabelTable.read(str(tmp_path / "l.csv"), key_column="file")
-    assert by_default.match("cat/1.jpg") == ("train", "test")
+    assert by_default.match("cat/1.jpg") == ("a", "b")
+    by_name = LabelTable.read(str(tmp_path / "l.csv"), "file", "split")
+    assert by_name.match("cat/1.jpg") == ("train", "test")
 
 
 def test_parquet_on_memory():

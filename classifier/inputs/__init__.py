@@ -1,5 +1,6 @@
 """From an ``--input`` URI to images: listing, class and split names, bytes. No TensorFlow here."""
 
+from classifier.inputs.columns import Asked
 from classifier.inputs.listing import InputOptions, list_inputs, open_input
 from classifier.inputs.reading import read_bytes, read_many
 from classifier.inputs.refs import ImageRef, ShardDamaged, ShardRef
@@ -9,6 +10,7 @@ from featurestore.ignored import Ignored
 
 __all__ = [
     "SHARD_ERRORS",
+    "Asked",
     "Ignored",
     "ImageRef",
     "InputOptions",

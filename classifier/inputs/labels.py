@@ -68,7 +68,7 @@ class LabelOptions:
     Attributes:
       table: URL of a table, or "".
       key_column: of it; default the first.
-      label_column: of it; default the second.
+      label_column: of it; default the one called so, else the second.
       pattern: a regular expression over names, or "".
     """
 
@@ -82,6 +82,11 @@ class LabelOptions:
             NamePattern.parse(self.pattern)
         if self.table and self.pattern:
             raise UsageError("--labels and --label_from_name exclude each other; give one of them")
+        if self.label_column and self.pattern:
+            raise UsageError(
+                "--label_from_name and --label_column exclude each other: labels are of names or "
+                "of a column; give one of them"
+            )
         if (self.key_column or self.label_column) and not self.table:
             raise UsageError(
                 "--key_column and --label_column name columns of --labels; give it too"

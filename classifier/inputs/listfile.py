@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,17 +14,16 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from classifier.inputs.parquet import find_columns, labels_of
-from classifier.inputs.refs import SPLIT_NAMES, ImageRef, etag_of
+from classifier.inputs.columns import URI_COLUMNS, Asked, Columns, LabelColumn, find_columns
+from classifier.inputs.refs import ImageRef, etag_of, split_of
+from featurestore.cells import labels_of, text_of
+from featurestore.columns import SPLIT_COLUMNS, find_column, is_unnamed, require_column
 from featurestore.errors import UsageError
 from featurestore.labels import member_name
 from featurestore.retry import retrying
 from featurestore.storage import connect, public_url
 from featurestore.tables import TEXT_SUFFIXES, Row, open_table
 
-URI_COLUMNS = ("uri", "url", "path", "image", "filename", "file_name", "filepath", "image_path")
-LABEL_COLUMNS = ("labels", "label", "class", "class_name")
-SPLIT_COLUMN = "split"
 _AT_ONCE = 16
 _BLOCK = 256
 
@@ -45,12 +44,7 @@ def is_list(fs: Any, path: str) -> bool:
             schema = file.schema_arrow
     except (OSError, pa.ArrowException):
         return False
-    return find_columns(schema) is None and bool(_column(schema.names, URI_COLUMNS))
-
-
-def _column(names: Iterable[str], wanted: Sequence[str]) -> str:
-    by_fold = {name.strip().lower(): name for name in names}
-    return next((by_fold[name] for name in wanted if name in by_fold), "")
+    return find_columns(schema) is None and bool(find_column(schema.names, URI_COLUMNS))
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,12 @@ class _Listed:
     split: str | None
 
 
-def read_list(url: str, storage_options: Mapping[str, Any] | None = None) -> Iterator[ImageRef]:
+def read_list(
+    url: str,
+    storage_options: Mapping[str, Any] | None = None,
+    asked: Asked | None = None,
+    told: Callable[[str], None] | None = None,
+) -> Iterator[ImageRef]:
     """Yields the images of a list, in its order.
 
     Paths may be relative to the list's folder, absolute, or any fsspec URL. Rows in succession
@@ -69,6 +68,8 @@ def read_list(url: str, storage_options: Mapping[str, Any] | None = None) -> Ite
     Args:
       url: of the list.
       storage_options: for its file system and those of the images.
+      asked: the columns that the user named.
+      told: is given one line that says which columns are taken.
 
     Yields:
       References whose key is the path as written, without protocol and host.
@@ -77,13 +78,9 @@ def read_list(url: str, storage_options: Mapping[str, Any] | None = None) -> Ite
       UsageError: for a list without a column of addresses, or one that names an image twice.
     """
     with open_table(url, "--input", storage_options) as (names, rows):
-        uri_column = _column(names, URI_COLUMNS)
-        if not uri_column:
-            raise UsageError(
-                f"--input: the list {public_url(url)!r} needs a column {'|'.join(URI_COLUMNS)}; it "
-                f"has {', '.join(names)}"
-            )
-        columns = (uri_column, _column(names, LABEL_COLUMNS), _column(names, (SPLIT_COLUMN,)))
+        columns = _columns(public_url(url), names, asked or Asked())
+        if told:
+            told(columns.told(f"--input {public_url(url)!r}"))
         places = _Places(url, storage_options)
         seen: dict[bytes, bytes] = {}
         merged = _merge(_listed(rows, columns))
@@ -93,15 +90,26 @@ def read_list(url: str, storage_options: Mapping[str, Any] | None = None) -> Ite
                     yield ref
 
 
-def _listed(rows: Iterable[Row], columns: tuple[str, str, str]) -> Iterator[_Listed]:
-    uri_column, label_column, split_column = columns
+def _columns(where: str, names: Sequence[str], asked: Asked) -> Columns:
+    uri = require_column(asked.image, "--image_column", names) or find_column(names, URI_COLUMNS)
+    if not uri:
+        raise UsageError(
+            f"--input: the list {where!r} needs a column {'|'.join(URI_COLUMNS)}, or one that "
+            f"--image_column names; it has {', '.join(names)}"
+        )
+    split = find_column(names, SPLIT_COLUMNS)
+    rest = [n for n in names if n == asked.label or not (n in (uri, split) or is_unnamed(n))]
+    require_column(asked.label, "--label_column", rest)
+    label = LabelColumn.choose(rest, asked.label)
+    return Columns(uri, label.name, split, others=label.others)
+
+
+def _listed(rows: Iterable[Row], columns: Columns) -> Iterator[_Listed]:
     for row in rows:
-        written = str(row[uri_column] or "").strip()
-        if not written:
-            continue
-        split = str(row[split_column] or "").strip() if split_column else ""
-        labels = labels_of(row[label_column], ()) if label_column else ()
-        yield _Listed(written, labels, SPLIT_NAMES.get(split.lower(), split) or None)
+        written = text_of(row[columns.image])
+        if written:
+            labels = labels_of(row.get(columns.label))
+            yield _Listed(written, labels, split_of(row.get(columns.split)))
 
 
 def _merge(listed: Iterable[_Listed]) -> Iterator[_Listed]:

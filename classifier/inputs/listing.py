@@ -7,12 +7,13 @@ million images need no more memory than the largest class.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from classifier.imagefiles import sniff
 from classifier.inputs import tfds
+from classifier.inputs.columns import Asked
 from classifier.inputs.layouts import LAYOUTS, label_and_split
 from classifier.inputs.listfile import read_list
 from classifier.inputs.reading import read_heads
@@ -26,6 +27,7 @@ from classifier.inputs.refs import (
     split_in_name,
 )
 from classifier.inputs.roots import Entry, Root
+from classifier.inputs.shards import WITH_COLUMNS, columns_told
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.ignored import Ignored
 from featurestore.storage import public_url
@@ -38,10 +40,12 @@ class InputOptions:
     Attributes:
       layout: what folder names mean; ``auto`` looks at the first level.
       storage_options: for remote file systems.
+      asked: the columns of lists, Parquet and TFRecord that the user named.
     """
 
     layout: str = "auto"
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    asked: Asked = field(default_factory=Asked)
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -49,7 +53,10 @@ class InputOptions:
 
 
 def list_inputs(
-    uris: Sequence[str], options: InputOptions, ignored: Ignored | None = None
+    uris: Sequence[str],
+    options: InputOptions,
+    ignored: Ignored | None = None,
+    told: Callable[[str], None] | None = None,
 ) -> Iterator[ImageRef | ShardRef]:
     """Lists the images and shards of one or several inputs, in a stable order.
 
@@ -57,22 +64,53 @@ def list_inputs(
       uris: folders, patterns, image files or shards; local paths or any fsspec URL.
       options: how to read them.
       ignored: collects the files that are no images.
+      told: is given a line for each list, and for the first shard of each format with columns, that
+        says which columns are taken.
 
     Yields:
       References with keys that are unique over all inputs.
 
     Raises:
-      UsageError: for an input that does not exist or cannot be read.
+      UsageError: for an input that does not exist or cannot be read, or a column that is not there.
     """
+    ignored = Ignored() if ignored is None else ignored
+    roots = _roots(uris, options)
+    found, explained = {"list" for root in roots if root.is_list}, set[str]()
+    for ref in _list_all(roots, options, ignored, told):
+        if isinstance(ref, ShardRef) and ref.format in WITH_COLUMNS:
+            found.add(ref.format)
+            ref = replace(ref, etag=options.asked.mark(ref.etag))
+            if told and ref.format not in explained:
+                if line := columns_told(ref, options.storage_options):
+                    explained.add(ref.format)
+                    told(line)
+        yield ref
+    if options.asked != Asked() and not found:
+        raise UsageError(
+            "--image_column and --label_column name columns of lists, of Parquet and of TFRecord "
+            "(--label_column those of --labels, too), and the input has none of these; leave them "
+            "out"
+        )
+
+
+def _roots(uris: Sequence[str], options: InputOptions) -> list[Root]:
     roots = [Root(uri, options.layout, options.storage_options) for uri in uris]
     files = [root for root in roots if root.is_file and not root.is_list]
     if len(files) > 1:
         files[0].take_files(files[1:], options.layout)
         roots = [root for root in roots if root not in files[1:]]
-    ignored = Ignored() if ignored is None else ignored
+    return roots
+
+
+def _list_all(
+    roots: Sequence[Root],
+    options: InputOptions,
+    ignored: Ignored,
+    told: Callable[[str], None] | None,
+) -> Iterator[ImageRef | ShardRef]:
     for root, prefix in zip(roots, _prefixes([root.path for root in roots]), strict=True):
         if root.is_list:
-            for ref in read_list(root.uri, options.storage_options):
+            for ref in read_list(root.uri, options.storage_options, options.asked, told):
                 yield replace(ref, key=prefix + ref.key)
         elif root.wanted:
             yield from _take(root, prefix, root.wanted, ignored)
@@ -94,9 +132,11 @@ def _take(
     yield from tfds.take([ref for ref in listed if isinstance(ref, ShardRef)], wanted, lengths)
 
 
-def open_input(uri: str, storage_options: Mapping[str, Any] | None = None) -> list[ImageRef]:
+def open_input(
+    uri: str, storage_options: Mapping[str, Any] | None = None, asked: Asked | None = None
+) -> list[ImageRef]:
     """Lists the images of one input that can be read one by one; shards are left out."""
-    options = InputOptions(storage_options=storage_options or {})
+    options = InputOptions(storage_options=storage_options or {}, asked=asked or Asked())
     return [ref for ref in list_inputs([uri], options) if isinstance(ref, ImageRef)]
 
 

@@ -2,109 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from classifier.inputs.columns import Asked, Columns, find_columns, image_columns
 from classifier.inputs.refs import (
     ImageRef,
     ShardDamaged,
     ShardRef,
     UniqueNames,
+    split_of,
 )
+from featurestore.cells import labels_of
+from featurestore.errors import UsageError
 from featurestore.ignored import Ignored
 from featurestore.labels import member_name
 from featurestore.steady import SteadyFile
 from featurestore.storage import connect
 
-IMAGE_COLUMNS = ("image", "img", "image_bytes", "jpg", "jpeg", "png", "bytes", "data")
-NAME_COLUMNS = ("path", "filename", "file_name", "image_path", "key")
-LABEL_COLUMNS = ("labels", "label", "class", "class_name")
-SPLIT_COLUMNS = ("split",)
 BATCH_ROWS = 64
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns of a Parquet file mean what.
-
-    Attributes:
-      image: of bytes, or of structs with ``bytes``.
-      label: or "".
-      split: or "".
-      name: of each image, or "".
-      class_names: what the label's integers mean; empty when they stand for themselves.
-    """
-
-    image: str
-    label: str = ""
-    split: str = ""
-    name: str = ""
-    class_names: tuple[str, ...] = ()
-
-    @property
-    def read(self) -> list[str]:
-        """The columns to read."""
-        return [name for name in (self.image, self.label, self.split, self.name) if name]
-
-
-def find_columns(schema: pa.Schema) -> Columns | None:
-    """Finds the image column and those beside it; None for a file without images."""
-    candidates = [field.name for field in schema if _holds_bytes(field.type)]
-    if not candidates:
-        return None
-    features = _hugging_face_features(schema)
-    declared = [name for name in candidates if features.get(name, {}).get("_type") == "Image"]
-    image = next((name for name in (*declared, *IMAGE_COLUMNS) if name in candidates), "")
-    if not image and len(candidates) > 1:
-        return None
-    names = set(schema.names)
-    classes = [name for name, kind in features.items() if _class_names(kind) and name in names]
-    label = _first(LABEL_COLUMNS, names) or (classes[0] if len(classes) == 1 else "")
-    return Columns(
-        image=image or candidates[0],
-        label=label,
-        split=_first(SPLIT_COLUMNS, names),
-        name=_first([n for n in NAME_COLUMNS if n in names and _is_text(schema, n)], names),
-        class_names=tuple(_class_names(features.get(label, {}))),
-    )
-
-
-def _first(wanted: Sequence[str], names: set[str]) -> str:
-    return next((name for name in wanted if name in names), "")
-
-
-def _is_text(schema: pa.Schema, name: str) -> bool:
-    kind = schema.field(name).type
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        position = kind.get_field_index("bytes")
-        return position >= 0 and _holds_bytes(kind.field(position).type)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _hugging_face_features(schema: pa.Schema) -> dict[str, Any]:
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError):
-        return {}
-    if not isinstance(features, dict):
-        return {}
-    return {name: kind for name, kind in features.items() if isinstance(kind, dict)}
-
-
-def _class_names(kind: Mapping[str, Any]) -> Sequence[str]:
-    inner = kind.get("feature")
-    found = kind if kind.get("_type") == "ClassLabel" else inner if isinstance(inner, dict) else {}
-    names = found.get("names") if found.get("_type") == "ClassLabel" else ()
-    return [str(name) for name in names] if isinstance(names, list) else ()
 
 
 def iter_parquet(
@@ -126,6 +46,21 @@ def iter_parquet(
       ShardDamaged: for a file without its end, at once; for row groups that cannot be read, after
         all others were.
     """
+    with _open(shard, storage_options) as file:
+        try:
+            columns = find_columns(file.schema_arrow, Asked.of(shard.etag))
+        except UsageError as error:
+            raise ShardDamaged(str(error)) from error
+        if columns is None:
+            ignored.add(shard.key)
+            return
+        if columns.is_unclear:
+            ignored.add(f"{shard.key}: labels in {', '.join(columns.others)}")
+        yield from _rows(shard, file, columns)
+
+
+@contextmanager
+def _open(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> Iterator[pq.ParquetFile]:
     fs, path = connect(shard.uri, storage_options)
     with SteadyFile(fs, path) as handle:
         try:
@@ -138,11 +73,24 @@ def iter_parquet(
                 f"no readable end of a Parquet file: {_line(error)}", where
             ) from error
         with file:
-            columns = find_columns(file.schema_arrow)
-            if columns is None:
-                ignored.add(shard.key)
-                return
-            yield from _rows(shard, file, columns)
+            yield file
+
+
+def parquet_columns(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> str:
+    """Says in one line which columns of a Parquet file are taken; "" for one without images.
+
+    Raises:
+      UsageError: for a column that the user named and that is not there.
+      OSError, ShardDamaged: when the file cannot be read.
+    """
+    with _open(shard, storage_options) as file:
+        columns = find_columns(file.schema_arrow, Asked.of(shard.etag))
+        if columns:
+            return columns.told(shard.key)
+        several = image_columns(file.schema_arrow)
+    if len(several) < 2:
+        return ""
+    return f"{shard.key}: no images: name one of {', '.join(several)} by --image_column"
 
 
 def _rows(
@@ -176,8 +124,7 @@ def _group(
             data, name = _content(row[columns.image])
             name = member_name(name or (row.get(columns.name) if columns.name else "") or "")
             labels = labels_of(row.get(columns.label), columns.class_names)
-            split = row.get(columns.split) if columns.split else None
-            split = str(split) if split else None
+            split = split_of(row.get(columns.split))
             size = len(data) if isinstance(data, bytes) else 0
             yield shard.image(names.claim(name, str(number)), size, labels, split), data
             number += 1
@@ -192,25 +139,6 @@ def _content(value: Any) -> tuple[bytes | OSError, str]:
             "the row has no image bytes" + (f", only the path {name!r}" * bool(name))
         ), name
     return value, name
-
-
-def labels_of(value: Any, class_names: Sequence[str]) -> tuple[str, ...]:
-    """Returns a cell as labels: none, one or several.
-
-    Example:
-      >>> labels_of([1, 0], ["cat", "dog"]), labels_of(None, ()), labels_of("x", ())
-      (('dog', 'cat'), (), ('x',))
-    """
-    if value is None or value == "":
-        return ()
-    if isinstance(value, list):
-        return tuple(label for item in value for label in labels_of(item, class_names))
-    if isinstance(value, int) and not isinstance(value, bool) and class_names:
-        # Hugging Face datasets write -1 where the label is withheld.
-        if value < 0:
-            return ()
-        return (class_names[value] if value < len(class_names) else str(value),)
-    return (value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value),)
 
 
 def _is_damage(error: Exception) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from featurestore.cells import text_of
 from featurestore.urls import modified_time
 
 IMAGE_SUFFIXES = frozenset(
@@ -164,6 +165,17 @@ def shard_format(path: str) -> str | None:
         if name.endswith(suffix) and name != suffix:
             return kind
     return None
+
+
+def split_of(value: Any) -> str | None:
+    """Returns the split that a cell names, by the name that stores have for it.
+
+    Example:
+      >>> split_of(b"Val "), split_of("fold3"), split_of(None)
+      ('validation', 'fold3', None)
+    """
+    text = text_of(value)
+    return SPLIT_NAMES.get(text.lower(), text) or None
 
 
 def split_in_name(path: str) -> str | None:

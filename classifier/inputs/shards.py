@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from classifier.inputs.parquet import iter_parquet
+from classifier.inputs.parquet import iter_parquet, parquet_columns
 from classifier.inputs.refs import ImageRef, ShardDamaged, ShardRef
 from classifier.inputs.tar import iter_tar
-from classifier.inputs.tfrecord import iter_tfrecord
+from classifier.inputs.tfrecord import iter_tfrecord, tfrecord_columns
 from classifier.inputs.zip import iter_zip
 from featurestore.ignored import Ignored
 from featurestore.retry import io_errors
@@ -23,6 +23,11 @@ READERS: Mapping[str, Reader] = {
     "zip": iter_zip,
     "tfrecord": iter_tfrecord,
     "parquet": iter_parquet,
+}
+# What says which columns of a format are taken.
+WITH_COLUMNS: Mapping[str, Callable[[ShardRef, Mapping[str, Any] | None], str]] = {
+    "tfrecord": tfrecord_columns,
+    "parquet": parquet_columns,
 }
 
 
@@ -46,3 +51,16 @@ def iter_shard(
     """
     with io_errors():
         yield from READERS[shard.format](shard, storage_options, ignored)
+
+
+def columns_told(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> str:
+    """Says in one line which columns of a shard are taken; "" where it has none or is damaged.
+
+    Raises:
+      UsageError: for a column that the user named and that is not there.
+    """
+    try:
+        with io_errors():
+            return WITH_COLUMNS[shard.format](shard, storage_options)
+    except SHARD_ERRORS:
+        return ""  # who reads it reports it

@@ -21,7 +21,10 @@ from classifier.inputs.refs import (
     UniqueNames,
     has_image_suffix,
     is_hidden,
+    split_of,
 )
+from featurestore.cells import labels_of, text_of
+from featurestore.columns import SPLIT_COLUMNS, find_column
 from featurestore.ignored import Ignored
 from featurestore.labels import member_name
 from featurestore.steady import SteadyFile
@@ -206,19 +209,18 @@ def _facts(name: str, stem: str, notes: Mapping[str, bytes]) -> tuple[tuple[str,
 
 
 def _read_note(suffix: str, data: bytes) -> tuple[Labels, str | None]:
-    text = data.decode("utf-8", errors="replace").strip()
     if suffix != "json":
-        return ((text,) if text else None), None
+        return labels_of(data) or None, None
     try:
-        record = json.loads(text)
+        record = json.loads(text_of(data))
     except ValueError:
         return None, None
     split = None
     if isinstance(record, dict):
-        if isinstance(record.get("split"), str):
-            split = record["split"] or None
-        record = next((record[key] for key in _LABEL_KEYS if key in record), None)
-    if record is None or isinstance(record, dict):
+        if isinstance(named := record.get(find_column(record, SPLIT_COLUMNS)), str):
+            split = split_of(named)
+        record = record.get(find_column(record, _LABEL_KEYS))
+    if isinstance(record, dict):
         return None, split
-    values = record if isinstance(record, list) else [record]
-    return tuple(str(value) for value in values), split
+    # An empty list says that there is no label; a null says nothing.
+    return labels_of(record) or (() if isinstance(record, list) else None), split

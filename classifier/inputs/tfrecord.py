@@ -8,12 +8,14 @@ tensorflow/core/lib/io/record_writer.h and tensorflow/core/lib/hash/crc32c.h.
 from __future__ import annotations
 
 import gzip
+import itertools
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from classifier.inputs import tfds
+from classifier.inputs.columns import Asked, Columns, LabelColumn
 from classifier.inputs.examples import Values, parse_example
 from classifier.inputs.refs import (
     MAX_MEMBER_BYTES,
@@ -21,7 +23,10 @@ from classifier.inputs.refs import (
     ShardDamaged,
     ShardRef,
     UniqueNames,
+    split_of,
 )
+from featurestore import cells
+from featurestore.columns import find_column, require_column
 from featurestore.ignored import Ignored
 from featurestore.labels import member_name
 from featurestore.steady import SteadyFile
@@ -31,6 +36,8 @@ IMAGE_FEATURES = ("image/encoded", "image")
 NAME_FEATURES = ("image/filename", "file_name", "filename")
 LABEL_FEATURES = ("image/class/text", "image/class/label", "label", "labels", "class")
 SPLIT_FEATURES = ("image/split", "split")
+# So many records tell which features there are; one without a value may lack its feature.
+_HEAD = 16
 _GZIP_MAGIC = b"\x1f\x8b"
 _LENGTH = struct.Struct("<QL")
 _CHECKSUM = struct.Struct("<L")
@@ -60,6 +67,7 @@ def iter_tfrecord(
     fs, path = connect(shard.uri, storage_options)
     class_names = tfds.read_class_names(fs, path)
     begin, end = tfds.slice_of(shard)
+    asked, unclear = Asked.of(shard.etag), False
     unique = UniqueNames()
     with SteadyFile(fs, path) as file:
         for number, data in enumerate(read_records(file)):
@@ -72,48 +80,87 @@ def iter_tfrecord(
             except ValueError as error:
                 yield shard.image(unique.claim(str(number)), len(data)), OSError(str(error))
                 continue
-            image = next((features[name] for name in IMAGE_FEATURES if name in features), None)
+            columns = find_features(features, class_names, asked)
+            image = features.get(columns.image)
             if image is None:
                 ignored.add(f"{shard.key}/{number}")
                 continue
+            if columns.is_unclear and not unclear:
+                unclear = True
+                ignored.add(f"{shard.key}: labels in {', '.join(columns.others)}")
             content = image[0] if image and isinstance(image[0], bytes) else b""
             name = member_name(_text(features, NAME_FEATURES))
-            labels = labels_of(features, class_names)
-            split = _text(features, SPLIT_FEATURES) or None
+            labels = labels_of(features, columns)
+            split = split_of(_text(features, SPLIT_FEATURES))
             ref = shard.image(unique.claim(name, str(number)), len(content), labels, split)
             yield ref, content
 
 
-def labels_of(
-    features: Mapping[str, Values], class_names: Mapping[str, Sequence[str]]
-) -> tuple[str, ...]:
-    """Returns an Example's labels, by name where names are known.
+def find_features(
+    features: Mapping[str, Values], class_names: Mapping[str, Sequence[str]], asked: Asked
+) -> Columns:
+    """Finds the image of an Example, "" for one without, and the features beside it.
 
     Args:
       features: of the Example.
       class_names: of each integer feature, by its value.
+      asked: the features that the user named.
 
     Example:
-      >>> labels_of({"image/class/label": [3], "image/class/text": [b"cat"]}, {})
-      ('cat',)
-      >>> labels_of({"label": [1]}, {"label": ["cat", "dog"]})
+      >>> found = find_features({"image": [b""], "x": [1], "fine": [2]}, {"fine": ["a"]}, Asked())
+      >>> found.image, found.label, found.class_names
+      ('image', 'fine', ('a',))
+    """
+    image = asked.image or find_column(features, IMAGE_FEATURES)
+    split, name = (find_column(features, known) for known in (SPLIT_FEATURES, NAME_FEATURES))
+    # A withheld label may come as no value, and leaves its place to no other.
+    rest = {f: v for f, v in features.items() if f not in (image, split, name)}
+    some = find_column([f for f, values in rest.items() if values], LABEL_FEATURES)
+    wanted = asked.label or some
+    declared = [feature for feature in rest if feature in class_names]
+    may_label = [f for f in rest if not f.startswith("image/") or find_column([f], LABEL_FEATURES)]
+    label = LabelColumn.choose(may_label, wanted, declared, LABEL_FEATURES)
+    known = tuple(class_names.get(label.name, ()))
+    return Columns(image, label.name, split, name, known, label.others, label.is_unclear)
+
+
+def tfrecord_columns(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> str:
+    """Says in one line which features of a TFRecord file are taken; "" for one without images.
+
+    Raises:
+      UsageError: for a feature that the user named and that the first records do not have.
+      OSError, ShardDamaged: when the file cannot be read.
+    """
+    fs, path = connect(shard.uri, storage_options)
+    class_names, asked = tfds.read_class_names(fs, path), Asked.of(shard.etag)
+    features: dict[str, Values] = {}
+    with SteadyFile(fs, path) as file:
+        for data in itertools.islice(read_records(file), _HEAD):
+            try:
+                found = parse_example(data)
+            except ValueError:
+                continue  # who reads it reports it
+            features.update({name: v for name, v in found.items() if v or name not in features})
+    known: Collection[str] = {*features, *class_names}
+    if features:
+        require_column(asked.image, "--image_column", known)
+        require_column(asked.label, "--label_column", known)
+    columns = find_features(features, class_names, asked)
+    return columns.told(shard.key) if columns.image else ""
+
+
+def labels_of(features: Mapping[str, Values], columns: Columns) -> tuple[str, ...]:
+    """Returns an Example's labels, by name where names are known.
+
+    Args:
+      features: of the Example.
+      columns: which of them mean what.
+
+    Example:
+      >>> labels_of({"label": [1]}, Columns("image", "label", class_names=("cat", "dog")))
       ('dog',)
     """
-    for feature in (*LABEL_FEATURES, *class_names):
-        if values := features.get(feature):
-            names = class_names.get(feature, ())
-            texts = (_label(value, names) for value in values)
-            return tuple(text for text in texts if text)
-    return ()
-
-
-def _label(value: Any, names: Sequence[str]) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    if isinstance(value, int) and names:
-        # TensorFlow Datasets writes -1 where the label is withheld.
-        return names[value] if 0 <= value < len(names) else "" if value < 0 else str(value)
-    return str(value)
+    return cells.labels_of(features.get(columns.label), columns.class_names)
 
 
 def _text(features: Mapping[str, Values], names: Sequence[str]) -> str:

@@ -1,0 +1,128 @@
+"""Which column of a table means what: by what the user named, else by what columns are called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+
+from featurestore.cells import text_of
+from featurestore.errors import UsageError, unknown_choice
+
+LABEL_COLUMNS = ("labels", "label", "class", "class_name")
+SPLIT_COLUMNS = ("split",)
+# What keys of images are called; of a table whose first column has no name, one of them is the key.
+KEY_COLUMNS = (
+    *("key", "id", "image_id", "imageid", "image", "img", "image_name", "name"),
+    *("filename", "file_name", "file", "fname", "path", "filepath", "image_path", "uri", "url"),
+)
+# What pandas writes for an index without a name, by `to_csv`, its `read_csv`, and `to_parquet`.
+_UNNAMED = re.compile(r"|Unnamed: \d+(_level_\d+)?|__index_level_\d+__|level_\d+")
+
+
+def is_unnamed(name: str) -> bool:
+    """Whether a column has no name of its own.
+
+    Example:
+      >>> [is_unnamed(name) for name in ("", "Unnamed: 0", "__index_level_0__", "id")]
+      [True, True, True, False]
+    """
+    return bool(_UNNAMED.fullmatch(name))
+
+
+def find_column(names: Iterable[str], wanted: Sequence[str]) -> str:
+    """Returns the first of the wanted columns that is there, whatever its case and blanks, or "".
+
+    Example:
+      >>> find_column(["id", " Label", "class"], LABEL_COLUMNS)
+      ' Label'
+    """
+    by_fold: dict[str, str] = {}
+    for name in names:
+        fold = text_of(name).lower()
+        if fold == name:
+            by_fold[fold] = name  # spelled just so: before any other case
+        by_fold.setdefault(fold, name)
+    return next((by_fold[name] for name in wanted if name in by_fold), "")
+
+
+def require_column(wanted: str, flag: str, names: Collection[str]) -> str:
+    """Returns a column that the user named.
+
+    Args:
+      wanted: its name, or "", which passes.
+      flag: that names it.
+      names: that are there.
+
+    Raises:
+      UsageError: for a name that is not there, or there twice.
+    """
+    if wanted and wanted not in names:
+        raise unknown_choice(flag, wanted, [name for name in names if name])
+    if wanted and list(names).count(wanted) > 1:
+        raise UsageError(f"{flag}: two columns are called {wanted!r}; rename one of them")
+    return wanted
+
+
+def key_and_label(
+    where: str, names: Sequence[str], key_column: str, label_column: str
+) -> tuple[str, str]:
+    """Returns the columns of a table of labels.
+
+    The key is the first column and the label the second, where nothing speaks against it: a split
+    is neither, a column named like a label is no key, and a column without a name is never taken.
+
+    Args:
+      where: the table's address, for messages.
+      names: of its columns, in order.
+      key_column: as the user named it, or "".
+      label_column: as the user named it, or "".
+
+    Raises:
+      UsageError: when a named column is not there, or none can be chosen safely.
+
+    Example:
+      >>> key_and_label("t", ["id", "breed"], "", "")
+      ('id', 'breed')
+      >>> key_and_label("t", ["", "filename", "width", "height", "class"], "", "")
+      ('filename', 'class')
+    """
+    require_column(key_column, "--key_column", names)
+    require_column(label_column, "--label_column", names)
+    named = [name for name in names if not is_unnamed(name) and name != label_column]
+    key = key_column or _key_column(where, names, named)
+    rest = [name for name in named if name != key]
+    label = label_column or find_column(rest, LABEL_COLUMNS) or _first_but_split(rest)
+    if not label:
+        raise UsageError(
+            f"--labels: {where!r} has the one column {key!r}; it needs a column of keys and one of "
+            "labels"
+        )
+    for name, flag in ((key, "--key_column"), (label, "--label_column")):
+        require_column(name, flag, names)
+    return key, label
+
+
+def _key_column(where: str, names: Sequence[str], named: Sequence[str]) -> str:
+    known = find_column(named, KEY_COLUMNS)
+    first = names[0]
+    if is_unnamed(first) or (first.lower() == "index" and known):
+        if known:
+            return known
+        raise UsageError(
+            f"--labels: the first column of {where!r} has no name ({first!r}), as an index that "
+            f"pandas wrote, and no other is plainly one of keys: {', '.join(named)}; name a column "
+            "by --key_column, or give the first a name in the table"
+        )
+    if first in named and not find_column([first], (*LABEL_COLUMNS, *SPLIT_COLUMNS)):
+        return first
+    if known or (len(named) == 1):
+        return known or named[0]
+    raise UsageError(
+        f"--labels: the first column of {where!r} is {first!r}, which is none of keys; name the "
+        f"one of keys by --key_column: {', '.join(named)}"
+    )
+
+
+def _first_but_split(names: Sequence[str]) -> str:
+    no_split = [name for name in names if not find_column([name], SPLIT_COLUMNS)]
+    return next(iter(no_split or names), "")
