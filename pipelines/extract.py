@@ -247,6 +247,8 @@ def summary_lines(outcome: Outcome) -> list[str]:
         shown = ", ".join(record["ignored"][:3])
         more = ", ..." if len(record["ignored"]) > 3 else ""
         lines.append(f"ignored: {shown}{more} (all in summary.json)")
+    if "labels" not in record:
+        lines.extend(record.get("found", ()))
     lines.extend(time_lines(record["time"]))
     total = record["store_ledger"]["rows"]
     lines.append(f"store: {outcome.store.url} ({total:,} rows)")

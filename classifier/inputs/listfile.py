@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from classifier.inputs.parquet import find_columns, labels_of
-from classifier.inputs.refs import SPLIT_NAMES, ImageRef, etag_of
+from classifier.inputs.refs import ImageRef, etag_of
 from featurestore.errors import UsageError
 from featurestore.labels import member_name
 from featurestore.retry import retrying
+from featurestore.splits import split_of
 from featurestore.storage import connect, public_url
 from featurestore.tables import TEXT_SUFFIXES, Row, open_table
 
@@ -101,7 +102,7 @@ def _listed(rows: Iterable[Row], columns: tuple[str, str, str]) -> Iterator[_Lis
             continue
         split = str(row[split_column] or "").strip() if split_column else ""
         labels = labels_of(row[label_column], ()) if label_column else ()
-        yield _Listed(written, labels, SPLIT_NAMES.get(split.lower(), split) or None)
+        yield _Listed(written, labels, split_of(split) or split or None)
 
 
 def _merge(listed: Iterable[_Listed]) -> Iterator[_Listed]:
