@@ -20,9 +20,9 @@ import numpy as np
 
 from classifier import warping
 from classifier.heads import shortest
-from classifier.inputs.refs import SPLIT_NAMES
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.spec import StoreSpec
+from featurestore.splits import split_of
 
 BOOK = "flip,rotation=0.1,zoom=0.2"
 FLIPS = ("horizontal", "vertical")
@@ -250,7 +250,7 @@ class Views:
 
     def count_of(self, split: str | None) -> int:
         """Returns the number of views of an image: all for training and where there is no split."""
-        trains = split is None or SPLIT_NAMES.get(split.lower()) == "train"
+        trains = split is None or split_of(split) == "train"
         return self.count if trains else 1
 
     def make(self, pixels: np.ndarray, content_hash: str, view: int) -> np.ndarray:

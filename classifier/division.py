@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from classifier.inputs.refs import SPLIT_NAMES
 from classifier.selection import Selection, is_below
 from classifier.tally import Tally, note_views, notes_on, shorten
 from featurestore.errors import UsageError
+from featurestore.splits import split_of
 
 if TYPE_CHECKING:
     from featurestore import FeatureStore
@@ -96,7 +96,7 @@ def names_of_split(split: str, found: Iterable[str]) -> tuple[str, ...]:
 
 
 def _meaning(split: str) -> str:
-    return SPLIT_NAMES.get(split.lower(), split)
+    return split_of(split) or split
 
 
 def tally(store: FeatureStore, selection: Selection, single: bool = True) -> Tally:

@@ -68,7 +68,8 @@ def shard_of(facts: Mapping[str, Any]) -> ShardRef | None:
     if not facts:
         return None
     named = {name: facts[name] for name in ("key", "uri", "size", "etag")}
-    return ShardRef(**named, format=shard_format(facts["key"]) or "")
+    # Only bytes are wanted of it: its folders need not be read.
+    return ShardRef(**named, format=shard_format(facts["key"]) or "", layout="flat")
 
 
 def shard_under(uri: str, markers: Iterable[Marker]) -> Mapping[str, Any] | None:

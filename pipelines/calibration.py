@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,8 @@ def _contents(
             yield data
     shards = [ref for ref in refs if isinstance(ref, ShardRef)][:SHARDS_AT_MOST]
     for shard in shards:
-        members = iter_shard(shard, storage_options, Ignored())
+        # Only bytes are wanted: its folders need not be read.
+        members = iter_shard(replace(shard, layout="flat"), storage_options, Ignored())
         try:
             for _, data in itertools.islice(members, -(-count // len(shards))):
                 if isinstance(data, bytes):

@@ -62,6 +62,8 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     run_id = new_run_id(started, (marker.run_id for marker in store.markers().values()))
     with lease(storage, run_id):
         plan = _plan(options, store, run_id, listing.refs, say)
+        for line in listing.found.lines():
+            say(line)
         laps.lap("planning")
         facts = RunFacts(
             run_id=run_id,

@@ -61,6 +61,8 @@ def estimate(options: ExtractOptions, say: Say) -> dict[str, Any]:
             require_moved(existing, inventory, options.storage_options)
             if options.upkeep.prune:
                 record["pruned"] = len(gone_inputs(existing, inventory))
+        for line in listing.found.lines():
+            say(line)
         laps.lap("planning")
         record |= _sizes(scratch, plan)
         if line := splits_line(options, plan):

@@ -274,6 +274,8 @@ def summary_lines(outcome: Outcome) -> list[str]:
             f"kept: {unmarked:,} files of parts/ and quarantine/, though markers/ is empty and "
             "nothing says what they are; restore markers/ and manifest/ from a backup"
         )
+    if "labels" not in record:
+        lines.extend(record.get("found", ()))
     lines.extend(time_lines(record["time"]))
     total = record["store_ledger"]["rows"]
     lines.append(f"store: {outcome.store.url} ({total:,} rows)")

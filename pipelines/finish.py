@@ -15,7 +15,7 @@ from featurestore.errors import RunFailed
 from featurestore.ledger import Ledger
 from featurestore.storage import Storage
 from featurestore.store import open_store
-from pipelines.settle import count_duplicates, resolve_races
+from pipelines.settle import count_classes, count_duplicates, resolve_races
 from pipelines.timereport import RunTime, time_report
 
 
@@ -111,6 +111,9 @@ def finish_run(
         "engine": dict(facts.engine),
         "numerics": _distinct([dict(marker.numerics) for marker in markers]),
     }
+    if any(marker.source for marker in ours):
+        # What shards hold is known only now; of folders the driver has said it.
+        record["found"] = count_classes(storage, facts.run_id).lines()
     write_manifest(storage, facts.run_id, every)
     write_record(storage, record)
     sweep_store(storage, time.time())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from classifier.inputs import Ignored, ImageRef, ShardRef, list_inputs
+from classifier.inputs.found import Found
 from classifier.inputs.labels import Labeller
 from featurestore.errors import UsageError
 from featurestore.storage import public_url
@@ -24,6 +25,7 @@ class Listing:
       head: the first of them.
       refs: all of them, once, up to the limits; they have their labels.
       ignored: collects the files that are no images, as `refs` is taken.
+      found: collects layouts, classes and splits, as `refs` is taken.
       labeller: what labels them besides folders and shards, or None.
       again: lists them once more from the start, to draw a sample.
     """
@@ -31,6 +33,7 @@ class Listing:
     head: Sequence[ImageRef | ShardRef]
     refs: Iterator[ImageRef | ShardRef]
     ignored: Ignored
+    found: Found
     labeller: Labeller | None
     again: Callable[[], Iterator[ImageRef | ShardRef]]
 
@@ -51,24 +54,27 @@ class Listing:
         Raises:
           UsageError: for an input that is missing or empty, and limits that cannot be kept.
         """
-        ignored = Ignored()
+        ignored, found = Ignored(), Found()
         labeller = options.labels.labeller(options.storage_options) if options.labels else None
         if told and labeller and labeller.table:
             told(labeller.table.columns)
 
         def take(
-            left_out: Ignored, told: Callable[[str], None] | None = None
+            left_out: Ignored, found: Found, told: Callable[[str], None] | None = None
         ) -> Iterator[ImageRef | ShardRef]:
-            refs = list_inputs(inputs, options.reading, left_out, told)
+            refs = list_inputs(inputs, options.reading, left_out, found, told)
             if labeller:
                 refs = (labeller.apply(r) if isinstance(r, ImageRef) else r for r in refs)
-            return select(refs, options.selection)
+            for ref in select(refs, options.selection):
+                if isinstance(ref, ImageRef):
+                    found.count(ref.labels, ref.split)
+                yield ref
 
-        refs = take(ignored, told)
+        refs = take(ignored, found, told)
         head = list(itertools.islice(refs, HEAD))
         _check_head(options, inputs, head, ignored)
         every = itertools.chain(head, refs)
-        return cls(head, every, ignored, labeller, lambda: take(Ignored()))
+        return cls(head, every, ignored, found, labeller, lambda: take(Ignored(), Found()))
 
 
 def _check_head(

@@ -40,6 +40,7 @@ PLAN_SCHEMA = pa.schema(
         pa.field("etag", pa.string(), nullable=False),
         pa.field("labels", pa.list_(pa.string()), nullable=False),
         pa.field("split", pa.string()),
+        pa.field("layout", pa.string(), nullable=False),
         pa.field("replaces", pa.string(), nullable=False),
         pa.field("replaces_run", pa.string(), nullable=False),
         pa.field("known", pa.bool_(), nullable=False),
@@ -237,6 +238,7 @@ def _record(wanted: Wanted) -> Mapping[str, Any]:
         "format": "image" if isinstance(ref, ImageRef) else ref.format,
         **{name: getattr(ref, name) for name in _OF_REF},
         "labels": list(ref.labels) if isinstance(ref, ImageRef) else [],
+        "layout": "" if isinstance(ref, ImageRef) else ref.layout,
         **{name: getattr(wanted, name) for name in _OF_WANTED},
     }
 
@@ -263,5 +265,5 @@ def _wanted(row: Mapping[str, Any]) -> Wanted:
     if row["format"] == "image":
         ref = ImageRef(**shared, labels=tuple(row["labels"]))
     else:
-        ref = ShardRef(**shared, format=row["format"])
+        ref = ShardRef(**shared, format=row["format"], layout=row["layout"])
     return Wanted(ref, **{name: row[name] for name in _OF_WANTED})

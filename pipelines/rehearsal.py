@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def _from_shard(
     """Unpacks the first images of a shard, and carries their number over to all shards."""
     taken: list[ImageRef] = []
     size, spent = 0, 0.0
-    stream = iter_shard(shard, options.storage_options, Ignored())
+    stream = iter_shard(replace(shard, layout="flat"), options.storage_options, Ignored())
     try:
         while len(taken) < count:
             started = time.monotonic()

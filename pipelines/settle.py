@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from classifier.inputs.found import Found
 from featurestore import layout
 from featurestore.commit import Marker, commit
 from featurestore.ledger import superseded_ledger
@@ -81,6 +82,16 @@ def resolve_races(storage: Storage) -> int:
         )
         commit(storage, marker)
     return len(twice)
+
+
+def count_classes(storage: Storage, run_id: str) -> Found:
+    """Counts the images of a run by class and by split."""
+    store, found = open_store(storage.url, storage.options), Found()
+    ours = [marker for marker in store.markers().values() if marker.run_id == run_id]
+    for batch in store.scan_markers(ours, ["labels", "split"], views=[0]):
+        for labels, split in zip(batch["labels"], batch["split"], strict=True):
+            found.count(labels, split)
+    return found
 
 
 def count_duplicates(storage: Storage, run_id: str) -> int:

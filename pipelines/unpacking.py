@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import posixpath
 import re
 import uuid
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from classifier.inputs.layouts import detect_layout, label_and_split
+from classifier.inputs.layouts import Facts, Layout, find_layout
 from classifier.inputs.refs import UniqueNames
+from classifier.inputs.trees import Folder, MemberTree
 from featurestore.retry import retrying
 from featurestore.storage import Storage
 from pipelines.packing import Classes, Item
@@ -34,7 +37,7 @@ class FolderWriter:
         self.told = True
         self._storage = storage
         self._names = UniqueNames()
-        self._counts = {"class": 0, "split": 0, "flat": 0}
+        self._above: Folder = ()
 
     def __enter__(self) -> Self:
         self._workspace = self._storage.workspace(f".packing-{uuid.uuid4().hex[:8]}")
@@ -53,8 +56,7 @@ class FolderWriter:
         self._handle.close()
         try:
             if kind is None:
-                layout = detect_layout([name for name in self.files if name])
-                self.told = self._counts[layout] == sum(self.files.values())
+                self.told = self._is_told()
                 if not self.told:
                     self._storage.publish(self._table, LABELS_FILE)
         finally:
@@ -62,7 +64,7 @@ class FolderWriter:
 
     def add(self, item: Item) -> None:
         """Writes one image."""
-        wanted = place(item)
+        wanted, self._above = place(item, self._above)
         folder, name = posixpath.split(wanted)
         name = self._names.claim(wanted, posixpath.join(folder, f"{item.origin}-{name}"))
         path = self._storage.path(name)
@@ -70,25 +72,49 @@ class FolderWriter:
         retrying(lambda: self._storage.fs.pipe_file(path, item.data))
         first = name.partition("/")[0] if "/" in name else ""
         self.files[first] = self.files.get(first, 0) + 1
-        for layout in self._counts:
-            self._counts[layout] += label_and_split(name, layout) == (item.labels, item.split)
         for label in item.labels or ("",):
             self._csv.writerow((name, label, item.split or ""))
 
+    def _is_told(self) -> bool:
+        """Reads the table again, to see whether the folders alone tell what stands in it."""
+        layout = find_layout(MemberTree(name for name, _ in self._written()))
+        return all(layout.facts(name) == facts for name, facts in self._written())
 
-def place(item: Item) -> str:
+    def _written(self) -> Iterator[tuple[str, Facts]]:
+        with open(self._table, newline="", encoding="utf-8") as table:
+            rows = csv.DictReader(table)
+            for name, group in itertools.groupby(rows, key=lambda row: row["key"]):
+                found = list(group)
+                labels = tuple(row["label"] for row in found if row["label"])
+                yield name, (labels, found[0]["split"] or None)
+
+
+def place(item: Item, above: Folder = ()) -> tuple[str, Folder]:
     """Returns where an image goes in a folder: where it was, if that tells its class and split.
+
+    Args:
+      item: the image.
+      above: folders that wrap what was placed before, if any do.
+
+    Returns:
+      (path, the folders that wrap it).
 
     Example:
       >>> place(Item("train/cat/1.jpg", ("cat",), "train", b""))
-      'train/cat/1.jpg'
+      ('train/cat/1.jpg', ())
       >>> place(Item("0001.jpg", ("cat",), "train", b""))
-      'train/cat/0001.jpg'
+      ('train/cat/0001.jpg', ())
+      >>> place(Item("pets/cat/1.jpg", ("cat",), None, b""))
+      ('pets/cat/1.jpg', ('pets',))
     """
-    layout = "split" if item.split else "class"
-    if label_and_split(item.path, layout) == (item.labels, item.split):
-        return item.path
+    kind = "split" if item.split else "class"
+    names = tuple(item.path.split("/")[:-1])
+    for depth in range(len(names) + 1):
+        wraps = names[:depth]
+        told = Layout(kind, wraps, is_found=False).facts(item.path) == (item.labels, item.split)
+        if told and (not wraps or above in ((), wraps)):
+            return item.path, wraps or above
     folders = [item.split] if item.split else []
     folders += item.labels[:1]
     safe = [_UNSAFE.sub("_", folder).strip(". ") or "_" for folder in folders]
-    return "/".join([*safe, item.path])
+    return "/".join([*safe, item.path]), above

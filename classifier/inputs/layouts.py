@@ -1,108 +1,214 @@
-"""Class and split names from folder names."""
+"""What folder names mean: one rule for a folder, a pattern and an archive.
+
+- A lone folder is looked through where it holds folders and no images: ``pets/`` above ``pets/cat``
+  and ``pets/dog`` wraps the whole. Its name may be that of a split only above split names.
+- Two or more folders named like splits are splits, whatever lies beside them; so is a lone one.
+- Otherwise the first folder is the class. What lies deeper belongs to it, as in Keras.
+
+Only folders that hold images count; `trees` says how that is found out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from classifier.inputs.refs import SPLIT_NAMES
+from classifier.inputs.refs import ShardDamaged
+from classifier.inputs.trees import Folder, MemberTree, Tree
+from featurestore.splits import split_of
 
 LAYOUTS = ("auto", "class", "split", "flat")
+_FOUND = "found"
 Facts = tuple[tuple[str, ...], str | None]  # (labels, split)
 
 
-def detect_layout(first_level: Collection[str]) -> str:
-    """Decides what the folders directly below a root mean.
+@dataclass(frozen=True)
+class Layout:
+    """What the folders of an input mean.
 
-    Args:
-      first_level: names of the folders there, hidden ones left out.
-
-    Returns:
-      ``flat`` without folders, ``split`` when every folder is named like a split, else ``class``.
-
-    Example:
-      >>> detect_layout(["train", "val"]), detect_layout(["cat", "test"]), detect_layout([])
-      ('split', 'class', 'flat')
+    Attributes:
+      kind: ``class`` (root/class/...), ``split`` (root/split/class/...) or ``flat``.
+      above: the folders that wrap everything.
+      is_found: whether it was found; a user's own takes any name for a split.
     """
-    if not first_level:
-        return "flat"
-    return "split" if all(name.lower() in SPLIT_NAMES for name in first_level) else "class"
 
+    kind: str
+    above: Folder = ()
+    is_found: bool = True
 
-def label_and_split(path: str, layout: str) -> Facts:
-    """Reads the class and the split off a path.
+    def facts(self, path: str) -> Facts:
+        """Reads the class and the split off a path.
 
-    Args:
-      path: relative to the root, with forward slashes.
-      layout: ``class`` (root/class/...), ``split`` (root/split/class/...) or ``flat``.
+        Args:
+          path: relative to the root, with forward slashes.
 
-    Returns:
-      (labels, split); deeper folders belong to their class, as in Keras.
+        Returns:
+          (labels, split); neither for what lies beside the wrapping folders or the splits.
 
-    Example:
-      >>> label_and_split("train/cat/tabby/1.jpg", "split")
-      (('cat',), 'train')
-      >>> label_and_split("1.jpg", "class")
-      ((), None)
-    """
-    folders = path.split("/")[:-1]
-    split = None
-    if layout == "split" and folders:
-        split = SPLIT_NAMES.get(folders[0].lower(), folders[0])
-        folders = folders[1:]
-    if layout == "flat" or not folders:
-        return (), split
-    return (folders[0],), split
-
-
-def streamed_facts(path: str) -> Facts:
-    """Reads the class and the split off a member of an archive whose other members are not known.
-
-    The class is the member's own folder. A folder named like a split is one when it lies above the
-    class, or at the top; a stream cannot know whether others beside it are classes.
-
-    Example:
-      >>> streamed_facts("pets/train/cat/1.jpg"), streamed_facts("pets/cat/1.jpg")
-      ((('cat',), 'train'), (('cat',), None))
-      >>> streamed_facts("test/1.jpg"), streamed_facts("1.jpg")
-      (((), 'test'), ((), None))
-    """
-    folders = path.split("/")[:-1]
-    for depth, folder in enumerate(folders):
-        last = depth == len(folders) - 1
-        if folder.lower() in SPLIT_NAMES and (depth == 0 or not last):
-            return tuple(folders[depth + 1 :][-1:]), SPLIT_NAMES[folder.lower()]
-    return tuple(folders[-1:]), None
-
-
-def archive_facts(paths: Collection[str]) -> Callable[[str], Facts]:
-    """Returns what reads class and split off the members of an archive, having seen all of them.
-
-    Folders that wrap everything mean nothing. Below them, folders that are all named like splits
-    are splits, as on disk. The class is the member's own folder.
-
-    Args:
-      paths: of every image in the archive.
-
-    Example:
-      >>> facts = archive_facts(["pets/cat/1.jpg", "pets/test/2.jpg"])
-      >>> facts("pets/test/2.jpg")
-      (('test',), None)
-    """
-    folders = [path.split("/")[:-1] for path in paths]
-    depth = 0
-    while folders and all(len(names) > depth for names in folders):
-        level = {names[depth] for names in folders}
-        if len(level) > 1 or next(iter(level)).lower() in SPLIT_NAMES:
-            break
-        depth += 1
-    level = {names[depth] for names in folders if len(names) > depth}
-    if detect_layout(level) != "split":
-        return lambda path: (tuple(path.split("/")[:-1][-1:]), None)
-
-    def split_facts(path: str) -> Facts:
-        names = path.split("/")[:-1][depth:]
-        if not names:
+        Example:
+          >>> Layout("split").facts("train/cat/tabby/1.jpg"), Layout("class").facts("1.jpg")
+          ((('cat',), 'train'), ((), None))
+          >>> Layout("split").facts("more/cat/1.jpg"), Layout("class", ("pets",)).facts("a/b/1.jpg")
+          (((), None), ((), None))
+        """
+        folders = tuple(path.split("/")[:-1])
+        if self.kind == "flat" or folders[: len(self.above)] != self.above:
             return (), None
-        return tuple(names[1:][-1:]), SPLIT_NAMES[names[0].lower()]
+        folders = folders[len(self.above) :]
+        if self.kind == "class" or not folders:
+            return folders[:1], None
+        split = split_of(folders[0]) or (None if self.is_found else folders[0])
+        return (folders[1:2], split) if split else ((), None)
 
-    return split_facts
+    def beside(self, path: str) -> str:
+        """Returns the folder beside the splits, or beside those that wrap, that a path lies in.
+
+        Example:
+          >>> Layout("split").beside("more/cat/1.jpg"), Layout("split").beside("val/cat/1.jpg")
+          ('more/', '')
+        """
+        folders, depth = path.split("/")[:-1], len(self.above)
+        if tuple(folders[:depth]) == self.above:
+            depth += 1
+            if self.kind != "split" or len(folders) < depth or self.facts(path)[1]:
+                return ""
+        return "/".join(folders[:depth]) + "/"
+
+    def suspect(self, path: str) -> str:
+        """Returns a folder on a path that is named like a split, and was taken for something else.
+
+        Example:
+          >>> Layout("class").suspect("test/1.jpg"), Layout("class").suspect("a/val/1.jpg")
+          ('test/', 'a/val/')
+        """
+        folders = path.split("/")[:-1]
+        first = len(self.above) + (self.kind == "split")
+        if self.kind == "flat" or not self.is_found:
+            return ""
+        for depth in range(first, min(first + 2, len(folders))):
+            if split_of(folders[depth]):
+                return "/".join(folders[: depth + 1]) + "/"
+        return ""
+
+    def encode(self) -> str:
+        """Writes it as one text, for a plan.
+
+        Example:
+          >>> Layout.decode(Layout("class", ("my pets",)).encode())
+          Layout(kind='class', above=('my pets',), is_found=True)
+        """
+        return f"{_FOUND} {self.kind} {'/'.join(self.above)}" if self.is_found else self.kind
+
+    @classmethod
+    def decode(cls, text: str) -> Layout:
+        """Reads what `encode` wrote."""
+        if not text.startswith(f"{_FOUND} "):
+            return cls(text, is_found=False)
+        _, kind, above = text.split(" ", 2)
+        return cls(kind, tuple(above.split("/")) if above else ())
+
+    def __str__(self) -> str:
+        meaning = {
+            "class": "the first folder is the class",
+            "split": "the first folder is the split, the next the class",
+            "flat": "folders mean nothing",
+        }
+        wrapped = f", below {'/'.join(self.above) + '/'!r}" if self.above else ""
+        return meaning[self.kind] + wrapped
+
+
+def find_layout(tree: Tree) -> Layout:
+    """Finds out what the folders of a tree mean.
+
+    Example:
+      >>> find_layout(MemberTree(["train/cat/1.jpg", "val/dog/2.jpg", "models/x/3.jpg"])).kind
+      'split'
+      >>> find_layout(MemberTree(["pets/cat/1.jpg", "pets/test/2.jpg"]))
+      Layout(kind='class', above=('pets',), is_found=True)
+    """
+    above: Folder = ()
+    while True:
+        names = tree.folders(above)
+        splits = _splits(tree, above)
+        if len(splits) > 1:
+            return Layout("split", above)
+        if not names and not above:
+            return Layout("flat")
+        held = list(itertools.islice((n for n in names if tree.holds((*above, n))), 2))
+        if len(held) != 1:
+            return Layout("class", above)
+        inner = (*above, held[0])
+        if splits and len(_splits(tree, inner)) < 2:
+            return Layout("split", above)
+        wraps = not tree.has_images(above) and not tree.has_images(inner)
+        if not wraps and not splits:
+            return Layout("class", above)
+        if not wraps:
+            return Layout("split", above)
+        above = inner
+
+
+def _splits(tree: Tree, above: Folder) -> list[str]:
+    """Returns two at most of the folders that are named like splits and hold images."""
+    names = (name for name in tree.folders(above) if split_of(name))
+    return list(itertools.islice((n for n in names if tree.holds((*above, n))), 2))
+
+
+def choose_layout(asked: str, tree: Callable[[], Tree]) -> Layout:
+    """Returns the user's layout, or what is found.
+
+    Args:
+      asked: one of `LAYOUTS`. ``class`` counts from the top; ``split`` from the wrapping folders on
+        where there are splits below them, else from the top.
+      tree: makes the tree, where it is looked at.
+    """
+    if asked == "auto":
+        return find_layout(tree())
+    if asked != "split":
+        return Layout(asked, is_found=False)
+    found = find_layout(tree())
+    return Layout("split", found.above if found.kind == "split" else (), is_found=False)
+
+
+class FolderReader:
+    """Reads class and split off the members of one archive, by the archive's or its set's layout.
+
+    Args:
+      layout: ``auto``, the user's, or `Layout.encode` of what was found on the whole set.
+      names: yields the members' names; asked for once, and only where a folder has to be read.
+    """
+
+    def __init__(self, layout: str, names: Callable[[], Iterable[str]]) -> None:
+        self._asked, self._names = layout, names
+        self._of_set = layout.startswith(_FOUND)
+        self._layout = Layout.decode(layout) if self._of_set else None
+        self._splits: set[str] = set()
+
+    def facts(self, name: str) -> Facts:
+        """Returns (labels, split) of a member.
+
+        Raises:
+          ShardDamaged: when the archive does not fit the layout that its set has.
+        """
+        if "/" not in name and not self._of_set:
+            return (), None
+        if self._layout is None:
+            self._layout = choose_layout(self._asked, lambda: MemberTree(self._names()))
+        if self._of_set:
+            self._check(self._layout, name)
+        return self._layout.facts(name)
+
+    def _check(self, layout: Layout, name: str) -> None:
+        """Refuses what would have changed the set's layout, had it been seen when it was found."""
+        folders = tuple(name.split("/")[:-1])
+        depth = len(layout.above)
+        fits = folders[:depth] == layout.above and (not depth or len(folders) > depth)
+        if layout.kind == "class" and fits and len(folders) > depth and split_of(folders[depth]):
+            self._splits.add(folders[depth])
+            fits = len(self._splits) < 2
+        if not fits:
+            raise ShardDamaged(
+                f"{name!r} does not fit the folders of the other archives of its set, where "
+                f"{layout}; extract into a new store with --layout class, split or flat"
+            )

@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from classifier.inputs.columns import URI_COLUMNS, Asked, Columns, LabelColumn, find_columns
-from classifier.inputs.refs import ImageRef, etag_of, split_of
+from classifier.inputs.refs import ImageRef, etag_of
 from featurestore.cells import labels_of, text_of
 from featurestore.columns import SPLIT_COLUMNS, find_column, is_unnamed, require_column
 from featurestore.errors import UsageError
 from featurestore.labels import member_name
 from featurestore.retry import retrying
+from featurestore.splits import split_in_cell
 from featurestore.storage import connect, public_url
 from featurestore.tables import TEXT_SUFFIXES, Row, open_table
 
@@ -109,7 +110,7 @@ def _listed(rows: Iterable[Row], columns: Columns) -> Iterator[_Listed]:
         written = text_of(row[columns.image])
         if written:
             labels = labels_of(row.get(columns.label))
-            yield _Listed(written, labels, split_of(row.get(columns.split)))
+            yield _Listed(written, labels, split_in_cell(row.get(columns.split)))
 
 
 def _merge(listed: Iterable[_Listed]) -> Iterator[_Listed]:

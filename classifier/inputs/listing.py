@@ -14,7 +14,8 @@ from typing import Any
 from classifier.imagefiles import sniff
 from classifier.inputs import tfds
 from classifier.inputs.columns import Asked
-from classifier.inputs.layouts import LAYOUTS, label_and_split
+from classifier.inputs.found import Found
+from classifier.inputs.layouts import LAYOUTS
 from classifier.inputs.listfile import read_list
 from classifier.inputs.reading import read_heads
 from classifier.inputs.refs import (
@@ -27,6 +28,7 @@ from classifier.inputs.refs import (
     split_in_name,
 )
 from classifier.inputs.roots import Entry, Root
+from classifier.inputs.series import with_layouts
 from classifier.inputs.shards import WITH_COLUMNS, columns_told
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.ignored import Ignored
@@ -38,7 +40,7 @@ class InputOptions:
     """How inputs are read.
 
     Attributes:
-      layout: what folder names mean; ``auto`` looks at the first level.
+      layout: what folder names mean; ``auto`` finds it out.
       storage_options: for remote file systems.
       asked: the columns of lists, Parquet and TFRecord that the user named.
     """
@@ -56,6 +58,7 @@ def list_inputs(
     uris: Sequence[str],
     options: InputOptions,
     ignored: Ignored | None = None,
+    found: Found | None = None,
     told: Callable[[str], None] | None = None,
 ) -> Iterator[ImageRef | ShardRef]:
     """Lists the images and shards of one or several inputs, in a stable order.
@@ -64,6 +67,7 @@ def list_inputs(
       uris: folders, patterns, image files or shards; local paths or any fsspec URL.
       options: how to read them.
       ignored: collects the files that are no images.
+      found: collects what the folders were taken for; images are counted by who takes them.
       told: is given a line for each list, and for the first shard of each format with columns, that
         says which columns are taken.
 
@@ -73,19 +77,21 @@ def list_inputs(
     Raises:
       UsageError: for an input that does not exist or cannot be read, or a column that is not there.
     """
-    ignored = Ignored() if ignored is None else ignored
+    notes = _Notes(
+        Ignored() if ignored is None else ignored, Found() if found is None else found, told
+    )
     roots = _roots(uris, options)
-    found, explained = {"list" for root in roots if root.is_list}, set[str]()
-    for ref in _list_all(roots, options, ignored, told):
+    tables, explained = {"list" for root in roots if root.is_list}, set[str]()
+    for ref in _list_all(roots, options, notes):
         if isinstance(ref, ShardRef) and ref.format in WITH_COLUMNS:
-            found.add(ref.format)
+            tables.add(ref.format)
             ref = replace(ref, etag=options.asked.mark(ref.etag))
             if told and ref.format not in explained:
                 if line := columns_told(ref, options.storage_options):
                     explained.add(ref.format)
                     told(line)
         yield ref
-    if options.asked != Asked() and not found:
+    if options.asked != Asked() and not tables:
         raise UsageError(
             "--image_column and --label_column name columns of lists, of Parquet and of TFRecord "
             "(--label_column those of --labels, too), and the input has none of these; leave them "
@@ -102,24 +108,31 @@ def _roots(uris: Sequence[str], options: InputOptions) -> list[Root]:
     return roots
 
 
+@dataclass(frozen=True)
+class _Notes:
+    """What listing has to say besides references; see `list_inputs`."""
+
+    ignored: Ignored
+    found: Found
+    told: Callable[[str], None] | None
+
+
 def _list_all(
-    roots: Sequence[Root],
-    options: InputOptions,
-    ignored: Ignored,
-    told: Callable[[str], None] | None,
+    roots: Sequence[Root], options: InputOptions, notes: _Notes
 ) -> Iterator[ImageRef | ShardRef]:
     for root, prefix in zip(roots, _prefixes([root.path for root in roots]), strict=True):
         if root.is_list:
-            for ref in read_list(root.uri, options.storage_options, options.asked, told):
+            for ref in read_list(root.uri, options.storage_options, options.asked, notes.told):
                 yield replace(ref, key=prefix + ref.key)
         elif root.wanted:
-            yield from _take(root, prefix, root.wanted, ignored)
+            yield from _take(root, prefix, root.wanted, notes)
         else:
-            yield from _list_root(root, prefix, ignored)
+            listed = _list_root(root, prefix, notes)
+            yield from with_layouts(listed, options.layout, options.storage_options)
 
 
 def _take(
-    root: Root, prefix: str, wanted: tfds.Slice, ignored: Ignored
+    root: Root, prefix: str, wanted: tfds.Slice, notes: _Notes
 ) -> Iterator[ImageRef | ShardRef]:
     """Yields the shards of a slice of a folder that TensorFlow Datasets wrote."""
     lengths = tfds.read_shard_lengths(root.fs, root.path)
@@ -128,7 +141,7 @@ def _take(
             f"--input: {public_url(root.uri)!r} has no {tfds.INFO_FILE}; slices such as "
             "#train[:40%] are of folders that TensorFlow Datasets wrote"
         )
-    listed = _list_root(root, prefix, ignored)
+    listed = _list_root(root, prefix, notes)
     yield from tfds.take([ref for ref in listed if isinstance(ref, ShardRef)], wanted, lengths)
 
 
@@ -154,39 +167,39 @@ def _prefixes(paths: Sequence[str]) -> list[str]:
     return ["/".join(path.strip("/").split("/")[-depth:]) + "/" for path in paths]
 
 
-def _list_root(root: Root, prefix: str, ignored: Ignored) -> Iterator[ImageRef | ShardRef]:
+def _list_root(root: Root, prefix: str, notes: _Notes) -> Iterator[ImageRef | ShardRef]:
     unsure: list[Entry] = []
     for name, info in root.entries():
         if is_hidden(name) or info.get("type") == "other":
-            ignored.add(prefix + name)
+            notes.ignored.add(prefix + name)
         elif has_image_suffix(name):
-            yield _image(root, prefix, name, info)
+            yield _image(root, prefix, (name, info), notes.found)
         elif kind := shard_format(name):
-            split = label_and_split(name, root.layout)[1] or split_in_name(name)
+            split = root.layout.facts(name)[1] or split_in_name(name)
             uri, size, etag = root.address(info), info.get("size") or 0, etag_of(info)
             yield ShardRef(prefix + name, uri, size, etag, kind, split)
         else:
             unsure.append((name, info))
             if len(unsure) >= 1000:
-                yield from _by_content(root, prefix, unsure, ignored)
+                yield from _by_content(root, prefix, unsure, notes)
                 unsure = []
-    yield from _by_content(root, prefix, unsure, ignored)
+    yield from _by_content(root, prefix, unsure, notes)
 
 
-def _by_content(
-    root: Root, prefix: str, entries: list[Entry], ignored: Ignored
-) -> Iterator[ImageRef]:
+def _by_content(root: Root, prefix: str, entries: list[Entry], notes: _Notes) -> Iterator[ImageRef]:
     """Yields those files without an image name that are images by their first bytes."""
     heads = read_heads(root.fs, [info["name"] for _, info in entries])
     for (name, info), head in zip(entries, heads, strict=True):
         if sniff(head):
-            yield _image(root, prefix, name, info)
+            yield _image(root, prefix, (name, info), notes.found)
         else:
-            ignored.add(prefix + name)
+            notes.ignored.add(prefix + name)
 
 
-def _image(root: Root, prefix: str, name: str, info: Mapping[str, Any]) -> ImageRef:
-    labels, split = label_and_split(name, root.layout)
+def _image(root: Root, prefix: str, entry: Entry, found: Found) -> ImageRef:
+    name, info = entry
+    labels, split = root.layout.facts(name)
+    found.place(public_url(root.uri), root.layout, name)
     return ImageRef(
         key=prefix + posixpath.normpath(name),
         uri=root.address(info),

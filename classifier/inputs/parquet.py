@@ -15,12 +15,12 @@ from classifier.inputs.refs import (
     ShardDamaged,
     ShardRef,
     UniqueNames,
-    split_of,
 )
 from featurestore.cells import labels_of
 from featurestore.errors import UsageError
 from featurestore.ignored import Ignored
 from featurestore.labels import member_name
+from featurestore.splits import split_in_cell
 from featurestore.steady import SteadyFile
 from featurestore.storage import connect
 
@@ -124,7 +124,7 @@ def _group(
             data, name = _content(row[columns.image])
             name = member_name(name or (row.get(columns.name) if columns.name else "") or "")
             labels = labels_of(row.get(columns.label), columns.class_names)
-            split = split_of(row.get(columns.split))
+            split = split_in_cell(row.get(columns.split))
             size = len(data) if isinstance(data, bytes) else 0
             yield shard.image(names.claim(name, str(number)), size, labels, split), data
             number += 1

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from featurestore.cells import text_of
+from featurestore.splits import split_of
 from featurestore.urls import modified_time
 
 IMAGE_SUFFIXES = frozenset(
@@ -25,16 +25,6 @@ SHARD_SUFFIXES = {
     ".tfrecord.gz": "tfrecord",
     ".tfrecords.gz": "tfrecord",
     ".parquet": "parquet",
-}
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
 }
 # A larger file in a shard is no image: decoders refuse it, and it would fill the memory.
 MAX_MEMBER_BYTES = 1 << 29
@@ -91,6 +81,7 @@ class ShardRef:
       etag: as `ImageRef.etag`.
       format: ``tar``, ``zip``, ``tfrecord`` or ``parquet``.
       split: given by a split folder or the archive's name, else None.
+      layout: what the folders in it mean, as `layouts.FolderReader` reads it.
     """
 
     key: str
@@ -99,6 +90,7 @@ class ShardRef:
     etag: str
     format: str
     split: str | None = None
+    layout: str = "auto"
 
     def image(
         self, name: str, size: int, labels: tuple[str, ...] = (), split: str | None = None
@@ -167,17 +159,6 @@ def shard_format(path: str) -> str | None:
     return None
 
 
-def split_of(value: Any) -> str | None:
-    """Returns the split that a cell names, by the name that stores have for it.
-
-    Example:
-      >>> split_of(b"Val "), split_of("fold3"), split_of(None)
-      ('validation', 'fold3', None)
-    """
-    text = text_of(value)
-    return SPLIT_NAMES.get(text.lower(), text) or None
-
-
 def split_in_name(path: str) -> str | None:
     """Returns the split that a shard's file name tells, when it tells exactly one.
 
@@ -186,7 +167,7 @@ def split_in_name(path: str) -> str | None:
       ('train', None)
     """
     words = re.split(r"[-_.]", posixpath.basename(path).lower())
-    found = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    found = {split for word in words if (split := split_of(word))}
     return found.pop() if len(found) == 1 else None
 
 

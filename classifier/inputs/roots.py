@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
 from classifier.inputs import tfds
-from classifier.inputs.layouts import detect_layout
+from classifier.inputs.layouts import Layout, choose_layout
 from classifier.inputs.lister import Info, Lister, fixed_folder
 from classifier.inputs.listfile import is_list
-from classifier.inputs.refs import is_hidden
+from classifier.inputs.refs import has_image_suffix, shard_format
+from classifier.inputs.trees import FolderTree
 from featurestore import layout as store_layout
 from featurestore.errors import UsageError
 from featurestore.retry import io_errors
@@ -27,6 +29,8 @@ from featurestore.urls import connect, public_url
 
 Entry = tuple[str, Info]  # (path relative to the root, the file system's entry)
 _SPEC_FILES = {store_layout.SPEC, "parts"}
+# Entries that finding the layout has listed are kept for the listing itself, up to so many.
+_KEPT = 200_000
 
 
 class Root:
@@ -34,12 +38,17 @@ class Root:
 
     Args:
       uri: a folder, a pattern, a file, a list, or a slice of a TFDS folder.
-      layout: what folder names mean; ``auto`` looks at the first level.
+      layout: what folder names mean; ``auto`` finds it out.
       options: for the file system.
+
+    Attributes:
+      layout: what its folders mean.
 
     Raises:
       UsageError: when it does not exist, cannot be read, or is of a kind that cannot be.
     """
+
+    layout: Layout
 
     def __init__(self, uri: str, layout: str, options: Mapping[str, Any]) -> None:
         _refuse_addresses(uri)
@@ -47,12 +56,13 @@ class Root:
         self.wanted: tfds.Slice | None = None
         self.paths: list[str] | None = None
         self.is_list = self.is_file = False
+        self._kept: dict[str, list[Info]] = {}
         try:
             with io_errors():
                 self._resolve(uri)
-                self.layout = self._detect() if layout == "auto" else layout
         except OSError as error:
             raise UsageError(f"--input: cannot read {public_url(uri)!r}: {error}") from error
+        self._find_layout(layout)
 
     def _resolve(self, uri: str) -> None:
         self.fs, path = connect(uri, self.options, "--input")
@@ -85,7 +95,7 @@ class Root:
         """Takes single files that were given one by one, as a shell expands a pattern."""
         self.paths = sorted({path for root in (self, *others) for path in root.paths or []})
         self.path = os.path.commonpath([path.rpartition("/")[0] for path in self.paths])
-        self.layout = self._detect() if layout == "auto" else layout
+        self._find_layout(layout)
 
     def relative(self, path: str) -> str:
         """Returns a path of the file system relative to this root."""
@@ -101,24 +111,58 @@ class Root:
         Raises:
           UsageError: for a folder that cannot be read.
         """
+        with self._listing():
+            for info in self._infos():
+                yield self.relative(info["name"]), info
+
+    @contextmanager
+    def _listing(self) -> Iterator[None]:
         try:
             with io_errors():
-                for info in self._infos():
-                    yield self.relative(info["name"]), info
+                yield
         except OSError as error:
             raise UsageError(
                 f"--input: cannot list all of {public_url(self.uri)!r}: {error}; make it readable, "
                 "or name the folders that are"
             ) from error
 
-    def _detect(self) -> str:
-        if self.paths is not None:
-            names = {self.relative(path) for path in self.paths}
-            folders = {name.split("/")[0] for name in names if "/" in name}
-        else:
-            infos = [info for info in self._ls(self.path) if info["type"] == "directory"]
-            folders = {self.relative(info["name"]) for info in infos}
-        return detect_layout(sorted(name for name in folders if not is_hidden(name)))
+    def _find_layout(self, asked: str) -> None:
+        ls = self._keep if self.paths is None else self._matches()
+        with self._listing():
+            self.layout = choose_layout(asked, lambda: FolderTree(self.path, ls))
+
+    def _keep(self, path: str) -> list[Info]:
+        """Lists a folder, and keeps the entries for the listing itself."""
+        if path not in self._kept:
+            found = self._ls(path)
+            if sum(map(len, self._kept.values())) + len(found) > _KEPT:
+                self._kept.clear()
+            self._kept[path] = found
+        return self._kept[path]
+
+    def _matches(self) -> Callable[[str], Sequence[Info]]:
+        """Returns what lists the folders down to the matches of a pattern, and those below them."""
+        whole: set[str] = set()
+        below: dict[str, dict[str, Info]] = {}
+        for path in self.paths or ():
+            name, kind = path, "file"
+            if not (has_image_suffix(path) or shard_format(path)):
+                kind = self._lister.kind(path)
+            if kind == "directory":
+                whole.add(self.relative(path))
+            while self.relative(name) and kind:
+                folder = name.rpartition("/")[0]
+                info = {"name": name, "type": kind}
+                below.setdefault(self.relative(folder), {})[name] = info
+                name, kind = folder, "directory"
+
+        def ls(path: str) -> Sequence[Info]:
+            above = inner = self.relative(path)
+            while above and above not in whole:
+                above = above.rpartition("/")[0]
+            return self._keep(path) if above else list(below.get(inner, {}).values())
+
+        return ls
 
     def _infos(self) -> Iterator[Info]:
         if self.paths is None:
@@ -138,12 +182,20 @@ class Root:
     def _below(self, folder: str) -> Iterator[Info]:
         if self.is_local:
             yield from self._walk(folder, (os.path.realpath(self.path),))
-        elif self.layout == "split":
+            return
+        known = self._kept.get(folder)
+        if known and all(info["type"] != "directory" for info in known):
+            yield from self._ls(folder)
+        elif self.relative(folder).count("/") < len(self.layout.above) + self._split_levels:
             for info in self._ls(folder):
                 is_folder = info["type"] == "directory"
-                yield from self._lister.find(info["name"]) if is_folder else (info,)
+                yield from self._below(info["name"]) if is_folder else (info,)
         else:
             yield from self._lister.find(folder)
+
+    @property
+    def _split_levels(self) -> int:
+        return int(self.layout.kind == "split")
 
     def _walk(self, folder: str, above: tuple[str, ...]) -> Iterator[Info]:
         real = os.path.realpath(folder)
@@ -156,6 +208,8 @@ class Root:
                 yield info
 
     def _ls(self, path: str) -> list[Info]:
+        if path in self._kept:
+            return self._kept.pop(path)
         if self.is_local:
             names = os.listdir(path)
             if _SPEC_FILES <= set(names):

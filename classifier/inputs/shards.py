@@ -7,9 +7,9 @@ from typing import Any
 
 from classifier.inputs.parquet import iter_parquet, parquet_columns
 from classifier.inputs.refs import ImageRef, ShardDamaged, ShardRef
-from classifier.inputs.tar import iter_tar
+from classifier.inputs.tar import iter_tar, tar_names
 from classifier.inputs.tfrecord import iter_tfrecord, tfrecord_columns
-from classifier.inputs.zip import iter_zip
+from classifier.inputs.zip import iter_zip, zip_names
 from featurestore.ignored import Ignored
 from featurestore.retry import io_errors
 
@@ -28,6 +28,11 @@ READERS: Mapping[str, Reader] = {
 WITH_COLUMNS: Mapping[str, Callable[[ShardRef, Mapping[str, Any] | None], str]] = {
     "tfrecord": tfrecord_columns,
     "parquet": parquet_columns,
+}
+# Formats with folders: what yields the names of their members without reading them.
+MEMBER_NAMES: Mapping[str, Callable[[ShardRef, Mapping[str, Any] | None], Iterator[str]]] = {
+    "tar": tar_names,
+    "zip": zip_names,
 }
 
 

@@ -11,8 +11,10 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
 
+from fsspec.implementations.local import LocalFileSystem
+
 from classifier.imagefiles import sniff
-from classifier.inputs.layouts import streamed_facts
+from classifier.inputs.layouts import FolderReader
 from classifier.inputs.refs import (
     MAX_MEMBER_BYTES,
     ImageRef,
@@ -21,18 +23,19 @@ from classifier.inputs.refs import (
     UniqueNames,
     has_image_suffix,
     is_hidden,
-    split_of,
 )
 from featurestore.cells import labels_of, text_of
 from featurestore.columns import SPLIT_COLUMNS, find_column
 from featurestore.ignored import Ignored
 from featurestore.labels import member_name
+from featurestore.splits import split_in_cell
 from featurestore.steady import SteadyFile
 from featurestore.storage import connect
 
 # What damaged bytes raise; an OSError is a failure of the file system.
 _DAMAGED = (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
 _GZIP_MAGIC = b"\x1f\x8b"
+_USTAR_AT, _USTAR = 257, b"ustar"
 _BLOCK = 1 << 16
 # The first that gives a label counts: names before numbers.
 LABEL_SUFFIXES = ("json", "cls", "txt")
@@ -73,7 +76,8 @@ def iter_tar(
     """Yields the images of a tar, in order, without unpacking it.
 
     Members that share a name up to its first dot are one sample, as in WebDataset; its ``.json``,
-    ``.cls`` or ``.txt`` member gives the label. Without one, the member's folder is the label.
+    ``.cls`` or ``.txt`` member gives the label. Without one, its folders do, as on disk: for that
+    the headers of all members are read first, if the layout is not known.
 
     Args:
       shard: the archive.
@@ -88,7 +92,8 @@ def iter_tar(
       ShardDamaged: when it is damaged; what came before the damage was yielded.
     """
     fs, path = connect(shard.uri, storage_options)
-    names = UniqueNames()
+    folders = FolderReader(shard.layout, lambda: tar_names(shard, storage_options))
+    context = (UniqueNames(), folders, ignored)
     with SteadyFile(fs, path) as file:
         stream, mode = _unpacked(file)
         try:
@@ -99,9 +104,32 @@ def iter_tar(
             raise ShardDamaged(f"not a readable tar: {error}", 0) from error
         with archive:
             for sample in _samples(shard, archive, ignored):
-                yield from _sample_images(shard, sample, names, ignored)
+                yield from _sample_images(shard, sample, context)
             if stream is not file:
                 _check_end(stream, archive.offset)
+
+
+def tar_names(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yields the names of a tar's files, as far as it is whole.
+
+    A local archive that is not compressed is read at its headers only; any other is read through.
+    """
+    fs, path = connect(shard.uri, storage_options)
+    with SteadyFile(fs, path) as file:
+        stream, mode = _unpacked(file)
+        seeks = isinstance(fs, LocalFileSystem) and (
+            file.head(_USTAR_AT + len(_USTAR))[_USTAR_AT:] == _USTAR
+        )
+        try:
+            with tarfile.open(
+                fileobj=stream, mode="r:" if seeks else mode, tarinfo=_StrictTarInfo
+            ) as archive:
+                while (member := archive.next()) is not None:
+                    archive.members.clear()  # type: ignore[attr-defined]
+                    if member.isfile():
+                        yield member_name(member.name)
+        except _DAMAGED:
+            return  # whoever reads the members says so
 
 
 def _unpacked(file: SteadyFile) -> tuple[Any, Literal["r|", "r|*"]]:
@@ -169,8 +197,9 @@ def split_member(name: str) -> tuple[str, str]:
 
 
 def _sample_images(
-    shard: ShardRef, sample: _Sample, names: UniqueNames, ignored: Ignored
+    shard: ShardRef, sample: _Sample, context: tuple[UniqueNames, FolderReader, Ignored]
 ) -> Iterator[tuple[ImageRef, Content]]:
+    names, folders, ignored = context
     images: list[tuple[str, Content]] = []
     notes: dict[str, bytes] = {}
     for name, data in sample.members:
@@ -188,12 +217,14 @@ def _sample_images(
         if posixpath.splitext(name)[0] not in owners:
             ignored.add(f"{shard.key}/{name}")
     for name, data in images:
-        labels, split = _facts(name, sample.stem, notes)
+        labels, split = _facts(name, sample.stem, notes, folders)
         size = len(data) if isinstance(data, bytes) else 0
         yield shard.image(names.claim(name), size, labels, split), data
 
 
-def _facts(name: str, stem: str, notes: Mapping[str, bytes]) -> tuple[tuple[str, ...], str | None]:
+def _facts(
+    name: str, stem: str, notes: Mapping[str, bytes], folders: FolderReader
+) -> tuple[tuple[str, ...], str | None]:
     """Finds an image's labels and split: its own notes first, then the sample's, then folders."""
     labels: Labels = None
     split: str | None = None
@@ -204,7 +235,9 @@ def _facts(name: str, stem: str, notes: Mapping[str, bytes]) -> tuple[tuple[str,
                 found, noted_split = _read_note(suffix, data)
                 labels = found if labels is None else labels
                 split = split or noted_split
-    by_folder, folder_split = streamed_facts(name)
+    if labels is not None and split:
+        return labels, split
+    by_folder, folder_split = folders.facts(name)
     return by_folder if labels is None else labels, split or folder_split
 
 
@@ -218,7 +251,7 @@ def _read_note(suffix: str, data: bytes) -> tuple[Labels, str | None]:
     split = None
     if isinstance(record, dict):
         if isinstance(named := record.get(find_column(record, SPLIT_COLUMNS)), str):
-            split = split_of(named)
+            split = split_in_cell(named)
         record = record.get(find_column(record, _LABEL_KEYS))
     if isinstance(record, dict):
         return None, split

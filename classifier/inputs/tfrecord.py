@@ -23,12 +23,12 @@ from classifier.inputs.refs import (
     ShardDamaged,
     ShardRef,
     UniqueNames,
-    split_of,
 )
 from featurestore import cells
 from featurestore.columns import find_column, require_column
 from featurestore.ignored import Ignored
 from featurestore.labels import member_name
+from featurestore.splits import split_in_cell
 from featurestore.steady import SteadyFile
 from featurestore.storage import connect
 
@@ -91,7 +91,7 @@ def iter_tfrecord(
             content = image[0] if image and isinstance(image[0], bytes) else b""
             name = member_name(_text(features, NAME_FEATURES))
             labels = labels_of(features, columns)
-            split = split_of(_text(features, SPLIT_FEATURES))
+            split = split_in_cell(_text(features, SPLIT_FEATURES))
             ref = shard.image(unique.claim(name, str(number)), len(content), labels, split)
             yield ref, content
 

@@ -7,6 +7,7 @@ the other from the start, until the first that is not whole.
 from __future__ import annotations
 
 import lzma
+import ntpath
 import struct
 import zipfile
 import zlib
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from classifier.imagefiles import sniff
-from classifier.inputs.layouts import Facts, archive_facts, streamed_facts
+from classifier.inputs.layouts import FolderReader
 from classifier.inputs.refs import (
     MAX_MEMBER_BYTES,
     ImageRef,
@@ -42,6 +43,7 @@ _UNREADABLE = (
 _ENCRYPTED = 0x1
 _SIZES_FOLLOW = 0x8
 _UTF8 = 0x800
+_UNIX = (3, 19)  # who made an archive: APPNOTE.TXT 4.4.2
 _LOCAL_HEADER = struct.Struct("<4sHHHHHLLLHH")
 _BLOCK = 1 << 16
 Content = bytes | OSError
@@ -52,7 +54,8 @@ def iter_zip(
 ) -> Iterator[tuple[ImageRef, Content]]:
     """Yields the images of a zip, in order, without unpacking it; checksums are verified.
 
-    The label is the member's own folder; folders named like splits are splits, as on disk.
+    Folders mean what they mean on disk. Backslashes separate folders in an archive that was made on
+    Windows; elsewhere they belong to the name.
 
     Args:
       shard: the archive.
@@ -72,23 +75,66 @@ def iter_zip(
             archive = zipfile.ZipFile(file)
         except (*_UNREADABLE, NotImplementedError) as error:
             file.seek(0)
-            names = UniqueNames()
+            names = list(_names_without_contents(file, error))
+            context = (UniqueNames(), FolderReader(shard.layout, lambda: names), ignored)
+            file.seek(0)
             for name, content in _without_contents(file, error):
-                yield from _image(shard, name, content, (names, streamed_facts, ignored))
+                yield from _image(shard, name, content, context)
             return
         with archive:
             yield from _members(shard, archive, ignored)
 
 
+def zip_names(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yields the names of a zip's files, as far as it is whole."""
+    fs, path = connect(shard.uri, storage_options)
+    with SteadyFile(fs, path) as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except (*_UNREADABLE, NotImplementedError) as error:
+            file.seek(0)
+            yield from _names_without_contents(file, error)
+            return
+        with archive:
+            yield from (name for name, _ in _files(archive))
+
+
+def _files(archive: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]:
+    """Returns the members that are files, with their names as part of a key."""
+    infos = archive.infolist()
+    windows = any(_is_of_windows(info) for info in infos)
+    names = [_with_slashes(info.filename) if windows else info.filename for info in infos]
+    return [
+        (member_name(name), info)
+        for name, info in zip(names, infos, strict=True)
+        if not name.endswith("/")
+    ]
+
+
+def _is_of_windows(info: zipfile.ZipInfo) -> bool:
+    """Whether a member shows that backslashes separate: by its maker, or without any other."""
+    if "\\" not in info.filename:
+        return False
+    return info.create_system not in _UNIX or "/" not in info.filename
+
+
+def _with_slashes(name: str) -> str:
+    """Returns a name of Windows with slashes, without a drive.
+
+    Example:
+      >>> _with_slashes("C:\\\\photos\\\\cat\\\\1.jpg"), _with_slashes("..\\\\cat\\\\1.jpg")
+      ('/photos/cat/1.jpg', '../cat/1.jpg')
+    """
+    return ntpath.splitdrive(name)[1].replace("\\", "/")
+
+
 def _members(
     shard: ShardRef, archive: zipfile.ZipFile, ignored: Ignored
 ) -> Iterator[tuple[ImageRef, Content]]:
-    members = [(member_name(info.filename), info) for info in archive.infolist()]
-    images = [name for name, _ in members if has_image_suffix(name) and not is_hidden(name)]
-    context = (UniqueNames(), archive_facts(images), ignored)
+    members = _files(archive)
+    folders = FolderReader(shard.layout, lambda: (name for name, _ in members))
+    context = (UniqueNames(), folders, ignored)
     for name, info in members:
-        if info.is_dir():
-            continue
         if is_hidden(name):
             ignored.add(f"{shard.key}/{name}")
         else:
@@ -107,16 +153,23 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Content:
 
 
 def _image(
-    shard: ShardRef, name: str, content: Content, context: tuple[UniqueNames, Any, Ignored]
+    shard: ShardRef, name: str, content: Content, context: tuple[UniqueNames, FolderReader, Ignored]
 ) -> Iterator[tuple[ImageRef, Content]]:
-    names, facts, ignored = context
+    names, folders, ignored = context
     is_image = has_image_suffix(name) or (isinstance(content, bytes) and sniff(content))
     if is_hidden(name) or not is_image:
         ignored.add(f"{shard.key}/{name}")
         return
-    found: Facts = facts(name)
     size = len(content) if isinstance(content, bytes) else 0
-    yield shard.image(names.claim(name), size, *found), content
+    yield shard.image(names.claim(name), size, *folders.facts(name)), content
+
+
+def _names_without_contents(file: SteadyFile, cause: Exception) -> Iterator[str]:
+    """Yields the members' names of an archive without a table of contents."""
+    try:
+        yield from (name for name, _ in _without_contents(file, cause))
+    except ShardDamaged:
+        return  # whoever reads the members says so
 
 
 def _without_contents(file: SteadyFile, cause: Exception) -> Iterator[tuple[str, Content]]:
@@ -131,6 +184,8 @@ def _without_contents(file: SteadyFile, cause: Exception) -> Iterator[tuple[str,
             name, content, end = _local_member(file, at)
         except _UNREADABLE as error:
             raise ShardDamaged(f"not a whole zip ({cause}); {error}", at) from cause
+        if "\\" in name and "/" not in name:
+            name = _with_slashes(name)
         if not name.endswith("/"):
             yield member_name(name), content
         at = end

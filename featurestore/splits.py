@@ -1,0 +1,40 @@
+"""The names of splits, as datasets spell them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from featurestore.cells import text_of
+
+SPLIT_NAMES: Mapping[str, str] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def split_of(name: str) -> str | None:
+    """Returns the split that a name stands for, in any case, or None.
+
+    Example:
+      >>> split_of("VAL"), split_of("Testing"), split_of("cat")
+      ('validation', 'test', None)
+    """
+    return SPLIT_NAMES.get(name.lower())
+
+
+def split_in_cell(value: Any) -> str | None:
+    """Returns the split that a table's cell names, by the name that stores have for it.
+
+    Example:
+      >>> split_in_cell(b"Val "), split_in_cell("fold3"), split_in_cell(None)
+      ('validation', 'fold3', None)
+    """
+    text = text_of(value)
+    return split_of(text) or text or None
