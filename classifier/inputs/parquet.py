@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from classifier.inputs.refs import (
+    MAX_MEMBER_BYTES,
     ImageRef,
     ShardDamaged,
     ShardRef,
     UniqueNames,
+    too_large,
 )
 from featurestore.ignored import Ignored
 from featurestore.labels import member_name
@@ -26,6 +28,8 @@ NAME_COLUMNS = ("path", "filename", "file_name", "image_path", "key")
 LABEL_COLUMNS = ("labels", "label", "class", "class_name")
 SPLIT_COLUMNS = ("split",)
 BATCH_ROWS = 64
+# Of the images that are held at once: a dictionary lets many rows share a large one.
+_BATCH_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,39 @@ def find_columns(schema: pa.Schema) -> Columns | None:
         name=_first([n for n in NAME_COLUMNS if n in names and _is_text(schema, n)], names),
         class_names=tuple(_class_names(features.get(label, {}))),
     )
+
+
+def other_shape(schema: pa.Schema) -> str:
+    """Says in which shape a table without an image column holds images all the same; "" for none.
+
+    Example:
+      >>> other_shape(pa.schema([("images", pa.list_(pa.binary()))]))
+      "no image in it: the column 'images' holds a list of images a row; write one image a row"
+      >>> other_shape(pa.schema([("id", pa.int64())]))
+      ''
+    """
+    single = [field.name for field in schema if _holds_bytes(field.type)]
+    if single:
+        return (
+            f"no image in it: any of the columns {', '.join(map(repr, single))} could hold them; "
+            f"name one of them 'image'"
+        )
+    lists = [field.name for field in schema if _holds_lists(field.type)]
+    if lists:
+        return (
+            f"no image in it: the column {lists[0]!r} holds a list of images a row; write one "
+            "image a row"
+        )
+    return ""
+
+
+def _holds_lists(kind: pa.DataType) -> bool:
+    if pa.types.is_map(kind):
+        return _holds_bytes(kind.item_type)
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if is_list or pa.types.is_fixed_size_list(kind):
+        return _holds_bytes(kind.value_type) or _holds_lists(kind.value_type)
+    return False
 
 
 def _first(wanted: Sequence[str], names: set[str]) -> str:
@@ -140,6 +177,8 @@ def iter_parquet(
         with file:
             columns = find_columns(file.schema_arrow)
             if columns is None:
+                if reason := other_shape(file.schema_arrow):
+                    raise ShardDamaged(reason)
                 ignored.add(shard.key)
                 return
             yield from _rows(shard, file, columns)
@@ -168,9 +207,8 @@ def _group(
     shard: ShardRef, file: pq.ParquetFile, columns: Columns, place: tuple[int, int, UniqueNames]
 ) -> Iterator[tuple[ImageRef, bytes | OSError]]:
     group, number, names = place
-    batches = file.iter_batches(
-        BATCH_ROWS, row_groups=[group], columns=columns.read, use_threads=False
-    )
+    rows = _rows_at_once(file.metadata.row_group(group), columns.image)
+    batches = file.iter_batches(rows, row_groups=[group], columns=columns.read, use_threads=False)
     for batch in batches:
         for row in batch.to_pylist():
             data, name = _content(row[columns.image])
@@ -183,6 +221,17 @@ def _group(
             number += 1
 
 
+def _rows_at_once(group: Any, image: str) -> int:
+    """Returns how many rows fit into the memory, were each as large as the whole column."""
+    chunks = [group.column(index) for index in range(group.num_columns)]
+    size = sum(
+        chunk.total_uncompressed_size
+        for chunk in chunks
+        if f"{chunk.path_in_schema}.".startswith(f"{image}.")
+    )
+    return max(1, min(BATCH_ROWS, _BATCH_BYTES // max(1, size)))
+
+
 def _content(value: Any) -> tuple[bytes | OSError, str]:
     name = ""
     if isinstance(value, Mapping):
@@ -191,7 +240,7 @@ def _content(value: Any) -> tuple[bytes | OSError, str]:
         return OSError(
             "the row has no image bytes" + (f", only the path {name!r}" * bool(name))
         ), name
-    return value, name
+    return (value if len(value) <= MAX_MEMBER_BYTES else too_large(len(value))), name
 
 
 def labels_of(value: Any, class_names: Sequence[str]) -> tuple[str, ...]:

@@ -13,8 +13,9 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from classifier.imagefiles import sniff
 from classifier.inputs import tfds
-from classifier.inputs.examples import Values, parse_example
+from classifier.inputs.examples import Values, has_feature_lists, parse_example
 from classifier.inputs.refs import (
     MAX_MEMBER_BYTES,
     ImageRef,
@@ -31,6 +32,11 @@ IMAGE_FEATURES = ("image/encoded", "image")
 NAME_FEATURES = ("image/filename", "file_name", "filename")
 LABEL_FEATURES = ("image/class/text", "image/class/label", "label", "labels", "class")
 SPLIT_FEATURES = ("image/split", "split")
+# A reason of `Ignored.note`.
+SEQUENCES = (
+    "records are tf.train.SequenceExamples without an image of their own and were left out; write "
+    "one tf.train.Example an image"
+)
 _GZIP_MAGIC = b"\x1f\x8b"
 _LENGTH = struct.Struct("<QL")
 _CHECKSUM = struct.Struct("<L")
@@ -72,16 +78,41 @@ def iter_tfrecord(
             except ValueError as error:
                 yield shard.image(unique.claim(str(number)), len(data)), OSError(str(error))
                 continue
-            image = next((features[name] for name in IMAGE_FEATURES if name in features), None)
-            if image is None:
-                ignored.add(f"{shard.key}/{number}")
+            images = _images(features)
+            if images is None:
+                if has_feature_lists(data):
+                    ignored.leave_out(SEQUENCES, f"{shard.key}/{number}")
+                else:
+                    ignored.add(f"{shard.key}/{number}")
                 continue
-            content = image[0] if image and isinstance(image[0], bytes) else b""
             name = member_name(_text(features, NAME_FEATURES))
             labels = labels_of(features, class_names)
             split = _text(features, SPLIT_FEATURES) or None
-            ref = shard.image(unique.claim(name, str(number)), len(content), labels, split)
-            yield ref, content
+            content = _content(images)
+            size = len(content) if isinstance(content, bytes) else 0
+            yield shard.image(unique.claim(name, str(number)), size, labels, split), content
+
+
+def _images(features: Mapping[str, Values]) -> Values | None:
+    """Finds a record's images: by the feature's name, else by the content of the only one."""
+    for name in IMAGE_FEATURES:
+        if name in features:
+            return features[name]
+    found = [
+        values
+        for values in features.values()
+        if values and isinstance(values[0], bytes) and sniff(values[0])
+    ]
+    return found[0] if len(found) == 1 else [value for values in found for value in values] or None
+
+
+def _content(images: Values) -> bytes | OSError:
+    if len(images) > 1:
+        return OSError(
+            f"the record holds {len(images)} images, and which of them its label means is unknown; "
+            "write one image a record"
+        )
+    return images[0] if images and isinstance(images[0], bytes) else b""
 
 
 def labels_of(
