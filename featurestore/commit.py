@@ -47,6 +47,7 @@ class Marker:
       seconds: the chunk took.
       source: for a chunk that is a whole shard, its uri, size and etag; else empty.
       ignored: names of files that are no images, inside a shard.
+      notes: what was left out of a shard and why, as in `featurestore.ignored`.
       supersedes: keys whose rows and quarantined images of older runs no longer count.
       superseded: what those were: rows and quarantined images, and their sum as images_in.
       damage: why the rest of a shard could not be read, or "".
@@ -67,6 +68,7 @@ class Marker:
     seconds: float = 0.0
     source: Mapping[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    notes: tuple[Mapping[str, Any], ...] = ()
     supersedes: tuple[str, ...] = ()
     superseded: Ledger = field(default_factory=Ledger)
     damage: str = ""
@@ -87,7 +89,7 @@ class Marker:
             record = json.loads(text)
             record["ledger"] = Ledger(**record["ledger"])
             record["superseded"] = Ledger(**record.get("superseded", {}))
-            for name in ("ignored", "supersedes"):
+            for name in ("ignored", "notes", "supersedes"):
                 record[name] = tuple(record.get(name, ()))
             return cls(**record)
         except (ValueError, TypeError, KeyError) as error:

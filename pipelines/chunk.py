@@ -136,6 +136,7 @@ class Extractor:
                 seconds=round(time.monotonic() - started, 3),
                 source=source.shard_facts,
                 ignored=tuple(source.ignored.names),
+                notes=tuple(source.ignored.notes.values()),
                 supersedes=tuple(supersedes),
                 superseded=superseded_ledger(Counter(held[key] for key in supersedes)),
                 damage=source.damage,

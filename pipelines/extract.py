@@ -20,6 +20,7 @@ from classifier.engines.options import EngineOptions
 from classifier.inputs import Asked, InputOptions
 from classifier.inputs.labels import LabelOptions
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.ignored import note_lines
 from featurestore.spec import ALPHAS, DTYPES, EXIFS, FITS, POOLINGS, PREPROCESS_MODES, RESIZES
 from pipelines.driver import Say, extract
 from pipelines.options import (
@@ -276,7 +277,9 @@ def summary_lines(outcome: Outcome) -> list[str]:
         )
     if "labels" not in record:
         lines.extend(record.get("found", ()))
-    lines.extend(time_lines(record["time"]))
+    lines.extend(note_lines(record["notes"]))
+    if ledger["images_in"]:
+        lines.extend(time_lines(record["time"]))
     total = record["store_ledger"]["rows"]
     lines.append(f"store: {outcome.store.url} ({total:,} rows)")
     return lines

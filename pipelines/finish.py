@@ -12,6 +12,7 @@ from typing import Any
 from featurestore import layout
 from featurestore.commit import Marker, find_orphans, sweep_store, write_manifest
 from featurestore.errors import RunFailed
+from featurestore.ignored import merge_notes
 from featurestore.ledger import Ledger
 from featurestore.storage import Storage
 from featurestore.store import open_store
@@ -105,6 +106,7 @@ def finish_run(
         "store_ledger": asdict(store.ledger()),
         "unmarked": 0 if every else len(find_orphans(storage, {})),
         "damaged": damaged_shards(every),
+        "notes": merge_notes(note for marker in newest_of_shards(every) for note in marker.notes),
         "quarantined_by_kind": quarantined_by_kind(storage, facts.run_id),
         "dead": [asdict(chunk) for chunk in dead],
         "ignored": [*facts.ignored_names, *(name for marker in markers for name in marker.ignored)],
@@ -166,14 +168,21 @@ def _ledger(
     return (ours + rest).check(f"run {facts.run_id}")
 
 
-def damaged_shards(markers: Iterable[Marker]) -> list[dict[str, str]]:
-    """Lists the shards whose newest version could not be read to its end."""
+def newest_of_shards(markers: Iterable[Marker]) -> list[Marker]:
+    """Returns the newest commit of each shard."""
     newest: dict[str, Marker] = {}
     for marker in sorted(markers, key=lambda marker: marker.run_id):
         if marker.source:
             newest[marker.source["key"]] = marker
+    return list(newest.values())
+
+
+def damaged_shards(markers: Iterable[Marker]) -> list[dict[str, str]]:
+    """Lists the shards whose newest version could not be read to its end."""
     return [
-        {"shard": key, "damage": marker.damage} for key, marker in newest.items() if marker.damage
+        {"shard": marker.source["key"], "damage": marker.damage}
+        for marker in newest_of_shards(markers)
+        if marker.damage
     ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from featurestore.ignored import note_lines
 from featurestore.store import FeatureStore
 from pipelines.options import Limits
 
@@ -62,6 +63,13 @@ def judge(store: FeatureStore, record: Mapping[str, Any], limits: Limits) -> Out
             f"{bad} of {images} images in the store are quarantined, {bad / images:.2%}, more than "
             f"--max_bad_fraction {limits.max_bad_fraction:g} allows; look at the reasons in "
             f"{store.url}/quarantine, mend the images, or allow more"
+        )
+        code = 1
+    given = record["ledger"]["images_in"] or record["already_committed"]
+    if code == 0 and not (images and given):
+        problems.append(
+            "no image was found in the input: "
+            + ("; ".join(note_lines(record["notes"])) or "it holds other things")
         )
         code = 1
     return Outcome(store, record, tuple(problems), code)

@@ -29,6 +29,7 @@ from classifier.inputs import (
 )
 from featurestore.command import Parser, key_values, main, say
 from featurestore.errors import UsageError, unknown_choice
+from featurestore.ignored import note_lines
 from featurestore.ledger import Ledger
 from featurestore.storage import Storage, connect, public_url
 from pipelines.packing import SHARD_FILES, Item, ShardWriter
@@ -109,7 +110,11 @@ def pack(options: PackOptions, told: Callable[[str], None] | None = None) -> Map
     head = list(itertools.islice(sources, 1))
     if not head and not account.damaged:
         where = ", ".join(repr(public_url(uri)) for uri in options.inputs)
-        raise UsageError(f"--input: no images in {where}; {account.ignored.count} other files")
+        others = [
+            f"{account.ignored.count} other files",
+            *note_lines(account.ignored.notes.values()),
+        ]
+        raise UsageError(f"--input: no images in {where}; {'; '.join(others)}")
     writer: ShardWriter | FolderWriter = FolderWriter(storage)
     if options.format != "folder":
         writer = ShardWriter(storage, options.format, options.shard_size)
@@ -197,6 +202,7 @@ def _record(
         "classes": list(writer.classes.numbers),
         "labels_in_folders": writer.told,
         "ignored": ignored.names,
+        "notes": list(ignored.notes.values()),
         "unreadable": account.messages,
         "damaged": account.damaged,
     }
@@ -264,6 +270,8 @@ def run(argv: Sequence[str]) -> int:
             f"ledger: {ledger['images_in']:,} images in = {ledger['packed']:,} packed + "
             f"{ledger['unreadable']:,} unreadable; {ledger['ignored']:,} other files ignored"
         )
+        for line in note_lines(record["notes"]):
+            say(line)
         what = "folders" if options.format == "folder" else "shards"
         say(f"{len(record['files']):,} {what} in {public_url(options.output)}, see {RECORD}")
     for problem in problems:

@@ -12,6 +12,8 @@ from classifier.inputs.shards import iter_shard
 from pipelines.inventory import Wanted
 from pipelines.plan import Chunk
 
+# A shard gives no sizes before it is read; so much of it is held by each lane at least.
+GROUP_BYTES = 1 << 28
 A = TypeVar("A")
 B = TypeVar("B")
 Fetched = tuple[Wanted, bytes | OSError]
@@ -65,8 +67,17 @@ class ChunkSource:
         return list(zip(images, read_many(refs, self._options), strict=True))
 
     def groups(self, size: int) -> Iterator[list[Fetched]]:
-        """Yields the shard's images in groups of `size`, up to where it is damaged."""
-        return batched(self._stream(), size)
+        """Yields the shard's images in groups of `size`, fewer of large ones, up to its damage."""
+        group: list[Fetched] = []
+        held = 0
+        for image, data in self._stream():
+            group.append((image, data))
+            held += len(data) if isinstance(data, bytes) else 0
+            if len(group) == size or held >= GROUP_BYTES:
+                yield group
+                group, held = [], 0
+        if group:
+            yield group
 
     def _stream(self) -> Iterator[Fetched]:
         shard = self.chunk.shard

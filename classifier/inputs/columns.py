@@ -250,3 +250,36 @@ def _class_names(kind: Mapping[str, Any]) -> Sequence[str]:
     found = kind if kind.get("_type") == "ClassLabel" else inner if isinstance(inner, dict) else {}
     names = found.get("names") if found.get("_type") == "ClassLabel" else ()
     return [str(name) for name in names] if isinstance(names, list) else ()
+
+
+def other_shape(schema: pa.Schema) -> str:
+    """Says in which shape a table without an image column holds images all the same; "" for none.
+
+    Example:
+      >>> other_shape(pa.schema([("images", pa.list_(pa.binary()))]))
+      "no image in it: the column 'images' holds a list of images a row; write one image a row"
+      >>> other_shape(pa.schema([("id", pa.int64())]))
+      ''
+    """
+    single = image_columns(schema)
+    if single:
+        return (
+            f"no image in it: any of the columns {', '.join(map(repr, single))} could hold them; "
+            "name one by --image_column"
+        )
+    lists = [field.name for field in schema if _holds_lists(field.type)]
+    if lists:
+        return (
+            f"no image in it: the column {lists[0]!r} holds a list of images a row; write one "
+            "image a row"
+        )
+    return ""
+
+
+def _holds_lists(kind: pa.DataType) -> bool:
+    if pa.types.is_map(kind):
+        return holds_bytes(kind.item_type)
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if is_list or pa.types.is_fixed_size_list(kind):
+        return holds_bytes(kind.value_type) or _holds_lists(kind.value_type)
+    return False

@@ -11,7 +11,13 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    message,
+    message_factory,
+    unknown_fields,
+)
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _KINDS = (
@@ -48,6 +54,12 @@ def parse_example(data: bytes) -> dict[str, Values]:
         kind = feature.WhichOneof("kind")
         result[name] = list(getattr(feature, kind).value) if kind else []
     return result
+
+
+def has_feature_lists(data: bytes) -> bool:
+    """Whether a record is a ``tf.train.SequenceExample``: then what it holds is in field 2."""
+    fields = unknown_fields.UnknownFieldSet(_example_class().FromString(data))
+    return any(field.field_number == 2 for field in fields)
 
 
 def encode_example(features: Mapping[str, Values]) -> bytes:

@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 
 from classifier.inputs.columns import Asked, Columns, find_columns, image_columns
 from classifier.inputs.refs import (
+    MAX_MEMBER_BYTES,
     ImageRef,
     ShardDamaged,
     ShardRef,
     UniqueNames,
+    too_large,
 )
 from featurestore.cells import labels_of
 from featurestore.errors import UsageError
@@ -25,6 +27,8 @@ from featurestore.steady import SteadyFile
 from featurestore.storage import connect
 
 BATCH_ROWS = 64
+# Of the images that are held at once: a dictionary lets many rows share a large one.
+_BATCH_BYTES = 1 << 28
 
 
 def iter_parquet(
@@ -116,9 +120,8 @@ def _group(
     shard: ShardRef, file: pq.ParquetFile, columns: Columns, place: tuple[int, int, UniqueNames]
 ) -> Iterator[tuple[ImageRef, bytes | OSError]]:
     group, number, names = place
-    batches = file.iter_batches(
-        BATCH_ROWS, row_groups=[group], columns=columns.read, use_threads=False
-    )
+    rows = _rows_at_once(file.metadata.row_group(group), columns.image)
+    batches = file.iter_batches(rows, row_groups=[group], columns=columns.read, use_threads=False)
     for batch in batches:
         for row in batch.to_pylist():
             data, name = _content(row[columns.image])
@@ -130,6 +133,17 @@ def _group(
             number += 1
 
 
+def _rows_at_once(group: Any, image: str) -> int:
+    """Returns how many rows fit into the memory, were each as large as the whole column."""
+    chunks = [group.column(index) for index in range(group.num_columns)]
+    size = sum(
+        chunk.total_uncompressed_size
+        for chunk in chunks
+        if f"{chunk.path_in_schema}.".startswith(f"{image}.")
+    )
+    return max(1, min(BATCH_ROWS, _BATCH_BYTES // max(1, size)))
+
+
 def _content(value: Any) -> tuple[bytes | OSError, str]:
     name = ""
     if isinstance(value, Mapping):
@@ -138,7 +152,7 @@ def _content(value: Any) -> tuple[bytes | OSError, str]:
         return OSError(
             "the row has no image bytes" + (f", only the path {name!r}" * bool(name))
         ), name
-    return value, name
+    return (value if len(value) <= MAX_MEMBER_BYTES else too_large(len(value))), name
 
 
 def _is_damage(error: Exception) -> bool:

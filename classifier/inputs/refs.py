@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,21 @@ SHARD_SUFFIXES = {
 }
 # A larger file in a shard is no image: decoders refuse it, and it would fill the memory.
 MAX_MEMBER_BYTES = 1 << 29
+HEAD_BYTES = 16  # Enough to detect an image by content.
+# Reasons of `Ignored.note` that several formats share.
+REPEATED = (
+    "members have a name that came before in their archive; each is an image of its own, the later "
+    "ones stored as <name>~2 and so on"
+)
+NESTED = (
+    "archives inside an archive were not read; unpack the outer one and give the inner ones as "
+    "--input"
+)
+LINKS = (
+    "links inside an archive are not followed and were left out; store files instead (tar "
+    "--dereference --hard-dereference)"
+)
+_OTHER_ARCHIVES = (".7z", ".rar", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _NUMBERED = re.compile(r"-\d+-of-\d+$")
 
 
@@ -122,6 +137,11 @@ class UniqueNames:
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
+    @property
+    def taken(self) -> Iterable[str]:
+        """The names given so far."""
+        return self._taken
+
     def claim(self, *candidates: str) -> str:
         """Returns the first name that is free, else the last one with a number behind it."""
         for name in candidates:
@@ -157,6 +177,24 @@ def shard_format(path: str) -> str | None:
         if name.endswith(suffix) and name != suffix:
             return kind
     return None
+
+
+def is_archive(name: str, head: bytes | OSError) -> bool:
+    """Whether a member of an archive is an archive itself: by its name, or without one by content.
+
+    Example:
+      >>> is_archive("n01440764.tar", b""), is_archive("notes.docx", b"PK"), is_archive("a", b"PK")
+      (True, False, True)
+    """
+    if shard_format(name) or name.lower().endswith(_OTHER_ARCHIVES):
+        return True
+    known = isinstance(head, bytes) and (head[:2] == b"PK" or head[257:262] == b"ustar")
+    return known and not posixpath.splitext(name)[1]
+
+
+def too_large(size: int) -> OSError:
+    """Returns what a member beyond `MAX_MEMBER_BYTES` gives instead of its content."""
+    return OSError(f"{size:,} bytes; more than {MAX_MEMBER_BYTES:,} are no image")
 
 
 def split_in_name(path: str) -> str | None:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from classifier.inputs.parquet import iter_parquet, parquet_columns
-from classifier.inputs.refs import ImageRef, ShardDamaged, ShardRef
+from classifier.inputs.refs import NESTED, ImageRef, ShardDamaged, ShardRef
 from classifier.inputs.tar import iter_tar, tar_names
-from classifier.inputs.tfrecord import iter_tfrecord, tfrecord_columns
+from classifier.inputs.tfrecord import SEQUENCES, iter_tfrecord, tfrecord_columns
 from classifier.inputs.zip import iter_zip, zip_names
 from featurestore.ignored import Ignored
 from featurestore.retry import io_errors
@@ -18,6 +18,9 @@ SHARD_ERRORS = (OSError, ShardDamaged)
 Reader = Callable[
     [ShardRef, Mapping[str, Any] | None, Ignored], Iterator[tuple[ImageRef, bytes | OSError]]
 ]
+# Reasons of `Ignored.note`.
+WITHOUT_IMAGES = "shards hold no images; what is in them was left out"
+EMPTY = "shards are empty"
 READERS: Mapping[str, Reader] = {
     "tar": iter_tar,
     "zip": iter_zip,
@@ -54,8 +57,17 @@ def iter_shard(
       OSError: when the shard cannot be opened, or its file system fails.
       ShardDamaged: after everything that was readable, when not everything was.
     """
-    with io_errors():
-        yield from READERS[shard.format](shard, storage_options, ignored)
+    found, own = False, Ignored()
+    try:
+        with io_errors():
+            stream = READERS[shard.format](shard, storage_options, own)
+            for item in stream:
+                found = True
+                yield item
+            if not found:
+                _explain(shard, own)
+    finally:
+        ignored.include(own)
 
 
 def columns_told(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> str:
@@ -69,3 +81,13 @@ def columns_told(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> 
             return WITH_COLUMNS[shard.format](shard, storage_options)
     except SHARD_ERRORS:
         return ""  # who reads it reports it
+
+
+def _explain(shard: ShardRef, ignored: Ignored) -> None:
+    """Says why a shard gave no image; one that holds them in another shape is not done with."""
+    for reason in (NESTED, SEQUENCES):
+        if note := ignored.notes.get(reason):
+            raise ShardDamaged(
+                f"no image in it: {note['count']:,} {reason}; {note['first']!r} is the first"
+            )
+    ignored.note(WITHOUT_IMAGES if ignored.count else EMPTY, shard.key)

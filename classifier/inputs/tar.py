@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import lzma
 import posixpath
 import tarfile
-import zlib
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from fsspec.implementations.local import LocalFileSystem
 
 from classifier.imagefiles import sniff
 from classifier.inputs.layouts import FolderReader
 from classifier.inputs.refs import (
+    HEAD_BYTES,
+    LINKS,
     MAX_MEMBER_BYTES,
+    NESTED,
+    REPEATED,
     ImageRef,
     ShardDamaged,
     ShardRef,
     UniqueNames,
     has_image_suffix,
+    is_archive,
     is_hidden,
+    too_large,
 )
+from classifier.inputs.samples import (
+    LABEL_SUFFIXES,
+    Content,
+    Member,
+    Sample,
+    is_image,
+    note_suffix,
+    parted,
+    split_member,
+)
+from classifier.inputs.tarstream import DAMAGED, TarStream
 from featurestore.cells import labels_of, text_of
 from featurestore.columns import SPLIT_COLUMNS, find_column
 from featurestore.ignored import Ignored
@@ -32,42 +46,25 @@ from featurestore.splits import split_in_cell
 from featurestore.steady import SteadyFile
 from featurestore.storage import connect
 
-# What damaged bytes raise; an OSError is a failure of the file system.
-_DAMAGED = (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
-_GZIP_MAGIC = b"\x1f\x8b"
-_USTAR_AT, _USTAR = 257, b"ustar"
-_BLOCK = 1 << 16
-# The first that gives a label counts: names before numbers.
-LABEL_SUFFIXES = ("json", "cls", "txt")
 _LABEL_KEYS = ("labels", "class_name", "label", "cls", "class")
 Labels = tuple[str, ...] | None
-Content = bytes | OSError
+Notes = Mapping[tuple[str, str], bytes]  # (name without suffix, suffix) -> content
 
 
-class _StrictTarInfo(tarfile.TarInfo):
-    """Refuses an archive that ends early; `tarfile` itself stops at a broken header in silence."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
-        try:
-            return super().fromtarfile(archive)
-        except tarfile.HeaderError as error:
-            if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
-                raise
-            raise tarfile.ReadError(f"no header of a member: {error}") from error
-
-
-class _Sample:
-    """The members that share a name up to its first dot, and what label they come with."""
-
-    def __init__(self, stem: str, start: int) -> None:
-        self.stem, self.start = stem, start
-        self.members: list[tuple[str, Content]] = []
-
-    @property
-    def notes(self) -> set[str]:
-        """The suffixes of the label files it has."""
-        return {split_member(name)[1] for name, _ in self.members}.intersection(LABEL_SUFFIXES)
+# A label file that is larger holds something else.
+_MAX_NOTE_BYTES = 1 << 24
+# Reasons of `Ignored.note`.
+APART = (
+    "label files do not stand beside the image of their name and were left out; write the archive "
+    "in the order of names (tar --sort=name)"
+)
+WITHOUT_IMAGE = "label files have no image of their name in the archive and were left out"
+DISAGREEING = "images have label files that disagree; the first of .json, .cls, .txt was taken"
+AMBIGUOUS = (
+    "images share their name with the one beside them, and which label belongs to which is "
+    "unknown; they are stored without a label"
+)
+BEHIND_THE_END = "archives are followed by bytes that belong to none, which were left out"
 
 
 def iter_tar(
@@ -77,7 +74,8 @@ def iter_tar(
 
     Members that share a name up to its first dot are one sample, as in WebDataset; its ``.json``,
     ``.cls`` or ``.txt`` member gives the label. Without one, its folders do, as on disk: for that
-    the headers of all members are read first, if the layout is not known.
+    the headers of all members are read first, if the layout is not known. An archive that begins
+    behind the end of another is read on.
 
     Args:
       shard: the archive.
@@ -93,20 +91,19 @@ def iter_tar(
     """
     fs, path = connect(shard.uri, storage_options)
     folders = FolderReader(shard.layout, lambda: tar_names(shard, storage_options))
-    context = (UniqueNames(), folders, ignored)
+    context = _Context(UniqueNames(), folders, [], ignored)
     with SteadyFile(fs, path) as file:
-        stream, mode = _unpacked(file)
         try:
-            # Small reads: one that meets the cut of a compressed file loses what it had.
-            size = tarfile.BLOCKSIZE if stream is not file else tarfile.RECORDSIZE
-            archive = tarfile.open(fileobj=stream, mode=mode, bufsize=size, tarinfo=_StrictTarInfo)
-        except _DAMAGED as error:
+            archive = TarStream.read(file)
+        except DAMAGED as error:
             raise ShardDamaged(f"not a readable tar: {error}", 0) from error
         with archive:
-            for sample in _samples(shard, archive, ignored):
-                yield from _sample_images(shard, sample, context)
-            if stream is not file:
-                _check_end(stream, archive.offset)
+            try:
+                for sample in _samples(shard, archive, ignored):
+                    for part, is_sure in parted(sample):
+                        yield from _images(shard, part, is_sure, context)
+            finally:
+                _note_lonely(shard, context)
 
 
 def tar_names(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> Iterator[str]:
@@ -116,129 +113,182 @@ def tar_names(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> Ite
     """
     fs, path = connect(shard.uri, storage_options)
     with SteadyFile(fs, path) as file:
-        stream, mode = _unpacked(file)
-        seeks = isinstance(fs, LocalFileSystem) and (
-            file.head(_USTAR_AT + len(_USTAR))[_USTAR_AT:] == _USTAR
-        )
         try:
-            with tarfile.open(
-                fileobj=stream, mode="r:" if seeks else mode, tarinfo=_StrictTarInfo
-            ) as archive:
-                while (member := archive.next()) is not None:
-                    archive.members.clear()  # type: ignore[attr-defined]
+            with TarStream.read(file, seeks=isinstance(fs, LocalFileSystem)) as archive:
+                while (member := archive.following()) is not None:
                     if member.isfile():
                         yield member_name(member.name)
-        except _DAMAGED:
+        except DAMAGED:
             return  # whoever reads the members says so
 
 
-def _unpacked(file: SteadyFile) -> tuple[Any, Literal["r|", "r|*"]]:
-    """Returns the stream of the archive and its mode; tarfile checks no checksum of gzip."""
-    packed = file.head(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-    return (gzip.GzipFile(fileobj=file), "r|") if packed else (file, "r|*")
+class _Context(NamedTuple):
+    """What the samples of an archive share: `lonely` are its label files without an image."""
+
+    names: UniqueNames
+    folders: FolderReader
+    lonely: list[str]
+    ignored: Ignored
 
 
-def _check_end(stream: gzip.GzipFile, at: int) -> None:
-    """Reads what is behind the last member, so that the checksum of the whole is compared."""
-    try:
-        while stream.read(_BLOCK):
-            pass
-    except _DAMAGED as error:
-        raise ShardDamaged(f"every member was read, but not the end: {error}", at) from error
-
-
-def _samples(shard: ShardRef, archive: tarfile.TarFile, ignored: Ignored) -> Iterator[_Sample]:
-    sample, at = _Sample("", 0), 0
+def _samples(shard: ShardRef, archive: TarStream, ignored: Ignored) -> Iterator[Sample]:
+    sample, at = Sample("", 0), 0
     usual: set[str] = set()
     try:
-        while (member := archive.next()) is not None:
-            # The module would keep every header it has seen.
-            archive.members.clear()  # type: ignore[attr-defined]
+        while (member := archive.following()) is not None:
             name, at = member_name(member.name), member.offset
             if not member.isfile():
-                if not member.isdir():
-                    ignored.add(f"{shard.key}/{name}")
+                _skip(f"{shard.key}/{name}", member, ignored)
             else:
                 stem, _ = split_member(name)
-                content = _content(archive, member)
-                if stem != sample.stem:
-                    usual |= sample.notes
+                if stem != sample.stem or sample.is_full(name):
+                    content = _content(archive, member, name, 0)
+                    usual |= sample.suffixes
                     yield sample
-                    sample = _Sample(stem, at)
-                sample.members.append((name, content))
+                    sample = sample.following(stem, at)
+                else:
+                    content = _content(archive, member, name, sample.size)
+                sample.add(name, content)
             at = archive.offset
-    except _DAMAGED as error:
+    except DAMAGED as error:
         # Where samples bring label files along, the last one's may be in what is lost.
-        if sample.notes >= usual:
+        if archive.zeros or sample.suffixes >= usual:
             yield sample
         else:
             at = sample.start
         raise ShardDamaged(f"damaged or cut: {error}", at) from error
     yield sample
+    if archive.garbage:
+        ignored.note(BEHIND_THE_END, shard.key)
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Content:
-    if member.size > MAX_MEMBER_BYTES:
-        return OSError(f"{member.size} bytes; more than {MAX_MEMBER_BYTES} are no image")
+def _skip(key: str, member: tarfile.TarInfo, ignored: Ignored) -> None:
+    if member.issym() or member.islnk():
+        ignored.leave_out(LINKS, key)
+    elif not member.isdir():
+        ignored.add(key)
+
+
+def _content(archive: TarStream, member: tarfile.TarInfo, name: str, held: int) -> Content:
+    """Reads a member, beside `held` bytes of its sample; of a file that is no image the start."""
+    if note_suffix(name) and not has_image_suffix(name):
+        limit = _MAX_NOTE_BYTES
+    else:
+        limit = MAX_MEMBER_BYTES - held
     file = archive.extractfile(member)
-    return file.read() if file else b""
+    if file is None:
+        return b""
+    if not has_image_suffix(name) and not note_suffix(name):
+        head = file.read(tarfile.BLOCKSIZE)
+        if not sniff(head[:HEAD_BYTES]):
+            return head
+        return head + file.read() if member.size <= limit else too_large(member.size)
+    return file.read() if member.size <= limit else too_large(member.size)
 
 
-def split_member(name: str) -> tuple[str, str]:
-    """Splits a member's name at the first dot of its last component, as WebDataset does.
-
-    Example:
-      >>> split_member("a.b/0001.left.jpg")
-      ('a.b/0001', 'left.jpg')
-    """
-    folder, base = posixpath.split(name)
-    stem, _, suffix = base.partition(".")
-    return posixpath.join(folder, stem), suffix.lower()
-
-
-def _sample_images(
-    shard: ShardRef, sample: _Sample, context: tuple[UniqueNames, FolderReader, Ignored]
+def _images(
+    shard: ShardRef, sample: Sample, is_sure: bool, context: _Context
 ) -> Iterator[tuple[ImageRef, Content]]:
-    names, folders, ignored = context
-    images: list[tuple[str, Content]] = []
-    notes: dict[str, bytes] = {}
-    for name, data in sample.members:
-        suffix = name.rpartition(".")[2].lower()
-        if is_hidden(name):
-            ignored.add(f"{shard.key}/{name}")
-        elif has_image_suffix(name) or (isinstance(data, bytes) and sniff(data)):
-            images.append((name, data))
-        elif suffix in LABEL_SUFFIXES and isinstance(data, bytes):
-            notes[name] = data
-        else:
-            ignored.add(f"{shard.key}/{name}")
-    owners = {sample.stem, *(posixpath.splitext(name)[0] for name, _ in images)} if images else ()
-    for name in notes:
-        if posixpath.splitext(name)[0] not in owners:
-            ignored.add(f"{shard.key}/{name}")
+    names, folders, _, ignored = context
+    images = [(name, data) for name, data in sample.members if is_image(name, data)]
+    texts = _notes(shard, sample, images, context)
     for name, data in images:
-        labels, split = _facts(name, sample.stem, notes, folders)
+        claimed = names.claim(name)
+        key = f"{shard.key}/{claimed}"
+        if claimed != name:
+            ignored.note(REPEATED, key)
+        labels, split = _facts(name, sample.stem, texts, folders)
+        if not is_sure:
+            ignored.note(AMBIGUOUS, key)
+            labels = ()
+        elif _disagree(name, sample.stem, texts):
+            ignored.note(DISAGREEING, key)
         size = len(data) if isinstance(data, bytes) else 0
-        yield shard.image(names.claim(name), size, labels, split), data
+        yield shard.image(claimed, size, labels, split), data
+
+
+def _notes(
+    shard: ShardRef,
+    sample: Sample,
+    images: Sequence[Member],
+    context: _Context,
+) -> Notes:
+    """Returns a sample's label files; counts those without an image, and the other members."""
+    _, _, lonely, ignored = context
+    owners = {sample.stem, *(posixpath.splitext(name)[0] for name, _ in images)} if images else ()
+    notes: dict[tuple[str, str], bytes] = {}
+    for name, data in sample.members:
+        if is_image(name, data):
+            continue
+        key = f"{shard.key}/{name}"
+        owner, suffix = _owner_and_suffix(name)
+        if is_hidden(name):
+            ignored.add(key)
+        elif suffix and isinstance(data, bytes):
+            notes[owner, suffix] = data
+            if owner not in owners:
+                ignored.add(key)
+                lonely.append(name)
+        elif is_archive(name, data):
+            ignored.leave_out(NESTED, key)
+        else:
+            ignored.add(key)
+    return notes
+
+
+def _owner_and_suffix(name: str) -> tuple[str, str]:
+    return posixpath.splitext(name)[0], note_suffix(name)
+
+
+def _note_lonely(shard: ShardRef, context: _Context) -> None:
+    """Notes the label files that came without an image; a text file may be anything."""
+    names, _, lonely, ignored = context
+    if not lonely:
+        return
+    owners = {posixpath.splitext(name)[0] for name in names.taken}
+    owners |= {split_member(name)[0] for name in names.taken}
+    for name in lonely:
+        owner, suffix = _owner_and_suffix(name)
+        if owner in owners:
+            ignored.note(APART, f"{shard.key}/{name}")
+        elif suffix == "cls":
+            ignored.note(WITHOUT_IMAGE, f"{shard.key}/{name}")
+
+
+def _found_notes(name: str, stem: str, notes: Notes) -> Iterator[tuple[Labels, str | None]]:
+    """Yields what an image's label files say: its own first, then the sample's."""
+    for owner in dict.fromkeys((posixpath.splitext(name)[0], stem)):
+        for suffix in LABEL_SUFFIXES:
+            data = notes.get((owner, suffix))
+            if data is not None:
+                yield _read_note(suffix, data)
 
 
 def _facts(
-    name: str, stem: str, notes: Mapping[str, bytes], folders: FolderReader
+    name: str, stem: str, notes: Notes, folders: FolderReader
 ) -> tuple[tuple[str, ...], str | None]:
     """Finds an image's labels and split: its own notes first, then the sample's, then folders."""
     labels: Labels = None
     split: str | None = None
-    for owner in dict.fromkeys((posixpath.splitext(name)[0], stem)):
-        for suffix in LABEL_SUFFIXES:
-            data = notes.get(f"{owner}.{suffix}")
-            if data is not None:
-                found, noted_split = _read_note(suffix, data)
-                labels = found if labels is None else labels
-                split = split or noted_split
+    for found, noted_split in _found_notes(name, stem, notes):
+        labels = found if labels is None else labels
+        split = split or noted_split
     if labels is not None and split:
         return labels, split
     by_folder, folder_split = folders.facts(name)
     return by_folder if labels is None else labels, split or folder_split
+
+
+def _disagree(name: str, stem: str, notes: Notes) -> bool:
+    """Whether the label files of one owner give an image different labels."""
+    for owner in dict.fromkeys((posixpath.splitext(name)[0], stem)):
+        own = {key: data for key, data in notes.items() if key[0] == owner}
+        if len(own) == 1:
+            return False
+        found = {labels for labels, _ in _found_notes(owner, owner, own) if labels is not None}
+        if found:
+            return len(found) > 1
+    return False
 
 
 def _read_note(suffix: str, data: bytes) -> tuple[Labels, str | None]:

@@ -12,11 +12,13 @@ import itertools
 import struct
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from classifier.imagefiles import sniff
 from classifier.inputs import tfds
 from classifier.inputs.columns import Asked, Columns, LabelColumn
-from classifier.inputs.examples import Values, parse_example
+from classifier.inputs.examples import Values, has_feature_lists, parse_example
 from classifier.inputs.refs import (
     MAX_MEMBER_BYTES,
     ImageRef,
@@ -38,6 +40,11 @@ LABEL_FEATURES = ("image/class/text", "image/class/label", "label", "labels", "c
 SPLIT_FEATURES = ("image/split", "split")
 # So many records tell which features there are; one without a value may lack its feature.
 _HEAD = 16
+# A reason of `Ignored.note`.
+SEQUENCES = (
+    "records are tf.train.SequenceExamples without an image of their own and were left out; write "
+    "one tf.train.Example an image"
+)
 _GZIP_MAGIC = b"\x1f\x8b"
 _LENGTH = struct.Struct("<QL")
 _CHECKSUM = struct.Struct("<L")
@@ -81,19 +88,40 @@ def iter_tfrecord(
                 yield shard.image(unique.claim(str(number)), len(data)), OSError(str(error))
                 continue
             columns = find_features(features, class_names, asked)
-            image = features.get(columns.image)
-            if image is None:
-                ignored.add(f"{shard.key}/{number}")
+            images = features.get(columns.image) if columns.image else _by_content(features)
+            if images is None:
+                is_sequence = has_feature_lists(data)
+                note = partial(ignored.leave_out, SEQUENCES) if is_sequence else ignored.add
+                note(f"{shard.key}/{number}")
                 continue
             if columns.is_unclear and not unclear:
                 unclear = True
                 ignored.add(f"{shard.key}: labels in {', '.join(columns.others)}")
-            content = image[0] if image and isinstance(image[0], bytes) else b""
             name = member_name(_text(features, NAME_FEATURES))
             labels = labels_of(features, columns)
             split = split_in_cell(_text(features, SPLIT_FEATURES))
-            ref = shard.image(unique.claim(name, str(number)), len(content), labels, split)
-            yield ref, content
+            content = _content(images)
+            size = len(content) if isinstance(content, bytes) else 0
+            yield shard.image(unique.claim(name, str(number)), size, labels, split), content
+
+
+def _by_content(features: Mapping[str, Values]) -> Values | None:
+    """Finds the images of a record whose features have other names."""
+    found = [
+        values
+        for values in features.values()
+        if values and isinstance(values[0], bytes) and sniff(values[0])
+    ]
+    return found[0] if len(found) == 1 else [value for values in found for value in values] or None
+
+
+def _content(images: Values) -> bytes | OSError:
+    if len(images) > 1:
+        return OSError(
+            f"the record holds {len(images)} images, and which of them its label means is unknown; "
+            "write one image a record"
+        )
+    return images[0] if images and isinstance(images[0], bytes) else b""
 
 
 def find_features(

@@ -6,6 +6,7 @@ the other from the start, until the first that is not whole.
 
 from __future__ import annotations
 
+import io
 import lzma
 import ntpath
 import struct
@@ -17,14 +18,20 @@ from typing import Any
 from classifier.imagefiles import sniff
 from classifier.inputs.layouts import FolderReader
 from classifier.inputs.refs import (
+    HEAD_BYTES,
     MAX_MEMBER_BYTES,
+    NESTED,
+    REPEATED,
     ImageRef,
     ShardDamaged,
     ShardRef,
     UniqueNames,
     has_image_suffix,
+    is_archive,
     is_hidden,
+    too_large,
 )
+from classifier.inputs.unpacking import inflate, open_member
 from featurestore.ignored import Ignored
 from featurestore.labels import member_name
 from featurestore.steady import SteadyFile
@@ -45,7 +52,8 @@ _SIZES_FOLLOW = 0x8
 _UTF8 = 0x800
 _UNIX = (3, 19)  # who made an archive: APPNOTE.TXT 4.4.2
 _LOCAL_HEADER = struct.Struct("<4sHHHHHLLLHH")
-_BLOCK = 1 << 16
+_LOCAL_MAGIC = b"PK\3\4"
+_OVERLAPS = "its bytes are those of another member, too, as in a zip bomb; write the archive again"
 Content = bytes | OSError
 
 
@@ -134,22 +142,76 @@ def _members(
     members = _files(archive)
     folders = FolderReader(shard.layout, lambda: (name for name, _ in members))
     context = (UniqueNames(), folders, ignored)
+    overlapping = _overlapping(archive)
     for name, info in members:
         if is_hidden(name):
             ignored.add(f"{shard.key}/{name}")
+        elif info.header_offset in overlapping:
+            yield from _image(shard, name, OSError(_OVERLAPS), context)
         else:
-            yield from _image(shard, name, _read(archive, info), context)
+            content = _read(archive, info, has_image_suffix(name))
+            yield from _image(shard, name, content, context)
+    _check_start(archive)
 
 
-def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Content:
+def _check_start(archive: zipfile.ZipFile) -> None:
+    """Refuses members before the first that the table of contents names.
+
+    Raises:
+      ShardDamaged: for two archives one behind the other; the first one's table is not looked at.
+    """
+    first = min((info.header_offset for info in archive.infolist()), default=0)
+    file = archive.fp
+    assert file is not None
+    file.seek(0)
+    if first and file.read(4) == _LOCAL_MAGIC:
+        raise ShardDamaged(
+            f"another archive stands in its first {first:,} bytes, which was not read; give each "
+            "archive a file of its own",
+            0,
+        )
+
+
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, is_image: bool) -> Content:
+    """Reads a member; of one that is no image by name or content the start."""
     if info.flag_bits & _ENCRYPTED:
         return OSError("encrypted; unpack the archive with its password")
-    if info.file_size > MAX_MEMBER_BYTES:
-        return OSError(f"{info.file_size} bytes; more than {MAX_MEMBER_BYTES} are no image")
     try:
-        return archive.read(info)
-    except _UNREADABLE as error:
+        if not is_image:
+            with open_member(archive, info) as file:
+                head = file.read(min(info.file_size, HEAD_BYTES))
+            if not sniff(head):
+                return head
+        if info.file_size > MAX_MEMBER_BYTES:
+            return too_large(info.file_size)
+        with open_member(archive, info) as file:
+            content = file.read(info.file_size)
+    except (*_UNREADABLE, NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and not _is_damage(error):
+            raise
         return OSError(f"damaged in the archive: {error}")
+    if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
+        return OSError(f"damaged in the archive: Bad CRC-32 for file {info.filename!r}")
+    return content
+
+
+def _is_damage(error: OSError) -> bool:
+    """Whether a decompressor complains about bytes; a file system's errors have a number."""
+    return type(error) is OSError and error.errno is None
+
+
+def _overlapping(archive: zipfile.ZipFile) -> set[int]:
+    """Returns the places of members whose bytes are those of another member, too.
+
+    Of such members a small archive has any number: its bytes are unpacked again for each.
+    """
+    members = sorted(archive.infolist(), key=lambda info: info.header_offset)
+    starts = [info.header_offset for info in members[1:]] + [archive.start_dir]
+    return {
+        info.header_offset
+        for info, following in zip(members, starts, strict=True)
+        if info.header_offset + _LOCAL_HEADER.size + info.compress_size > following
+    }
 
 
 def _image(
@@ -158,10 +220,17 @@ def _image(
     names, folders, ignored = context
     is_image = has_image_suffix(name) or (isinstance(content, bytes) and sniff(content))
     if is_hidden(name) or not is_image:
-        ignored.add(f"{shard.key}/{name}")
+        if is_archive(name, content) and not is_hidden(name):
+            ignored.leave_out(NESTED, f"{shard.key}/{name}")
+        else:
+            ignored.add(f"{shard.key}/{name}")
         return
+    facts = folders.facts(name)
+    claimed = names.claim(name)
+    if claimed != name:
+        ignored.note(REPEATED, f"{shard.key}/{claimed}")
     size = len(content) if isinstance(content, bytes) else 0
-    yield shard.image(names.claim(name), size, *folders.facts(name)), content
+    yield shard.image(claimed, size, *facts), content
 
 
 def _names_without_contents(file: SteadyFile, cause: Exception) -> Iterator[str]:
@@ -196,7 +265,7 @@ def _local_member(file: SteadyFile, at: int) -> tuple[str, Content, int]:
     file.seek(at)
     fields = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     magic, _, flags, method, _, _, crc, packed, size, name_length, extra_length = fields
-    if magic != b"PK\3\4":
+    if magic != _LOCAL_MAGIC:
         raise zipfile.BadZipFile("no member begins here")
     raw = file.read(name_length)
     file.seek(extra_length, 1)
@@ -207,39 +276,25 @@ def _local_member(file: SteadyFile, at: int) -> tuple[str, Content, int]:
         raise zipfile.BadZipFile(f"{name!r} is too large to be an image")
     begin = at + _LOCAL_HEADER.size + name_length + extra_length
     if flags & _SIZES_FOLLOW and not packed:
-        data, packed = _inflate(file)
+        data, packed = inflate(file.read)
         file.seek(begin + packed)
         trailer = file.read(16)
         known = trailer.startswith(b"PK\7\10")
         (crc,) = struct.unpack("<L", trailer[4:8] if known else trailer[:4])
         end = begin + packed + (16 if known else 12)
     else:
+        end = begin + packed
         block = file.read(packed)
         if len(block) < packed:
             raise zipfile.BadZipFile(f"{name!r} is cut")
         if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or flags & _ENCRYPTED:
-            return name, OSError("encrypted, or compressed in a rare way"), begin + packed
+            return name, OSError("encrypted, or compressed in a rare way"), end
         try:
-            data = block if method == zipfile.ZIP_STORED else zlib.decompress(block, -15)
-        except zlib.error as error:
-            return name, OSError(f"damaged in the archive: {error}"), begin + packed
-        end = begin + packed
+            data = block
+            if method == zipfile.ZIP_DEFLATED:
+                data, _ = inflate(io.BytesIO(block).read, size)
+        except (zlib.error, zipfile.BadZipFile) as error:
+            return name, OSError(f"damaged in the archive: {error}"), end
     if zlib.crc32(data) != crc:
         return name, OSError(f"damaged in the archive: Bad CRC-32 for file {name!r}"), end
     return name, data, end
-
-
-def _inflate(file: SteadyFile) -> tuple[bytes, int]:
-    """Unpacks a member whose size is not told: (content, packed bytes)."""
-    unpacker = zlib.decompressobj(-15)
-    parts, read, total = [], 0, 0
-    while not unpacker.eof:
-        block = file.read(_BLOCK)
-        if not block:
-            raise zipfile.BadZipFile("the last member is cut")
-        read += len(block)
-        parts.append(unpacker.decompress(block, MAX_MEMBER_BYTES))
-        total += len(parts[-1])
-        if total > MAX_MEMBER_BYTES:
-            raise zipfile.BadZipFile("the last member is too large to be an image")
-    return b"".join(parts), read - len(unpacker.unused_data)

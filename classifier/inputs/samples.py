@@ -1,0 +1,86 @@
+"""WebDataset's samples: members of a tar that stand side by side and share a name."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Sequence
+
+from classifier.imagefiles import sniff
+from classifier.inputs.refs import has_image_suffix, is_hidden
+
+# The first that gives a label counts: names before numbers.
+LABEL_SUFFIXES = ("json", "cls", "txt")
+# Members that share a name are held together up to here.
+_MAX_SAMPLE_BYTES = 1 << 27
+Content = bytes | OSError
+Member = tuple[str, Content]
+
+
+class Sample:
+    """The members that share a name up to its first dot, and what label they come with."""
+
+    def __init__(self, stem: str, start: int, members: Sequence[Member] = ()) -> None:
+        self.stem, self.start, self.size = stem, start, 0
+        self.members = list(members)
+
+    @property
+    def suffixes(self) -> set[str]:
+        """Those of the label files it has."""
+        return {split_member(name)[1] for name, _ in self.members}.intersection(LABEL_SUFFIXES)
+
+    def is_full(self, name: str) -> bool:
+        """Whether a member is to begin another sample, though it shares the name."""
+        last = posixpath.splitext(self.members[-1][0])[0] if self.members else ""
+        return self.size > _MAX_SAMPLE_BYTES and posixpath.splitext(name)[0] != last
+
+    def following(self, stem: str, start: int) -> Sample:
+        """Returns the next sample; one of the same name has this one's label files."""
+        shared = [member for member in self.members if posixpath.splitext(member[0])[0] == stem]
+        return Sample(stem, start, [member for member in shared if note_suffix(member[0])])
+
+    def add(self, name: str, content: Content) -> None:
+        self.members.append((name, content))
+        self.size += len(content) if isinstance(content, bytes) else 0
+
+
+def parted(sample: Sample) -> Iterator[tuple[Sample, bool]]:
+    """Parts samples of one name that stand side by side, where a member's name comes again.
+
+    Yields:
+      (sample, whether its label files are surely its own: they are where all parts are alike).
+    """
+    parts, seen = [Sample(sample.stem, sample.start)], [set[str]()]
+    for name, content in sample.members:
+        kind = name if is_image(name, content) else note_suffix(name) and name.lower()
+        if kind and kind in seen[-1]:
+            parts.append(Sample(sample.stem, sample.start))
+            seen.append(set())
+        if kind:
+            seen[-1].add(kind)
+        parts[-1].add(name, content)
+    is_sure = all(kinds == seen[0] for kinds in seen)
+    return ((part, is_sure) for part in parts)
+
+
+def is_image(name: str, content: Content) -> bool:
+    if is_hidden(name):
+        return False
+    return has_image_suffix(name) or (isinstance(content, bytes) and bool(sniff(content)))
+
+
+def split_member(name: str) -> tuple[str, str]:
+    """Splits a member's name at the first dot of its last component, as WebDataset does.
+
+    Example:
+      >>> split_member("a.b/0001.left.jpg")
+      ('a.b/0001', 'left.jpg')
+    """
+    folder, base = posixpath.split(name)
+    stem, _, suffix = base.partition(".")
+    return posixpath.join(folder, stem), suffix.lower()
+
+
+def note_suffix(name: str) -> str:
+    """Returns the suffix of a label file, "" for any other."""
+    suffix = name.rpartition(".")[2].lower()
+    return suffix if suffix in LABEL_SUFFIXES else ""
