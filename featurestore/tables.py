@@ -69,7 +69,7 @@ def _text_rows(reader: csv.DictReader[str], where: str) -> Iterator[Row]:
     """Yields rows; one that is longer than the header would have its cells in wrong columns."""
     for row in reader:
         # Without a name for them, the reader keeps further cells under None.
-        further: Any = row.get(None)  # type: ignore[call-overload]
+        further: Any = row.get(None)
         if further and any(map(text_of, further)):
             names = reader.fieldnames or ()
             raise UsageError(

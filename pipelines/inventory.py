@@ -105,8 +105,6 @@ class Inventory:
             if marker.source and marker.source.get("complete", True):
                 source = tuple(marker.source[name] for name in _COLUMNS)
                 result._hold("shard", source, marker.run_id)
-                key, _, size, etag = source
-                result.by_columns[digest(key)] = digest(size, unmarked(etag))
         return result
 
     def _hold(self, kind: str, row: tuple, run_id: str) -> None:
@@ -114,6 +112,9 @@ class Inventory:
         held = self.held.get(digest(key))
         if held is None or held.run_id <= run_id:
             self.held[digest(key)] = Held(kind, digest(size, etag), digest(uri), run_id)
+            if kind == "shard":
+                self.by_columns[digest(key)] = digest(size, unmarked(etag))
+                self.addresses.add(digest(uri, size, unmarked(etag)))
         self.addresses.add(digest(uri, size, etag))
         if kind == "row":
             self.contents.add(digest(size, etag))

@@ -154,7 +154,7 @@ def _sources(
 ) -> Iterator[Source]:
     """Yields every image with its bytes, in order; notes the shards that are damaged."""
     settings = options.reading.storage_options
-    refs = list_inputs(options.inputs, options.reading, account.ignored, told)
+    refs = list_inputs(options.inputs, options.reading, account.ignored, told=told)
     for kind, group in itertools.groupby(refs, key=type):
         if kind is ImageRef:
             while images := [r for r in itertools.islice(group, _READ_AT_ONCE)]:

@@ -29,6 +29,7 @@ CHUNKS_AIMED_AT = 32
 CHUNK_SIZES, CHUNK_STEP = (32, 1024), 16
 CHUNK_BYTES = 256 << 20
 _OF_REF = ("key", "uri", "size", "etag", "split")
+_COUNTED = ("images", "shards", "listed", "committed", "with_split")
 _OF_WANTED = ("replaces", "replaces_run", "known")
 
 PLAN_SCHEMA = pa.schema(
@@ -217,9 +218,7 @@ def write_plan(
     return Plan(
         files=tuple(files),
         chunks=sum(size for _, size in files),
-        **{
-            name: counts[name] for name in ("images", "shards", "listed", "committed", "with_split")
-        },
+        **{name: counts[name] for name in _COUNTED},
     )
 
 

@@ -1,5 +1,7 @@
 """Labels from tables and from names."""
 
+import unicodedata
+
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -147,8 +149,113 @@ def test_labels_are_given_to_images_and_counted(tmp_path):
     [
         ({"table": "a", "pattern": "(b)"}, "exclude each other"),
         ({"key_column": "id"}, "give it too"),
+        ({"label_column": "x", "pattern": "(b)"}, "of names or of a column"),
     ],
 )
 def test_mistaken_flags(flags, words):
     with pytest.raises(UsageError, match=words):
         LabelOptions(**flags)
+
+
+def write_parquet(path, **columns):
+    pq.write_table(pa.table(columns), path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ",id,label\n0,1,cat\n1,2,dog\n",
+        "Unnamed: 0,file,Label\n7,1.jpg,cat\n8,2.jpg,dog\n",
+        '"","image_id","split","breed"\n"1","1","train"," cat"\n"2","2","test","dog "\n',
+        "index,filename,width,height,class\n0,1.jpg,5,5,cat\n1,2.jpg,5,5,dog\n",
+        "label,image\ncat,1.jpg\ndog,2\n",
+        "id , label\n1.0, cat\n2.0,dog\u00a0\n",
+        "id,label,\n1,cat,\n2,dog,\n",
+    ],
+)
+def test_the_columns_of_tables_as_other_programs_write_them(tmp_path, text):
+    found = read(tmp_path / "l.csv", text)
+    assert (found.match("1.jpg"), found.match("2.jpg")) == (("cat",), ("dog",))
+    assert found.match("0.jpg") is None and found.columns.startswith("--labels ")
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (",label\n1,cat\n", "the first column of '.*' has no name.*name a column by --key_column"),
+        (",label,split\n1,cat,train\n", "has no name.*label, split"),
+        ("Unnamed: 0,breed,note\n1,cat,x\n", "has no name \\('Unnamed: 0'\\)"),
+        ("id,label\n1,2,cat\n", "line 2 has 3 cells, and the header names 2 columns"),
+        ("id,label\n1,cat, tabby\n", "quote cells that hold the delimiter"),
+        ("label,split,note\na,b,c\n", "is 'label', which is none of keys"),
+        ("id,label,label\n1,a,b\n", "--label_column: two columns are called 'label'"),
+    ],
+)
+def test_a_table_that_would_be_taken_wrongly_is_refused(tmp_path, text, words):
+    with pytest.raises(UsageError, match=words):
+        read(tmp_path / "l.csv", text)
+
+
+def test_named_columns_are_taken_whatever_stands_first(tmp_path):
+    text = ",breed,split\n1,cat,train\n"
+    assert read(tmp_path / "l.csv", text, "breed", "split").match("cat.jpg") == ("train",)
+    text = "Unnamed: 0,breed\n1,cat\n"
+    assert read(tmp_path / "l.csv", text, "Unnamed: 0").match("1.jpg") == ("cat",)
+
+
+def test_parquet_tables_of_pandas_keep_their_index_apart(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"label": ["cat", None], "n": [1, 2]}, index=["1", "2"])
+    frame.rename_axis("pic").to_parquet(tmp_path / "named.parquet")
+    named = LabelTable.read(str(tmp_path / "named.parquet"))
+    assert named.match("1.jpg") == ("cat",) and "keys of column 'pic'" in named.columns
+    frame.to_parquet(tmp_path / "unnamed.parquet")
+    by_flag = LabelTable.read(str(tmp_path / "unnamed.parquet"), "__index_level_0__")
+    assert by_flag.match("1.jpg") == ("cat",)
+    frame.reset_index(names="id").loc[[1, 0]].to_parquet(tmp_path / "rows.parquet")
+    rows = LabelTable.read(str(tmp_path / "rows.parquet"))
+    assert rows.match("1.jpg") == ("cat",) and "__index_level_0__" not in rows.columns
+
+
+def test_cells_of_every_type_join_and_label_alike(tmp_path):
+    tables = [
+        {"id": [1, 2], "label": ["0", "1"]},
+        {"id": [1.0, 2.0], "label": [0.0, 1.0]},
+        {"id": [b"1", b"2 "], "label": [b"0", b" 1"]},
+        {"id": pa.array(["1", "2"]).dictionary_encode(), "label": [[0], [1]]},
+        {"id": ["1.0", "2.0"], "label": ["0.0", "1.0"]},
+    ]
+    for number, columns in enumerate(tables):
+        found = LabelTable.read(write_parquet(tmp_path / f"{number}.parquet", **columns))
+        assert (found.match("a/1.jpg"), found.match("a/2.jpg")) == (("0",), ("1",)), columns
+    holes = {"id": [1.0, None, 3.0], "label": [0.0, 1.0, None]}
+    found = LabelTable.read(write_parquet(tmp_path / "holes.parquet", **holes))
+    assert (found.match("1.jpg"), found.match("3.jpg"), len(found)) == (("0",), None, 2)
+
+
+def test_both_spellings_of_an_accent_are_one_key_and_one_label():
+    composed, apart = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+    for row, image in ((composed, apart), (apart, composed)):
+        assert LabelTable("t", {row: ("x",)}).match(f"a/{image}.jpg") == ("x",)
+        assert LabelTable("t", {f"{row}.jpg": ("x",)}).match(f"{image}.jpg") == ("x",)
+        assert LabelTable("t", {f"{row}/1": ("x",)}).match(f"{image}/1.jpg") == ("x",)
+        assert LabelTable("t", {f"{row}.png": ("x",)}).match(f"{image}.jpg") == ("x",)
+    both = LabelTable("t", {f"{composed}.jpg": ("a",), f"{apart}.jpg": ("b",)})
+    assert both.match(f"{composed}.jpg") == ("a",) and both.match(f"{apart}.jpg") == ("b",)
+    one = LabelTable("t", {composed: ("a",)})
+    one.match(f"{composed}.jpg")
+    with pytest.raises(UsageError, match="fits two images"):
+        one.match(f"{apart}.jpg")
+
+
+def test_names_with_dots_and_numbers_join_their_own_row():
+    found = LabelTable("t", {"x/1.0.png": ("a",), "v2.0": ("c",)})
+    assert found.match("x/1.0.jpg") == ("a",) and found.match("v2.0.jpg") == ("c",)
+    assert found.match("x/1.jpg") is None
+
+
+def test_what_a_table_says_of_splits_is_said_to_be_left_out(tmp_path):
+    found = read(tmp_path / "l.csv", "id,split,label\n1,train,cat\n")
+    assert found.match("1.jpg") == ("cat",)
+    assert "the column 'split' is not used: a table of labels gives no splits" in found.columns

@@ -99,7 +99,7 @@ def iter_tfrecord(
                 ignored.add(f"{shard.key}: labels in {', '.join(columns.others)}")
             name = member_name(_text(features, NAME_FEATURES))
             labels = labels_of(features, columns)
-            split = split_in_cell(_text(features, SPLIT_FEATURES))
+            split = split_in_cell(_text(features, (columns.split,)))
             content = _content(images)
             size = len(content) if isinstance(content, bytes) else 0
             yield shard.image(unique.claim(name, str(number)), size, labels, split), content
@@ -142,7 +142,7 @@ def find_features(
     image = asked.image or find_column(features, IMAGE_FEATURES)
     split, name = (find_column(features, known) for known in (SPLIT_FEATURES, NAME_FEATURES))
     # A withheld label may come as no value, and leaves its place to no other.
-    rest = {f: v for f, v in features.items() if f not in (image, split, name)}
+    rest = {f: features[f] for f in sorted(features) if f not in (image, split, name)}
     some = find_column([f for f, values in rest.items() if values], LABEL_FEATURES)
     wanted = asked.label or some
     declared = [feature for feature in rest if feature in class_names]
