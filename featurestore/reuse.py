@@ -1,56 +1,148 @@
-"""Finds stored features by content, so that no image is computed twice."""
+"""Finds stored features by content, so that no image is computed twice.
+
+An index of 24 bytes a row is kept in memory. Features stay on disk: a row group is decoded when one
+of its rows is first asked for, and its rows then lie in a temporary file, where each can be read by
+itself. New files seldom come in the order of the old ones, and a row group decoded for every row
+would cost more than the image does to compute.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 import numpy as np
 
 from featurestore.schema import FEATURES, decode_features
 from featurestore.store import FeatureStore
 
-Place = tuple[str, int, int]  # part, row group, row
+# At most, and at most half of what is free: row groups beyond are decoded whenever they are needed.
+KEPT_BYTES = 8 << 30
 
 
-@dataclass
+@dataclass(frozen=True)
 class StoredFeatures:
     """The features of a store by the content they were computed from.
 
     Attributes:
-      store: that holds them.
-      places: digest of the content hash and the view -> where its features are.
+      digests: uint64 (n, 2), of content hash and view; ascending by the first, none twice in it.
+      rows: int64 (n,), where their features are: counted through all row groups.
+      starts: int64 (groups + 1,), the first row of each row group, and the number of rows.
+      blocks: reads the row groups.
     """
 
-    store: FeatureStore
-    places: Mapping[bytes, Place] = field(default_factory=dict)
+    digests: np.ndarray
+    rows: np.ndarray
+    starts: np.ndarray
+    blocks: RowGroups
 
     @classmethod
     def of(cls, store: FeatureStore) -> StoredFeatures:
         """Indexes every stored row, superseded ones too: the same bytes give the same features."""
-        places: dict[bytes, Place] = {}
+        digests, counts, places = [np.empty((0, 2), np.uint64)], [0], []
         for marker in store.markers().values():
             if not marker.part:
                 continue
             with store.storage.open_parquet(f"parts/{marker.part}") as part:
                 for group in range(part.num_row_groups):
                     table = part.read_row_group(group, columns=["content_hash", "view"])
-                    hashes, views = table["content_hash"].to_pylist(), table["view"].to_pylist()
-                    for row, (text, view) in enumerate(zip(hashes, views, strict=True)):
-                        place = (marker.part, group, row)
-                        places.setdefault(_digest(text, view), place)
-        return cls(store, places)
+                    digests.append(
+                        _digests(table["content_hash"].to_pylist(), table["view"].to_numpy())
+                    )
+                    counts.append(table.num_rows)
+                    places.append((marker.part, group))
+        every = np.concatenate(digests)
+        # Two contents that agree in 64 bits: the second is not found, and computed.
+        _, rows = np.unique(every[:, 0], return_index=True)
+        return cls(every[rows], rows, np.cumsum(counts), RowGroups(store, tuple(places)))
 
-    def get(self, content_hash: str, view: int = 0) -> np.ndarray | None:
-        """Returns a view's features by its content, (\\*feature_shape); None where not stored."""
-        place = self.places.get(_digest(content_hash, view))
-        if place is None:
-            return None
-        part_name, group, row = place
+    def find(self, names: Sequence[tuple[str, int]]) -> dict[int, np.ndarray]:
+        """Finds features; each row group is read once for all of its rows.
+
+        Args:
+          names: content hashes and views.
+
+        Returns:
+          float32 (*feature_shape) by the number in `names`, of those that are stored.
+        """
+        if not len(self.rows) or not names:
+            return {}
+        asked = _digests([text for text, _ in names], np.array([view for _, view in names]))
+        at = np.searchsorted(self.digests[:, 0], asked[:, 0]).clip(max=len(self.rows) - 1)
+        numbers = np.flatnonzero((self.digests[at] == asked).all(axis=1))
+        rows = self.rows[at[numbers]]
+        groups = np.searchsorted(self.starts, rows, side="right") - 1
+        found: dict[int, np.ndarray] = {}
+        for group in np.unique(groups):
+            own = groups == group
+            features = self.blocks.read(int(group), rows[own] - self.starts[group])
+            found |= dict(zip(numbers[own].tolist(), features, strict=True))
+        return found
+
+
+@dataclass
+class RowGroups:
+    """Features of single rows; of every row group, all rows are decoded once.
+
+    Attributes:
+      store: that holds them.
+      places: part and number of each row group.
+      decoded: row groups that were decoded.
+    """
+
+    store: FeatureStore
+    places: Sequence[tuple[str, int]]
+    decoded: int = 0
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _kept: dict[int, int] = field(default_factory=dict, repr=False)
+    _file: BinaryIO | None = field(default=None, repr=False)
+    _room: int = field(default=0, repr=False)
+
+    def read(self, group: int, rows: np.ndarray) -> np.ndarray:
+        """Reads rows of a row group by their numbers in it, float32 (n, *feature_shape)."""
+        with self._turn:
+            at = self._kept.get(group)
+            if at is None:
+                block = self._decode(group)
+                self._keep(group, block)
+                return block[rows].astype(np.float32)
+        assert self._file is not None
+        spec, descriptor = self.store.spec, self._file.fileno()
+        width, dtype = spec.feature_bytes, spec.dtype if spec.is_map else np.float32
+        data = b"".join(os.pread(descriptor, width, at + int(row) * width) for row in rows)
+        shape = (len(rows), *spec.feature_shape)
+        return np.frombuffer(data, dtype).reshape(shape).astype(np.float32)
+
+    def _decode(self, group: int) -> np.ndarray:
+        part_name, number = self.places[group]
         with self.store.storage.open_parquet(f"parts/{part_name}") as part:
-            table = part.read_row_group(group, columns=[FEATURES]).slice(row, 1)
-        return decode_features(table[FEATURES], self.store.spec)[0].astype(np.float32)
+            table = part.read_row_group(number, columns=[FEATURES])
+        self.decoded += 1
+        return decode_features(table[FEATURES], self.store.spec)
+
+    def _keep(self, group: int, block: np.ndarray) -> None:
+        """Appends a row group to the temporary file, while there is room."""
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="hoarfrost-")
+                self._room = min(KEPT_BYTES, shutil.disk_usage(tempfile.gettempdir()).free // 2)
+            if block.nbytes <= self._room:
+                at = self._file.seek(0, os.SEEK_END)
+                self._file.write(np.ascontiguousarray(block).data)
+                self._file.flush()
+                self._room -= block.nbytes
+                self._kept[group] = at
+        except OSError:
+            self._room = 0  # the disk is full: what is not kept is decoded again
 
 
-def _digest(content_hash: str, view: int) -> bytes:
-    return bytes.fromhex(content_hash)[:16] + bytes([view])
+def _digests(content_hashes: Sequence[str], views: np.ndarray) -> np.ndarray:
+    """Returns uint64 (n, 2): the first 16 bytes of each hash, and the view added to them."""
+    data = np.frombuffer(bytes.fromhex("".join(text[:32] for text in content_hashes)), ">u8")
+    # Overflow wraps round.
+    return data.reshape(-1, 2).astype(np.uint64) + views.astype(np.uint64)[:, None]

@@ -107,8 +107,8 @@ class GroupDecoder:
         """
         rows: list[Mapping[str, Any]] = []
         quarantined: list[Mapping[str, Any]] = []
-        known: dict[int, np.ndarray] = {}
         fresh: list[Fresh] = []
+        perhaps: dict[int, tuple[str, int]] = {}
         for wanted, data in group:
             ref = wanted.ref
             assert isinstance(ref, ImageRef)
@@ -122,16 +122,19 @@ class GroupDecoder:
                 continue
             for row in self._views_of(ref, facts, data, decoded):
                 name = row["content_hash"], row["view"]
-                found = stored.get(*name) if stored and wanted.known else None
-                if found is None:
-                    fresh.append(Fresh(len(rows), decoded.pixels, *name))
-                else:
-                    known[len(rows)] = found
+                fresh.append(Fresh(len(rows), decoded.pixels, *name))
+                if wanted.known:
+                    perhaps[len(rows)] = name
                 rows.append(row)
         features = np.empty((len(rows), *self.spec.feature_shape), np.float32)
-        for number, found in known.items():
-            features[number] = found
-        return GroupResult(rows, features, quarantined), fresh
+        found = stored.find(list(perhaps.values())) if stored else {}
+        numbers = list(perhaps)
+        known = {numbers[place]: values for place, values in found.items()}
+        for number, values in known.items():
+            features[number] = values
+        return GroupResult(rows, features, quarantined), [
+            one for one in fresh if one.row not in known
+        ]
 
     def _views_of(
         self, ref: ImageRef, facts: Mapping[str, Any], data: bytes, decoded: Decoded
