@@ -35,6 +35,8 @@ def draw_history(
       validation: likewise.
       best_epoch: counted from 1; marked.
     """
+    from matplotlib.ticker import MaxNLocator
+
     curves = [np.array(values, float) for values in (train, validation)]
     epochs = np.arange(1, len(curves[0]) + 1)
     step = max(1, math.ceil(len(epochs) / MOST_POINTS))
@@ -52,12 +54,19 @@ def draw_history(
     axes.axvline(best_epoch, color=GREY, lw=1, ls=":", zorder=0)
     if np.isfinite(best):
         label = f"best epoch {best_epoch}: {best:.3f}"
-        ring = {"mfc": "none", "mec": ORANGE, "mew": 2, "ms": 8, "zorder": 5, "clip_on": False}
+        ring: dict[str, Any] = {
+            "mfc": "none",
+            "mec": ORANGE,
+            "mew": 2,
+            "ms": 8,
+            "zorder": 5,
+            "clip_on": False,
+        }
         axes.plot([best_epoch], [best], "o", ls="none", label=label, gid=WORDS + label, **ring)
     axes.set_xlabel("Epoch")
     axes.set_xlim(0.5, len(epochs) + 0.5)
     if len(epochs) > 3:
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     else:
         axes.set_xticks(epochs)
     both = np.concatenate(curves)
