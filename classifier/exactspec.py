@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -63,9 +64,8 @@ class ExactSpec:
 
     @property
     def penalties(self) -> tuple[float, ...]:
-        """The penalties to choose from; none for ``knn``."""
-        own = {"ridge": RIDGE_PENALTIES, "logistic": LOGISTIC_PENALTIES}
-        return self.l2 or own.get(self.kind, ())
+        """The penalties that ``ridge`` or ``logistic`` is to choose from."""
+        return self.l2 or (RIDGE_PENALTIES if self.kind == "ridge" else LOGISTIC_PENALTIES)
 
 
 def parse_exact(kind: str, options: Sequence[str], text: str) -> ExactSpec:
@@ -89,7 +89,7 @@ def parse_exact(kind: str, options: Sequence[str], text: str) -> ExactSpec:
         raise UsageError(
             f"--head: knn needs its number of neighbours, such as knn:20, got {text!r}"
         )
-    settings: dict[str, str] = {}
+    settings: dict[str, Any] = {}
     for option in options[1:]:
         if option not in (*METRICS, *VOTES):
             raise unknown_choice(f"--head: {text!r}", option, (*METRICS, *VOTES))

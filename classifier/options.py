@@ -183,7 +183,7 @@ class TrainOptions:
         return found
 
     def penalties_of(self, head: ExactSpec) -> tuple[float, ...]:
-        """Returns the penalties that an exact head chooses from.
+        """Returns the penalties that an exact head chooses from; none for ``knn``.
 
         Those of `l2` are for heads trained by gradient steps: the few that suit them are a poor
         choice for a solver that tries dozens. They are its own only where a run has no others.
@@ -195,6 +195,8 @@ class TrainOptions:
           >>> len(TrainOptions((ridge, HeadSpec()), l2=(0.1,)).penalties_of(ridge))
           50
         """
+        if head.kind == "knn":
+            return ()
         is_shared = all(isinstance(other, ExactSpec) for other in self.heads)
         return head.l2 or (self.l2 if is_shared else ()) or head.penalties
 

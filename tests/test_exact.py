@@ -142,7 +142,7 @@ def test_penalties_are_trials_of_gradient_heads_only():
         ),
         (("linear", "logistic:l2=0"), (), {"logistic:l2=0.0": 1}),
         (("ridge", "logistic:l2=1,2"), (1e-3,), {"ridge": 1, "logistic:l2=1.0,2.0": 2}),
-        (("knn:3",), (), {"knn:3:cosine:weighted": 0}),
+        (("knn:3", "ridge"), (1.0,), {"knn:3:cosine:weighted": 0, "ridge": 1}),
     ],
 )
 def test_exact_heads_choose_from_penalties_of_their_own(heads, l2, found):
