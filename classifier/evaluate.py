@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from classifier import plots
-from classifier.evaluation import require_same_features, select_split
+from classifier.evaluation import require_same_features, select_split, weakest_first
 from classifier.judgement.judging import (
     Judgement,
     compare,
@@ -166,8 +166,7 @@ def _tell_figures(record: Mapping[str, Any], tell: Callable[[str], None]) -> Non
     )
     if "interval" in record:  # of heads with one label a row
         _tell_trust(record, tell)
-    # The weakest come first: they are what a reader looks for among many.
-    ranked = sorted(record["per_class"], key=lambda row: -1 if row["f1"] is None else row["f1"])
+    ranked = weakest_first(record["per_class"])
     listed = ranked[:LISTED_CLASSES]
     width = max(len("class"), *(len(row["class"]) for row in listed))
     tell(f"  {'class':<{width}}  precision  recall      f1  support")
@@ -177,7 +176,11 @@ def _tell_figures(record: Mapping[str, Any], tell: Callable[[str], None]) -> Non
             f"{_figure(row['recall']):>6}  {_figure(row['f1']):>6}  {row['support']:>7}"
         )
     if len(ranked) > len(listed):
-        tell(f"  and {len(ranked) - len(listed)} better classes, in the JSON file")
+        tell(f"  and {len(ranked) - len(listed)} more classes, in the JSON file")
+    if empty := [row["class"] for row in ranked if not row["support"]]:
+        tell(
+            f"note: {len(empty)} classes have no rows in this split, listed last: {shorten(empty)}"
+        )
     if record["unknown_labels"]:
         many = sum(record["unknown_labels"].values())
         names = shorten(list(record["unknown_labels"]))

@@ -7,7 +7,7 @@ evaluated in bounded memory. The loss is computed from logits in float64.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +105,21 @@ class Scores:
 
 def _ratio(part: np.integer, whole: np.integer) -> float | None:
     return float(part / whole) if whole else None
+
+
+def weakest_first(per_class: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Sorts figures of classes: the weakest are what a reader looks for among many.
+
+    Classes without rows come last, as nothing is known of them.
+
+    Args:
+      per_class: of a record, each with ``f1`` and ``support``.
+    """
+
+    def place(row: Mapping[str, Any]) -> tuple[bool, float]:
+        return not row["support"], -1.0 if row["f1"] is None else row["f1"]
+
+    return sorted(per_class, key=place)
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:

@@ -84,7 +84,7 @@ def ridge_settings(
         features=math.prod(feature_shape),
         channels=feature_shape[-1],
         classes=len(division.classes),
-        l2=options.l2 or spec.penalties,
+        l2=options.penalties_of(spec),
         folds=options.folds,
         class_weights=_weights(options, division),
         standardise=options.standardise == "channel",
@@ -163,7 +163,7 @@ def _logistic(spec: ExactSpec, data: TrainingData, options: TrainOptions):
         data.rows,
         math.prod(data.feature_shape),
         len(data.division.classes),
-        options.l2 or spec.penalties,
+        options.penalties_of(spec),
         data.standard,
         _weights(options, data.division),
     )

@@ -126,8 +126,8 @@ def parse_head(text: str) -> HeadSpec | ExactSpec:
     """Reads one `--head`.
 
     Args:
-      text: ``linear``, ``mlp:UNITS[:relu|linear][:dropout=P]``, ``ridge``, ``logistic`` or
-        ``knn:K[:cosine|euclidean][:weighted|majority]``.
+      text: ``linear``, ``mlp:UNITS[:relu|linear][:dropout=P]``, ``ridge[:l2=L,L]``,
+        ``logistic[:l2=L,L]`` or ``knn:K[:cosine|euclidean][:weighted|majority]``.
 
     Raises:
       UsageError: naming the part that is not understood.

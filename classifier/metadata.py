@@ -78,7 +78,7 @@ def orientation(data: bytes, kind: str) -> int:
     found = orientation_tag(exif)
     if found is None and (match := _XMP_ORIENTATION.search(xmp)):
         found = int(match[1])
-    return found if found in range(1, 9) else 1
+    return found if found is not None and 1 <= found <= 8 else 1
 
 
 def _without(data: bytes, metadata: list[Block]) -> bytes:

@@ -46,7 +46,7 @@ class TrainOptions:
 
     Every head that is trained by gradient steps meets every combination of learning rate, penalty,
     dropout, optimizer, seed and label smoothing; an exact head is fitted once, and chooses among
-    the penalties.
+    penalties of its own.
 
     Attributes:
       heads: to train.
@@ -55,7 +55,7 @@ class TrainOptions:
       epochs: over the training rows.
       batch_size: rows per step.
       class_weight: ``balanced`` weighs each class inversely to its rows.
-      l2: penalties on the squares of the kernels; none means 0, and for exact heads their own.
+      l2: penalties on the squares of the kernels; none means 0. See `penalties_of` for exact heads.
       folds: of the cross-validation that chooses a ridge head's penalty; 0 for none.
       standardise: ``channel`` subtracts each channel's mean and divides by its deviation.
       seed: of weights and dropout, one a head; the first is that of the order of the rows, too.
@@ -181,6 +181,24 @@ class TrainOptions:
                 ]
                 found["-".join([head.slug, *parts])] = Trial(head, **settings)
         return found
+
+    def penalties_of(self, head: ExactSpec) -> tuple[float, ...]:
+        """Returns the penalties that an exact head chooses from; none for ``knn``.
+
+        Those of `l2` are for heads trained by gradient steps: the few that suit them are a poor
+        choice for a solver that tries dozens. They are its own only where a run has no others.
+
+        Example:
+          >>> ridge = ExactSpec("ridge")
+          >>> TrainOptions((ridge,), l2=(0.1,)).penalties_of(ridge)
+          (0.1,)
+          >>> len(TrainOptions((ridge, HeadSpec()), l2=(0.1,)).penalties_of(ridge))
+          50
+        """
+        if head.kind == "knn":
+            return ()
+        is_shared = all(isinstance(other, ExactSpec) for other in self.heads)
+        return head.l2 or (self.l2 if is_shared else ()) or head.penalties
 
     def _heads(self) -> list[HeadSpec | ExactSpec]:
         """Returns the heads, each mlp head with every dropout."""

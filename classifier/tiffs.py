@@ -33,7 +33,7 @@ class Entry(NamedTuple):
     Attributes:
       tag: its number.
       kind: type of its values, a key of `_SIZES`.
-      count: of its values.
+      values: how many it has.
       at: where in the file the first value lies.
       is_inline: whether that is in the directory itself.
       is_whole: whether all of them lie in the file, and are of a known type.
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 
     tag: int
     kind: int
-    count: int
+    values: int
     at: int
     is_inline: bool
     is_whole: bool
@@ -49,7 +49,7 @@ class Entry(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of all its values; 0 of an unknown type."""
-        return _SIZES.get(self.kind, 0) * self.count
+        return _SIZES.get(self.kind, 0) * self.values
 
 
 class Directory(NamedTuple):
@@ -110,7 +110,7 @@ def orientation_tag(data: bytes) -> int | None:
     """
     directory = read_directory(data)
     entry = directory.values(ORIENTATION) if directory else None
-    if directory is None or entry is None or entry.count != 1 or entry.kind not in _WHOLE:
+    if directory is None or entry is None or entry.values != 1 or entry.kind not in _WHOLE:
         return None
     return struct.unpack_from(directory.order + _WHOLE[entry.kind], data, entry.at)[0]
 
@@ -155,7 +155,7 @@ def pixel_tiff(data: bytes) -> bytes:
                 moved.append((place, value))
             value = struct.pack(f"{order}L", place)
         table.append(
-            struct.pack(f"{order}HHL", entry.tag, kind, entry.count) + value.ljust(4, b"\0")
+            struct.pack(f"{order}HHL", entry.tag, kind, entry.values) + value.ljust(4, b"\0")
         )
     result = bytearray(data)
     for place, value in [(at, b"".join(table) + bytes(4)), *moved]:
@@ -169,5 +169,5 @@ def _as_tiff(data: bytes, entry: Entry, order: str) -> tuple[int, bytes]:
     value = data[entry.at : entry.at + entry.size]
     if entry.kind not in _LONG8:
         return entry.kind, value
-    numbers = struct.unpack(f"{order}{entry.count}Q", value)
-    return _LONG, struct.pack(f"{order}{entry.count}L", *numbers)
+    numbers = struct.unpack(f"{order}{entry.values}Q", value)
+    return _LONG, struct.pack(f"{order}{entry.values}L", *numbers)

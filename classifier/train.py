@@ -29,16 +29,18 @@ EPILOG = """\
 heads:
   linear                            one dense layer
   mlp:UNITS[:relu|linear][:dropout=P]   a hidden layer before it, such as mlp:256:relu:dropout=0.5
-  ridge                             least squares, solved exactly for every penalty at once
-  logistic                          multinomial logistic regression by L-BFGS
+  ridge[:l2=L,L...]                 least squares, solved exactly for every penalty at once
+  logistic[:l2=L,L...]              multinomial logistic regression by L-BFGS
   knn:K[:cosine|euclidean][:weighted|majority]   the K nearest training rows vote
 
 All combinations of --head, --lr, --l2, --dropout, --optimizer, --seed and --label_smoothing are
 trained, linear and mlp heads together over one stream of the store, each as if it were alone.
 
---l2 is beside the mean loss of a row, on standardised features. Every penalty is a head of its own
-for linear and mlp; ridge and logistic choose one: ridge by cross-validated accuracy, from 50
-penalties of 1e-4 to 1e4 unless given, logistic by validation loss, from 7 of 1e-6 to 1.
+Penalties are beside the mean loss of a row, on standardised features. Those of --l2 are for linear
+and mlp, and each makes a head of its own. ridge and logistic choose one among penalties of their
+own: ridge by cross-validated accuracy from 50 of 1e-4 to 1e4, logistic by validation loss from 7 of
+1e-6 to 1; or from those in their --head, such as ridge:l2=1e-2,1,100; or from --l2 where a run has
+neither linear nor mlp heads.
 
 example:
   python -m classifier.train --store hoarfrost-store --output run \\

@@ -88,7 +88,9 @@ FLAGS = {
     ),
     "lr": Flag(_numbers, False, "learning rates"),
     "l2": Flag(
-        lambda texts, flag: penalties_of(",".join(texts)), False, "penalties on kernels, see below"
+        lambda texts, flag: penalties_of(",".join(texts)),
+        False,
+        "penalties of linear and mlp heads; of ridge and logistic where there are no others",
     ),
     "dropout": Flag(_numbers, False, "of every mlp head, instead of its own"),
     "label_smoothing": Flag(_numbers, False, "of the targets, from 0 to below 1"),

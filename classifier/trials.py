@@ -62,6 +62,8 @@ def fit_all(
     for name, trial in trials.items():
         if not isinstance(trial.head, ExactSpec):
             continue
+        if choices := options.penalties_of(trial.head):
+            tell(choices_line(name, choices))
         try:
             save(name, train_exact(trial.head, data, options))
         except RunFailed as error:
@@ -182,11 +184,24 @@ def _record(
     }
 
 
+def choices_line(name: str, penalties: Sequence[float]) -> str:
+    """Returns what an exact head chooses its penalty from as a line for the user.
+
+    Example:
+      >>> choices_line("ridge", (0.01, 1.0, 100.0))
+      'ridge: chooses among 3 penalties of 0.01 to 100'
+    """
+    if len(penalties) == 1:
+        return f"{name}: takes the one penalty {penalties[0]:.3g}"
+    span = f"{min(penalties):.3g} to {max(penalties):.3g}"
+    return f"{name}: chooses among {len(penalties)} penalties of {span}"
+
+
 def head_line(record: Mapping[str, Any], epochs: int) -> str:
     """Returns a record of the leaderboard as a line for the user."""
-    where = f"epoch {record['best_epoch']}/{epochs}"
-    if record["lr"] is None:
-        where = "--l2 none" if record["l2"] is None else f"--l2 {record['l2']:.3g}"
+    where = "--l2 none" if record["l2"] is None else f"--l2 {record['l2']:.3g}"
+    if record["lr"] is not None:
+        where = f"epoch {record['best_epoch']}/{epochs}, {where}"
     return (
         f"{record['head_id']}: validation accuracy {record['val_accuracy']:.4f}, loss "
         f"{record['val_loss']:.4f} at {where}; "

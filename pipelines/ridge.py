@@ -23,7 +23,7 @@ from classifier.options import TrainOptions, Trial
 from classifier.ridge_fit import RidgeFit
 from classifier.train import Fitted, write_run
 from classifier.trainflags import add_flags, options_of
-from classifier.trials import head_line, keep_head
+from classifier.trials import choices_line, head_line, keep_head
 from featurestore import FeatureStore, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.storage import Storage
@@ -71,6 +71,7 @@ def run(argv: Sequence[str]) -> int:
             say(line)
 
     def fit(replace_older: Callable[[], None]) -> Fitted:
+        tell(choices_line(HEAD.slug, options.penalties_of(HEAD)))
         started = time.perf_counter()
         found = fit_by_beam(store, storage, division, options, rest)
         shape = store.spec.feature_shape

@@ -9,7 +9,13 @@ from test_dataset import clusters, make_store, numbered, spec_of
 
 from classifier.division import divide
 from classifier.evaluate import run
-from classifier.evaluation import Scores, evaluate, log_probabilities, select_split
+from classifier.evaluation import (
+    Scores,
+    evaluate,
+    log_probabilities,
+    select_split,
+    weakest_first,
+)
 from classifier.run import load_run
 from classifier.train import run as train
 from featurestore import BaseSpec, SpecMismatch, UsageError, open_store
@@ -217,3 +223,22 @@ def test_a_split_named_oddly_is_a_plain_file_name(trained, tmp_path):
         ".._x_y-linear.png",
     ]
     assert open_store(store.url).spec == trained.spec
+
+
+def test_classes_without_rows_come_last():
+    figures = {"a": (None, 0), "b": (0.9, 3), "c": (0.0, 0), "d": (0.0, 2), "e": (0.5, 1)}
+    per_class = [{"class": name, "f1": f1, "support": n} for name, (f1, n) in figures.items()]
+    assert [row["class"] for row in weakest_first(per_class)] == ["d", "e", "b", "a", "c"]
+
+
+def test_classes_without_rows_are_listed_last_and_said(trained, store, tmp_path, capsys):
+    features, labels = clusters(120, 7)
+    kept = [label if label[-1] in "012" else None for label in labels]
+    few = make_store(tmp_path / "few", features, [x or labels[0] for x in kept], SPLITS)
+    known = sorted({label for label in labels if label not in kept})
+    flags = ["--run", trained.url, "--store", few.url, "--output", str(tmp_path / "out")]
+    assert run(flags) == 0
+    told = capsys.readouterr().out
+    listed = [line[2:9] for line in told.splitlines() if line.startswith("  class ")]
+    assert len(listed) == 8 and sorted(listed[-4:]) == known
+    assert f"note: 4 classes have no rows in this split, listed last: {known[0]}, " in told

@@ -13,7 +13,9 @@ from test_extract import run as extract
 from classifier.division import divide
 from classifier.evaluate import run as evaluate
 from classifier.exact import check_heads, train_exact
+from classifier.exactspec import ExactSpec
 from classifier.heads import parse_head
+from classifier.judgement.learning import options_of_head
 from classifier.logistic import fit_logistic
 from classifier.neighbours import TEMPERATURE, build_neighbours
 from classifier.options import TrainOptions
@@ -131,8 +133,73 @@ def test_penalties_are_trials_of_gradient_heads_only():
 
 
 @pytest.mark.parametrize(
+    ("heads", "l2", "found"),
+    [
+        (("linear", "ridge", "logistic"), (1e-3,), {"ridge": 50, "logistic": 7}),
+        (
+            ("mlp:4", "ridge:l2=0.1,1e1", "ridge"),
+            (1e-3, 1.0),
+            {"ridge:l2=0.1,10.0": 2, "ridge": 50},
+        ),
+        (("linear", "logistic:l2=0"), (), {"logistic:l2=0.0": 1}),
+        (("ridge", "logistic:l2=1,2"), (1e-3,), {"ridge": 1, "logistic:l2=1.0,2.0": 2}),
+        (("knn:3", "ridge"), (1.0,), {"knn:3:cosine:weighted": 0, "ridge": 1}),
+    ],
+)
+def test_exact_heads_choose_from_penalties_of_their_own(heads, l2, found):
+    options = TrainOptions(heads=tuple(map(parse_head, heads)), l2=l2)
+    exact = [head for head in options.heads if isinstance(head, ExactSpec)]
+    assert {str(head): len(options.penalties_of(head)) for head in exact} == found
+    for head in exact:
+        assert parse_head(str(head)) == head
+    assert len(options.trials()) >= len(heads)
+
+
+def test_heads_of_many_penalties_have_short_names_of_their_own():
+    spellings = [",".join(f"1e-{n}" for n in range(count)) for count in (1, 2, 4, 5, 9, 40)]
+    heads = tuple(parse_head(f"ridge:l2={text}") for text in spellings)
+    names = list(TrainOptions(heads=heads).trials())
+    assert len(names) == 6 and all(len(name) < 60 for name in names)
+    assert names[1] == "ridge-l21.0-0.1"
+
+
+def test_penalties_of_other_heads_leave_ridge_as_it_is(store, tmp_path, capsys):
+    def heads(name, *flags):
+        assert train(["--store", store.url, "--output", str(tmp_path / name), *flags]) == 0
+        run = load_run(str(tmp_path / name))
+        return {row["head_id"]: row for row in run.leaderboard()}, run
+
+    alone, _ = heads("alone", "--head", "ridge", "--head", "logistic")
+    capsys.readouterr()
+    flags = ("--head", "linear", "--l2", "1e-3", "--epochs", "2")
+    mixed, run = heads(
+        "mixed", "--head", "ridge", "--head", "logistic", "--head", "ridge:l2=5", *flags
+    )
+    told = capsys.readouterr().out
+    for name in ("ridge", "logistic"):
+        assert mixed[name]["l2"] == alone[name]["l2"]
+        assert mixed[name]["val_accuracy"] == alone[name]["val_accuracy"]
+    assert mixed["ridge-l25.0"]["l2"] == 5 and mixed["linear"]["l2"] == 1e-3
+    assert "ridge: chooses among 50 penalties of 0.0001 to 1e+04" in told
+    assert "ridge-l25.0: takes the one penalty 5" in told
+    assert "/2, --l2 0.001; " in told
+    assert len(run.load_head("ridge-l25.0").get_weights()) > 0
+    # Trained again for a learning curve, each chooses as it did.
+    again = options_of_head(run, "ridge")
+    assert len(again.penalties_of(again.heads[0])) == 50
+    again = options_of_head(run, "ridge-l25.0")
+    assert again.penalties_of(again.heads[0]) == (5.0,)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("ridge:l2=", "--head: l2 must be numbers, such as ridge:l2=1e-3,1e-1, got 'ridge:l2='"),
+        ("logistic:l2=a,1", "--head: l2 must be numbers"),
+        ("ridge:l2=1:l2=2", "--head: ridge takes no options, got 'ridge:l2=1:l2=2'"),
+        ("ridge:l2=-1", "--head: ridge: l2 must be 0 or more, got -1.0"),
+        ("ridge:l2=nan", "--head: ridge: l2 must be 0 or more, got nan"),
+        ("ridge:lr=1", "only penalties of its own, such as ridge:l2=1e-3,1e-1"),
         ("ridge:3", "--head: ridge takes no options, got 'ridge:3'"),
         ("knn", "--head: knn needs its number of neighbours"),
         ("knn:0", "--head: knn needs its number of neighbours"),

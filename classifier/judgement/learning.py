@@ -95,12 +95,16 @@ def options_of_head(run: Run, head_id: str) -> TrainOptions:
     # An exact head chose its penalty among those of the run, and is to choose again; how many
     # epochs the run allowed says the run, not how many a head took.
     own = {} if isinstance(head, ExactSpec) else {**record, "epochs": None}
+    left_out = {"heads", "dropout"}
+    others = map(parse_head, run.config.options["head"])
+    if isinstance(head, ExactSpec) and not all(isinstance(other, ExactSpec) for other in others):
+        left_out.add("l2")  # of the run's other heads
     settings: dict[str, Any] = {}
     for option in dataclasses.fields(TrainOptions):
         value = own.get(option.name)
         value = run.config.options.get(option.name) if value is None else value
         # The head's spelling has its own dropout, whatever others of the run had.
-        if option.name in ("heads", "dropout") or value is None:
+        if option.name in left_out or value is None:
             continue
         if isinstance(option.default, tuple):
             value = tuple(value) if isinstance(value, list | tuple) else (value,)

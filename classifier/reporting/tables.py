@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from classifier.evaluation import weakest_first
 from classifier.judgement.confusions import most_confused
 from classifier.plots import clip
 
@@ -140,8 +141,8 @@ def learning_table(points: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def class_table(per_class: Sequence[Mapping[str, Any]]) -> Table:
-    """Lays out precision, recall, F1 and rows by class, the weakest first."""
-    ranked = sorted(per_class, key=lambda row: -1 if row["f1"] is None else row["f1"])
+    """Lays out precision, recall, F1 and rows by class: the weakest first, without rows last."""
+    ranked = weakest_first(per_class)
     rows = [
         [
             Cell(row["class"], row["class"]),
@@ -152,11 +153,15 @@ def class_table(per_class: Sequence[Mapping[str, Any]]) -> Table:
         ]
         for row in ranked[:MOST_ROWS]
     ]
-    note = ""
+    notes = []
     if len(ranked) > len(rows):
-        note = f"The {len(rows):,} weakest of {len(ranked):,} classes; the JSON file has them all."
+        notes.append(
+            f"The {len(rows):,} weakest of {len(ranked):,} classes; the JSON file has them all."
+        )
+    if empty := sum(not row["support"] for row in ranked):
+        notes.append(f"{empty:,} have no rows in this split, and come last.")
     names = ("Class", "Precision", "Recall", "F1", "Rows")
-    return Table([(name, name != "Class") for name in names], rows, note)
+    return Table([(name, name != "Class") for name in names], rows, " ".join(notes))
 
 
 @dataclass(frozen=True)
