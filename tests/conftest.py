@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import shutil
@@ -126,9 +127,13 @@ def make_rows(count: int, start: int = 0, **changes) -> list[dict]:
 
 
 def add_chunk(
-    store: FeatureStore, rows: Sequence[dict], features: np.ndarray, bad: Sequence[dict] = ()
+    store: FeatureStore,
+    rows: Sequence[dict],
+    features: np.ndarray,
+    bad: Sequence[dict] = (),
+    **changes,
 ) -> Marker:
-    """Writes and commits a chunk the way an extraction does."""
+    """Writes and commits a chunk the way an extraction does, but for `changes` of its marker."""
     chunk_id = f"{len(store.markers()):032x}"
     storage = store.storage
     images = sum(row["view"] == 0 for row in rows)
@@ -142,22 +147,20 @@ def add_chunk(
             written = write_quarantine(folder / "bad", bad)
             bad_name = publish(storage, chunk_id, written, "quarantine")
             bad_sha256 = written.sha256
-        return commit(
-            storage,
-            Marker(
-                chunk_id=chunk_id,
-                run_id="run",
-                first_key=rows[0]["key"] if rows else "",
-                part=part_name,
-                part_sha256=part.sha256 if rows else "",
-                part_bytes=part.size if rows else 0,
-                quarantine=bad_name,
-                quarantine_sha256=bad_sha256,
-                ledger=Ledger(images + len(bad), images, len(bad)),
-                augmented=len(rows) - images,
-                numerics=vars(store.spec.numerics),
-            ),
+        marker = Marker(
+            chunk_id=chunk_id,
+            run_id="run",
+            first_key=rows[0]["key"] if rows else "",
+            part=part_name,
+            part_sha256=part.sha256 if rows else "",
+            part_bytes=part.size if rows else 0,
+            quarantine=bad_name,
+            quarantine_sha256=bad_sha256,
+            ledger=Ledger(images + len(bad), images, len(bad)),
+            augmented=len(rows) - images,
+            numerics=vars(store.spec.numerics),
         )
+        return commit(storage, dataclasses.replace(marker, **changes))
 
 
 def make_store(url: str | Path, spec: StoreSpec | None = None, **options) -> FeatureStore:

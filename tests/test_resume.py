@@ -15,7 +15,7 @@ from featurestore.commit import find_orphans
 from pipelines import extract as extract_command
 from pipelines.driver import extract
 from pipelines.lease import sweep_dead_runs
-from pipelines.progress import Monitor, Reporter, driver_folder
+from pipelines.progress import COUNT_SECONDS, SHOW_SECONDS, Monitor, Reporter, driver_folder
 
 FLAGS = "--model MobileNetV2 --weights none --pooling avg --image_size 32 --chunk_size 20".split()
 FLAGS += ["--precision", "float32"]
@@ -158,6 +158,28 @@ def test_progress_adds_up_what_workers_report(tmp_path):
     reporter.add(10, 1)
     assert not folder.exists()
     Reporter("").add(1, 0)
+
+
+def test_commits_of_other_machines_are_counted_seldom(tmp_path):
+    answers = [3, OSError("the network is away"), 5]
+    asked = []
+
+    def count() -> int:
+        asked.append(answers[len(asked)])
+        if isinstance(asked[-1], OSError):
+            raise asked[-1]
+        return asked[-1]
+
+    monitor = Monitor(tmp_path, 0, count, 9)
+    lines = {now: monitor.line(now) for now in np.arange(0, 3 * COUNT_SECONDS, SHOW_SECONDS)}
+    assert len(asked) == 3
+    for now, done in (
+        (0.0, 3),
+        (COUNT_SECONDS - 0.5, 3),
+        (COUNT_SECONDS, 3),
+        (2 * COUNT_SECONDS, 5),
+    ):
+        assert lines[now] == f"  {done} of 9 chunks committed"
 
 
 def test_a_worker_ends_when_its_driver_died(tmp_path):

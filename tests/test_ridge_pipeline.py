@@ -1,6 +1,8 @@
 """The ridge pipeline finds what the local fit finds, and writes the same kind of run."""
 
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +17,9 @@ from classifier.ridge_fit import fit_ridge
 from classifier.run import load_run
 from classifier.train import run as train
 from classifier.training import prepare_data
-from featurestore import UsageError
+from featurestore import UsageError, open_store
+from featurestore.commit import commit
+from featurestore.overlay import write_overlay
 from featurestore.storage import Storage
 from pipelines.ridge import FIT, fit_by_beam, run
 
@@ -46,6 +50,24 @@ def assert_same_fit(local, beam):
         np.testing.assert_allclose(found, wanted, rtol=1e-8, atol=1e-8 * np.abs(wanted).max())
     assert beam.metrics == pytest.approx(local.metrics, rel=1e-5)
     assert beam.penalties["val_accuracy"] == local.penalties["val_accuracy"]
+
+
+def test_every_pass_reads_the_rows_and_labels_that_were_divided(store, tmp_path):
+    copy = tmp_path / "store"
+    shutil.copytree(store.url, copy)
+    changing = open_store(str(copy))
+    before = changing.at_this_moment()
+    options = TrainOptions(heads=(RIDGE,))
+    division = divide(before)
+    local, _ = fits(store, tmp_path)
+    keys = changing.load(["key"])["key"]
+    labels = [str(name) for name in division.classes]
+    write_overlay(changing.storage, ((key, labels[:1], None) for key in keys))
+    for name in list(changing.markers())[:5]:
+        renamed = dataclasses.replace(changing.markers()[name], chunk_id=name[::-1])
+        commit(changing.storage, renamed)
+    assert_same_fit(local, fit_by_beam(before, Storage(str(tmp_path)), division, options, ()))
+    assert not Storage(str(tmp_path)).list("heads")
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,26 @@ def test_a_moment_of_a_store_stays_as_it_was(tmp_path):
     kept = before.load(["key", "labels"])
     assert list(kept["key"]) == [row["key"] for row in make_rows(10)]
     assert list(kept["labels"][0]) == ["0"] and len(before.markers()) == 1
+    assert before.label_versions() == [] and len(store.label_versions()) == 1
+    assert before.at_this_moment() is before
+
+
+def test_another_process_sees_the_same_moment_by_its_names(tmp_path):
+    store = make_store(tmp_path / "s")
+    add_chunk(store, make_rows(10), features_of(10, (8,)))
+    write_overlay(store.storage, iter([("00001.png", ["old"], None)]))
+    before = store.at_this_moment()
+    names = before.moment.to_json()
+    marker = add_chunk(store, make_rows(10, key="-earlier.png"), features_of(10, (8,)))
+    write_overlay(store.storage, iter([("00001.png", ["new"], None)]))
+    again = open_store(store.url).at_moment(names)
+    assert again.markers() == before.markers() and again.markers() != store.markers()
+    assert again.label_versions() == before.label_versions()
+    assert again.load(["labels"])["labels"].tolist() == before.load(["labels"])["labels"].tolist()
+    later = store.at_this_moment().moment.to_json()
+    store.storage.remove(f"markers/{marker.chunk_id}.json")
+    with pytest.raises(CorruptStore, match="1 commits were deleted"):
+        store.at_moment(later)
 
 
 def test_mistakes_of_readers_are_explained(tmp_path):
