@@ -1,6 +1,8 @@
 """Columns of Parquet, TFRecord and lists: found whatever their case, named by flags, and said."""
 
+import io
 import json
+import tarfile
 
 import numpy as np
 import pyarrow as pa
@@ -133,6 +135,21 @@ def test_columns_of_a_list_are_named_and_said(tmp_path):
     assert told[1].endswith("no labels: name one of breed by --label_column")
 
 
+def test_rows_without_an_address_are_counted(tmp_path):
+    (tmp_path / "1.png").write_bytes(PNGS[0])
+    (tmp_path / "l.csv").write_text("path,label\n1.png,pug\n,dog\n\n , \n")
+    ignored = Ignored()
+    assert len(list(list_inputs([str(tmp_path / "l.csv")], InputOptions(), ignored))) == 1
+    assert ignored.names == ["l.csv: row 2 has no address"]
+
+
+def test_a_parquet_list_with_its_column_of_addresses_named(tmp_path):
+    (tmp_path / "1.png").write_bytes(PNGS[0])
+    path = write(tmp_path / "l.parquet", {"pic": ["1.png"], "breed": ["pug"], "thumb": PNGS[:1]})
+    (ref,) = list_inputs([str(path)], InputOptions(asked=Asked("pic", "breed")))
+    assert (ref.key, ref.labels) == ("1.png", ("pug",))
+
+
 def test_features_of_a_tfrecord_are_named_and_said(tmp_path):
     for name, names in (("fine", "apple\nbee"), ("coarse", "plant\nanimal")):
         (tmp_path / f"{name}.labels.txt").write_text(names)
@@ -207,3 +224,26 @@ def test_packing_keeps_the_labels_that_were_named(two_classes, tmp_path):
 def test_text_that_is_stored_as_bytes_is_no_image(columns, image):
     found = find_columns(pa.schema(list(columns.items())))
     assert (found.image if found else None) == image
+
+
+@pytest.mark.parametrize(
+    "suffix, text, labels, split",
+    [
+        ("cls", "\ufeff 3.0\n", ("3",), None),
+        ("txt", "cafe\u0301\u00a0", ("caf\u00e9",), None),
+        ("json", '\ufeff{"Label": 1.0, "SPLIT": "Val"}', ("1",), "validation"),
+        ("json", '{"labels": [2.0, " a", null, ""]}', ("2", "a"), None),
+        ("json", '{"label": true}', ("True",), None),
+        ("json", '{"label": ""}', ("folder",), None),
+        ("json", '{"label": []}', (), None),
+    ],
+)
+def test_label_files_of_a_webdataset_are_cells(tmp_path, suffix, text, labels, split):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, data in (("png", PNGS[0]), (suffix, text.encode())):
+            member = tarfile.TarInfo(f"folder/1.{name}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    (shard,) = list_inputs([str(tmp_path / "a.tar")], InputOptions())
+    ((ref, _),) = iter_shard(shard, None, Ignored())
+    assert (ref.labels, ref.split) == (labels, split)

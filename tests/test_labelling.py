@@ -7,6 +7,8 @@ from conftest import assert_one_line_error, write_images
 from test_extract import SMALL, make_tar, run
 
 from featurestore.errors import UsageError
+from pipelines.driver import extract
+from pipelines.extract import parse_options
 
 
 @pytest.fixture
@@ -52,6 +54,7 @@ def test_labels_on_a_store_that_is_there_extract_nothing(kaggle, tmp_path, comma
     table.write_text("id,breed\n00001,terrier\n")
     done = command("featurestore", "relabel", "s", "--labels", str(table), "--json")
     assert done.code == 0 and json.loads(done.out)["changed"] == 1
+    assert "keys of column 'id', labels of 'breed'" in json.loads(done.out)["columns"]
     assert labels_in(outcome.store)["00001.jpeg"] == ["terrier"]
     bad = command("featurestore", "relabel", "s", "--labels", str(table), "--key_column", "ids")
     assert_one_line_error(bad, 2, "--key_column", "did you mean id?")
@@ -77,3 +80,43 @@ def test_labels_from_names_and_balanced_subsets(tmp_path):
     assert sorted(map(tuple, found.values())) == [("cat",), ("cat",), ("dog",), ("dog",)]
     with pytest.raises(UsageError, match="--label_from_name"):
         run(*arguments[:-1], "cat")
+
+
+def said(*arguments):
+    """Extracts; returns the lines that the user sees, and the store."""
+    lines = []
+    options, _ = parse_options([str(argument) for argument in arguments])
+    store = extract(options, lines.append).store
+    return "\n".join(lines), store
+
+
+def test_where_split_fractions_do_not_apply_is_said(tmp_path):
+    paths = write_images(tmp_path / "all", 4)
+    splits = ("train", "", "Test", "")
+    rows = [f"{path},c,{split}" for path, split in zip(paths, splits, strict=True)]
+    (tmp_path / "l.csv").write_text("\n".join(["path,label,split", *rows]) + "\n")
+    arguments = ("--input", tmp_path / "l.csv", "--output", tmp_path / "s", *SMALL)
+    shares = ("--split_fractions", "validation=1")
+    lines, store = said(*arguments, *shares)
+    assert "images of column 'path', labels of 'label', splits of 'split'" in lines
+    words = "--split_fractions does not give the split of "
+    assert words + "2 of 4 new inputs, whose folder, list or name says" in lines
+    found = sorted(store.load(["split"])["split"])
+    assert found == ["test", "train", "validation", "validation"]
+    assert words + "4 stored inputs, which keep what they have" in said(*arguments, *shares)[0]
+    assert words not in said(*arguments)[0]
+
+
+def test_columns_are_named_of_the_table_where_there_is_one(kaggle, tmp_path):
+    folder, table = kaggle
+    rows = [f"train/{path.name},x,y" for path in sorted(folder.iterdir())]
+    (tmp_path / "l.csv").write_text("\n".join(["path,label,breed", *rows]) + "\n")
+    arguments = ("--input", tmp_path / "l.csv", "--output", tmp_path / "s", *SMALL)
+    lines, store = said(*arguments, "--labels", table, "--label_column", "breed")
+    assert "keys of column 'id', labels of 'breed'" in lines and "labels of 'label'" in lines
+    assert labels_in(store)["train/00001.jpeg"] == ["beagle"]
+    arguments = ("--input", tmp_path / "l.csv", "--output", tmp_path / "t", *SMALL)
+    lines, store = said(*arguments, "--label_column", "breed")
+    assert labels_in(store)["train/00001.jpeg"] == ["y"]
+    with pytest.raises(UsageError, match="of names or of a column"):
+        said(*arguments, "--label_from_name", "(x)", "--label_column", "breed")

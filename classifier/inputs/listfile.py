@@ -14,11 +14,19 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from classifier.inputs.columns import URI_COLUMNS, Asked, Columns, LabelColumn, find_columns
+from classifier.inputs.columns import (
+    URI_COLUMNS,
+    Asked,
+    Columns,
+    LabelColumn,
+    find_columns,
+    is_text,
+)
 from classifier.inputs.refs import ImageRef, etag_of
 from featurestore.cells import labels_of, text_of
 from featurestore.columns import SPLIT_COLUMNS, find_column, is_unnamed, require_column
 from featurestore.errors import UsageError
+from featurestore.ignored import Ignored
 from featurestore.labels import member_name
 from featurestore.retry import retrying
 from featurestore.splits import split_in_cell
@@ -29,10 +37,15 @@ _AT_ONCE = 16
 _BLOCK = 256
 
 
-def is_list(fs: Any, path: str) -> bool:
+def is_list(fs: Any, path: str, uri_column: str = "") -> bool:
     """Whether a file that an ``--input`` names is a list of images rather than holding them.
 
     A Parquet file is one when it has no column of images but one of addresses.
+
+    Args:
+      fs: the file system.
+      path: on it.
+      uri_column: the column of addresses, where the user named one.
     """
     suffix = posixpath.splitext(path)[1].lower()
     if suffix != ".parquet":
@@ -45,6 +58,8 @@ def is_list(fs: Any, path: str) -> bool:
             schema = file.schema_arrow
     except (OSError, pa.ArrowException):
         return False
+    if uri_column in schema.names:
+        return is_text(schema, uri_column)
     return find_columns(schema) is None and bool(find_column(schema.names, URI_COLUMNS))
 
 
@@ -60,6 +75,7 @@ def read_list(
     storage_options: Mapping[str, Any] | None = None,
     asked: Asked | None = None,
     told: Callable[[str], None] | None = None,
+    ignored: Ignored | None = None,
 ) -> Iterator[ImageRef]:
     """Yields the images of a list, in its order.
 
@@ -71,6 +87,7 @@ def read_list(
       storage_options: for its file system and those of the images.
       asked: the columns that the user named.
       told: is given one line that says which columns are taken.
+      ignored: collects the rows without an address, by number.
 
     Yields:
       References whose key is the path as written, without protocol and host.
@@ -84,7 +101,8 @@ def read_list(
             told(columns.told(f"--input {public_url(url)!r}"))
         places = _Places(url, storage_options)
         seen: dict[bytes, bytes] = {}
-        merged = _merge(_listed(rows, columns))
+        left_out = Ignored() if ignored is None else ignored
+        merged = _merge(_listed(rows, columns, (posixpath.basename(public_url(url)), left_out)))
         while block := list(itertools.islice(merged, _BLOCK)):
             for ref in places.locate(block):
                 if _is_new(ref, seen):
@@ -105,12 +123,17 @@ def _columns(where: str, names: Sequence[str], asked: Asked) -> Columns:
     return Columns(uri, label.name, split, others=label.others)
 
 
-def _listed(rows: Iterable[Row], columns: Columns) -> Iterator[_Listed]:
-    for row in rows:
+def _listed(
+    rows: Iterable[Row], columns: Columns, left_out: tuple[str, Ignored]
+) -> Iterator[_Listed]:
+    name, ignored = left_out
+    for number, row in enumerate(rows, 1):
         written = text_of(row[columns.image])
         if written:
             labels = labels_of(row.get(columns.label))
             yield _Listed(written, labels, split_in_cell(row.get(columns.split)))
+        elif any(map(labels_of, row.values())):
+            ignored.add(f"{name}: row {number} has no address")
 
 
 def _merge(listed: Iterable[_Listed]) -> Iterator[_Listed]:

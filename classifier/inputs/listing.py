@@ -16,7 +16,7 @@ from classifier.inputs import tfds
 from classifier.inputs.columns import Asked
 from classifier.inputs.found import Found
 from classifier.inputs.layouts import LAYOUTS
-from classifier.inputs.listfile import read_list
+from classifier.inputs.listfile import is_list, read_list
 from classifier.inputs.reading import read_heads
 from classifier.inputs.refs import (
     ImageRef,
@@ -101,6 +101,10 @@ def list_inputs(
 
 def _roots(uris: Sequence[str], options: InputOptions) -> list[Root]:
     roots = [Root(uri, options.layout, options.storage_options) for uri in uris]
+    named = options.asked.image
+    for root in roots if named else ():
+        path = "".join(root.paths or ()) if root.is_file else ""
+        root.is_list = root.is_list or (bool(path) and is_list(root.fs, path, named))
     files = [root for root in roots if root.is_file and not root.is_list]
     if len(files) > 1:
         files[0].take_files(files[1:], options.layout)
@@ -122,7 +126,8 @@ def _list_all(
 ) -> Iterator[ImageRef | ShardRef]:
     for root, prefix in zip(roots, _prefixes([root.path for root in roots]), strict=True):
         if root.is_list:
-            for ref in read_list(root.uri, options.storage_options, options.asked, notes.told):
+            told, ignored = notes.told, notes.ignored
+            for ref in read_list(root.uri, options.storage_options, options.asked, told, ignored):
                 yield replace(ref, key=prefix + ref.key)
         elif root.wanted:
             yield from _take(root, prefix, root.wanted, notes)
