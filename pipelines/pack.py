@@ -26,12 +26,13 @@ from classifier.inputs import (
     list_inputs,
     read_many,
 )
+from classifier.inputs.found import Found
 from featurestore.command import Parser, key_values, main, say
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.ledger import Ledger
 from featurestore.storage import Storage, connect, public_url
 from pipelines.packing import SHARD_FILES, Item, ShardWriter
-from pipelines.unpacking import FolderWriter
+from pipelines.unpacking import LABELS_FILE, FolderWriter
 
 RECORD = "pack.json"
 FORMATS = (*SHARD_FILES, "folder")
@@ -84,6 +85,7 @@ class _Account:
     messages: list[Mapping[str, str]] = field(default_factory=list)
     damaged: list[Mapping[str, Any]] = field(default_factory=list)
     ignored: Ignored = field(default_factory=Ignored)
+    found: Found = field(default_factory=Found)
 
 
 def pack(options: PackOptions) -> Mapping[str, Any]:
@@ -113,6 +115,7 @@ def pack(options: PackOptions) -> Mapping[str, Any]:
     with writer:
         for ref, data, shard in itertools.chain(head, sources):
             account.images_in += 1
+            account.found.count(ref.labels, ref.split)
             if isinstance(data, OSError):
                 account.unreadable += 1
                 if len(account.messages) < MAX_LISTED:
@@ -144,7 +147,7 @@ def _check_output(options: PackOptions, storage: Storage) -> None:
 def _sources(options: PackOptions, account: _Account) -> Iterator[Source]:
     """Yields every image with its bytes, in order; notes the shards that are damaged."""
     settings = options.reading.storage_options
-    refs = list_inputs(options.inputs, options.reading, account.ignored)
+    refs = list_inputs(options.inputs, options.reading, account.ignored, account.found)
     for kind, group in itertools.groupby(refs, key=type):
         if kind is ImageRef:
             while images := [r for r in itertools.islice(group, _READ_AT_ONCE)]:
@@ -191,6 +194,7 @@ def _record(
         "files": writer.files,
         "classes": list(writer.classes.numbers),
         "labels_in_folders": writer.told,
+        "found": account.found.lines(),
         "ignored": ignored.names,
         "unreadable": account.messages,
         "damaged": account.damaged,
@@ -247,6 +251,8 @@ def run(argv: Sequence[str]) -> int:
     if args.json:
         say(json.dumps({**record, "problems": problems}, indent=2, ensure_ascii=False))
     else:
+        for line in record["found"]:
+            say(line)
         ledger = record["ledger"]
         say(
             f"ledger: {ledger['images_in']:,} images in = {ledger['packed']:,} packed + "
@@ -254,6 +260,11 @@ def run(argv: Sequence[str]) -> int:
         )
         what = "folders" if options.format == "folder" else "shards"
         say(f"{len(record['files']):,} {what} in {public_url(options.output)}, see {RECORD}")
+        if not record["labels_in_folders"]:
+            say(
+                f"the folders alone do not tell every label: give {LABELS_FILE}, which lies beside "
+                "them, as --labels"
+            )
     for problem in problems:
         say(f"error: {problem}", to_stderr=True)
     return code

@@ -231,14 +231,16 @@ def _facts(
             if data is not None:
                 found, noted_split = _read_note(suffix, data)
                 labels = found if labels is None else labels
-                split = split or noted_split
-    if labels is not None and split:
-        return labels, split
+                split = noted_split if split is None else split
+    if labels is not None and split is not None:
+        return labels, split or None
     by_folder, folder_split = folders.facts(name)
-    return by_folder if labels is None else labels, split or folder_split
+    split = folder_split if split is None else split
+    return by_folder if labels is None else labels, split or None
 
 
 def _read_note(suffix: str, data: bytes) -> tuple[Labels, str | None]:
+    """Reads a label file: (labels, split), each None where it says nothing, a null split as ""."""
     text = data.decode("utf-8", errors="replace").strip()
     if suffix != "json":
         return ((text,) if text else None), None
@@ -250,6 +252,8 @@ def _read_note(suffix: str, data: bytes) -> tuple[Labels, str | None]:
     if isinstance(record, dict):
         if isinstance(record.get("split"), str):
             split = record["split"] or None
+        elif "split" in record and record["split"] is None:
+            split = ""
         record = next((record[key] for key in _LABEL_KEYS if key in record), None)
     if record is None or isinstance(record, dict):
         return None, split
