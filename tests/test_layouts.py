@@ -231,9 +231,7 @@ def test_archives_of_different_names_are_sets_of_their_own(tmp_path):
     assert labels == {("owl",), ("kiwi",), ("cod",)}
 
 
-@pytest.mark.parametrize(
-    "odd", ["dog/s1/9.png", "cat/9.png", "9.png", "cat/s1/../../dog/s9/9.png"]
-)
+@pytest.mark.parametrize("odd", ["dog/s1/9.png", "cat/9.png", "9.png", "cat/s1/../../dog/s9/9.png"])
 def test_an_archive_that_does_not_fit_its_set_is_refused(tmp_path, monkeypatch, odd):
     monkeypatch.setattr("classifier.inputs.series.MEMBERS", 2)
     for number in range(3):
@@ -346,6 +344,17 @@ def test_what_was_found_is_said(tmp_path):
     assert "--layout" in lines[2]
 
 
+def test_the_layout_of_a_set_of_archives_is_said(tmp_path):
+    for number, name in enumerate(("pets/cat/1.png", "pets/dog/2.png")):
+        write_tar(tmp_path / f"p-{number}.tar", labelled([name]))
+        write_tar(tmp_path / f"w-{number}.tar", labelled(["1.png"]))
+    found = Found()
+    list(list_inputs([str(tmp_path)], InputOptions(), found=found))
+    assert found.lines() == [
+        "layout of 'p-0.tar and 1 more': the first folder is the class, below 'pets/'"
+    ]
+
+
 def test_doubtful_names_are_said(tmp_path):
     root = write_folder(tmp_path / "in", labelled(["cat/1.png", "test/2.png", "dog/val/3.png"]))
     assert said(root)[2].startswith("note: dog/val/ 1, test/ 1: named like splits, and taken for")
@@ -362,7 +371,9 @@ def test_a_run_says_it_of_folders_and_of_shards(tmp_path, command):
         uri = write(kind, tmp_path, tree)
         done = command("pipelines.pack", "--input", str(uri), "--output", f"out-{kind}")
         assert done.code == 0, done.err
-        line = "found: 2 classes (cat 1, dog 1), splits test 1, train 1; 1 of 3 images have no label"
+        line = (
+            "found: 2 classes (cat 1, dog 1), splits test 1, train 1; 1 of 3 images have no label"
+        )
         assert line in done.out
 
 

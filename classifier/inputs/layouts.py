@@ -165,8 +165,8 @@ def choose_layout(asked: str, tree: Callable[[], Tree]) -> Layout:
     """Returns the user's layout, or what is found.
 
     Args:
-      asked: one of `LAYOUTS`, or `TOP`. ``class`` counts from the top; ``split`` from the wrapping folders on
-        where there are splits below them, else from the top.
+      asked: one of `LAYOUTS`, or `TOP`. ``class`` counts from the top; ``split`` from the wrapping
+        folders on where there are splits below them, else from the top.
       tree: makes the tree, where it is looked at.
     """
     if asked in ("auto", TOP):

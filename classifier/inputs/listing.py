@@ -84,7 +84,7 @@ def list_inputs(
             yield from _take(root, prefix, root.wanted, notes)
         else:
             listed = _list_root(root, prefix, notes)
-            yield from with_layouts(listed, options.layout, options.storage_options)
+            yield from with_layouts(listed, options.layout, options.storage_options, notes.found)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from classifier.inputs.layouts import TOP, find_layout
+from classifier.inputs.found import Found
+from classifier.inputs.layouts import TOP, Layout, find_layout
 from classifier.inputs.refs import ImageRef, ShardRef, has_image_suffix, is_hidden
 from classifier.inputs.shards import MEMBER_NAMES, SHARD_ERRORS
 from classifier.inputs.trees import MemberTree
@@ -25,7 +26,10 @@ _DIGITS = re.compile(r"\d+")
 
 
 def with_layouts(
-    refs: Iterable[ImageRef | ShardRef], asked: str, storage_options: Mapping[str, Any]
+    refs: Iterable[ImageRef | ShardRef],
+    asked: str,
+    storage_options: Mapping[str, Any],
+    found: Found,
 ) -> Iterator[ImageRef | ShardRef]:
     """Tells each archive of a root what its folders mean.
 
@@ -33,6 +37,7 @@ def with_layouts(
       refs: of one root.
       asked: the user's layout, or ``auto``.
       storage_options: for the archives.
+      found: collects the layouts of the sets.
 
     Yields:
       The images, then the shards, each in the order given.
@@ -51,12 +56,15 @@ def with_layouts(
     for members in sets.values():
         if len(members) > 1:
             layout = _layout_of(members, storage_options)
-            layouts.update((shard.key, layout) for shard in members)
+            layouts.update((shard.key, layout.encode() if layout else TOP) for shard in members)
+            if layout:
+                name = f"{members[0].key} and {len(members) - 1:,} more"
+                found.layouts.setdefault(name, layout)
     yield from (replace(shard, layout=layouts.get(shard.key, asked)) for shard in shards)
 
 
-def _layout_of(shards: Sequence[ShardRef], storage_options: Mapping[str, Any]) -> str:
-    """Returns the layout of a set, as `FolderReader` reads it."""
+def _layout_of(shards: Sequence[ShardRef], storage_options: Mapping[str, Any]) -> Layout | None:
+    """Returns the layout of a set; None where its first image lies in no folder."""
     names: list[str] = []
     is_first = True
     step = -(-len(shards) // ARCHIVES)
@@ -65,9 +73,9 @@ def _layout_of(shards: Sequence[ShardRef], storage_options: Mapping[str, Any]) -
             names.append(name)
             if has_image_suffix(name):
                 if is_first and "/" not in name:
-                    return TOP
+                    return None
                 is_first = False
-    return find_layout(MemberTree(names)).encode()
+    return find_layout(MemberTree(names))
 
 
 def _first_names(shard: ShardRef, storage_options: Mapping[str, Any]) -> Iterator[str]:
