@@ -27,13 +27,14 @@ from classifier.inputs import (
     list_inputs,
     read_many,
 )
+from classifier.inputs.found import Found
 from featurestore.command import Parser, key_values, main, say
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.ignored import note_lines
 from featurestore.ledger import Ledger
 from featurestore.storage import Storage, connect, public_url
 from pipelines.packing import SHARD_FILES, Item, ShardWriter
-from pipelines.unpacking import FolderWriter
+from pipelines.unpacking import LABELS_FILE, FolderWriter
 
 KEPT = "--output is unfinished; delete what is in it, and give the same command again"
 RECORD = "pack.json"
@@ -87,6 +88,7 @@ class _Account:
     messages: list[Mapping[str, str]] = field(default_factory=list)
     damaged: list[Mapping[str, Any]] = field(default_factory=list)
     ignored: Ignored = field(default_factory=Ignored)
+    found: Found = field(default_factory=Found)
 
 
 def pack(options: PackOptions, told: Callable[[str], None] | None = None) -> Mapping[str, Any]:
@@ -121,6 +123,7 @@ def pack(options: PackOptions, told: Callable[[str], None] | None = None) -> Map
     with writer:
         for ref, data, shard in itertools.chain(head, sources):
             account.images_in += 1
+            account.found.count(ref.labels, ref.split)
             if isinstance(data, OSError):
                 account.unreadable += 1
                 if len(account.messages) < MAX_LISTED:
@@ -154,7 +157,7 @@ def _sources(
 ) -> Iterator[Source]:
     """Yields every image with its bytes, in order; notes the shards that are damaged."""
     settings = options.reading.storage_options
-    refs = list_inputs(options.inputs, options.reading, account.ignored, told=told)
+    refs = list_inputs(options.inputs, options.reading, account.ignored, account.found, told)
     for kind, group in itertools.groupby(refs, key=type):
         if kind is ImageRef:
             while images := [r for r in itertools.islice(group, _READ_AT_ONCE)]:
@@ -201,6 +204,7 @@ def _record(
         "files": writer.files,
         "classes": list(writer.classes.numbers),
         "labels_in_folders": writer.told,
+        "found": account.found.lines(),
         "ignored": ignored.names,
         "notes": list(ignored.notes.values()),
         "unreadable": account.messages,
@@ -265,6 +269,8 @@ def run(argv: Sequence[str]) -> int:
     if args.json:
         say(json.dumps({**record, "problems": problems}, indent=2, ensure_ascii=False))
     else:
+        for line in record["found"]:
+            say(line)
         ledger = record["ledger"]
         say(
             f"ledger: {ledger['images_in']:,} images in = {ledger['packed']:,} packed + "
@@ -274,6 +280,11 @@ def run(argv: Sequence[str]) -> int:
             say(line)
         what = "folders" if options.format == "folder" else "shards"
         say(f"{len(record['files']):,} {what} in {public_url(options.output)}, see {RECORD}")
+        if not record["labels_in_folders"]:
+            say(
+                f"the folders alone do not tell every label: give {LABELS_FILE}, which lies beside "
+                "them, as --labels"
+            )
     for problem in problems:
         say(f"error: {problem}", to_stderr=True)
     return code

@@ -100,9 +100,7 @@ class TarShard:
         self._noted[stem] = (item.labels, item.split)
         if item.labels:
             self._member(f"{stem}.cls", str(self._classes.number(item.labels[0])).encode())
-        note: dict[str, Any] = {"labels": list(item.labels)}
-        if item.split:
-            note["split"] = item.split
+        note = {"labels": list(item.labels), "split": item.split}
         self._member(f"{stem}.json", json.dumps(note, ensure_ascii=False).encode())
 
     def _member(self, name: str, data: bytes) -> None:

@@ -35,7 +35,7 @@ def refs_of(count: int) -> list[ImageRef]:
     ]
 
 
-SHARD = ShardRef("s.tar", "file:///s.tar", 5, "1", "tar")
+SHARD = ShardRef("s.tar", "file:///s.tar", 5, "1", "tar", layout="found class my pets")
 
 
 def wanted(refs):

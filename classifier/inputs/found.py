@@ -72,9 +72,9 @@ class Found:
             lines.append(f"found: {text}")
         if self.beside:
             lines.append(
-                f"note: {self.beside.total():,} images got no label and no split, as they lie "
-                f"beside the other folders: {_shown(self.beside)}; move them away, or say with "
-                "--layout class or --layout split what the folders mean"
+                f"note: images beside the other folders got no label and no split: "
+                f"{_shown(self.beside)}; move them away, or say with --layout class or --layout "
+                "split what the folders mean"
             )
         if self.suspects:
             lines.append(

@@ -19,6 +19,8 @@ from classifier.inputs.trees import Folder, MemberTree, Tree
 from featurestore.splits import split_of
 
 LAYOUTS = ("auto", "class", "split", "flat")
+# Of an archive whose set has images that lie in no folder: nothing wraps it.
+TOP = "top"
 _FOUND = "found"
 Facts = tuple[tuple[str, ...], str | None]  # (labels, split)
 
@@ -118,8 +120,12 @@ class Layout:
         return meaning[self.kind] + wrapped
 
 
-def find_layout(tree: Tree) -> Layout:
+def find_layout(tree: Tree, is_top: bool = False) -> Layout:
     """Finds out what the folders of a tree mean.
+
+    Args:
+      tree: to look at.
+      is_top: whether it is known that no folder wraps the whole.
 
     Example:
       >>> find_layout(MemberTree(["train/cat/1.jpg", "val/dog/2.jpg", "models/x/3.jpg"])).kind
@@ -141,7 +147,7 @@ def find_layout(tree: Tree) -> Layout:
         inner = (*above, held[0])
         if splits and len(_splits(tree, inner)) < 2:
             return Layout("split", above)
-        wraps = not tree.has_images(above) and not tree.has_images(inner)
+        wraps = not (is_top or tree.has_images(above) or tree.has_images(inner))
         if not wraps and not splits:
             return Layout("class", above)
         if not wraps:
@@ -159,23 +165,24 @@ def choose_layout(asked: str, tree: Callable[[], Tree]) -> Layout:
     """Returns the user's layout, or what is found.
 
     Args:
-      asked: one of `LAYOUTS`. ``class`` counts from the top; ``split`` from the wrapping folders on
-        where there are splits below them, else from the top.
+      asked: one of `LAYOUTS`, or `TOP`. ``class`` counts from the top; ``split`` from the wrapping
+        folders on where there are splits below them, else from the top.
       tree: makes the tree, where it is looked at.
     """
-    if asked == "auto":
-        return find_layout(tree())
+    if asked in ("auto", TOP):
+        return find_layout(tree(), asked == TOP)
     if asked != "split":
         return Layout(asked, is_found=False)
-    found = find_layout(tree())
-    return Layout("split", found.above if found.kind == "split" else (), is_found=False)
+    whole = tree()
+    above = find_layout(whole).above
+    return Layout("split", above if _splits(whole, above) else (), is_found=False)
 
 
 class FolderReader:
     """Reads class and split off the members of one archive, by the archive's or its set's layout.
 
     Args:
-      layout: ``auto``, the user's, or `Layout.encode` of what was found on the whole set.
+      layout: ``auto``, the user's, `TOP`, or `Layout.encode` of what was found on the whole set.
       names: yields the members' names; asked for once, and only where a folder has to be read.
     """
 

@@ -133,7 +133,7 @@ def _list_all(
             yield from _take(root, prefix, root.wanted, notes)
         else:
             listed = _list_root(root, prefix, notes)
-            yield from with_layouts(listed, options.layout, options.storage_options)
+            yield from with_layouts(listed, options.layout, options.storage_options, notes.found)
 
 
 def _take(

@@ -146,7 +146,7 @@ class Root:
         below: dict[str, dict[str, Info]] = {}
         for path in self.paths or ():
             name, kind = path, "file"
-            if not (has_image_suffix(path) or shard_format(path)):
+            if not (self.is_file or has_image_suffix(path) or shard_format(path)):
                 kind = self._lister.kind(path)
             if kind == "directory":
                 whole.add(self.relative(path))

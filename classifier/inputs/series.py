@@ -2,8 +2,9 @@
 
 Each of them holds a part of the tree only, and one part alone may look otherwise than the whole:
 ``cat/session1`` and ``cat/session2`` as if ``cat`` wrapped two classes. So the layout is found on
-the first members of up to 16 archives, and one that does not fit it when it is read is refused.
-Where the first image lies in no folder, as in a WebDataset, nothing more is read.
+the first 64 members of up to 8 archives, and one that does not fit it when it is read is refused.
+Where the first image lies in no folder, as in a WebDataset, no other archive is looked at: nothing
+wraps the whole then.
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from classifier.inputs.layouts import find_layout
+from classifier.inputs.found import Found
+from classifier.inputs.layouts import TOP, Layout, find_layout
 from classifier.inputs.refs import ImageRef, ShardRef, has_image_suffix, is_hidden
 from classifier.inputs.shards import MEMBER_NAMES, SHARD_ERRORS
 from classifier.inputs.trees import MemberTree
 
-ARCHIVES, MEMBERS = 16, 256
+ARCHIVES, MEMBERS = 8, 64
 _DIGITS = re.compile(r"\d+")
 
 
 def with_layouts(
-    refs: Iterable[ImageRef | ShardRef], asked: str, storage_options: Mapping[str, Any]
+    refs: Iterable[ImageRef | ShardRef],
+    asked: str,
+    storage_options: Mapping[str, Any],
+    found: Found,
 ) -> Iterator[ImageRef | ShardRef]:
     """Tells each archive of a root what its folders mean.
 
@@ -32,6 +37,7 @@ def with_layouts(
       refs: of one root.
       asked: the user's layout, or ``auto``.
       storage_options: for the archives.
+      found: collects the layouts of the sets.
 
     Yields:
       The images, then the shards, each in the order given.
@@ -39,41 +45,44 @@ def with_layouts(
     shards: list[ShardRef] = []
     for ref in refs:
         if isinstance(ref, ShardRef):
-            shards.append(replace(ref, layout=asked))
+            shards.append(ref)
         else:
             yield ref
     sets: dict[str, list[ShardRef]] = {}
     for shard in shards:
         if asked == "auto" and shard.format in MEMBER_NAMES:
             sets.setdefault(_DIGITS.sub("#", shard.key), []).append(shard)
-    layouts = {
-        shard.key: layout
-        for members in sets.values()
-        if len(members) > 1 and (layout := _layout_of(members, storage_options))
-        for shard in members
-    }
-    yield from (replace(shard, layout=layouts.get(shard.key, shard.layout)) for shard in shards)
+    layouts: dict[str, str] = {}
+    for members in sets.values():
+        if len(members) > 1:
+            layout = _layout_of(members, storage_options)
+            layouts.update((shard.key, layout.encode() if layout else TOP) for shard in members)
+            if layout:
+                name = f"{members[0].key} and {len(members) - 1:,} more"
+                found.layouts.setdefault(name, layout)
+    yield from (replace(shard, layout=layouts.get(shard.key, asked)) for shard in shards)
 
 
-def _layout_of(shards: Sequence[ShardRef], storage_options: Mapping[str, Any]) -> str:
-    """Returns the layout of a set; "" where its first image lies in no folder."""
+def _layout_of(shards: Sequence[ShardRef], storage_options: Mapping[str, Any]) -> Layout | None:
+    """Returns the layout of a set; None where its first image lies in no folder."""
     names: list[str] = []
+    is_first = True
     step = -(-len(shards) // ARCHIVES)
     for shard in shards[::step]:
-        names += _first_names(shard, storage_options)
-        first = next((name for name in names if has_image_suffix(name)), "")
-        if "/" not in first:
-            return ""
-    return find_layout(MemberTree(names)).encode()
+        for name in _first_names(shard, storage_options):
+            names.append(name)
+            if has_image_suffix(name):
+                if is_first and "/" not in name:
+                    return None
+                is_first = False
+    return find_layout(MemberTree(names))
 
 
-def _first_names(shard: ShardRef, storage_options: Mapping[str, Any]) -> list[str]:
-    names: list[str] = []
+def _first_names(shard: ShardRef, storage_options: Mapping[str, Any]) -> Iterator[str]:
     members = MEMBER_NAMES[shard.format](shard, storage_options)
     try:
         for name in itertools.islice(members, MEMBERS):
             if not is_hidden(name):
-                names.append(name)
+                yield name
     except SHARD_ERRORS:
-        pass  # whoever reads the archive itself says so
-    return names
+        return  # whoever reads the archive itself says so

@@ -272,11 +272,12 @@ def _facts(
     split: str | None = None
     for found, noted_split in _found_notes(name, stem, notes):
         labels = found if labels is None else labels
-        split = split or noted_split
-    if labels is not None and split:
-        return labels, split
+        split = noted_split if split is None else split
+    if labels is not None and split is not None:
+        return labels, split or None
     by_folder, folder_split = folders.facts(name)
-    return by_folder if labels is None else labels, split or folder_split
+    split = folder_split if split is None else split
+    return by_folder if labels is None else labels, split or None
 
 
 def _disagree(name: str, stem: str, notes: Notes) -> bool:
@@ -292,6 +293,7 @@ def _disagree(name: str, stem: str, notes: Notes) -> bool:
 
 
 def _read_note(suffix: str, data: bytes) -> tuple[Labels, str | None]:
+    """Reads a label file: (labels, split), each None where it says nothing, a null split as ""."""
     if suffix != "json":
         return labels_of(data) or None, None
     try:
@@ -300,8 +302,11 @@ def _read_note(suffix: str, data: bytes) -> tuple[Labels, str | None]:
         return None, None
     split = None
     if isinstance(record, dict):
-        if isinstance(named := record.get(find_column(record, SPLIT_COLUMNS)), str):
-            split = split_in_cell(named)
+        named = find_column(record, SPLIT_COLUMNS)
+        if isinstance(record.get(named), str):
+            split = split_in_cell(record[named])
+        elif named and record[named] is None:
+            split = ""
         record = record.get(find_column(record, _LABEL_KEYS))
     if isinstance(record, dict):
         return None, split

@@ -2,12 +2,14 @@
 
 What counts is which folders hold images. Names alone say so, since the content of a large input
 cannot be read for it: files named like images or shards count, and where nothing is named so, every
-file does. Hidden files count nowhere.
+file does whose name is not that of something else, such as ``.txt``. Hidden files count nowhere.
 """
 
 from __future__ import annotations
 
+import mimetypes
 import os
+import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -15,6 +17,7 @@ from classifier.inputs.refs import has_image_suffix, is_hidden, shard_format
 
 Folder = tuple[str, ...]  # the names of the folders down to it; () is the root
 Info = Mapping[str, Any]
+_TYPES = mimetypes.MimeTypes()  # its own table, the same on every machine
 
 
 class Tree(Protocol):
@@ -43,18 +46,19 @@ class MemberTree:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._images = _Branches()
-        self._files = _Branches()
+        self._files, self._images, self._perhaps = _Branches(), _Branches(), _Branches()
         for name in names:
             if not is_hidden(name):
                 folder = tuple(name.split("/")[:-1])
                 self._files.add(folder)
                 if _is_named_so(name):
                     self._images.add(folder)
+                elif _may_be(name):
+                    self._perhaps.add(folder)
 
     @property
     def _counted(self) -> _Branches:
-        return self._images if self._images.filled else self._files
+        return self._images if self._images.filled else self._perhaps
 
     def folders(self, above: Folder) -> Sequence[str]:
         return sorted(self._files.below.get(above, ()))
@@ -98,7 +102,7 @@ class FolderTree:
         self._root, self._ls = root, ls
         self._counts: Callable[[str], bool] = _is_named_so
         if not self.holds(()):
-            self._counts = bool
+            self._counts = _may_be
 
     def folders(self, above: Folder) -> Sequence[str]:
         return sorted(name for name, kind in self._entries(above) if kind == "directory")
@@ -128,3 +132,8 @@ class FolderTree:
 
 def _is_named_so(name: str) -> bool:
     return has_image_suffix(name) or shard_format(name) is not None
+
+
+def _may_be(name: str) -> bool:
+    kind = _TYPES.guess_type(posixpath.basename(name))[0]
+    return kind is None or kind.startswith("image/")
