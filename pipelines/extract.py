@@ -248,7 +248,7 @@ def summary_lines(outcome: Outcome) -> list[str]:
         shown = ", ".join(record["ignored"][:3])
         more = ", ..." if len(record["ignored"]) > 3 else ""
         lines.append(f"ignored: {shown}{more} (all in summary.json)")
-    lines.extend(note_lines(record["notes"]))
+    lines.extend(f"note: {line}" for line in note_lines(record["notes"]))
     if ledger["images_in"]:
         lines.extend(time_lines(record["time"]))
     total = record["store_ledger"]["rows"]

@@ -148,8 +148,8 @@ def _content(archive: TarStream, member: tarfile.TarInfo, name: str, held: int) 
     if file is None:
         return b""
     if not has_image_suffix(name) and not note_suffix(name):
-        head = file.read(tarfile.BLOCKSIZE)
-        if not sniff(head[:HEAD_BYTES]):
+        head = file.read(HEAD_BYTES)
+        if not sniff(head):
             return head
         return head + file.read() if member.size <= limit else too_large(member.size)
     return file.read() if member.size <= limit else too_large(member.size)
