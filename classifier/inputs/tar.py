@@ -121,7 +121,7 @@ def _samples(shard: ShardRef, archive: TarStream, ignored: Ignored) -> Iterator[
             at = archive.offset
     except DAMAGED as error:
         # Where samples bring label files along, the last one's may be in what is lost.
-        if archive.zeros or sample.suffixes >= usual:
+        if archive.zeros > 1 or sample.suffixes >= usual:
             yield sample
         else:
             at = sample.start
