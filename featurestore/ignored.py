@@ -34,7 +34,7 @@ class Ignored:
         """Notes something that nobody may miss.
 
         Args:
-          reason: in words that follow a number: what there is, what became of it, what to do.
+          reason: what there is, in the plural, what became of it, and what to do.
           name: of the first one.
           count: how many.
         """
@@ -74,9 +74,9 @@ def note_lines(notes: Iterable[Note]) -> list[str]:
 
     Example:
       >>> note_lines([{"reason": "links were left out", "count": 1200, "first": "s.tar/a"}])
-      ["note: 1,200 links were left out; the first is 's.tar/a'"]
+      ["links were left out: 1,200 of them, the first 's.tar/a'"]
     """
     return [
-        f"note: {note['count']:,} {note['reason']}; the first is {note['first']!r}"
+        f"{note['reason']}: {note['count']:,} of them, the first {note['first']!r}"
         for note in notes
     ]

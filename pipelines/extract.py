@@ -277,7 +277,7 @@ def summary_lines(outcome: Outcome) -> list[str]:
         )
     if "labels" not in record:
         lines.extend(record.get("found", ()))
-    lines.extend(note_lines(record["notes"]))
+    lines.extend(f"note: {line}" for line in note_lines(record["notes"]))
     if ledger["images_in"]:
         lines.extend(time_lines(record["time"]))
     total = record["store_ledger"]["rows"]

@@ -277,7 +277,7 @@ def run(argv: Sequence[str]) -> int:
             f"{ledger['unreadable']:,} unreadable; {ledger['ignored']:,} other files ignored"
         )
         for line in note_lines(record["notes"]):
-            say(line)
+            say(f"note: {line}")
         what = "folders" if options.format == "folder" else "shards"
         say(f"{len(record['files']):,} {what} in {public_url(options.output)}, see {RECORD}")
         if not record["labels_in_folders"]:

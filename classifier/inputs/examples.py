@@ -58,7 +58,7 @@ def parse_example(data: bytes) -> dict[str, Values]:
 
 def has_feature_lists(data: bytes) -> bool:
     """Whether a record is a ``tf.train.SequenceExample``: then what it holds is in field 2."""
-    fields = unknown_fields.UnknownFieldSet(_example_class().FromString(data))
+    fields: Any = unknown_fields.UnknownFieldSet(_example_class().FromString(data))
     return any(field.field_number == 2 for field in fields)
 
 

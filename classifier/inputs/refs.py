@@ -28,7 +28,7 @@ SHARD_SUFFIXES = {
 }
 # A larger file in a shard is no image: decoders refuse it, and it would fill the memory.
 MAX_MEMBER_BYTES = 1 << 29
-HEAD_BYTES = 16  # Enough to detect an image by content.
+HEAD_BYTES = 512  # Enough to detect an image or an archive by content.
 # Reasons of `Ignored.note` that several formats share.
 REPEATED = (
     "members have a name that came before in their archive; each is an image of its own, the later "

@@ -10,7 +10,7 @@ from classifier.inputs.refs import NESTED, ImageRef, ShardDamaged, ShardRef
 from classifier.inputs.tar import iter_tar, tar_names
 from classifier.inputs.tfrecord import SEQUENCES, iter_tfrecord, tfrecord_columns
 from classifier.inputs.zip import iter_zip, zip_names
-from featurestore.ignored import Ignored
+from featurestore.ignored import Ignored, note_lines
 from featurestore.retry import io_errors
 
 # What a broken or unreachable shard raises.
@@ -87,7 +87,5 @@ def _explain(shard: ShardRef, ignored: Ignored) -> None:
     """Says why a shard gave no image; one that holds them in another shape is not done with."""
     for reason in (NESTED, SEQUENCES):
         if note := ignored.notes.get(reason):
-            raise ShardDamaged(
-                f"no image in it: {note['count']:,} {reason}; {note['first']!r} is the first"
-            )
+            raise ShardDamaged(f"no image in it; {note_lines([note])[0]}")
     ignored.note(WITHOUT_IMAGES if ignored.count else EMPTY, shard.key)

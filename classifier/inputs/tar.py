@@ -152,7 +152,7 @@ def _samples(shard: ShardRef, archive: TarStream, ignored: Ignored) -> Iterator[
             at = archive.offset
     except DAMAGED as error:
         # Where samples bring label files along, the last one's may be in what is lost.
-        if archive.zeros or sample.suffixes >= usual:
+        if archive.zeros > 1 or sample.suffixes >= usual:
             yield sample
         else:
             at = sample.start
@@ -179,8 +179,8 @@ def _content(archive: TarStream, member: tarfile.TarInfo, name: str, held: int) 
     if file is None:
         return b""
     if not has_image_suffix(name) and not note_suffix(name):
-        head = file.read(tarfile.BLOCKSIZE)
-        if not sniff(head[:HEAD_BYTES]):
+        head = file.read(HEAD_BYTES)
+        if not sniff(head):
             return head
         return head + file.read() if member.size <= limit else too_large(member.size)
     return file.read() if member.size <= limit else too_large(member.size)

@@ -29,7 +29,7 @@ _METADATA = (
     tarfile.SOLARIS_XHDTYPE,
 )
 # Padding and garbage behind the end are read up to here: a megabyte unpacks to a gigabyte of zeros.
-_MAX_BLOCKS_BEHIND = (1 << 26) // tarfile.BLOCKSIZE
+_MAX_BLOCKS_BEHIND = (1 << 24) // tarfile.BLOCKSIZE
 
 
 class TarStream(tarfile.TarFile):
@@ -106,7 +106,7 @@ class _StrictTarInfo(tarfile.TarInfo):
 def _judged(stream: TarStream, error: tarfile.HeaderError) -> tarfile.TarError:
     """Says what a block that is no header means: padding, the end, garbage behind it, or damage."""
     if stream.zeros + stream.garbage > _MAX_BLOCKS_BEHIND:
-        return tarfile.ReadError("behind the end are more than 64 MiB that belong to no archive")
+        return tarfile.ReadError("behind the end are more than 16 MiB that belong to no archive")
     if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
         stream.zeros += 1
         return error

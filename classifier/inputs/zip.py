@@ -205,13 +205,12 @@ def _overlapping(archive: zipfile.ZipFile) -> set[int]:
 
     Of such members a small archive has any number: its bytes are unpacked again for each.
     """
-    members = sorted(archive.infolist(), key=lambda info: info.header_offset)
-    starts = [info.header_offset for info in members[1:]] + [archive.start_dir]
-    return {
-        info.header_offset
-        for info, following in zip(members, starts, strict=True)
-        if info.header_offset + _LOCAL_HEADER.size + info.compress_size > following
-    }
+    shared, following = set(), archive.start_dir
+    for info in sorted(archive.infolist(), key=lambda info: info.header_offset, reverse=True):
+        if info.header_offset + _LOCAL_HEADER.size + info.compress_size > following:
+            shared.add(info.header_offset)
+        following = info.header_offset
+    return shared
 
 
 def _image(
