@@ -246,7 +246,7 @@ def run(argv: Sequence[str]) -> int:
     record = pack(options)
     problems, code = problems_of(options, record)
     if args.json:
-        say(json.dumps({**record, "problems": problems}, indent=2, ensure_ascii=False))
+        say(json.dumps({**record, "problems": problems}, indent=2))
     else:
         ledger = record["ledger"]
         say(
