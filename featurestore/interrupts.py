@@ -168,11 +168,19 @@ def _end() -> None:
 
 
 def _kill_children() -> None:
-    """Ends the processes that this one started, where the system lists them.
+    """Ends the processes below this one, where the system lists them.
 
     Elsewhere they end themselves: they watch for the end of the process that started them.
     """
-    with suppress(OSError, ValueError):
-        for listed in Path("/proc/self/task").glob("*/children"):
-            for child in listed.read_text().split():
-                os.kill(int(child), signal.SIGKILL)
+    for child in _below(os.getpid()):
+        with suppress(OSError):
+            os.kill(child, signal.SIGKILL)
+
+
+def _below(process: int) -> list[int]:
+    """Lists the children of a process and theirs: a shell may stand between."""
+    found = []
+    with suppress(OSError):
+        for listed in Path(f"/proc/{process}/task").glob("*/children"):
+            found += [int(child) for child in listed.read_text().split()]
+    return [*found, *(lower for child in found for lower in _below(child))]

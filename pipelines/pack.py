@@ -267,7 +267,7 @@ def run(argv: Sequence[str]) -> int:
     record = pack(options, None if args.json else say)
     problems, code = problems_of(options, record)
     if args.json:
-        say(json.dumps({**record, "problems": problems}, indent=2, ensure_ascii=False))
+        say(json.dumps({**record, "problems": problems}, indent=2))
     else:
         for line in record["found"]:
             say(line)
