@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from classifier.inputs.records import file_etag
 from featurestore import layout
 from featurestore.commit import (
     Marker,
@@ -21,6 +22,7 @@ from featurestore.errors import RunFailed
 from featurestore.ledger import Ledger
 from featurestore.storage import Storage
 from featurestore.store import open_store
+from pipelines.heldshards import is_pruning
 from pipelines.settle import count_duplicates, resolve_races
 from pipelines.timereport import RunTime, time_report
 
@@ -54,6 +56,7 @@ class RunFacts:
       inputs: their addresses without credentials.
       listed: images and shards in the input.
       committed: of them, those in the store already.
+      repeated: of them, those that were listed before.
       planned_images: to be extracted, those in shards not counted.
       ignored: files that are no images.
       ignored_names: the first thousand of them.
@@ -67,6 +70,7 @@ class RunFacts:
     inputs: tuple[str, ...] = ()
     listed: int = 0
     committed: int = 0
+    repeated: int = 0
     planned_images: int = 0
     ignored: int = 0
     ignored_names: tuple[str, ...] = field(default=(), repr=False)
@@ -103,6 +107,7 @@ def finish_run(
         "inputs": list(facts.inputs),
         "listed": facts.listed,
         "already_committed": facts.committed,
+        "listed_twice": facts.repeated,
         "chunks": len(markers) + len(dead),
         "ledger": asdict(ledger),
         "augmented": sum(marker.augmented for marker in ours),
@@ -169,13 +174,17 @@ def _ledger(
 
 def damaged_shards(markers: Iterable[Marker]) -> list[dict[str, str]]:
     """Lists the shards whose newest version could not be read to its end."""
-    newest: dict[str, Marker] = {}
+    newest: dict[str, tuple[Any, dict[str, str]]] = {}
     for marker in sorted(markers, key=lambda marker: marker.run_id):
-        if marker.source:
-            newest[marker.source["key"]] = marker
-    return [
-        {"shard": key, "damage": marker.damage} for key, marker in newest.items() if marker.damage
-    ]
+        source = marker.source
+        if source and not is_pruning(marker):
+            version = (source["uri"], source["size"], file_etag(source["etag"]))
+            before, damage = newest.get(source["key"], (version, {}))
+            # Slices of one file are commits each: what is damaged for one is for all.
+            damage = damage if before == version else {}
+            newest[source["key"]] = version, {**damage, source["etag"]: marker.damage}
+    found = {key: [d for d in damage.values() if d] for key, (_, damage) in newest.items()}
+    return [{"shard": key, "damage": some[0]} for key, some in found.items() if some]
 
 
 def quarantined_by_kind(storage: Storage, run_id: str) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from classifier.inputs import Ignored, ImageRef, ShardRef, list_inputs
 from classifier.inputs.labels import Labeller
@@ -42,10 +42,11 @@ class Listing:
           UsageError: for an input that is missing or empty, and limits that cannot be kept.
         """
         ignored = Ignored()
+        reading = replace(options.reading, output=options.output)
         labeller = options.labels.labeller(options.storage_options) if options.labels else None
 
         def take(left_out: Ignored) -> Iterator[ImageRef | ShardRef]:
-            refs = list_inputs(inputs, options.reading, left_out)
+            refs = list_inputs(inputs, reading, left_out)
             if labeller:
                 refs = (labeller.apply(r) if isinstance(r, ImageRef) else r for r in refs)
             return select(refs, options.selection)

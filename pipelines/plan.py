@@ -29,6 +29,7 @@ CHUNKS_AIMED_AT = 32
 CHUNK_SIZES, CHUNK_STEP = (32, 1024), 16
 CHUNK_BYTES = 256 << 20
 _OF_REF = ("key", "uri", "size", "etag", "split")
+_COUNTED = ("images", "shards", "listed", "committed", "repeated")
 _OF_WANTED = ("replaces", "replaces_run", "known")
 
 PLAN_SCHEMA = pa.schema(
@@ -40,6 +41,7 @@ PLAN_SCHEMA = pa.schema(
         pa.field("etag", pa.string(), nullable=False),
         pa.field("labels", pa.list_(pa.string()), nullable=False),
         pa.field("split", pa.string()),
+        pa.field("problem", pa.string(), nullable=False),
         pa.field("replaces", pa.string(), nullable=False),
         pa.field("replaces_run", pa.string(), nullable=False),
         pa.field("known", pa.bool_(), nullable=False),
@@ -100,6 +102,7 @@ class Plan:
       shards: chunks that are a whole shard.
       listed: images and shards that the input holds.
       committed: of them, those that are in the store already.
+      repeated: of them, those that were listed before.
     """
 
     files: tuple[tuple[str, int], ...] = ()
@@ -108,6 +111,7 @@ class Plan:
     shards: int = 0
     listed: int = 0
     committed: int = 0
+    repeated: int = 0
 
 
 def chunk_size(asked: int, image_bytes: int, listed: int) -> int:
@@ -193,11 +197,12 @@ def write_plan(
     def fresh() -> Iterator[Wanted]:
         for ref in itertools.chain(head, refs):
             counts["listed"] += 1
-            decided = inventory.decide(ref)
-            if decided is not None:
+            seen = inventory.see(ref)
+            decided = inventory.decide(seen) if seen else None
+            if decided:
                 yield decided
             else:
-                counts["committed"] += 1
+                counts["committed" if seen else "repeated"] += 1
 
     files = []
     chunks = cut(fresh(), size_for(len(head)))
@@ -213,7 +218,7 @@ def write_plan(
     return Plan(
         files=tuple(files),
         chunks=sum(size for _, size in files),
-        **{name: counts[name] for name in ("images", "shards", "listed", "committed")},
+        **{name: counts[name] for name in _COUNTED},
     )
 
 
@@ -232,6 +237,7 @@ def _record(wanted: Wanted) -> Mapping[str, Any]:
         "format": "image" if isinstance(ref, ImageRef) else ref.format,
         **{name: getattr(ref, name) for name in _OF_REF},
         "labels": list(ref.labels) if isinstance(ref, ImageRef) else [],
+        "problem": ref.problem if isinstance(ref, ImageRef) else "",
         **{name: getattr(wanted, name) for name in _OF_WANTED},
     }
 
@@ -256,7 +262,7 @@ def _wanted(row: Mapping[str, Any]) -> Wanted:
     shared = {name: row[name] for name in _OF_REF}
     ref: ImageRef | ShardRef
     if row["format"] == "image":
-        ref = ImageRef(**shared, labels=tuple(row["labels"]))
+        ref = ImageRef(**shared, labels=tuple(row["labels"]), problem=row["problem"])
     else:
         ref = ShardRef(**shared, format=row["format"])
     return Wanted(ref, **{name: row[name] for name in _OF_WANTED})

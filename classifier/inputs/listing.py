@@ -28,7 +28,7 @@ from classifier.inputs.refs import (
 from classifier.inputs.roots import Entry, Root
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.ignored import Ignored
-from featurestore.storage import public_url
+from featurestore.urls import public_url, query_of
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,12 @@ class InputOptions:
     Attributes:
       layout: what folder names mean; ``auto`` looks at the first level.
       storage_options: for remote file systems.
+      output: a folder that is written meanwhile, which must lie apart from every input; or "".
     """
 
     layout: str = "auto"
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    output: str = ""
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -65,6 +67,8 @@ def list_inputs(
       UsageError: for an input that does not exist or cannot be read.
     """
     roots = [Root(uri, options.layout, options.storage_options) for uri in uris]
+    for root in roots if options.output else ():
+        root.require_apart(options.output)
     files = [root for root in roots if root.is_file and not root.is_list]
     if len(files) > 1:
         files[0].take_files(files[1:], options.layout)
@@ -119,6 +123,9 @@ def _list_root(root: Root, prefix: str, ignored: Ignored) -> Iterator[ImageRef |
     for name, info in root.entries():
         if is_hidden(name) or info.get("type") == "other":
             ignored.add(prefix + name)
+        elif query_of(info["name"]):
+            # A page of the web lists links too; without its query one leads elsewhere.
+            ignored.add(f"{prefix}{name.partition('?')[0]}?...")
         elif has_image_suffix(name):
             yield _image(root, prefix, name, info)
         elif kind := shard_format(name):
@@ -131,6 +138,8 @@ def _list_root(root: Root, prefix: str, ignored: Ignored) -> Iterator[ImageRef |
                 yield from _by_content(root, prefix, unsure, ignored)
                 unsure = []
     yield from _by_content(root, prefix, unsure, ignored)
+    for store in root.stores:
+        ignored.add(f"{prefix}{root.relative(store)}/ (a feature store)")
 
 
 def _by_content(
@@ -154,4 +163,5 @@ def _image(root: Root, prefix: str, name: str, info: Mapping[str, Any]) -> Image
         etag=etag_of(info),
         labels=labels,
         split=split,
+        problem=info.get("problem", ""),
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 from classifier.inputs import tfds
 from classifier.inputs.examples import Values, parse_example
+from classifier.inputs.records import holds, records_of
 from classifier.inputs.refs import (
     MAX_MEMBER_BYTES,
     ImageRef,
@@ -59,29 +60,32 @@ def iter_tfrecord(
     """
     fs, path = connect(shard.uri, storage_options)
     class_names = tfds.read_class_names(fs, path)
-    begin, end = tfds.slice_of(shard)
+    wanted = records_of(shard.etag)
     unique = UniqueNames()
     with SteadyFile(fs, path) as file:
         for number, data in enumerate(read_records(file)):
-            if number < begin:
-                continue
-            if end is not None and number >= end:
+            if number >= wanted[-1][1]:
                 return
+            is_wanted = holds(wanted, number)
             try:
                 features = parse_example(data)
             except ValueError as error:
-                yield shard.image(unique.claim(str(number)), len(data)), OSError(str(error))
+                name = unique.claim(str(number))
+                if is_wanted:
+                    yield shard.image(name, len(data)), OSError(str(error))
                 continue
             image = next((features[name] for name in IMAGE_FEATURES if name in features), None)
             if image is None:
-                ignored.add(f"{shard.key}/{number}")
+                if is_wanted:
+                    ignored.add(f"{shard.key}/{number}")
                 continue
-            content = image[0] if image and isinstance(image[0], bytes) else b""
-            name = member_name(_text(features, NAME_FEATURES))
-            labels = labels_of(features, class_names)
-            split = _text(features, SPLIT_FEATURES) or None
-            ref = shard.image(unique.claim(name, str(number)), len(content), labels, split)
-            yield ref, content
+            # Records that are passed over have their names too: a key never depends on the slice.
+            name = unique.claim(member_name(_text(features, NAME_FEATURES)), str(number))
+            if is_wanted:
+                content = image[0] if image and isinstance(image[0], bytes) else b""
+                split = _text(features, SPLIT_FEATURES) or None
+                labels = labels_of(features, class_names)
+                yield shard.image(name, len(content), labels, split), content
 
 
 def labels_of(
