@@ -168,6 +168,8 @@ class _Places:
                 key = key.partition("?")[0] + version
                 return ImageRef(key, uri, 0, version, problem=problem, **facts)
             info = file_info(fs, uri if is_web(uri) else path)
+            if info.get("type") == "directory":
+                raise IsADirectoryError(f"{uri} is a folder, not an image")
         except (OSError, UsageError, *ADDRESS_ERRORS) as error:
             kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
             problem = " ".join(f"{kind}{error}".split())
@@ -188,8 +190,8 @@ class _Places:
 def _key_of(written: str) -> str:
     """Returns the key of an image: its path as written, without protocol, and host on the web."""
     if not is_address(written):
-        return member_name(written)
+        return member_name(written) or written
     bare = public_url(written).partition("://")[2]
     host, _, path = bare.partition("/")
     name = member_name(path if is_web(written) else bare)
-    return name or host
+    return name or host or written
