@@ -9,13 +9,13 @@ is trained, that the folder can be written to.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 
 from classifier.run import CONTENT, REPORT, RUN, SUMMARY, dump_json
 from featurestore import layout
 from featurestore.errors import CorruptStore, UsageError
+from featurestore.places import relation
 from featurestore.storage import Storage
 from featurestore.store import FeatureStore
 
@@ -66,23 +66,13 @@ def prepare_output(storage: Storage, store: FeatureStore, overwrite: bool) -> No
 
 def _refuse_store(storage: Storage, store: FeatureStore) -> None:
     """Refuses the store's own folder, one around it, and one within it."""
-    ours, theirs = _place(storage), _place(store.storage)
-    if ours[0] != theirs[0]:
-        return
-    for upper, lower, relation in ((ours, theirs, "contains"), (theirs, ours, "lies within")):
-        if f"{lower[1]}/".startswith(f"{upper[1]}/"):
-            relation = "is" if ours == theirs else relation
-            raise UsageError(
-                f"--output: {storage.public_url} {relation} the feature store that is learned "
-                "from; choose another folder"
-            )
-
-
-def _place(storage: Storage) -> tuple[str, str]:
-    """Returns what two addresses of one folder have in common: (kind of file system, path)."""
-    if storage.is_local:
-        return "file", os.path.realpath(storage.path("")).rstrip("/")
-    return type(storage.fs).__name__, storage.path("").strip("/")
+    found = relation(storage.url, store.storage.url, storage.options)
+    if found:
+        found = {"equals": "is"}.get(found, found)
+        raise UsageError(
+            f"--output: {storage.public_url} {found} the feature store that is learned from; "
+            "choose another folder"
+        )
 
 
 def _holds_run(storage: Storage) -> bool:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import glob
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from classifier import plots
+from classifier.inputs.lister import Lister
+from classifier.inputs.refs import shard_format
 from classifier.run import Run, dump_json, load_run
 from featurestore import UsageError
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.retry import retrying
-from featurestore.storage import connect, public_url
+from featurestore.urls import ADDRESS_ERRORS, connect, public_url
 
 KEPT = "the predictions that are shown are whole; give the command again for the rest"
 BATCH_SIZE = 32
@@ -111,26 +112,45 @@ def run(argv: Sequence[str]) -> int:
 
 
 def find_images(patterns: Sequence[str], storage_options: Mapping[str, str]) -> list[str]:
-    """Turns files, patterns and URLs into files that exist, in the order given.
+    """Turns files, patterns and URLs into the images they name, in the order given.
 
     Raises:
-      UsageError: for a file that is missing, or a pattern that matches none.
+      UsageError: for a file that is missing, a pattern that matches none, and a folder or shard.
     """
     found: list[str] = []
     for pattern in patterns:
-        fs, path = connect(pattern, storage_options, "IMAGE")
-        if retrying(partial(fs.isfile, path)):
+        try:
+            found.extend(_matches(pattern, storage_options))
+        except (OSError, *ADDRESS_ERRORS):
+            # It may be there: reading it says what is wrong, and the others go on.
             found.append(pattern)
-            continue
-        matches = []
-        if glob.has_magic(path):
-            matches = [name for name in sorted(fs.glob(path)) if fs.isfile(name)]
-        if not matches:
-            raise UsageError(
-                f"IMAGE: no file {public_url(pattern)!r}; give image files, patterns or URLs"
-            )
-        found.extend(fs.unstrip_protocol(name) if "://" in pattern else name for name in matches)
     return list(dict.fromkeys(found))
+
+
+def _matches(pattern: str, storage_options: Mapping[str, str]) -> list[str]:
+    try:
+        fs, path = connect(pattern, storage_options, "IMAGE")
+    except UsageError:
+        return [pattern]
+    lister = Lister(fs)
+    kind, shown = lister.kind(path), public_url(pattern)
+    if kind == "directory":
+        raise UsageError(
+            f"IMAGE: {shown!r} is a folder; give its images, such as '{shown.rstrip('/')}/*.jpg'"
+        )
+    if kind and shard_format(path):
+        raise UsageError(
+            f"IMAGE: {shown!r} is an archive of images; python -m pipelines.pack --format folder "
+            "unpacks it"
+        )
+    if kind:
+        return [pattern]
+    matches = []
+    if glob.has_magic(path):
+        matches = [name for name in lister.glob(path) if lister.kind(name) == "file"]
+    if not matches:
+        raise UsageError(f"IMAGE: no file {shown!r}; give image files, patterns or URLs")
+    return [fs.unstrip_protocol(name) if "://" in pattern else name for name in matches]
 
 
 def predict(
@@ -145,7 +165,7 @@ def predict(
     Args:
       run: that trained the head; knows pixels and classes.
       classify: what `classifier_of` returned for it.
-      uris: images that exist.
+      uris: images.
       storage_options: for their file system.
       top: classes an image, at most.
 
@@ -170,11 +190,14 @@ def _decoded(uri: str, run: Run, storage_options: Mapping[str, str]) -> Predicti
     from classifier.imagefiles import BadImage
     from classifier.pixels import read_decoded
 
+    def read() -> bytes:
+        fs, path = connect(uri, storage_options, "IMAGE")
+        return retrying(lambda: fs.cat_file(path))
+
     shown = public_url(uri)
-    fs, path = connect(uri, storage_options, "IMAGE")
     try:
-        decoded = read_decoded(lambda: retrying(lambda: fs.cat_file(path)), run.spec.pixels)
-    except BadImage as error:
+        decoded = read_decoded(read, run.spec.pixels)
+    except (BadImage, UsageError, *ADDRESS_ERRORS) as error:
         return Prediction(shown, error=" ".join(str(error).split()))
     return Prediction(shown, pixels=decoded.pixels)
 

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from classifier.inputs.columns import unmarked
+from classifier.inputs.records import file_etag
 from classifier.inputs.refs import ShardRef, etag_of, shard_format
 from classifier.inputs.shards import SHARD_ERRORS, iter_shard
 from featurestore.commit import Marker
+from featurestore.errors import UsageError
 from featurestore.ignored import Ignored
 from featurestore.retry import retrying
-from featurestore.urls import connect
+from featurestore.urls import ADDRESS_ERRORS, connect, file_info
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ def shard_under(uri: str, markers: Iterable[Marker]) -> Mapping[str, Any] | None
       markers: of the store.
     """
     sources = (marker.source for marker in markers if marker.source)
-    return next((facts for facts in sources if uri.startswith(f"{facts['uri']}/")), None)
+    found = next((facts for facts in sources if uri.startswith(f"{facts['uri']}/")), None)
+    # Another slice of the file may hold the image: it is looked for in all of them.
+    return {**found, "etag": file_etag(found["etag"])} if found else None
 
 
 def read_sources(rows: Iterable[StoredRow], options: Mapping[str, Any]) -> Iterator[Source]:
@@ -104,13 +108,13 @@ def read_sources(rows: Iterable[StoredRow], options: Mapping[str, Any]) -> Itera
 
 
 def _read_one(row: StoredRow, options: Mapping[str, Any]) -> bytes | Missed:
-    fs, path = connect(row.uri, options)
     try:
+        fs, path = connect(row.uri, options)
         data = retrying(partial(fs.cat_file, path))
         return data if _is_same(data, row) else _changed(fs, path, row)
     except FileNotFoundError:
         return Missed("missing_source", f"{row.uri} is gone; --prune drops its row")
-    except OSError as error:
+    except (OSError, UsageError, *ADDRESS_ERRORS) as error:
         return _unreadable(row.uri, error)
 
 
@@ -129,7 +133,7 @@ def _read_shard(
                     yield row, data if _is_same(data, row) else _other_bytes(unchanged)
             if not rows:
                 return
-    except SHARD_ERRORS as error:
+    except (UsageError, *SHARD_ERRORS) as error:
         missed = _unreadable(shard.uri, error)
         if isinstance(error, FileNotFoundError):
             missed = Missed("missing_source", f"{shard.uri} is gone; --prune drops its rows")
@@ -142,8 +146,9 @@ def _is_same(data: bytes, row: StoredRow) -> bool:
 
 
 def _is_unchanged(fs: Any, path: str, known: StoredRow | ShardRef) -> bool:
-    info = retrying(partial(fs.info, path))
-    return info.get("size") == known.size and etag_of(info) == unmarked(known.etag)
+    info = file_info(fs, path)
+    etag = unmarked(file_etag(known.etag))
+    return info.get("size") == known.size and etag_of(info) == etag
 
 
 def _changed(fs: Any, path: str, row: StoredRow) -> Missed:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.errors import CorruptStore, RunFailed, UsageError, unknown_choice
+from featurestore.places import relation
 from featurestore.scan import Columns
 from featurestore.schema import FEATURES
 from featurestore.storage import Storage
@@ -122,6 +123,12 @@ def _require_exportable(store: FeatureStore, output: Storage, options: ExportOpt
         )
     for split in options.splits or ():
         store.require_split(split)
+    if found := relation(output.url, store.storage.url, output.options):
+        if found != "contains":
+            raise UsageError(
+                f"--output: {output.public_url!r} {found} the feature store itself, whose files "
+                "an export would mix with its own; choose a folder beside it"
+            )
     _require_empty(output)
 
 

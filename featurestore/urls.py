@@ -1,14 +1,30 @@
-"""Addresses: opening the file system behind one, and keeping secrets out of what is shown."""
+"""Addresses: opening the file system behind one, and keeping secrets out of what is shown.
+
+One file has one address, however it was written: ``.`` and ``..`` are gone, relative paths are
+absolute, and what `connect` opens is what `address_of` writes down. A local path is taken as it is,
+whatever is in it: ``::``, ``#``, ``?``, ``%`` and brackets belong to names.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import fsspec
 
 from featurestore.errors import UsageError
+from featurestore.retry import retrying
+
+# What file systems raise for an address that cannot be one; OSError besides.
+ADDRESS_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError)
+_PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+# File systems inside a file or in front of another file system.
+_WRAPPERS = ("zip", "tar", "libarchive", "simplecache", "filecache", "blockcache", "cached", "dir")
+_LOCAL, _WEB = ("file", "local"), ("http", "https")
 
 
 def connect(url: str, options: Mapping[str, Any] | None = None, flag: str = "URL"):
@@ -23,16 +39,163 @@ def connect(url: str, options: Mapping[str, Any] | None = None, flag: str = "URL
       (file system, path on it).
 
     Raises:
-      UsageError: for an unknown protocol or one whose package is missing.
+      UsageError: for an unknown protocol or one whose package is missing, and for what is no
+        address at all.
     """
     try:
-        return fsspec.core.url_to_fs(url, **(options or {}))
+        return _connect(url, options or {})
     except ImportError as error:
         raise UsageError(
             f"{flag}: {public_url(url)!r} needs a package that is missing: {error}"
         ) from error
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{flag}: cannot open {public_url(url)!r}: {error}") from error
+    except ADDRESS_ERRORS as error:
+        raise UsageError(f"{flag}: cannot open {_shown(url)!r}: {error}") from error
+
+
+def _connect(url: str, options: Mapping[str, Any]):
+    if not isinstance(url, str) or "\0" in url:
+        raise ValueError("an address is text, without a NUL character")
+    if is_chain(url):
+        return fsspec.core.url_to_fs(url, **options)
+    protocol = protocol_of(url)
+    if protocol in _LOCAL:
+        return fsspec.core.url_to_fs("file:///", **options)[0], _local_path(_bare(url))
+    url = f"{protocol}://{_bare(url)}"
+    # fsspec takes :: for a chain, also where it is part of an object's name.
+    fs, path = fsspec.core.url_to_fs(url.split("::")[0], **options)
+    path = fs._strip_protocol(url) if "::" in url else path
+    return fs, path if is_web(url) else without_dots(path)
+
+
+def _shown(url: Any) -> Any:
+    return public_url(url) if isinstance(url, str) else url
+
+
+def protocol_of(url: str) -> str:
+    """Returns an address's protocol in small letters; ``file`` for a path.
+
+    Example:
+      >>> protocol_of("S3://bucket/a.jpg"), protocol_of("photos/a::b.jpg")
+      ('s3', 'file')
+    """
+    match = _PROTOCOL.match(url)
+    return match[1].lower() if match else "file"
+
+
+def is_address(written: str) -> bool:
+    """Whether a text says its protocol; else it is a path."""
+    return bool(_PROTOCOL.match(written))
+
+
+def is_web(url: str) -> bool:
+    """Whether an address is of the web, where it may have a query and a user in it."""
+    return protocol_of(url) in _WEB
+
+
+def _bare(url: str) -> str:
+    match = _PROTOCOL.match(url)
+    return url[match.end() :] if match else url
+
+
+def is_chain(url: str) -> bool:
+    """Whether an address is fsspec's ``protocol::URL`` or ``protocol://path::URL``.
+
+    Example:
+      >>> [is_chain(url) for url in ("zip://a.jpg::s3://b/x.zip", "simplecache::s3://b/x")]
+      [True, True]
+      >>> [is_chain(url) for url in ("photos/a::b.jpg", "s3://bucket/a::b.jpg")]
+      [False, False]
+    """
+    first, separator, rest = url.partition("::")
+    if not separator:
+        return False
+    match = _PROTOCOL.match(first)
+    return (match[1] if match else first) in _WRAPPERS and bool(match or "://" in rest)
+
+
+def _local_path(path: str) -> str:
+    """Returns an absolute path without ``.``, ``..`` and empty parts, of the same file."""
+    path = os.path.abspath(os.path.expanduser(path)) if ".." not in path else _without_parents(path)
+    return "/" + path.lstrip("/") if os.sep == "/" else path.replace(os.sep, "/")
+
+
+def _without_parents(path: str) -> str:
+    path = os.path.join(os.getcwd(), os.path.expanduser(path))
+    plain = os.path.normpath(path)
+    if os.path.realpath(plain) == os.path.realpath(path):
+        return plain
+    # Behind a link to a folder, .. is the parent of where the link leads.
+    parts = path.split(os.sep)
+    above = len(parts) - parts[::-1].index("..")
+    return os.path.normpath(
+        os.path.join(os.path.realpath(os.sep.join(parts[:above])), *parts[above:])
+    )
+
+
+def without_dots(path: str) -> str:
+    """Resolves ``.`` and ``..`` as RFC 3986 does; an empty part of an object's name stays.
+
+    Example:
+      >>> without_dots("bucket/in/../in/./a//b.jpg")
+      'bucket/in/a//b.jpg'
+    """
+    if not any(part in (".", "..") for part in path.split("/")):
+        return path
+    kept: list[str] = []
+    for part in path.split("/"):
+        if part == ".." and len(kept) > 1:
+            kept.pop()
+        elif part not in (".", ".."):
+            kept.append(part)
+    return "/".join(kept)
+
+
+def address_of(fs: Any, path: str) -> str:
+    """Returns the address of a file, as `connect` opens it and without credentials.
+
+    Args:
+      fs: the file system.
+      path: on it, as `connect` or a listing gave it.
+    """
+    uri = fs.unstrip_protocol(path)
+    protocol, host = protocol_of(uri), getattr(fs, "storage_options", {}).get("host")
+    if host and not is_web(uri):
+        # Of such protocols a path does not say on which machine.
+        port = fs.storage_options.get("port")
+        uri = f"{protocol}://{host}{f':{port}' if port else ''}/{_bare(uri).lstrip('/')}"
+    return public_url(uri)
+
+
+def query_of(url: str) -> str:
+    """Returns the query of a web address, which is never stored; "" for any other.
+
+    Example:
+      >>> query_of("https://host/img?id=1#top"), query_of("s3://bucket/what?.jpg")
+      ('id=1', '')
+    """
+    if not is_web(url):
+        return ""
+    return url.partition("#")[0].partition("?")[2]
+
+
+def file_info(fs: Any, path: str) -> Mapping[str, Any]:
+    """Returns a file system's entry of a file or folder, asked for again after a fault.
+
+    Raises:
+      FileNotFoundError: when it is not there.
+      OSError: when that cannot be told.
+    """
+    return retrying(partial(_info, fs, path))
+
+
+def _info(fs: Any, path: str) -> Mapping[str, Any]:
+    try:
+        return fs.info(path)
+    except FileNotFoundError as error:
+        # fsspec calls every failure on the web a missing file; the cause says which it was.
+        if error.__cause__ and is_web(path):
+            raise error.__cause__ from error
+        raise
 
 
 def public_url(url: str) -> str:
@@ -48,14 +211,15 @@ def public_url(url: str) -> str:
       >>> public_url("zip://a.jpg::https://me:secret@host/x.zip?token=1")
       'zip://a.jpg::https://host/x.zip'
     """
-    return "::".join(_public_link(link) for link in url.split("::"))
+    links = [url] if is_web(url) else url.split("::")
+    return "::".join(map(_public_link, links))
 
 
 def _public_link(url: str) -> str:
     protocol, separator, rest = url.partition("://")
-    if not separator or protocol in ("file", "local", "memory"):
+    if not separator or protocol in ("file", "local", "memory") or not _PROTOCOL.match(url):
         return url
-    if protocol in ("http", "https"):
+    if protocol.lower() in _WEB:
         rest = rest.split("?")[0].split("#")[0]
     host, slash, path = rest.partition("/")
     return f"{protocol}://{host.rpartition('@')[2]}{slash}{path}"

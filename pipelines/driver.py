@@ -19,13 +19,15 @@ from featurestore.relabel import relabel, summary_lines
 from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
 from pipelines.finish import RunFacts, finish_run, write_record
-from pipelines.inventory import Inventory, gone_inputs, require_moved
+from pipelines.inventory import Inventory
 from pipelines.lease import lease, new_run_id
 from pipelines.listing import Listing
+from pipelines.moved import require_moved
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.outcome import Outcome, judge
 from pipelines.plan import Plan, chunk_size, write_plan
 from pipelines.progress import Monitor, driver_folder
+from pipelines.pruning import gone_inputs
 from pipelines.running import run_pipeline
 from pipelines.settle import prune
 from pipelines.timing import Laps
@@ -71,6 +73,7 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
             inputs=tuple(public_url(uri) for uri in inputs),
             listed=plan.listed,
             committed=plan.committed,
+            repeated=plan.repeated,
             planned_images=plan.images,
             ignored=listing.ignored.count,
             ignored_names=tuple(listing.ignored.names),
@@ -99,7 +102,7 @@ def _plan(
     plan = write_plan(store.storage, run_id, refs, inventory, chunk_sizes(options, store))
     require_moved(store, inventory, options.storage_options)
     if options.upkeep.prune:
-        pruned = prune(store, run_id, gone_inputs(store, inventory))
+        pruned = prune(store, run_id, gone_inputs(store, inventory, options.storage_options))
         say(f"{pruned:,} stored images are no longer in the input; they count no more")
     say(plan_line(plan))
     if line := splits_line(options, plan):
@@ -135,6 +138,8 @@ def _sample(say: Say) -> str:
 def plan_line(plan: Plan) -> str:
     """Says what a plan holds."""
     found = f"{plan.listed:,} inputs"
+    if plan.repeated:
+        found += f", {plan.repeated:,} of them listed twice"
     if plan.committed:
         found += f", {plan.committed:,} of them stored already"
     if not plan.chunks:

@@ -19,11 +19,13 @@ from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
 from pipelines.choosing import Chosen
 from pipelines.driver import SAMPLE_FOLDER, Say, chunk_sizes, plan_line, splits_line
-from pipelines.inventory import Inventory, gone_inputs, require_moved
+from pipelines.inventory import Inventory
 from pipelines.joining import existing_store, join_store
 from pipelines.listing import Listing
+from pipelines.moved import require_moved
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.plan import Plan, write_plan
+from pipelines.pruning import gone_inputs
 from pipelines.rehearsal import RUN_ID, extract_sample, rate, sample_size, take_sample
 from pipelines.sample import write_digits
 from pipelines.timing import Laps
@@ -60,7 +62,8 @@ def estimate(options: ExtractOptions, say: Say) -> dict[str, Any]:
         if existing:
             require_moved(existing, inventory, options.storage_options)
             if options.upkeep.prune:
-                record["pruned"] = len(gone_inputs(existing, inventory))
+                gone = gone_inputs(existing, inventory, options.storage_options)
+                record["pruned"] = sum(len(some.images) for some in gone)
         for line in listing.found.lines():
             say(line)
         laps.lap("planning")

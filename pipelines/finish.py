@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from classifier.inputs.records import file_etag
 from featurestore import layout
 from featurestore.commit import Marker, find_orphans, sweep_store, write_manifest
 from featurestore.errors import RunFailed
@@ -16,6 +17,7 @@ from featurestore.ignored import merge_notes
 from featurestore.ledger import Ledger
 from featurestore.storage import Storage
 from featurestore.store import open_store
+from pipelines.heldshards import is_pruning
 from pipelines.settle import count_classes, count_duplicates, resolve_races
 from pipelines.timereport import RunTime, time_report
 
@@ -49,6 +51,7 @@ class RunFacts:
       inputs: their addresses without credentials.
       listed: images and shards in the input.
       committed: of them, those in the store already.
+      repeated: of them, those that were listed before.
       planned_images: to be extracted, those in shards not counted.
       ignored: files that are no images.
       ignored_names: the first thousand of them.
@@ -62,6 +65,7 @@ class RunFacts:
     inputs: tuple[str, ...] = ()
     listed: int = 0
     committed: int = 0
+    repeated: int = 0
     planned_images: int = 0
     ignored: int = 0
     ignored_names: tuple[str, ...] = field(default=(), repr=False)
@@ -99,6 +103,7 @@ def finish_run(
         "inputs": list(facts.inputs),
         "listed": facts.listed,
         "already_committed": facts.committed,
+        "listed_twice": facts.repeated,
         "chunks": len(markers) + len(dead),
         "ledger": asdict(ledger),
         "augmented": sum(marker.augmented for marker in ours),
@@ -169,21 +174,26 @@ def _ledger(
 
 
 def newest_of_shards(markers: Iterable[Marker]) -> list[Marker]:
-    """Returns the newest commit of each shard."""
-    newest: dict[str, Marker] = {}
+    """Returns the commits of each shard's newest version; slices of one file are commits each."""
+    newest: dict[str, tuple[Any, dict[str, Marker]]] = {}
     for marker in sorted(markers, key=lambda marker: marker.run_id):
-        if marker.source:
-            newest[marker.source["key"]] = marker
-    return list(newest.values())
+        source = marker.source
+        if source and not is_pruning(marker):
+            version = (source["uri"], source["size"], file_etag(source["etag"]))
+            before, slices = newest.get(source["key"], (version, {}))
+            slices = slices if before == version else {}
+            newest[source["key"]] = version, {**slices, source["etag"]: marker}
+    return [marker for _, slices in newest.values() for marker in slices.values()]
 
 
 def damaged_shards(markers: Iterable[Marker]) -> list[dict[str, str]]:
     """Lists the shards whose newest version could not be read to its end."""
-    return [
-        {"shard": marker.source["key"], "damage": marker.damage}
-        for marker in newest_of_shards(markers)
+    damage = {
+        marker.source["key"]: marker.damage
+        for marker in reversed(newest_of_shards(markers))
         if marker.damage
-    ]
+    }
+    return [{"shard": key, "damage": message} for key, message in sorted(damage.items())]
 
 
 def quarantined_by_kind(storage: Storage, run_id: str) -> dict[str, int]:

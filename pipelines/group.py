@@ -13,6 +13,7 @@ import numpy as np
 from classifier.augmentation import Views
 from classifier.imagefiles import BadImage
 from classifier.inputs import ImageRef
+from classifier.inputs.refs import Unreadable
 from classifier.pixels import Decoded, decode
 from featurestore.reuse import StoredFeatures
 from featurestore.spec import StoreSpec
@@ -115,7 +116,8 @@ class GroupDecoder:
             facts = {"key": ref.key, "uri": ref.uri, "size": ref.size, "etag": ref.etag}
             try:
                 if isinstance(data, OSError):
-                    raise BadImage("unreadable", f"{type(data).__name__}: {data}")
+                    kind = "" if isinstance(data, Unreadable) else f"{type(data).__name__}: "
+                    raise BadImage("unreadable", f"{kind}{data}")
                 decoded = decode(data, self.spec.pixels)
             except BadImage as bad:
                 quarantined.append(_quarantine_row(facts, bad))

@@ -1,29 +1,34 @@
 """What a store holds already, and what that makes of each listed input.
 
 An input is known by its key or by its address: so neither a folder that moved nor a second
-``--input``, which prefixes the keys of the first, makes stored images new. Everything is kept as
-digests; an image costs about 400 bytes of the driver's memory.
+``--input``, which prefixes the keys of the first, makes stored images new. Of a shard the records
+count one by one: a slice is new as far as no other slice of the same file holds its records.
+Everything is kept as digests; an image costs about 400 bytes of the driver's memory.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
-
-from fsspec.implementations.local import LocalFileSystem
 
 from classifier.inputs import ImageRef, ShardRef
 from classifier.inputs.columns import unmarked
+from classifier.inputs.records import (
+    WHOLE,
+    Ranges,
+    file_etag,
+    records_of,
+    union,
+    with_records,
+    without,
+)
 from featurestore.commit import Marker
 from featurestore.errors import UsageError
-from featurestore.lookup import entry
 from featurestore.scan import ScanOptions
 from featurestore.store import FeatureStore
-from featurestore.urls import connect
 from featurestore.visibility import Visibility
+from pipelines.heldshards import shards_held
 
 _COLUMNS = ("key", "uri", "size", "etag")
 
@@ -57,7 +62,7 @@ class Held:
 
     Attributes:
       kind: ``row``, ``quarantined``, ``unreadable`` (quarantined for its reading) or ``shard``.
-      version: digest of size and etag.
+      version: digest of size and etag; of a shard the file's.
       address: digest of the uri.
       run_id: that wrote it.
     """
@@ -77,18 +82,22 @@ class Inventory:
       held: digest of the key -> what is stored under it.
       addresses: digests of (uri, size, etag) of what is stored.
       by_columns: digest of a shard's key -> its version, whatever columns it was read by.
+      records: those of shards, each with the records that are stored of it.
       contents: digests of (size, etag) of rows: a new key with one of them was renamed or copied.
-      listed: digests of the keys and addresses that a listing named, for pruning.
-      moved: inputs whose key is stored with another address, as far as decided on.
+      listed: digests of the keys and addresses that a listing named.
+      shards: those of shards, each with all of its records that the listing named.
+      moved: key digests -> address of the inputs whose key is stored with another address.
     """
 
     retry: bool = False
     held: dict[bytes, Held] = field(default_factory=dict)
     addresses: set[bytes] = field(default_factory=set)
     by_columns: dict[bytes, bytes] = field(default_factory=dict)
+    records: dict[bytes, Ranges] = field(default_factory=dict)
     contents: set[bytes] = field(default_factory=set)
     listed: set[bytes] = field(default_factory=set)
-    moved: list[ImageRef | ShardRef] = field(default_factory=list)
+    shards: dict[bytes, ShardRef] = field(default_factory=dict)
+    moved: dict[bytes, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, store: FeatureStore, retry: bool = False) -> Inventory:
@@ -101,10 +110,14 @@ class Inventory:
             elif kind != "row" and rows:
                 # A shard with a quarantined image is wanted again by a retry.
                 result.held[digest("bad shard", marker.source["key"])] = Held(kind, b"", b"", "")
-        for marker in store.markers().values():
-            if marker.source and marker.source.get("complete", True):
-                source = tuple(marker.source[name] for name in _COLUMNS)
-                result._hold("shard", source, marker.run_id)
+        for key, shard in shards_held(store.markers().values()).items():
+            result._hold("shard", (key, *shard.file), shard.run_id)
+            uri, size, etag = shard.file
+            result.by_columns[digest(key)] = digest(size, unmarked(etag))
+            # A shard that is listed without naming columns stays as it was read.
+            for version in {etag, unmarked(etag)}:
+                address = digest(uri, size, version)
+                result.records[address] = union(result.records.get(address, ()), shard.records)
         return result
 
     def _hold(self, kind: str, row: tuple, run_id: str) -> None:
@@ -112,47 +125,85 @@ class Inventory:
         held = self.held.get(digest(key))
         if held is None or held.run_id <= run_id:
             self.held[digest(key)] = Held(kind, digest(size, etag), digest(uri), run_id)
-            if kind == "shard":
-                self.by_columns[digest(key)] = digest(size, unmarked(etag))
-                self.addresses.add(digest(uri, size, unmarked(etag)))
-        self.addresses.add(digest(uri, size, etag))
+        if kind != "shard":
+            self.addresses.add(digest(uri, size, etag))
         if kind == "row":
             self.contents.add(digest(size, etag))
 
-    def decide(self, ref: ImageRef | ShardRef) -> Wanted | None:
-        """Says what is to be done with a listed input.
+    def see(self, ref: ImageRef | ShardRef) -> ImageRef | ShardRef | None:
+        """Takes note of a listed input.
 
         Returns:
-          None for what is stored or was listed before; else the input with what it replaces, and
-          whether its content may be stored already.
+          It, or the records of a shard that were not listed before; None when nothing is left.
+
+        Raises:
+          UsageError: when another image or shard was listed under its key.
         """
-        key, address = digest(ref.key), digest(ref.uri, ref.size, ref.etag)
-        if key in self.listed:
-            return None
-        self.listed.update((key, digest(ref.uri)))
-        held, is_image = self.held.get(key), isinstance(ref, ImageRef)
+        # Addresses of images that cannot be read may be shortened: the etag says which it is.
+        lost = isinstance(ref, ImageRef) and ref.problem
+        key, address = digest(ref.key), digest(ref.uri, ref.etag) if lost else digest(ref.uri)
+        if key in self.listed and address not in self.listed:
+            raise UsageError(
+                f"--input: {ref.uri!r} has the key {ref.key!r} of another image of this command; "
+                "keys are paths below an --input, so rename one of the two, or move it into a "
+                "folder of another name"
+            )
+        is_fresh = address not in self.listed
+        self.listed.update((key, address))
+        if isinstance(ref, ImageRef):
+            return ref if is_fresh else None
+        before = self.shards.get(address)
+        known, records = records_of(before.etag) if before else (), records_of(ref.etag)
+        self.shards[key] = self.shards[address] = with_records(ref, union(known, records))
+        fresh = without(records, known)
+        return with_records(ref, fresh) if fresh else None
+
+    def decide(self, ref: ImageRef | ShardRef) -> Wanted | None:
+        """Says what is to be done with an input that `see` let through.
+
+        Returns:
+          None for what is stored; else the input, or the records of it that are not stored, with
+          what it replaces, and whether its content may be stored already.
+        """
+        held, is_image = self.held.get(digest(ref.key)), isinstance(ref, ImageRef)
+        version = digest(ref.size, file_etag(ref.etag))
+        kind = "row" if held and held.kind in ("row", "shard") else "quarantined"
+        if held:
+            moved = held.address != digest(ref.uri)
+            if moved:
+                self.moved[digest(ref.key)] = ref.uri
+            if moved or version not in (held.version, self.by_columns.get(digest(ref.key))):
+                # A file that was only touched or moved holds what it held.
+                return Wanted(ref, kind, held.run_id, known=is_image and kind == "row")
+        again = held is not None and self._is_wanted_again(ref, held)
+        missing = self._missing(ref)
+        if not missing:
+            return Wanted(ref, "quarantined", held.run_id) if held and again else None
         if held is None:
-            if address in self.addresses:
-                return None
-            return Wanted(ref, known=is_image and digest(ref.size, ref.etag) in self.contents)
-        kind = "row" if held.kind in ("row", "shard") else "quarantined"
-        moved = held.address != digest(ref.uri)
-        if moved:
-            self.moved.append(ref)
-        version = digest(ref.size, ref.etag)
-        # A shard that is listed without naming columns stays as it was read.
-        if moved or version not in (held.version, self.by_columns.get(key)):
-            # A file that was only touched or moved holds what it held.
-            return Wanted(ref, kind, held.run_id, known=is_image and kind == "row")
-        again = kind == "quarantined" or digest("bad shard", ref.key) in self.held
+            known = is_image and version in self.contents
+            return Wanted(_part(ref, missing), known=known)
+        return Wanted(ref if again else _part(ref, missing), kind, held.run_id)
+
+    def _missing(self, ref: ImageRef | ShardRef) -> Ranges:
+        """Returns the records of an input that are not stored; an image is one whole record."""
+        address = digest(ref.uri, ref.size, file_etag(ref.etag))
+        if isinstance(ref, ImageRef):
+            return () if address in self.addresses else WHOLE
+        return without(records_of(ref.etag), self.records.get(address, ()))
+
+    def _is_wanted_again(self, ref: ImageRef | ShardRef, held: Held) -> bool:
+        """Whether what is quarantined under a key is to be read once more."""
         # What could not be read may be readable now: permissions and networks are mended outside.
-        if held.kind == "unreadable" or (self.retry and again):
-            return Wanted(ref, "quarantined", held.run_id)
-        return None
+        is_bad = held.kind == "quarantined" or digest("bad shard", ref.key) in self.held
+        return held.kind == "unreadable" or (self.retry and is_bad)
 
     def is_listed(self, key: str, uri: str) -> bool:
         """Whether the listing that was decided on named this input."""
         return digest(key) in self.listed or digest(uri) in self.listed
+
+
+def _part(ref: ImageRef | ShardRef, records: Ranges) -> ImageRef | ShardRef:
+    return ref if isinstance(ref, ImageRef) else with_records(ref, records)
 
 
 def live_inputs(store: FeatureStore) -> Iterator[tuple[Marker, str, list[tuple]]]:
@@ -198,53 +249,3 @@ def keys_of(store: FeatureStore, marker: Marker) -> Iterator[str]:
         if name:
             with store.storage.open_parquet(f"{folder}/{name}") as file:
                 yield from file.read(columns=["key"])["key"].to_pylist()
-
-
-def gone_inputs(store: FeatureStore, inventory: Inventory) -> dict[str, str]:
-    """Returns what a complete listing no longer named: key -> ``row`` or ``quarantined``."""
-    gone: dict[str, str] = {}
-    for marker, kind, rows in live_inputs(store):
-        source = marker.source
-        if source and inventory.is_listed(source["key"], source["uri"]):
-            continue
-        missing = (key for key, uri, *_ in rows if not inventory.is_listed(key, uri))
-        gone.update((key, counted_as(kind)) for key in missing)
-    return gone
-
-
-def require_moved(store: FeatureStore, inventory: Inventory, options: Mapping[str, Any]) -> None:
-    """Refuses inputs that merely have the keys of other images, which are still where they were.
-
-    A folder that moved keeps its keys, and is welcome. Another folder with the same names below it
-    would take the place of the stored images.
-
-    Args:
-      store: that holds the keys.
-      inventory: that decided on the inputs.
-      options: for the inputs' file systems.
-
-    Raises:
-      UsageError: naming one such input.
-    """
-    clashing = {ref.key: ref for ref in inventory.moved}
-    for marker, _, rows in live_inputs(store) if clashing else ():
-        places = [(marker.source["key"], marker.source["uri"])] if marker.source else []
-        for key, uri in [*places, *((row[0], row[1]) for row in rows)]:
-            if key not in clashing:
-                continue
-            if not _is_elsewhere(uri, clashing[key].uri, options):
-                return
-            raise UsageError(
-                f"--input: {clashing[key].uri!r} has the key {key!r} of {uri!r}, which is stored "
-                "already and still there; give both folders in one command, which tells their "
-                "keys apart, or choose another --output"
-            )
-
-
-def _is_elsewhere(stored: str, listed: str, options: Mapping[str, Any]) -> bool:
-    """Whether the stored address still leads to a file, and to another one than the listed."""
-    fs, path = connect(stored, options)
-    if entry(fs, path) is None:
-        return False
-    local = isinstance(fs, LocalFileSystem) and listed.startswith("file://")
-    return not (local and os.path.samefile(path, listed.removeprefix("file://")))

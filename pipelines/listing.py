@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from classifier.inputs import Ignored, ImageRef, ShardRef, list_inputs
 from classifier.inputs.found import Found
@@ -55,6 +55,7 @@ class Listing:
           UsageError: for an input that is missing or empty, and limits that cannot be kept.
         """
         ignored, found = Ignored(), Found()
+        reading = replace(options.reading, output=options.output)
         labeller = options.labels.labeller(options.storage_options) if options.labels else None
         if told and labeller and labeller.table:
             told(labeller.table.columns)
@@ -62,7 +63,7 @@ class Listing:
         def take(
             left_out: Ignored, found: Found, told: Callable[[str], None] | None = None
         ) -> Iterator[ImageRef | ShardRef]:
-            refs = list_inputs(inputs, options.reading, left_out, found, told)
+            refs = list_inputs(inputs, reading, left_out, found, told)
             if labeller:
                 refs = (labeller.apply(r) if isinstance(r, ImageRef) else r for r in refs)
             for ref in select(refs, options.selection):

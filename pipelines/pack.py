@@ -12,7 +12,7 @@ import itertools
 import json
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from classifier.imagefiles import sniff
@@ -32,7 +32,7 @@ from featurestore.command import Parser, key_values, main, say
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.ignored import note_lines
 from featurestore.ledger import Ledger
-from featurestore.storage import Storage, connect, public_url
+from featurestore.storage import Storage, public_url
 from pipelines.packing import SHARD_FILES, Item, ShardWriter
 from pipelines.unpacking import LABELS_FILE, FolderWriter
 
@@ -106,10 +106,10 @@ def pack(options: PackOptions, told: Callable[[str], None] | None = None) -> Map
       RunFailed: when an image is unaccounted for.
     """
     storage = Storage(options.output, options.reading.storage_options)
-    _check_output(options, storage)
     account = _Account()
     sources = _sources(options, account, told)
     head = list(itertools.islice(sources, 1))
+    _check_output(options, storage)
     if not head and not account.damaged:
         where = ", ".join(repr(public_url(uri)) for uri in options.inputs)
         others = [
@@ -137,14 +137,6 @@ def pack(options: PackOptions, told: Callable[[str], None] | None = None) -> Map
 
 
 def _check_output(options: PackOptions, storage: Storage) -> None:
-    output = storage.path("").strip("/") + "/"
-    for uri in options.inputs:
-        fs, path = connect(uri, options.reading.storage_options, "--input")
-        if type(fs) is type(storage.fs) and output.startswith(path.strip("/") + "/"):
-            raise UsageError(
-                f"--output {public_url(options.output)!r} lies inside --input "
-                f"{public_url(uri)!r}; choose a folder beside it"
-            )
     if storage.list(""):
         raise UsageError(
             f"--output {public_url(options.output)!r} is not empty; give a new folder, or delete "
@@ -157,7 +149,8 @@ def _sources(
 ) -> Iterator[Source]:
     """Yields every image with its bytes, in order; notes the shards that are damaged."""
     settings = options.reading.storage_options
-    refs = list_inputs(options.inputs, options.reading, account.ignored, account.found, told)
+    reading = replace(options.reading, output=options.output)
+    refs = list_inputs(options.inputs, reading, account.ignored, account.found, told)
     for kind, group in itertools.groupby(refs, key=type):
         if kind is ImageRef:
             while images := [r for r in itertools.islice(group, _READ_AT_ONCE)]:

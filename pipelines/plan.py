@@ -29,7 +29,7 @@ CHUNKS_AIMED_AT = 32
 CHUNK_SIZES, CHUNK_STEP = (32, 1024), 16
 CHUNK_BYTES = 256 << 20
 _OF_REF = ("key", "uri", "size", "etag", "split")
-_COUNTED = ("images", "shards", "listed", "committed", "with_split")
+_COUNTED = ("images", "shards", "listed", "committed", "repeated", "with_split")
 _OF_WANTED = ("replaces", "replaces_run", "known")
 
 PLAN_SCHEMA = pa.schema(
@@ -42,6 +42,7 @@ PLAN_SCHEMA = pa.schema(
         pa.field("labels", pa.list_(pa.string()), nullable=False),
         pa.field("split", pa.string()),
         pa.field("layout", pa.string(), nullable=False),
+        pa.field("problem", pa.string(), nullable=False),
         pa.field("replaces", pa.string(), nullable=False),
         pa.field("replaces_run", pa.string(), nullable=False),
         pa.field("known", pa.bool_(), nullable=False),
@@ -103,6 +104,7 @@ class Plan:
       listed: images and shards that the input holds.
       committed: of them, those that are in the store already.
       with_split: new ones that come with a split.
+      repeated: of them, those that were listed before.
     """
 
     files: tuple[tuple[str, int], ...] = ()
@@ -112,6 +114,7 @@ class Plan:
     listed: int = 0
     committed: int = 0
     with_split: int = 0
+    repeated: int = 0
 
 
 def chunk_size(asked: int, image_bytes: int, listed: int) -> int:
@@ -197,12 +200,13 @@ def write_plan(
     def fresh() -> Iterator[Wanted]:
         for ref in itertools.chain(head, refs):
             counts["listed"] += 1
-            decided = inventory.decide(ref)
-            if decided is not None:
-                counts["with_split"] += ref.split is not None
+            seen = inventory.see(ref)
+            decided = inventory.decide(seen) if seen else None
+            if decided:
+                counts["with_split"] += decided.ref.split is not None
                 yield decided
             else:
-                counts["committed"] += 1
+                counts["committed" if seen else "repeated"] += 1
 
     files = []
     chunks = cut(fresh(), size_for(len(head)))
@@ -238,6 +242,7 @@ def _record(wanted: Wanted) -> Mapping[str, Any]:
         **{name: getattr(ref, name) for name in _OF_REF},
         "labels": list(ref.labels) if isinstance(ref, ImageRef) else [],
         "layout": "" if isinstance(ref, ImageRef) else ref.layout,
+        "problem": ref.problem if isinstance(ref, ImageRef) else "",
         **{name: getattr(wanted, name) for name in _OF_WANTED},
     }
 
@@ -262,7 +267,7 @@ def _wanted(row: Mapping[str, Any]) -> Wanted:
     shared = {name: row[name] for name in _OF_REF}
     ref: ImageRef | ShardRef
     if row["format"] == "image":
-        ref = ImageRef(**shared, labels=tuple(row["labels"]))
+        ref = ImageRef(**shared, labels=tuple(row["labels"]), problem=row["problem"])
     else:
         ref = ShardRef(**shared, format=row["format"], layout=row["layout"])
     return Wanted(ref, **{name: row[name] for name in _OF_WANTED})

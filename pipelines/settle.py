@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -15,31 +15,36 @@ from featurestore.ledger import superseded_ledger
 from featurestore.scan import ScanOptions
 from featurestore.storage import Storage
 from featurestore.store import FeatureStore, open_store
+from pipelines.heldshards import pruning_id
+from pipelines.pruning import Gone
 
 
-def prune(store: FeatureStore, run_id: str, gone: Mapping[str, str]) -> int:
+def prune(store: FeatureStore, run_id: str, gone: Iterable[Gone]) -> int:
     """Supersedes images whose input is gone; their parts stay as they are.
 
     Args:
       store: that holds them.
       run_id: of the run that found out.
-      gone: key -> ``row`` or ``quarantined``.
+      gone: those of files, and of each shard that stays in part.
 
     Returns:
       The number of images.
     """
-    if gone:
+    pruned = 0
+    for some in gone:
         commit(
             store.storage,
             Marker(
-                chunk_id=layout.chunk_id([("prune", 0, run_id)]),
+                chunk_id=pruning_id(run_id, some.shard.get("key", "")),
                 run_id=run_id,
                 first_key="",
-                supersedes=tuple(sorted(gone)),
-                superseded=superseded_ledger(Counter(gone.values())),
+                source=some.shard,
+                supersedes=tuple(sorted(some.images)),
+                superseded=superseded_ledger(Counter(some.images.values())),
             ),
         )
-    return len(gone)
+        pruned += len(some.images)
+    return pruned
 
 
 def resolve_races(storage: Storage) -> int:

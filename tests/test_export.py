@@ -123,6 +123,17 @@ def test_an_export_never_mixes_with_another(tmp_path, command):
     assert_one_line_error(done, 2, "holds an export already")
 
 
+@pytest.mark.parametrize("output", ["s", "s/", "s/export", "s/../s", "link/export"])
+def test_an_export_never_goes_into_its_own_store(tmp_path, output):
+    """Its summary.json would replace the store's."""
+    store = build(tmp_path / "s")
+    (tmp_path / "link").symlink_to(tmp_path / "s")
+    before = sorted(path for path in (tmp_path / "s").rglob("*"))
+    with pytest.raises(UsageError, match="--output: .* the feature store itself"):
+        export(store, Storage(f"{tmp_path}/{output}"), ExportOptions())
+    assert sorted(path for path in (tmp_path / "s").rglob("*")) == before
+
+
 def test_values_that_do_not_fit_are_refused(tmp_path):
     store = make_store(tmp_path / "s")
     features = features_of(4)

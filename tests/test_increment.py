@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import fsspec
 import numpy as np
 import pytest
 from conftest import png_bytes, write_images
@@ -167,6 +168,76 @@ def test_other_images_under_stored_keys_are_refused(world, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(folder)
     assert ledger_of(run("--input", link, *arguments[2:]))[2] == 0
+
+
+@pytest.mark.parametrize("gone", [("0.png",), ("3.png",), ("0.png", "1.png", "2.png")])
+def test_one_original_in_place_is_enough_to_refuse(world, tmp_path, gone):
+    """Judged is every clash, not the first: of a folder some images may be deleted."""
+    folder, arguments = world
+    other = tmp_path / "other"
+    other.mkdir()
+    for number, path in enumerate(folder.iterdir()):
+        (other / path.name).write_bytes(solid(20 + 50 * number))
+    for name in gone:
+        (folder / name).unlink()
+    before = rows_of(run("--input", folder, *arguments[2:]).store)
+    with pytest.raises(UsageError, match="still there; give both folders"):
+        run("--input", other, *arguments[2:])
+    after = rows_of(run("--input", folder, *arguments[2:]).store)
+    assert {key: list(row) for key, row in after.items()} == {
+        key: list(row) for key, row in before.items()
+    }
+
+
+def test_images_that_moved_bit_by_bit_are_welcome(world, tmp_path, monkeypatch):
+    folder, arguments = world
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("1.png", "3.png"):
+        (folder / name).rename(moved / name)
+    monkeypatch.setattr("pipelines.chunk.run_padded", never)
+    assert ledger_of(run("--input", moved, *arguments[2:])) == (2, 2, 0)
+
+
+def test_an_original_that_cannot_be_asked_for_is_not_taken_for_moved(world, tmp_path, monkeypatch):
+    folder, arguments = world
+    moved = tmp_path / "moved"
+    folder.rename(moved)
+
+    def failing(self, path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("pipelines.moved.Lister.kind", failing)
+    with pytest.raises(UsageError, match="nothing says whether that has moved: .*denied"):
+        run("--input", moved, *arguments[2:])
+
+
+def test_one_image_by_two_patterns_is_listed_twice(tmp_path):
+    write_images(tmp_path / "photos", 4)
+    pattern = tmp_path / "photos" / "*"
+    outcome = run("--input", pattern, pattern, "--output", tmp_path / "s", *SMALL)
+    assert ledger_of(outcome) == (4, 4, 0)
+    assert (outcome.record["listed_twice"], outcome.record["already_committed"]) == (4, 0)
+
+
+def test_a_folder_inside_another_input_adds_no_rows(tmp_path):
+    write_images(tmp_path / "photos" / "cat", 3)
+    outcome = run(
+        "--input", tmp_path / "photos", tmp_path / "photos" / "cat", "--output", tmp_path / "s",
+        *SMALL,
+    )  # fmt: skip
+    assert ledger_of(outcome) == (3, 3, 0) and outcome.record["listed_twice"] == 3
+
+
+def test_two_images_of_one_key_are_refused_and_never_taken_for_one(tmp_path):
+    """Two lists in one folder share their keys."""
+    write_images(tmp_path / "a", 1)
+    key = next((tmp_path / "a").iterdir()).name
+    fsspec.filesystem("memory").pipe_file(f"/a/{key}", solid(50))
+    (tmp_path / "a.csv").write_text(f"path\na/{key}\n")
+    (tmp_path / "b.csv").write_text(f"path\nmemory://a/{key}\n")
+    with pytest.raises(UsageError, match="has the key .* of another image of this command"):
+        run("--input", tmp_path / "a.csv", tmp_path / "b.csv", "--output", tmp_path / "s", *SMALL)
 
 
 def test_what_could_not_be_read_is_tried_again(world, monkeypatch):

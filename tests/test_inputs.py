@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 
+import fsspec
 import numpy as np
 import pytest
 from conftest import png_bytes
@@ -436,6 +437,25 @@ def test_a_store_inside_the_input_is_no_input(tmp_path):
     make_tree(tmp_path, "out/parts/x.parquet", "out/store.json", "out/model/y.png")
     assert [ref.key for ref in listed(tmp_path)[0]] == ["test/cat/2.png", "train/cat/1.png"]
     assert listed(tmp_path)[0][0].split == "test"
+
+
+def test_stores_inside_an_input_are_skipped_and_said(tmp_path, bucket):
+    make_tree(tmp_path, "in/cat/1.png", "in/out/parts/x.parquet", "in/out/store.json")
+    make_tree(tmp_path, "in/cat/s/parts/x.parquet", "in/cat/s/store.json", "in/cat/parts/2.png")
+    url, options = bucket
+    fs, path = fsspec.core.url_to_fs(f"{url}/stores", **options)
+    fs.put(f"{tmp_path}/in/", f"{path}/", recursive=True)
+    for uri in (tmp_path / "in", f"{url}/stores"):
+        ignored = Ignored()
+        refs = list(list_inputs([str(uri)], InputOptions(storage_options=options), ignored))
+        assert [ref.key for ref in refs] == ["cat/1.png", "cat/parts/2.png"]
+        assert "cat/s/ (a feature store)" in ignored.names
+
+
+def test_a_store_itself_is_no_input(tmp_path):
+    make_tree(tmp_path, "s/parts/x.parquet", "s/store.json", "s/cat/1.png")
+    with pytest.raises(UsageError, match="is a feature store and no folder of images"):
+        listed(tmp_path / "s")
 
 
 def test_a_pattern_that_matches_folders_and_files_lists_each_once(tmp_path):

@@ -236,13 +236,15 @@ def test_a_damaged_shard_gives_what_is_readable_and_exit_code_3(tmp_path, kind):
 def test_mistakes(tmp_path):
     source = make_tree(tmp_path / "photos", ["cat/1.png"])
     (tmp_path / "empty").mkdir()
+    make_tree(tmp_path / "full", ["1.png"])
     for changes, words in (
         ({"source": tmp_path / "gone"}, "does not exist"),
         ({"source": tmp_path / "empty"}, "no images in"),
         ({"kind": "tarr"}, "--format: unknown value 'tarr'; did you mean tar"),
-        ({"output": source}, "lies inside --input"),
-        ({"output": source / "out"}, "lies inside --input"),
-        ({"output": tmp_path}, "is not empty"),
+        ({"output": source}, "equals the folder of --input"),
+        ({"output": source / "out"}, "lies inside the folder of --input"),
+        ({"output": tmp_path}, "contains --input"),
+        ({"output": tmp_path / "full"}, "is not empty"),
         ({"output": ""}, "--output is missing"),
         ({"shard_size": 0}, "--shard_size must be at least 1, got 0"),
     ):

@@ -11,7 +11,7 @@ from test_dataset import hash_of, make_store
 from classifier.bases import load_base
 from classifier.engines import EngineChoice, TensorFlowEngine, run_padded
 from classifier.pixels import decode
-from classifier.predict import run
+from classifier.predict import find_images, run
 from classifier.probes import write_probes
 from classifier.run import load_run
 from classifier.runtime import import_keras
@@ -183,6 +183,30 @@ def test_a_missing_file_is_a_users_mistake(world, tmp_path):
             run(["--run", str(folder / "run"), str(paths[0]), str(tmp_path / name)])
     with pytest.raises(UsageError, match="--top must be at least 1"):
         run(["--run", str(folder / "run"), str(paths[0]), "--top", "0"])
+
+
+def test_folders_and_archives_are_named_as_such(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "x.tar").write_bytes(b"")
+    for name, words in (
+        ("photos", "is a folder; give its images, such as '.*photos/[*].jpg'"),
+        ("photos/", "is a folder"),
+        ("x.tar", "is an archive of images; python -m pipelines.pack"),
+    ):
+        with pytest.raises(UsageError, match=f"IMAGE: .*{words}"):
+            find_images([f"{tmp_path}/{name}"], {})
+    odd = tmp_path / "a::b[1].png"
+    odd.write_bytes(b"")
+    assert find_images([str(odd), str(tmp_path / "*.png")], {}) == [str(odd)]
+
+
+def test_addresses_that_cannot_be_reached_are_a_line_each(world, capsys, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    folder, paths, _ = world
+    bad = ["http://h:x/1.jpg", "http://127.0.0.1:9/x.jpg", "nothing://x.jpg", "http://[::1/1.jpg"]
+    code, found = predictions(capsys, "--run", folder / "run", *bad, paths[0])
+    assert code == 0 and [bool(row.get("error")) for row in found] == [True] * 4 + [False]
+    assert "connect" in found[1]["error"].lower() and "port" in found[0]["error"].lower()
 
 
 def test_the_plot_is_a_picture(world, tmp_path, capsys):

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from classifier.inputs.columns import (
     URI_COLUMNS,
@@ -30,8 +30,18 @@ from featurestore.ignored import Ignored
 from featurestore.labels import member_name
 from featurestore.retry import retrying
 from featurestore.splits import split_in_cell
-from featurestore.storage import connect, public_url
 from featurestore.tables import TEXT_SUFFIXES, Row, open_table
+from featurestore.urls import (
+    ADDRESS_ERRORS,
+    address_of,
+    connect,
+    file_info,
+    is_address,
+    is_web,
+    public_url,
+    query_of,
+    without_dots,
+)
 
 _AT_ONCE = 16
 _BLOCK = 256
@@ -144,15 +154,22 @@ def _merge(listed: Iterable[_Listed]) -> Iterator[_Listed]:
 
 
 def _is_new(ref: ImageRef, seen: dict[bytes, bytes]) -> bool:
-    """Whether a key is new; the same image once more with the same facts is passed over."""
-    key = hashlib.sha256(ref.key.encode()).digest()[:12]
-    facts = hashlib.sha256(repr((ref.uri, ref.labels, ref.split)).encode()).digest()[:12]
-    if seen.setdefault(key, facts) != facts:
-        raise UsageError(
-            f"--input: the list names {ref.key!r} twice, with another address, label or split; for "
-            "several labels let its rows follow each other, else rename one"
-        )
-    return facts is seen[key]
+    """Whether an image is new; the same once more with the same facts is passed over.
+
+    An image is known by its key and by its address, whichever way each is written.
+    """
+    version = ref.etag if ref.problem else ""
+    facts = hashlib.sha256(repr((ref.uri, version, ref.labels, ref.split)).encode()).digest()[:12]
+    is_new = True
+    for name in (ref.key, f"{ref.uri}\0{version}"):
+        digest = hashlib.sha256(name.encode(errors="surrogatepass")).digest()[:12]
+        is_new = is_new and digest not in seen
+        if seen.setdefault(digest, facts) != facts:
+            raise UsageError(
+                f"--input: the list names {ref.key!r} twice, with another address, label or split; "
+                "for several labels let its rows follow each other, else rename one"
+            )
+    return is_new
 
 
 class _Places:
@@ -164,32 +181,49 @@ class _Places:
         self._folder = posixpath.dirname(path)
 
     def locate(self, listed: Sequence[_Listed]) -> list[ImageRef]:
-        """Returns the references; a file that does not answer has size 0 and no version."""
-        if self._fs.protocol == "file" or "file" in self._fs.protocol:
+        """Returns the references; one that cannot be reached says why, whatever its address."""
+        if isinstance(self._fs, LocalFileSystem):
             return [self._locate(item) for item in listed]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             return list(pool.map(self._locate, listed))
 
     def _locate(self, item: _Listed) -> ImageRef:
-        fs, path, key = self._fs, f"{self._folder}/{item.written}", item.written
-        if "://" in item.written:
-            fs, path = connect(item.written, self._options, "--input")
-            protocol = item.written.partition("://")[0]
-            key = urlsplit(item.written).path if protocol in ("http", "https") else path
-        elif item.written.startswith("/"):
-            path = item.written
-        else:
-            path = posixpath.normpath(path) if "://" not in path else path
+        facts: dict[str, Any] = {"labels": item.labels, "split": item.split}
+        uri, key = public_url(item.written), _key_of(item.written)
         try:
-            info = fs.info(path)
-        # Protocols raise what they like here, and reading the image will tell.
-        except (OSError, ValueError):
-            info = {}
-        return ImageRef(
-            key=member_name(key),
-            uri=public_url(fs.unstrip_protocol(path)),
-            size=info.get("size") or 0,
-            etag=etag_of(info),
-            labels=item.labels,
-            split=item.split,
-        )
+            fs, path = self._connect(item.written)
+            uri = address_of(fs, path)
+            if query := query_of(path):
+                # Else two pictures would be one, under the address of a third.
+                problem = f"{uri} was given with a query, which is never stored with an image"
+                version = f"?{hashlib.sha256(query.encode()).hexdigest()[:12]}"
+                key = key.partition("?")[0] + version
+                return ImageRef(key, uri, 0, version, problem=problem, **facts)
+            info = file_info(fs, uri if is_web(uri) else path)
+            if info.get("type") == "directory":
+                raise IsADirectoryError(f"{uri} is a folder, not an image")
+        except (OSError, UsageError, *ADDRESS_ERRORS) as error:
+            kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
+            problem = " ".join(f"{kind}{error}".split())
+            return ImageRef(key, uri, 0, "", problem=problem, **facts)
+        return ImageRef(key, uri, info.get("size") or 0, etag_of(info), **facts)
+
+    def _connect(self, written: str) -> tuple[Any, str]:
+        if is_address(written):
+            return connect(written, self._options, "--input")
+        if isinstance(self._fs, LocalFileSystem):
+            return connect(posixpath.join(self._folder, written), self._options, "--input")
+        above = self._folder
+        if is_web(above) and written.startswith("/"):
+            above = "/".join(above.split("/")[:3])
+        return self._fs, without_dots(f"{above}/{written.lstrip('/')}")
+
+
+def _key_of(written: str) -> str:
+    """Returns the key of an image: its path as written, without protocol, and host on the web."""
+    if not is_address(written):
+        return member_name(written) or written
+    bare = public_url(written).partition("://")[2]
+    host, _, path = bare.partition("/")
+    name = member_name(path if is_web(written) else bare)
+    return name or host or written

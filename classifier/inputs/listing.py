@@ -32,7 +32,7 @@ from classifier.inputs.series import with_layouts
 from classifier.inputs.shards import WITH_COLUMNS, columns_told
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.ignored import Ignored
-from featurestore.storage import public_url
+from featurestore.urls import public_url, query_of
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,13 @@ class InputOptions:
       layout: what folder names mean; ``auto`` finds it out.
       storage_options: for remote file systems.
       asked: the columns of lists, Parquet and TFRecord that the user named.
+      output: a folder that is written meanwhile, which must lie apart from every input; or "".
     """
 
     layout: str = "auto"
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     asked: Asked = field(default_factory=Asked)
+    output: str = ""
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -105,6 +107,8 @@ def _roots(uris: Sequence[str], options: InputOptions) -> list[Root]:
     for root in roots if named else ():
         path = "".join(root.paths or ()) if root.is_file else ""
         root.is_list = root.is_list or (bool(path) and is_list(root.fs, path, named))
+    for root in roots if options.output else ():
+        root.require_apart(options.output)
     files = [root for root in roots if root.is_file and not root.is_list]
     if len(files) > 1:
         files[0].take_files(files[1:], options.layout)
@@ -177,6 +181,9 @@ def _list_root(root: Root, prefix: str, notes: _Notes) -> Iterator[ImageRef | Sh
     for name, info in root.entries():
         if is_hidden(name) or info.get("type") == "other":
             notes.ignored.add(prefix + name)
+        elif query_of(info["name"]):
+            # A page of the web lists links too; without its query one leads elsewhere.
+            notes.ignored.add(f"{prefix}{name.partition('?')[0]}?...")
         elif has_image_suffix(name):
             yield _image(root, prefix, (name, info), notes.found)
         elif kind := shard_format(name):
@@ -189,6 +196,8 @@ def _list_root(root: Root, prefix: str, notes: _Notes) -> Iterator[ImageRef | Sh
                 yield from _by_content(root, prefix, unsure, notes)
                 unsure = []
     yield from _by_content(root, prefix, unsure, notes)
+    for store in root.stores:
+        notes.ignored.add(f"{prefix}{root.relative(store)}/ (a feature store)")
 
 
 def _by_content(root: Root, prefix: str, entries: list[Entry], notes: _Notes) -> Iterator[ImageRef]:
@@ -212,4 +221,5 @@ def _image(root: Root, prefix: str, entry: Entry, found: Found) -> ImageRef:
         etag=etag_of(info),
         labels=labels,
         split=split,
+        problem=info.get("problem", ""),
     )

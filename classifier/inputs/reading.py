@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from classifier.inputs.refs import ImageRef
+from classifier.inputs.refs import ImageRef, Unreadable
+from featurestore.errors import UsageError
 from featurestore.retry import retrying
-from featurestore.storage import connect
+from featurestore.urls import ADDRESS_ERRORS, connect
 
 HEAD_BYTES = 16
 
@@ -19,8 +21,13 @@ def read_bytes(ref: ImageRef, storage_options: Mapping[str, Any] | None = None) 
     Raises:
       OSError: when it cannot be read, after retries.
     """
-    fs, path = connect(ref.uri, storage_options)
-    return retrying(lambda: fs.cat_file(path))
+    try:
+        if ref.problem:
+            raise Unreadable(ref.problem)
+        fs, path = connect(ref.uri, storage_options)
+        return retrying(lambda: fs.cat_file(path))
+    except (UsageError, *ADDRESS_ERRORS) as error:
+        raise Unreadable(" ".join(str(error).split())) from error
 
 
 def read_many(
@@ -32,35 +39,30 @@ def read_many(
       refs: images, on one or several file systems.
       storage_options: for them.
     """
-    result: dict[int, bytes | OSError] = {}
-    by_protocol: dict[str, list[int]] = {}
+    found: dict[int, bytes] = {}
+    by_fs: dict[int, tuple[Any, dict[int, str]]] = {}
     for position, ref in enumerate(refs):
-        by_protocol.setdefault(ref.uri.partition("://")[0], []).append(position)
-    for positions in by_protocol.values():
-        found = _read_from_one([refs[position] for position in positions], storage_options)
-        result.update(zip(positions, found, strict=True))
-    return [result[position] for position in range(len(refs))]
-
-
-def _read_from_one(
-    refs: Sequence[ImageRef], storage_options: Mapping[str, Any] | None
-) -> list[bytes | OSError]:
-    fs, _ = connect(refs[0].uri, storage_options)
-    paths = [fs._strip_protocol(ref.uri) for ref in refs]
-    if getattr(fs, "async_impl", False):
+        if not ref.problem:
+            with suppress(UsageError):
+                fs, path = connect(ref.uri, storage_options)
+                if getattr(fs, "async_impl", False):
+                    by_fs.setdefault(id(fs), (fs, {}))[1][position] = path
+    for fs, paths in by_fs.values():
         # One round trip for all: an object store answers many requests as fast as one.
         # Not `cat`, which takes brackets in a name for a pattern.
         nothing = [None] * len(paths)
-        found = fs.cat_ranges(paths, nothing, nothing, on_error="return")
-        return [_settled(fs, path, data) for path, data in zip(paths, found, strict=True)]
-    return [_settled(fs, path, None) for path in paths]
+        some = fs.cat_ranges(list(paths.values()), nothing, nothing, on_error="return")
+        answers = zip(paths, some, strict=True)
+        found.update((place, data) for place, data in answers if isinstance(data, bytes))
+    return [
+        found[place] if place in found else _settled(ref, storage_options)
+        for place, ref in enumerate(refs)
+    ]
 
 
-def _settled(fs, path: str, found: bytes | Exception | None) -> bytes | OSError:
-    if isinstance(found, bytes):
-        return found
+def _settled(ref: ImageRef, storage_options: Mapping[str, Any] | None) -> bytes | OSError:
     try:
-        return retrying(lambda: fs.cat_file(path))
+        return read_bytes(ref, storage_options)
     except OSError as error:
         return error
 

@@ -64,6 +64,10 @@ class ShardDamaged(Exception):
         return type(self), (self.message, self.offset)
 
 
+class Unreadable(OSError):
+    """Why an image cannot be read, told in full by its text."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRef:
     """One image that can be read by itself.
@@ -75,6 +79,7 @@ class ImageRef:
       etag: the object store's, else the modification time; changes when the file does.
       labels: class names, empty when unknown.
       split: ``train``, ``validation``, ``test`` or None when the input gives none.
+      problem: why it cannot be read, where the listing knows that already; else "".
     """
 
     key: str
@@ -83,6 +88,7 @@ class ImageRef:
     etag: str
     labels: tuple[str, ...] = ()
     split: str | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from fsspec.core import has_magic
@@ -24,8 +25,9 @@ from classifier.inputs.refs import has_image_suffix, shard_format
 from classifier.inputs.trees import FolderTree
 from featurestore import layout as store_layout
 from featurestore.errors import UsageError
-from featurestore.retry import io_errors
-from featurestore.urls import connect, public_url
+from featurestore.places import relation
+from featurestore.retry import io_errors, retrying
+from featurestore.urls import address_of, connect, is_chain, is_web, public_url
 
 Entry = tuple[str, Info]  # (path relative to the root, the file system's entry)
 _SPEC_FILES = {store_layout.SPEC, "parts"}
@@ -55,6 +57,8 @@ class Root:
         self.uri, self.options = uri, options
         self.wanted: tfds.Slice | None = None
         self.paths: list[str] | None = None
+        self.pattern = ""
+        self.stores: dict[str, None] = {}
         self.is_list = self.is_file = False
         self._kept: dict[str, list[Info]] = {}
         try:
@@ -74,13 +78,13 @@ class Root:
         self.is_local = isinstance(self.fs, LocalFileSystem)
         kind = self._lister.kind(self.path)
         if has_magic(self.path) and not kind:
-            pattern, self.paths = self.path, _outermost(self._lister.glob(self.path))
+            self.pattern, self.paths = self.path, _outermost(self._lister.glob(self.path))
             if not self.paths:
                 raise UsageError(
                     f"--input: nothing matches {public_url(self.uri)!r}; quote the pattern, and "
                     "use ** to match folders at any depth"
                 )
-            self.path = fixed_folder(pattern)
+            self.path = fixed_folder(self.pattern)
         elif kind == "file":
             self.is_file, self.is_list = True, is_list(self.fs, self.path)
             self.paths, self.path = [self.path], self.path.rpartition("/")[0]
@@ -103,7 +107,31 @@ class Root:
 
     def address(self, info: Info) -> str:
         """Returns a listed file's URI, without credentials."""
-        return public_url(self.fs.unstrip_protocol(info["name"]))
+        return address_of(self.fs, info["name"])
+
+    def require_apart(self, output: str) -> None:
+        """Refuses an output that this input would list, or that would hold it.
+
+        Args:
+          output: folder that is written, on the file system of the same options.
+
+        Raises:
+          UsageError: naming both.
+        """
+        found = relation(output, address_of(self.fs, self.path), self.options)
+        # Beside a pattern's matches, single files and a list there may be an output.
+        is_open = self.paths is None or "**" in self.pattern
+        if found == "equals" or (found == "lies inside" and is_open):
+            raise UsageError(
+                f"--output: {public_url(output)!r} {found} the folder of --input "
+                f"{public_url(self.uri)!r}, where what is written would be taken for images or "
+                "hide them from later runs; choose a folder beside it"
+            )
+        if found == "contains" and not self.is_list:
+            raise UsageError(
+                f"--output: {public_url(output)!r} contains --input {public_url(self.uri)!r}, and "
+                "nothing but what this command writes may lie there; choose a folder beside it"
+            )
 
     def entries(self) -> Iterator[Entry]:
         """Yields the files below the root, in a stable order.
@@ -166,7 +194,14 @@ class Root:
 
     def _infos(self) -> Iterator[Info]:
         if self.paths is None:
-            for info in self._ls(self.path):
+            infos = self._ls(self.path)
+            if self.path in self.stores:
+                raise UsageError(
+                    f"--input: {public_url(self.uri)!r} is a feature store and no folder of "
+                    "images; give the folder of the images, or a pattern such as '*/*.jpg' when "
+                    "they lie in the same folder"
+                )
+            for info in infos:
                 # Folder by folder, so that no more than one is in memory.
                 if info["type"] == "directory":
                     yield from self._below(info["name"])
@@ -191,7 +226,7 @@ class Root:
                 is_folder = info["type"] == "directory"
                 yield from self._below(info["name"]) if is_folder else (info,)
         else:
-            yield from self._lister.find(folder)
+            yield from self._find(folder)
 
     @property
     def _split_levels(self) -> int:
@@ -212,25 +247,48 @@ class Root:
             return self._kept.pop(path)
         if self.is_local:
             names = os.listdir(path)
+            found: list[Info] = []
             if _SPEC_FILES <= set(names):
-                return []  # a feature store is no input, wherever it lies
-            found: list[Info] = [_local_info(os.path.join(path, name)) for name in names]
-            found = [info for info in found if not _is_store(info)]
+                self.stores[path] = None  # a feature store is no input, wherever it lies
+            else:
+                found = [_local_info(os.path.join(path, name)) for name in names]
+                found = [info for info in found if not self._is_store(info)]
         else:
             # Some object stores list a folder inside itself.
             listed = self._lister.ls(path)
             found = [info for info in listed if info["name"].strip("/") != path.strip("/")]
+            if _SPEC_FILES <= {info["name"].rstrip("/").rpartition("/")[2] for info in found}:
+                self.stores[path] = None
+                found = []
         return sorted(found, key=lambda info: info["name"])
+
+    def _is_store(self, info: Info) -> bool:
+        names = (os.path.join(info["name"], name) for name in _SPEC_FILES)
+        found = info["type"] == "directory" and all(map(os.path.exists, names))
+        if found:
+            self.stores[info["name"]] = None
+        return found
+
+    def _find(self, folder: str) -> list[Info]:
+        """Returns the files below a folder that is not local, those of stores left out."""
+        found = self._lister.find(folder)
+        names = [info["name"] for info in found]
+        with_parts = {name.rpartition("/parts/")[0] for name in names if "/parts/" in name}
+        with_spec = {name.removesuffix(f"/{store_layout.SPEC}") for name in names}
+        stores = with_parts & with_spec
+        self.stores.update(dict.fromkeys(sorted(stores)))
+        below = tuple(f"{store}/" for store in stores)
+        return [info for info in found if not info["name"].startswith(below)]
 
 
 def _refuse_addresses(uri: str) -> None:
     """Refuses addresses that could not be written down without their secrets."""
-    if "::" in uri:
+    if is_chain(uri):
         raise UsageError(
             f"--input: {public_url(uri)!r} is a chain of addresses, which is not supported; give "
             "the folder or the archive itself"
         )
-    if uri.startswith(("http://", "https://")) and "?" in uri and not has_magic(uri.split("?")[0]):
+    if is_web(uri) and "?" in uri and not has_magic(uri.split("?")[0]):
         raise UsageError(
             f"--input: {public_url(uri)!r} was given with a query, and signatures are never stored "
             "with an image; give the address without it and what it needs as --storage_options"
@@ -238,22 +296,17 @@ def _refuse_addresses(uri: str) -> None:
 
 
 def _local_info(path: str) -> Info:
-    """Describes a local file through its links; a broken link is a file of no size."""
+    """Describes a local file through its links; a broken link is a file that has a problem."""
     shown = os.fsencode(path).decode("utf-8", "backslashreplace")
     try:
-        status = os.stat(path)
-    except OSError:
-        return {"name": shown, "size": 0, "type": "file"}
+        status = retrying(partial(os.stat, path))
+    except OSError as error:
+        problem = f"{type(error).__name__}: {error}"
+        return {"name": shown, "size": 0, "type": "file", "problem": problem}
     kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "directory"}
     kind = kinds.get(stat.S_IFMT(status.st_mode), "other")
     name = path if kind == "directory" else shown
     return {"name": name, "size": status.st_size, "type": kind, "mtime": status.st_mtime}
-
-
-def _is_store(info: Info) -> bool:
-    if info["type"] != "directory":
-        return False
-    return all(os.path.exists(os.path.join(info["name"], name)) for name in _SPEC_FILES)
 
 
 def _outermost(paths: Sequence[str]) -> list[str]:

@@ -1,7 +1,6 @@
 """What TensorFlow Datasets writes beside its shards, and slices such as ``FOLDER#train[:40%]``.
 
-The slice of a shard travels in its etag: the same file read in part is another version of it, so
-that a wider slice later supersedes the narrower one.
+The slice of a shard travels in its etag, see `classifier.inputs.records`.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from classifier.inputs.records import END, with_records
 from classifier.inputs.refs import ShardRef
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.retry import retrying
@@ -21,9 +21,9 @@ from featurestore.retry import retrying
 INFO_FILE = "dataset_info.json"
 _LABELS_SUFFIX = ".labels.txt"
 _REQUEST = re.compile(
-    r"(?P<folder>.+)#(?P<split>[\w-]+)(?:\[(?P<low>-?\d*%?):(?P<high>-?\d*%?)\])?$"
+    r"(?P<folder>.+)#(?P<split>[\w-]+)(?:\[(?P<low>(?:-?\d+%?)?):(?P<high>(?:-?\d+%?)?)\])?"
 )
-_RECORDS = re.compile(r"#(\d+):(\d+)$")
+_LIKE_A_REQUEST = re.compile(r".+#[\w+-]+(?:\[[^/]*)?")
 
 
 def read_class_names(fs: Any, shard_path: str) -> dict[str, list[str]]:
@@ -82,6 +82,12 @@ def _position(text: str, default: int, examples: int) -> int:
 def split_request(uri: str) -> tuple[str, Slice | None]:
     """Takes the slice off an ``--input``.
 
+    Args:
+      uri: of nothing that is there under this very name.
+
+    Raises:
+      UsageError: for what looks like a slice and is none.
+
     Example:
       >>> split_request("mnist/3.0.1#train[:40%]")
       ('mnist/3.0.1', Slice(split='train', low='', high='40%'))
@@ -90,6 +96,12 @@ def split_request(uri: str) -> tuple[str, Slice | None]:
     """
     match = _REQUEST.fullmatch(uri)
     if not match:
+        if _LIKE_A_REQUEST.fullmatch(uri):
+            raise UsageError(
+                f"--input: {'#' + uri.rpartition('#')[2]!r} is no slice of a split; write "
+                "#train, or #train[A:B] where A and B are left out, example numbers or whole "
+                "percents, each with - to count from the end, such as #train[:-10] or #train[40%:]"
+            )
         return uri, None
     return match["folder"], Slice(match["split"], match["low"] or "", match["high"] or "")
 
@@ -127,6 +139,11 @@ def take(
         if match := pattern.search(posixpath.basename(shard.key)):
             by_number[int(match[1])] = shard
     low, high = wanted.bounds(sum(counts))
+    if low >= high:
+        raise UsageError(
+            f"--input: #{wanted.split}[{wanted.low}:{wanted.high}] takes none of the "
+            f"{sum(counts):,} examples of split {wanted.split!r}; give an end behind its start"
+        )
     start = 0
     for number, count in enumerate(counts):
         first, last = max(low - start, 0), min(high - start, count)
@@ -137,13 +154,5 @@ def take(
             raise UsageError(
                 f"--input: shard {number} of {len(counts)} of split {wanted.split!r} is not there"
             )
-        shard = by_number[number]
-        if (first, last) != (0, count):
-            shard = dataclasses.replace(shard, etag=f"{shard.etag}#{first}:{last}")
-        yield shard
-
-
-def slice_of(shard: ShardRef) -> tuple[int, int | None]:
-    """Returns the first record of a shard that is wanted, and the end."""
-    match = _RECORDS.search(shard.etag)
-    return (int(match[1]), int(match[2])) if match else (0, None)
+        # A slice that ends with its shard is open, so that neighbours join to the whole file.
+        yield with_records(by_number[number], ((first, END if last == count else last),))

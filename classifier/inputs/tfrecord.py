@@ -19,6 +19,7 @@ from classifier.imagefiles import sniff
 from classifier.inputs import tfds
 from classifier.inputs.columns import Asked, Columns, LabelColumn
 from classifier.inputs.examples import Values, has_feature_lists, parse_example
+from classifier.inputs.records import holds, records_of
 from classifier.inputs.refs import (
     MAX_MEMBER_BYTES,
     ImageRef,
@@ -73,36 +74,41 @@ def iter_tfrecord(
     """
     fs, path = connect(shard.uri, storage_options)
     class_names = tfds.read_class_names(fs, path)
-    begin, end = tfds.slice_of(shard)
+    wanted = records_of(shard.etag)
     asked, unclear = Asked.of(shard.etag), False
     unique = UniqueNames()
     with SteadyFile(fs, path) as file:
         for number, data in enumerate(read_records(file)):
-            if number < begin:
-                continue
-            if end is not None and number >= end:
+            if number >= wanted[-1][1]:
                 return
+            is_wanted = holds(wanted, number)
             try:
                 features = parse_example(data)
             except ValueError as error:
-                yield shard.image(unique.claim(str(number)), len(data)), OSError(str(error))
+                name = unique.claim(str(number))
+                if is_wanted:
+                    yield shard.image(name, len(data)), OSError(str(error))
                 continue
             columns = find_features(features, class_names, asked)
             images = features.get(columns.image) if columns.image else _by_content(features)
             if images is None:
-                is_sequence = has_feature_lists(data)
-                note = partial(ignored.leave_out, SEQUENCES) if is_sequence else ignored.add
-                note(f"{shard.key}/{number}")
+                if is_wanted:
+                    is_sequence = has_feature_lists(data)
+                    note = partial(ignored.leave_out, SEQUENCES) if is_sequence else ignored.add
+                    note(f"{shard.key}/{number}")
+                continue
+            # Records that are passed over have their names too: a key never depends on the slice.
+            name = unique.claim(member_name(_text(features, NAME_FEATURES)), str(number))
+            if not is_wanted:
                 continue
             if columns.is_unclear and not unclear:
                 unclear = True
                 ignored.add(f"{shard.key}: labels in {', '.join(columns.others)}")
-            name = member_name(_text(features, NAME_FEATURES))
             labels = labels_of(features, columns)
             split = split_in_cell(_text(features, (columns.split,)))
             content = _content(images)
             size = len(content) if isinstance(content, bytes) else 0
-            yield shard.image(unique.claim(name, str(number)), size, labels, split), content
+            yield shard.image(name, size, labels, split), content
 
 
 def _by_content(features: Mapping[str, Values]) -> Values | None:

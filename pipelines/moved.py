@@ -1,0 +1,88 @@
+"""Tells a folder that moved from another folder of the same names, whose images are others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+from classifier.inputs.lister import Lister
+from featurestore.errors import UsageError
+from featurestore.store import FeatureStore
+from featurestore.urls import connect
+from pipelines.inventory import Inventory, digest, live_inputs
+
+_AT_ONCE = 32
+_BLOCK = 4096
+Clash = tuple[str, str, str]  # (key, address that is stored, address that is listed)
+
+
+def require_moved(store: FeatureStore, inventory: Inventory, options: Mapping[str, Any]) -> None:
+    """Refuses inputs that merely have the keys of other images, which are still where they were.
+
+    A folder that moved keeps its keys, and is welcome. Another folder with the same names below it
+    would take the place of the stored images. Each stored address is asked for: of a folder some
+    images may be gone and others in place.
+
+    Args:
+      store: that holds the keys.
+      inventory: that decided on the inputs.
+      options: for the inputs' file systems.
+
+    Raises:
+      UsageError: naming one such input, or one of which nothing says whether it is there.
+    """
+    clashes = _clashes(store, inventory)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        while block := list(islice(clashes, _BLOCK)):
+            in_place = pool.map(partial(_is_in_place, options=options), block)
+            for (key, stored, listed), stays in zip(block, in_place, strict=True):
+                if stays:
+                    pool.shutdown(cancel_futures=True)
+                    raise UsageError(
+                        f"--input: {listed!r} has the key {key!r} of {stored!r}, which is stored "
+                        "already and still there; give both folders in one command, which tells "
+                        "their keys apart, or choose another --output"
+                    )
+
+
+def _clashes(store: FeatureStore, inventory: Inventory) -> Iterator[Clash]:
+    """Yields each key that is stored with another address than the listed one."""
+    if not inventory.moved:
+        return
+    seen: set[str] = set()
+    for marker, _, rows in live_inputs(store):
+        shard = marker.source
+        named = [(shard["key"], shard["uri"])] if shard else ((row[0], row[1]) for row in rows)
+        for key, stored in named:
+            listed = inventory.moved.get(digest(key))
+            # A shard has several commits; of older versions the address no longer counts.
+            if listed is None or inventory.held[digest(key)].address != digest(stored):
+                continue
+            if shard and key in seen:
+                continue
+            seen.update([key] if shard else [])
+            yield key, stored, listed
+
+
+def _is_in_place(clash: Clash, options: Mapping[str, Any]) -> bool:
+    """Whether the stored address still leads to a file, and to another one than the listed."""
+    _, stored, listed = clash
+    try:
+        fs, path = connect(stored, options)
+        if not Lister(fs).kind(path):
+            return False
+        there = connect(listed, options)
+        if isinstance(fs, LocalFileSystem) and isinstance(there[0], LocalFileSystem):
+            return not os.path.samefile(path, there[1])
+    except (OSError, UsageError) as error:
+        raise UsageError(
+            f"--input: {listed!r} has the key of {stored!r}, and nothing says whether that has "
+            f"moved: {error}; make it reachable, or choose another --output"
+        ) from error
+    return True

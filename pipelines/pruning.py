@@ -1,0 +1,100 @@
+"""Finds the stored images that a complete listing no longer names, for ``--prune``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from classifier.inputs import SHARD_ERRORS, Ignored, ShardRef, iter_shard
+from classifier.inputs.records import file_etag, records_of, with_records, without
+from featurestore.errors import UsageError
+from featurestore.store import FeatureStore
+from pipelines.inventory import Inventory, counted_as, digest, live_inputs
+
+
+@dataclass(frozen=True)
+class Gone:
+    """Stored images that the input no longer holds.
+
+    Attributes:
+      images: key -> ``row`` or ``quarantined``.
+      shard: what stays of the shard that held them, as a marker's ``source``; empty where nothing
+        stays or there is no shard.
+    """
+
+    images: Mapping[str, str]
+    shard: Mapping[str, Any]
+
+
+def gone_inputs(
+    store: FeatureStore, inventory: Inventory, options: Mapping[str, Any]
+) -> list[Gone]:
+    """Returns what a complete listing no longer named.
+
+    A shard of which fewer records are listed than stored, or that has changed, is read for its
+    names; where it cannot be read to its end, all of its images stay.
+
+    Args:
+      store: that holds the images.
+      inventory: that decided on the listing.
+      options: for the inputs' file systems.
+    """
+    files: dict[str, str] = {}
+    cut: dict[str, dict[str, str]] = {}
+    names: dict[str, frozenset[str] | None] = {}
+    for marker, kind, rows in live_inputs(store):
+        source = marker.source
+        listed = _listed(inventory, source)
+        if listed is None:
+            gone = [key for key, uri, *_ in rows if not inventory.is_listed(key, uri)]
+            files.update(dict.fromkeys(gone, counted_as(kind)))
+        elif rows and not _covers(listed, source):
+            key = source["key"]
+            if key not in names:
+                names[key] = _keys_of(replace(listed, key=key), options)
+            kept = names[key]
+            gone = [] if kept is None else [row[0] for row in rows if row[0] not in kept]
+            if gone:
+                cut.setdefault(key, {}).update(dict.fromkeys(gone, counted_as(kind)))
+    shards = [Gone(images, _what_stays(inventory, key)) for key, images in cut.items()]
+    for shard in shards:
+        if not shard.shard:
+            files.update(shard.images)
+    found = [Gone(files, {}), *(shard for shard in shards if shard.shard)]
+    return [gone for gone in found if gone.images]
+
+
+def _listed(inventory: Inventory, source: Mapping[str, Any]) -> ShardRef | None:
+    if not source:
+        return None
+    by_key = inventory.shards.get(digest(source["key"]))
+    return by_key or inventory.shards.get(digest(source["uri"]))
+
+
+def _covers(listed: ShardRef, source: Mapping[str, Any]) -> bool:
+    """Whether a listed shard is the stored one, with all of the records that a commit took."""
+    if (listed.size, file_etag(listed.etag)) != (source["size"], file_etag(source["etag"])):
+        return False
+    return not without(records_of(source["etag"]), records_of(listed.etag))
+
+
+def _keys_of(shard: ShardRef, options: Mapping[str, Any]) -> frozenset[str] | None:
+    try:
+        return frozenset(ref.key for ref, _ in iter_shard(shard, options, Ignored()))
+    except (UsageError, *SHARD_ERRORS):
+        return None
+
+
+def _what_stays(inventory: Inventory, key: str) -> Mapping[str, Any]:
+    """Returns the records of a shard that are both stored and listed, as a marker's ``source``."""
+    listed = inventory.shards.get(digest(key))
+    if listed is None:  # under another key: its rows are told apart when it is listed again
+        return {}
+    stored = inventory.records.get(digest(listed.uri, listed.size, file_etag(listed.etag)), ())
+    records = records_of(listed.etag)
+    stays = without(records, without(records, stored))
+    if not stays:
+        return {}
+    etag = with_records(listed, stays).etag
+    return {"key": key, "uri": listed.uri, "size": listed.size, "etag": etag, "complete": True}
