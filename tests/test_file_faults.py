@@ -252,7 +252,7 @@ def test_a_file_system_that_fails_at_any_call_costs_nothing(seed, world, tmp_pat
 
 
 @pytest.mark.parametrize("operation", ["ls", "info", "open", "read"])
-@pytest.mark.parametrize("times", [6, 0], ids=["for a while", "for good"])
+@pytest.mark.parametrize("times", [1, 6, 0], ids=["once", "for a while", "for good"])
 def test_a_sweep_deletes_nothing_that_counts_whichever_call_fails(
     operation, times, world, tmp_path
 ):
