@@ -104,19 +104,13 @@ def _add_data_flags(parser: Parser) -> None:
     data.add_argument(
         "--labels", default="", metavar="FILE", help="CSV or Parquet of key and label"
     )
-    data.add_argument(
-        "--key_column", default="", metavar="NAME", help="of --labels; default the first"
-    )
-    data.add_argument(
-        "--label_column",
-        default="",
-        metavar="NAME",
-        help="of --labels where that is given, else of a list, Parquet or TFRecord; "
-        "default the one called label",
-    )
-    data.add_argument(
-        "--image_column", default="", metavar="NAME", help="of a list, Parquet or TFRecord"
-    )
+    of_shards = "of a list, Parquet or TFRecord"
+    for flag, text in (
+        ("--key_column", "of --labels; default the first"),
+        ("--label_column", f"of --labels where that is given, else {of_shards}; default label"),
+        ("--image_column", of_shards),
+    ):
+        data.add_argument(flag, default="", metavar="NAME", help=text)
     data.add_argument(
         "--label_from_name", default="", metavar="REGEX", help="group 1 of a match in the key"
     )
