@@ -156,7 +156,7 @@ class _Places:
             return list(pool.map(self._locate, listed))
 
     def _locate(self, item: _Listed) -> ImageRef:
-        facts = {"labels": item.labels, "split": item.split}
+        facts: dict[str, Any] = {"labels": item.labels, "split": item.split}
         uri, key = public_url(item.written), _key_of(item.written)
         try:
             fs, path = self._connect(item.written)
