@@ -8,14 +8,14 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from featurestore.urls import connect, is_chain
+from featurestore.urls import connect, host_of, is_chain
 
 
 def relation(folder: str, other: str, options: Mapping[str, Any] | None = None) -> str:
     """Says how one folder lies to another.
 
     Args:
-      folder: its address.
+      folder: address of an output.
       other: the other's.
       options: for their file systems.
 
@@ -30,8 +30,8 @@ def relation(folder: str, other: str, options: Mapping[str, Any] | None = None) 
       >>> relation("s3x/in/out", "s3x/in"), relation("s3x/in2", "s3x/in"), relation("a/", "./a")
       ('lies inside', '', 'equals')
     """
-    system, path = _place(folder, options)
-    other_system, other_path = _place(other, options)
+    system, path = _place(folder, options, "--output")
+    other_system, other_path = _place(other, options, "URL")
     if system != other_system:
         return ""
     if path == other_path:
@@ -41,11 +41,10 @@ def relation(folder: str, other: str, options: Mapping[str, Any] | None = None) 
     return "contains" if not path or other_path.startswith(f"{path}/") else ""
 
 
-def _place(url: str, options: Mapping[str, Any] | None) -> tuple[tuple[str, str], str]:
+def _place(url: str, options: Mapping[str, Any] | None, flag: str) -> tuple[tuple[str, str], str]:
     """Returns what two addresses of one folder have in common: (file system, host), path."""
     # Behind fsspec's caches lies the folder itself.
-    fs, path = connect(url.rpartition("::")[2] if is_chain(url) else url, options)
+    fs, path = connect(url.rpartition("::")[2] if is_chain(url) else url, options, flag)
     if isinstance(fs, LocalFileSystem):
         path = os.path.realpath(path)
-    host = str(getattr(fs, "storage_options", {}).get("host", ""))
-    return (type(fs).__name__, host), path.strip("/")
+    return (type(fs).__name__, host_of(fs)), path.strip("/")

@@ -158,12 +158,18 @@ def address_of(fs: Any, path: str) -> str:
       path: on it, as `connect` or a listing gave it.
     """
     uri = fs.unstrip_protocol(path)
-    protocol, host = protocol_of(uri), getattr(fs, "storage_options", {}).get("host")
-    if host and not is_web(uri):
-        # Of such protocols a path does not say on which machine.
-        port = fs.storage_options.get("port")
-        uri = f"{protocol}://{host}{f':{port}' if port else ''}/{_bare(uri).lstrip('/')}"
+    if host := host_of(fs):
+        uri = f"{protocol_of(uri)}://{host}/{_bare(uri).lstrip('/')}"
     return public_url(uri)
+
+
+def host_of(fs: Any) -> str:
+    """Returns the machine of a file system whose paths do not say it, with its port; else ""."""
+    protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+    if "host" not in fs._get_kwargs_from_urls(f"{protocol}://host/path"):
+        return ""
+    host, port = (fs.storage_options.get(name) for name in ("host", "port"))
+    return f"{host or ''}{f':{port}' if port else ''}"
 
 
 def query_of(url: str) -> str:

@@ -38,17 +38,19 @@ def require_moved(store: FeatureStore, inventory: Inventory, options: Mapping[st
       UsageError: naming one such input, or one of which nothing says whether it is there.
     """
     clashes = _clashes(store, inventory)
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
         while block := list(islice(clashes, _BLOCK)):
             in_place = pool.map(partial(_is_in_place, options=options), block)
             for (key, stored, listed), stays in zip(block, in_place, strict=True):
                 if stays:
-                    pool.shutdown(cancel_futures=True)
                     raise UsageError(
                         f"--input: {listed!r} has the key {key!r} of {stored!r}, which is stored "
                         "already and still there; give both folders in one command, which tells "
                         "their keys apart, or choose another --output"
                     )
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _clashes(store: FeatureStore, inventory: Inventory) -> Iterator[Clash]:

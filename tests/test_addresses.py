@@ -198,6 +198,17 @@ def test_a_web_server_that_is_down_is_not_a_missing_file(monkeypatch):
     assert not isinstance(caught.value, FileNotFoundError)
 
 
+@pytest.mark.parametrize("url", ["ftp://me:secret@far/in/1.png", "sftp://far:2222/in/1.png"])
+def test_the_machine_stays_in_an_address(monkeypatch, url):
+    """Two machines' files of one path are two images."""
+    protocol = url.partition(":")[0]
+    cls = pytest.importorskip(f"fsspec.implementations.{protocol}")
+    name = {"ftp": "FTPFileSystem", "sftp": "SFTPFileSystem"}[protocol]
+    monkeypatch.setattr(getattr(cls, name), "_connect", lambda self: None)
+    monkeypatch.setattr(getattr(cls, name), "__del__", lambda self: None, raising=False)
+    assert address_of(*connect(url)) == public_url(url)
+
+
 PLACES = [
     ("{}/a", "{}/a", "equals"),
     ("{}/a/", "file://{}/b/../a", "equals"),

@@ -126,7 +126,7 @@ def test_an_export_never_mixes_with_another(tmp_path, command):
 @pytest.mark.parametrize("output", ["s", "s/", "s/export", "s/../s", "link/export"])
 def test_an_export_never_goes_into_its_own_store(tmp_path, output):
     """Its summary.json would replace the store's."""
-    store = build(tmp_path / "s")
+    store, *_ = build(tmp_path / "s")
     (tmp_path / "link").symlink_to(tmp_path / "s")
     before = sorted(path for path in (tmp_path / "s").rglob("*"))
     with pytest.raises(UsageError, match="--output: .* the feature store itself"):
