@@ -9,6 +9,7 @@ import pytest
 from conftest import png_bytes, write_images
 from test_extract import SMALL, distance, make_tar, rows_of, run
 
+from classifier.inputs.lister import Lister
 from featurestore.errors import UsageError
 from featurestore.ignored import Ignored
 from featurestore.overlay import Overlay
@@ -204,10 +205,11 @@ def test_an_original_that_cannot_be_asked_for_is_not_taken_for_moved(world, tmp_
     moved = tmp_path / "moved"
     folder.rename(moved)
 
-    def failing(self, path):
-        raise PermissionError(13, "Permission denied", path)
+    class Failing(Lister):
+        def kind(self, path):
+            raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr("pipelines.moved.Lister.kind", failing)
+    monkeypatch.setattr("pipelines.moved.Lister", Failing)
     with pytest.raises(UsageError, match="nothing says whether that has moved: .*denied"):
         run("--input", moved, *arguments[2:])
 
