@@ -6,6 +6,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from optional import optional
 
 from classifier.inputs import ImageRef
 from classifier.inputs.labels import LabelOptions, LabelTable, label_from_name
@@ -205,7 +206,7 @@ def test_named_columns_are_taken_whatever_stands_first(tmp_path):
 
 
 def test_parquet_tables_of_pandas_keep_their_index_apart(tmp_path):
-    pandas = pytest.importorskip("pandas")
+    pandas = optional("pandas")
     frame = pandas.DataFrame({"label": ["cat", None], "n": [1, 2]}, index=["1", "2"])
     frame.rename_axis("pic").to_parquet(tmp_path / "named.parquet")
     named = LabelTable.read(str(tmp_path / "named.parquet"))

@@ -10,6 +10,7 @@ import pytest
 from conftest import encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optional import optional
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_images
 
@@ -403,7 +404,7 @@ def test_a_bmp_without_its_file_header_is_read(mode):
 
 def test_cmyk_without_adobes_marker_is_read_as_with_it():
     """As Pillow and browsers do; TensorFlow takes it for ink, and gives the negative."""
-    tf = pytest.importorskip("tensorflow")
+    tf = optional("tensorflow")
     sink = io.BytesIO()
     Image.fromarray(PHOTO).convert("CMYK").save(sink, "JPEG", quality=95)
     data = sink.getvalue()
