@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from classifier.allocation import keep_freed_memory
-from classifier.pixels import decode
+from classifier.pixels.decode import decode
 from featurestore.command import Parser, main, quiet_libraries, say
 from featurestore.errors import UsageError
 from featurestore.readahead import cores

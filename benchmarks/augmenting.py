@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from classifier.augmentation import Step
 from classifier.division import class_numbers, single_labels
-from classifier.pixels import decode
+from classifier.pixels.decode import decode
+from classifier.pixels.views import Step
 from classifier.runtime import import_keras
 from featurestore import FeatureStore
 

@@ -187,8 +187,8 @@ def predict(
 
 
 def _decoded(uri: str, run: Run, storage_options: Mapping[str, str]) -> Prediction:
-    from classifier.imagefiles import BadImage
-    from classifier.pixels import read_decoded
+    from classifier.pixels.decode import read_decoded
+    from classifier.pixels.filetypes import BadImage
 
     def read() -> bytes:
         fs, path = connect(uri, storage_options, "IMAGE")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from classifier import grids, plots
-from classifier.augmentation import BOOK, Views
+from classifier.pixels.views import BOOK, Views
 from featurestore import PixelSpec, UsageError, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 
@@ -195,9 +195,9 @@ def _tiles_of(
     label: str, ref: ImageRef, source: _Source, storage_options: Mapping[str, str]
 ) -> list[Tile]:
     """Returns the tiles of an image, one a view; without pixels where it cannot be read."""
-    from classifier.imagefiles import BadImage
     from classifier.inputs import read_bytes
-    from classifier.pixels import decode
+    from classifier.pixels.decode import decode
+    from classifier.pixels.filetypes import BadImage
 
     views = source.views
     labels = [label, *(f"view {view}" for view in range(1, views.count))]

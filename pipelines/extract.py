@@ -13,12 +13,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from classifier.augmentation import BOOK, LAYERS
 from classifier.bases import BaseRequest, parse_image_size
 from classifier.engines.base import ENGINES, PRECISIONS
 from classifier.engines.options import EngineOptions
 from classifier.inputs import Asked, InputOptions
 from classifier.inputs.labels import LabelOptions
+from classifier.pixels.views import BOOK, LAYERS
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.ignored import note_lines
 from featurestore.spec import ALPHAS, DTYPES, EXIFS, FITS, POOLINGS, PREPROCESS_MODES, RESIZES

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from classifier.augmentation import Views
-from classifier.imagefiles import BadImage
 from classifier.inputs import ImageRef
 from classifier.inputs.refs import Unreadable
-from classifier.pixels import Decoded, decode
+from classifier.pixels.decode import Decoded, decode
+from classifier.pixels.filetypes import BadImage
+from classifier.pixels.views import Views
 from featurestore.reuse import StoredFeatures
 from featurestore.spec import StoreSpec
 from pipelines.options import SplitFractions

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from classifier.augmentation import BOOK, canonical
 from classifier.bases import BaseRequest
 from classifier.engines import EngineChoice
 from classifier.engines.options import EngineOptions
 from classifier.inputs import InputOptions
 from classifier.inputs.labels import LabelOptions
+from classifier.pixels.views import BOOK, canonical
 from featurestore.errors import UsageError
 from featurestore.spec import PixelSpec, check_views
 

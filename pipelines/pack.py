@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from classifier.imagefiles import sniff
 from classifier.inputs import (
     SHARD_ERRORS,
     Asked,
@@ -28,6 +27,7 @@ from classifier.inputs import (
     read_many,
 )
 from classifier.inputs.found import Found
+from classifier.pixels.filetypes import sniff
 from featurestore.command import Parser, key_values, main, say
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.ignored import note_lines

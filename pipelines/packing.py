@@ -17,10 +17,10 @@ from typing import Any, Protocol, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from classifier.imagefiles import sniff
 from classifier.inputs.examples import encode_example
 from classifier.inputs.refs import UniqueNames
 from classifier.inputs.tfrecord import frame
+from classifier.pixels.filetypes import sniff
 from featurestore.storage import Storage
 
 ROW_GROUP_ROWS = 128

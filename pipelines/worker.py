@@ -6,10 +6,10 @@ import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
-from classifier.augmentation import Views
 from classifier.engines import Engine, EngineChoice, StoredBase, load_engine
 from classifier.engines.hardware import this_machine
 from classifier.engines.options import require_able
+from classifier.pixels.views import Views
 from classifier.probes import require_numerics
 from featurestore.readahead import cores
 from featurestore.reuse import StoredFeatures

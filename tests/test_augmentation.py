@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, make_spec
 
-from classifier import warping
-from classifier.augmentation import BOOK, LAYERS, Step, Views, _uniform, canonical, parse_augment
+from classifier.pixels import warp as warping
+from classifier.pixels.views import BOOK, LAYERS, Step, Views, _uniform, canonical, parse_augment
 from featurestore.errors import UsageError
 from featurestore.spec import PixelSpec
 
@@ -160,7 +160,7 @@ def test_a_view_is_told_by_seed_content_and_number_alone():
 def test_another_process_makes_the_very_same_views_without_tensorflow():
     script = (
         "import sys, hashlib, numpy as np\n"
-        "from classifier.augmentation import Views, parse_augment\n"
+        "from classifier.pixels.views import Views, parse_augment\n"
         f"views = Views(4, parse_augment({EVERY!r}), 11)\n"
         "image = (np.arange(60 * 44 * 3) * 7919 % 256).astype(np.uint8).reshape(60, 44, 3)\n"
         f"data = b''.join(views.make(image, {HASH!r}, view).tobytes() for view in range(4))\n"

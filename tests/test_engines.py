@@ -9,10 +9,11 @@ from optional import optional
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from classifier import pixels, weights
+from classifier import weights
 from classifier.bases import BaseRequest, build_base
 from classifier.engines import TensorFlowEngine, limit_threads, run_padded
 from classifier.families import resolve_application
+from classifier.pixels import decode as pixels
 from featurestore.errors import UsageError
 from featurestore.spec import PixelSpec
 

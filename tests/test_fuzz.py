@@ -9,8 +9,8 @@ from conftest import run_command
 from mutants import HUGE_SIZES, MUTATIONS, declare_size, originals, write_mutants
 from soak import SMALL, SOAK, run_measured
 
-from classifier.imagefiles import BAD_KINDS, BadImage
-from classifier.pixels import decode
+from classifier.pixels.decode import decode
+from classifier.pixels.filetypes import BAD_KINDS, BadImage
 from featurestore import open_store
 from featurestore.command import say
 from featurestore.spec import PixelSpec

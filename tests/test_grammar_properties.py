@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from classifier.augmentation import LAYERS, Views, canonical, parse_augment
 from classifier.exactspec import METRICS, VOTES, ExactSpec
 from classifier.heads import ACTIVATIONS, HeadSpec, parse_head, shortest
+from classifier.pixels.views import LAYERS, Views, canonical, parse_augment
 from featurestore.errors import UsageError
 
 fast = settings(max_examples=100, deadline=None, derandomize=True)

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from classifier.imagefiles import BadImage, check_strips
-from classifier.pixels import decode
+from classifier.pixels.decode import decode
+from classifier.pixels.filetypes import BadImage, check_strips
 from featurestore.spec import PixelSpec
 
 PHOTO = load_sample_images().images[0]  # uint8 (427, 640, 3)

@@ -14,10 +14,10 @@ from optional import optional
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_images
 
-from classifier.imagefiles import BadImage, sniff
-from classifier.metadata import orientation, without_metadata
-from classifier.pixels import decode
-from classifier.tiffs import orientation_tag, pixel_tiff, read_directory
+from classifier.pixels.decode import decode
+from classifier.pixels.filetypes import BadImage, sniff
+from classifier.pixels.metadata import orientation, without_metadata
+from classifier.pixels.tiffs import orientation_tag, pixel_tiff, read_directory
 from featurestore.spec import PixelSpec
 
 PHOTO = np.ascontiguousarray(load_sample_images().images[0][100:148, 200:264])  # 64x48

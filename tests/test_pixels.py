@@ -14,8 +14,10 @@ from optional import optional
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from classifier import pixels, rasters, resizing
-from classifier.imagefiles import BAD_KINDS, BadImage, sniff
+from classifier.pixels import decode as pixels
+from classifier.pixels import rasters
+from classifier.pixels import resize as resizing
+from classifier.pixels.filetypes import BAD_KINDS, BadImage, sniff
 from featurestore.spec import PixelSpec
 
 PHOTO = load_sample_images().images[0]  # uint8 (427, 640, 3)

@@ -8,8 +8,8 @@ import pytest
 from test_dataset import make_store, numbered, spec_of
 
 from classifier import grids
-from classifier.augmentation import Views
-from classifier.pixels import decode
+from classifier.pixels.decode import decode
+from classifier.pixels.views import Views
 from classifier.show import choose, run
 from featurestore import UsageError
 

@@ -13,8 +13,8 @@ from test_extract import SMALL, distance, make_tar, run
 from test_resume import FLAGS as KILLED_FLAGS
 from test_resume import start_and_kill
 
-from classifier.augmentation import BOOK, Views
-from classifier.pixels import decode
+from classifier.pixels.decode import decode
+from classifier.pixels.views import BOOK, Views
 from classifier.verify import load_extractor
 from featurestore.errors import SpecMismatch, UsageError
 from featurestore.info import describe, format_info

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from classifier.imagefiles import sniff
 from classifier.inputs import tfds
 from classifier.inputs.columns import Asked
 from classifier.inputs.found import Found
@@ -30,6 +29,7 @@ from classifier.inputs.refs import (
 from classifier.inputs.roots import Entry, Root
 from classifier.inputs.series import with_layouts
 from classifier.inputs.shards import WITH_COLUMNS, columns_told
+from classifier.pixels.filetypes import sniff
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.ignored import Ignored
 from featurestore.urls import public_url, query_of

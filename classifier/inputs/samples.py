@@ -5,8 +5,8 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Sequence
 
-from classifier.imagefiles import sniff
 from classifier.inputs.refs import has_image_suffix, is_hidden
+from classifier.pixels.filetypes import sniff
 
 # The first that gives a label counts: names before numbers.
 LABEL_SUFFIXES = ("json", "cls", "txt")

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from fsspec.implementations.local import LocalFileSystem
 
-from classifier.imagefiles import sniff
 from classifier.inputs.layouts import FolderReader
 from classifier.inputs.refs import (
     HEAD_BYTES,
@@ -38,6 +37,7 @@ from classifier.inputs.samples import (
     split_member,
 )
 from classifier.inputs.tarstream import DAMAGED, TarStream
+from classifier.pixels.filetypes import sniff
 from featurestore.cells import labels_of, text_of
 from featurestore.columns import SPLIT_COLUMNS, find_column
 from featurestore.ignored import Ignored

@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from classifier.imagefiles import sniff
 from classifier.inputs import tfds
 from classifier.inputs.columns import Asked, Columns, LabelColumn
 from classifier.inputs.examples import Values, has_feature_lists, parse_example
@@ -27,6 +26,7 @@ from classifier.inputs.refs import (
     ShardRef,
     UniqueNames,
 )
+from classifier.pixels.filetypes import sniff
 from featurestore import cells
 from featurestore.columns import find_column, require_column
 from featurestore.ignored import Ignored

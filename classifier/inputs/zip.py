@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from classifier.imagefiles import sniff
 from classifier.inputs.layouts import FolderReader
 from classifier.inputs.refs import (
     HEAD_BYTES,
@@ -32,6 +31,7 @@ from classifier.inputs.refs import (
     too_large,
 )
 from classifier.inputs.unpacking import inflate, open_member
+from classifier.pixels.filetypes import sniff
 from featurestore.ignored import Ignored
 from featurestore.labels import member_name
 from featurestore.steady import SteadyFile

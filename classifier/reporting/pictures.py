@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from classifier.imagefiles import BadImage
-from classifier.pixels import decode
+from classifier.pixels.decode import decode
+from classifier.pixels.filetypes import BadImage
 from classifier.sources import Missed, StoredRow, read_sources, shard_of
 from featurestore.errors import HoarfrostError
 from featurestore.spec import PixelSpec

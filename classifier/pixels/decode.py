@@ -4,9 +4,9 @@ What each step means is TensorFlow's, so that features are those of the textbook
 
 * JPEG is libjpeg's accurate integer DCT, bit-equal to
   ``tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")``; other formats go through Pillow.
-* Size and aspect ratio: see `classifier.resizing`.
+* Size and aspect ratio: see `classifier.pixels.resize`.
 * Metadata says which way is up, where the spec asks for it, and nothing else: see
-  `classifier.metadata`.
+  `classifier.pixels.metadata`.
 
 Unlike TensorFlow, a damaged file is never half an image: it is a `BadImage`.
 """
@@ -23,10 +23,17 @@ from typing import Any
 
 import numpy as np
 
-from classifier.imagefiles import MAX_PIXELS, BadImage, check_ends, check_size, check_strips, sniff
-from classifier.metadata import orientation, without_metadata
-from classifier.rasters import oriented, quiet_pillow, to_rgb
-from classifier.resizing import opencv, resize
+from classifier.pixels.filetypes import (
+    MAX_PIXELS,
+    BadImage,
+    check_ends,
+    check_size,
+    check_strips,
+    sniff,
+)
+from classifier.pixels.metadata import orientation, without_metadata
+from classifier.pixels.rasters import oriented, quiet_pillow, to_rgb
+from classifier.pixels.resize import opencv, resize
 from featurestore.spec import PixelSpec
 
 # What Pillow's decoders raise for damaged bytes.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from classifier.imagefiles import BadImage
+from classifier.pixels.filetypes import BadImage
 
 ORIENTATION = 274
 XMP = 700

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from classifier import warping
 from classifier.heads import shortest
+from classifier.pixels import warp as warping
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.spec import StoreSpec
 from featurestore.splits import split_of

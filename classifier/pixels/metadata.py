@@ -12,8 +12,8 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from classifier.imagefiles import BadImage
-from classifier.tiffs import orientation_tag, pixel_tiff, xmp_of
+from classifier.pixels.filetypes import BadImage
+from classifier.pixels.tiffs import orientation_tag, pixel_tiff, xmp_of
 
 # Of a compressed text of PNG, as much as is looked at for an orientation.
 TEXT_LIMIT = 1 << 20
@@ -47,7 +47,7 @@ def without_metadata(data: bytes, kind: str, alpha: str) -> bytes:
 
     Args:
       data: the whole file.
-      kind: as of `classifier.imagefiles.sniff`.
+      kind: as of `classifier.pixels.filetypes.sniff`.
       alpha: of the spec; where it is ``drop``, the transparency of a PNG goes, too.
 
     Raises:
@@ -68,7 +68,7 @@ def orientation(data: bytes, kind: str) -> int:
 
     Args:
       data: the whole file.
-      kind: as of `classifier.imagefiles.sniff`.
+      kind: as of `classifier.pixels.filetypes.sniff`.
     """
     if kind == "tiff":
         exif, xmp = data, xmp_of(data)
