@@ -17,9 +17,9 @@ from typing import Any, Protocol, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from classifier.inputs.examples import encode_example
+from classifier.inputs.formats.examples import encode_example
+from classifier.inputs.formats.tfrecord import frame
 from classifier.inputs.refs import UniqueNames
-from classifier.inputs.tfrecord import frame
 from classifier.pixels.filetypes import sniff
 from featurestore.storage import Storage
 

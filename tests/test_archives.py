@@ -19,17 +19,17 @@ from hypothesis import strategies as st
 from soak import SMALL
 
 from classifier.inputs import Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
-from classifier.inputs.examples import encode_example
-from classifier.inputs.refs import LINKS, NESTED, REPEATED
-from classifier.inputs.shards import EMPTY, WITHOUT_IMAGES
-from classifier.inputs.tar import (
+from classifier.inputs.formats.examples import encode_example
+from classifier.inputs.formats.tar import (
     AMBIGUOUS,
     APART,
     BEHIND_THE_END,
     DISAGREEING,
     WITHOUT_IMAGE,
 )
-from classifier.inputs.tfrecord import frame
+from classifier.inputs.formats.tfrecord import frame
+from classifier.inputs.refs import LINKS, NESTED, REPEATED
+from classifier.inputs.shards import EMPTY, WITHOUT_IMAGES
 
 PNG = png_bytes(np.zeros((2, 2, 3), np.uint8))
 PICTURES = [png_bytes(np.full((2, 2, 3), value, np.uint8)) for value in range(9)]
@@ -357,7 +357,7 @@ def peak_of(path):
 
 @pytest.mark.parametrize("flags", [0, 8])
 def test_a_bomb_without_a_table_of_contents_is_bounded(tmp_path, monkeypatch, flags):
-    monkeypatch.setattr("classifier.inputs.unpacking.inflate.__defaults__", (1 << 20,))
+    monkeypatch.setattr("classifier.inputs.formats.unpacking.inflate.__defaults__", (1 << 20,))
     data = local_member(deflated_bomb(200), 10, flags=flags) + local_member(b"", 0)[:9]
     (tmp_path / "s.zip").write_bytes(data)
     (labels, contents, _, damage), peak = peak_of(tmp_path / "s.zip")
@@ -457,7 +457,7 @@ def test_headers_cannot_fill_the_memory_or_the_stack(tmp_path, kind):
 
 
 def test_samples_of_one_name_do_not_fill_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("classifier.inputs.samples._MAX_SAMPLE_BYTES", 1 << 20)
+    monkeypatch.setattr("classifier.inputs.formats.samples._MAX_SAMPLE_BYTES", 1 << 20)
     members = [("cat.cls", b"cat")]
     for i in range(100):
         members += [(f"cat.{i}.png", PNG + ZEROS), (f"cat.{i}.txt", str(i).encode())]
@@ -472,7 +472,7 @@ def test_samples_of_one_name_do_not_fill_the_memory(tmp_path, monkeypatch):
 
 
 def test_rows_that_share_one_large_value_are_read_one_by_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("classifier.inputs.parquet._BATCH_BYTES", 4 << 20)
+    monkeypatch.setattr("classifier.inputs.formats.parquet._BATCH_BYTES", 4 << 20)
     column = pa.DictionaryArray.from_arrays([0] * 60, pa.array([PNG + ZEROS]))
     table = pa.table({"image": column.cast(pa.binary())})
     pq.write_table(table, tmp_path / "a.parquet", dictionary_pagesize_limit=1 << 26)

@@ -21,7 +21,7 @@ from classifier.inputs import (
     list_inputs,
     read_many,
 )
-from classifier.inputs.tar import split_member
+from classifier.inputs.formats.tar import split_member
 from featurestore.errors import UsageError
 
 PNG = png_bytes(np.zeros((2, 2, 3), np.uint8))

@@ -25,11 +25,11 @@ from classifier.inputs import (
     list_inputs,
     read_many,
 )
-from classifier.inputs.examples import encode_example
+from classifier.inputs.formats.examples import encode_example
+from classifier.inputs.formats.tfrecord import frame
 from classifier.inputs.found import Found
 from classifier.inputs.layouts import Layout, find_layout
 from classifier.inputs.refs import has_image_suffix
-from classifier.inputs.tfrecord import frame
 from classifier.inputs.trees import FolderTree, MemberTree
 from pipelines.pack import PackOptions, pack
 
@@ -252,7 +252,7 @@ def test_a_second_split_name_that_comes_late_is_refused_and_no_class(tmp_path, m
 
 def test_archives_without_folders_are_opened_once(tmp_path, monkeypatch):
     """A WebDataset costs one look at its first archive, and no second pass."""
-    import classifier.inputs.tar as reader
+    import classifier.inputs.formats.tar as reader
 
     names = []
     original = reader.tar_names

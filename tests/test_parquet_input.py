@@ -11,7 +11,7 @@ from conftest import png_bytes
 from optional import optional
 
 from classifier.inputs import Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
-from classifier.inputs.parquet import find_columns
+from classifier.inputs.formats.parquet import find_columns
 
 PNG = png_bytes(np.zeros((2, 2, 3), np.uint8))
 

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from test_extract import SMALL, run
 
 from classifier.inputs import Ignored, InputOptions, ShardRef, iter_shard, list_inputs
-from classifier.inputs.examples import encode_example
+from classifier.inputs.formats.examples import encode_example
+from classifier.inputs.formats.tfds import Slice, split_request, take
+from classifier.inputs.formats.tfrecord import frame, read_records
 from classifier.inputs.records import (
     END,
     WHOLE,
@@ -23,8 +25,6 @@ from classifier.inputs.records import (
     with_records,
     without,
 )
-from classifier.inputs.tfds import Slice, split_request, take
-from classifier.inputs.tfrecord import frame, read_records
 from featurestore.errors import UsageError
 from featurestore.steady import SteadyFile
 from pipelines.inventory import Inventory

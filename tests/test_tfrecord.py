@@ -10,8 +10,8 @@ from conftest import encode, png_bytes
 from optional import optional
 
 from classifier.inputs import Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
-from classifier.inputs.examples import encode_example, parse_example
-from classifier.inputs.tfrecord import frame, masked_crc
+from classifier.inputs.formats.examples import encode_example, parse_example
+from classifier.inputs.formats.tfrecord import frame, masked_crc
 from featurestore.errors import UsageError
 
 PNG = png_bytes(np.zeros((2, 2, 3), np.uint8))

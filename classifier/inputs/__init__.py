@@ -1,11 +1,11 @@
 """From an ``--input`` URI to images: listing, class and split names, bytes. No TensorFlow here."""
 
 from classifier.inputs.columns import Asked
+from classifier.inputs.formats.tar import iter_tar
 from classifier.inputs.listing import InputOptions, list_inputs, open_input
 from classifier.inputs.reading import read_bytes, read_many
 from classifier.inputs.refs import ImageRef, ShardDamaged, ShardRef
 from classifier.inputs.shards import SHARD_ERRORS, iter_shard
-from classifier.inputs.tar import iter_tar
 from featurestore.ignored import Ignored
 
 __all__ = [

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from classifier.inputs import tfds
 from classifier.inputs.columns import Asked
+from classifier.inputs.formats import tfds
 from classifier.inputs.found import Found
 from classifier.inputs.layouts import LAYOUTS
 from classifier.inputs.listfile import is_list, read_list

@@ -17,7 +17,7 @@ from typing import Any
 from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
-from classifier.inputs import tfds
+from classifier.inputs.formats import tfds
 from classifier.inputs.layouts import Layout, choose_layout
 from classifier.inputs.lister import Info, Lister, fixed_folder
 from classifier.inputs.listfile import is_list

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from classifier.inputs.parquet import iter_parquet, parquet_columns
+from classifier.inputs.formats.parquet import iter_parquet, parquet_columns
+from classifier.inputs.formats.tar import iter_tar, tar_names
+from classifier.inputs.formats.tfrecord import SEQUENCES, iter_tfrecord, tfrecord_columns
+from classifier.inputs.formats.zip import iter_zip, zip_names
 from classifier.inputs.refs import NESTED, ImageRef, ShardDamaged, ShardRef
-from classifier.inputs.tar import iter_tar, tar_names
-from classifier.inputs.tfrecord import SEQUENCES, iter_tfrecord, tfrecord_columns
-from classifier.inputs.zip import iter_zip, zip_names
 from featurestore.ignored import Ignored, note_lines
 from featurestore.retry import io_errors
 

@@ -15,9 +15,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from classifier.inputs import tfds
 from classifier.inputs.columns import Asked, Columns, LabelColumn
-from classifier.inputs.examples import Values, has_feature_lists, parse_example
+from classifier.inputs.formats import tfds
+from classifier.inputs.formats.examples import Values, has_feature_lists, parse_example
 from classifier.inputs.records import holds, records_of
 from classifier.inputs.refs import (
     MAX_MEMBER_BYTES,

@@ -10,6 +10,17 @@ from typing import Any, NamedTuple
 
 from fsspec.implementations.local import LocalFileSystem
 
+from classifier.inputs.formats.samples import (
+    LABEL_SUFFIXES,
+    Content,
+    Member,
+    Sample,
+    is_image,
+    note_suffix,
+    parted,
+    split_member,
+)
+from classifier.inputs.formats.tarstream import DAMAGED, TarStream
 from classifier.inputs.layouts import FolderReader
 from classifier.inputs.refs import (
     HEAD_BYTES,
@@ -26,17 +37,6 @@ from classifier.inputs.refs import (
     is_hidden,
     too_large,
 )
-from classifier.inputs.samples import (
-    LABEL_SUFFIXES,
-    Content,
-    Member,
-    Sample,
-    is_image,
-    note_suffix,
-    parted,
-    split_member,
-)
-from classifier.inputs.tarstream import DAMAGED, TarStream
 from classifier.pixels.filetypes import sniff
 from featurestore.cells import labels_of, text_of
 from featurestore.columns import SPLIT_COLUMNS, find_column

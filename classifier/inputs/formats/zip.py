@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from classifier.inputs.formats.unpacking import inflate, open_member
 from classifier.inputs.layouts import FolderReader
 from classifier.inputs.refs import (
     HEAD_BYTES,
@@ -30,7 +31,6 @@ from classifier.inputs.refs import (
     is_hidden,
     too_large,
 )
-from classifier.inputs.unpacking import inflate, open_member
 from classifier.pixels.filetypes import sniff
 from featurestore.ignored import Ignored
 from featurestore.labels import member_name

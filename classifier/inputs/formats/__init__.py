@@ -1,0 +1,1 @@
+"""Archives and record files, read as streams of images."""
