@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from classifier.inputs.sources import Missed, Source, StoredRow, read_sources, shard_of
 from classifier.pixels.decode import decode
 from classifier.pixels.filetypes import BadImage
 from classifier.pixels.views import Views
-from classifier.sources import Missed, Source, StoredRow, read_sources, shard_of
 from featurestore import FeatureStore, Numerics, StoreSpec
 from featurestore.schema import FEATURES, decode_features
 

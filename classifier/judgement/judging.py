@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from classifier.division import names_of_split
 from classifier.evaluation import Scores, evaluate, select_split
+from classifier.inputs.sources import shard_under
 from classifier.judgement.calibration import fit_temperature, reliability, scaled
 from classifier.judgement.confusions import confused_pairs
 from classifier.judgement.intervals import accuracy_interval, difference_interval, sign_test
 from classifier.judgement.outcomes import Outcomes
 from classifier.multilabel import MultiLabelScores
 from classifier.run import Run, calibration_file, dump_json
-from classifier.sources import shard_under
 from featurestore.errors import UsageError
 
 if TYPE_CHECKING:

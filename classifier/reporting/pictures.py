@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from classifier.inputs.sources import Missed, StoredRow, read_sources, shard_of
 from classifier.pixels.decode import decode
 from classifier.pixels.filetypes import BadImage
-from classifier.sources import Missed, StoredRow, read_sources, shard_of
 from featurestore.errors import HoarfrostError
 from featurestore.spec import PixelSpec
 
