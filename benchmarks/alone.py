@@ -152,7 +152,7 @@ def _converted(args) -> Any:
     """Returns OpenVINO's model of preprocessing, base and pooling, for uint8 batches."""
     import openvino
 
-    from classifier.preprocess import pool_graph, preprocess_graph
+    from classifier.base.preprocess import pool_graph, preprocess_graph
     from classifier.runtime import import_keras
 
     keras = import_keras()

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import processes
+from classifier.base.weights import packaged_weights, set_packaged
 from classifier.runtime import import_keras
-from classifier.weights import packaged_weights, set_packaged
 from featurestore.command import Parser, main
 from featurestore.errors import unknown_choice
 

@@ -39,10 +39,10 @@ from benchmarks.bases import BASES, write_base
 from benchmarks.probing import SETS
 from benchmarks.tables import NOTHING, number, publish, table
 from classifier import evaluate, train
+from classifier.base.stored import load_base
 from classifier.heads import HeadSpec, Moments, build_head, outputs_for
 from classifier.pixels.views import BOOK, parse_augment
 from classifier.runtime import import_keras
-from classifier.stored import load_base
 from featurestore import FeatureStore
 from featurestore.command import main, quiet_libraries, say
 from featurestore.errors import UsageError, unknown_choice

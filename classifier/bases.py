@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from classifier import cutting, families, layers, preprocess, saved
-from classifier.preprocess import preprocess_graph
+from classifier.base import cut as cutting
+from classifier.base import families, layers, preprocess, saved
+from classifier.base.preprocess import preprocess_graph
+from classifier.base.stored import load_base, save_base
+from classifier.base.weights import ImagenetUnavailable, packaged_weights, weights_hash
 from classifier.runtime import import_keras
-from classifier.stored import load_base, save_base
-from classifier.weights import ImagenetUnavailable, packaged_weights, weights_hash
 from featurestore.command import Parser, main, quiet_libraries, say
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.spec import POOLINGS, PREPROCESS_MODES, BaseSpec, PixelSpec

@@ -32,11 +32,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from classifier.base.saved import UNREADABLE
+from classifier.base.weights import cause
 from classifier.runtime import import_keras
-from classifier.saved import UNREADABLE
 from classifier.stacked.checkpoint import FOLDER
 from classifier.tally import shorten
-from classifier.weights import cause
 from featurestore import layout
 from featurestore.errors import CorruptStore, UsageError, unknown_choice
 from featurestore.retry import naming

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from optional import optional
 
-from classifier import bases, families, saved, weights
-from classifier.architecture import identifying_lines
+from classifier import bases
+from classifier.base import families, saved, weights
+from classifier.base.architecture import identifying_lines
 from classifier.bases import BaseRequest, build_base, load_base, save_base, weights_hash
 from featurestore.errors import CorruptStore, UsageError
 
@@ -531,7 +532,7 @@ def test_a_remote_file_is_fetched_once_for_its_digest(small, monkeypatch):
     fetches = []
     fetch = saved._fetch
     monkeypatch.setattr(
-        "classifier.saved._fetch", lambda *given: fetches.append(given) or fetch(*given)
+        "classifier.base.saved._fetch", lambda *given: fetches.append(given) or fetch(*given)
     )
     request = BaseRequest("memory://models/once.keras")
     assert request.digest == request.digest == BaseRequest(small.path).digest

@@ -9,10 +9,10 @@ from optional import optional
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from classifier import weights
+from classifier.base import weights
+from classifier.base.families import resolve_application
 from classifier.bases import BaseRequest, build_base
 from classifier.engines import TensorFlowEngine, limit_threads, run_padded
-from classifier.families import resolve_application
 from classifier.pixels import decode as pixels
 from featurestore.errors import UsageError
 from featurestore.spec import PixelSpec

@@ -12,13 +12,13 @@ from optional import optional
 from test_engines import built, decoded, engine_of, row_distance
 from test_extract import run
 
+from classifier.base.weights import weights_hash
 from classifier.bases import FrozenBase
 from classifier.engines import EngineChoice, conversion, run_padded
 from classifier.engines.conversion import convert, converted, pack, unpack
 from classifier.engines.hardware import Hardware
 from classifier.engines.openvino import OpenVINOEngine
 from classifier.engines.tensorflow import TensorFlowEngine
-from classifier.weights import weights_hash
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError
 from featurestore.spec import BaseSpec
 

@@ -7,19 +7,19 @@ import sys
 import numpy as np
 import pytest
 
-from classifier.families import (
+from classifier.base.families import (
     APPLICATIONS,
     family_of_layer_names,
     keras_image_size,
     resolve_application,
 )
-from classifier.preprocess import preprocess_graph, recognise
+from classifier.base.preprocess import preprocess_graph, recognise
 from featurestore.errors import UsageError
 
 
 def test_importing_the_table_loads_no_tensorflow():
     code = (
-        "import sys, classifier.families, classifier.bases, classifier.engines\n"
+        "import sys, classifier.base.families, classifier.bases, classifier.engines\n"
         "heavy = ('tensorflow', 'keras', 'cv2', 'PIL')\n"
         "sys.exit(any(name in sys.modules for name in heavy))"
     )

@@ -10,10 +10,10 @@ from optional import optional
 from test_engines import built
 from test_extract import assert_same_rows, distance, rows_of, run
 
+from classifier.base.weights import packaged_weights
 from classifier.predict import run as predict
 from classifier.train import run as train
 from classifier.verify import run as verify
-from classifier.weights import packaged_weights
 from featurestore import layout
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError
 from featurestore.storage import Storage

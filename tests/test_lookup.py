@@ -8,7 +8,7 @@ import pytest
 from conftest import add_chunk, make_rows, make_store
 from faulty_files import ERRORS, Faults, FaultyFileSystem
 
-from classifier.saved import fetched, local_files
+from classifier.base.saved import fetched, local_files
 from featurestore.errors import UsageError
 from featurestore.export import ExportOptions, export
 from featurestore.lookup import delete, download, entry, files_below, is_folder, lists_whole

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_dataset import hash_of, make_store
 
+from classifier.base.weights import weights_hash
 from classifier.bases import load_base
 from classifier.engines import EngineChoice, TensorFlowEngine, run_padded
 from classifier.pixels.decode import decode
@@ -16,7 +17,6 @@ from classifier.probes import write_probes
 from classifier.run import load_run
 from classifier.runtime import import_keras
 from classifier.train import run as train
-from classifier.weights import weights_hash
 from featurestore import BaseSpec, PixelSpec, StoreSpec, UsageError, layout
 from featurestore.errors import CorruptStore
 

@@ -64,7 +64,7 @@ def shard_of(path):
 
 
 def test_a_new_base_is_a_row_as_contributing_says():
-    from classifier import families
+    from classifier.base import families
 
     row = ast.literal_eval(worked_example("base"))
     first = families._FAMILIES[0]

@@ -6,6 +6,7 @@ import zipfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from classifier.base.stored import load_base
 from classifier.engines.base import Engine, EngineChoice
 from classifier.engines.conversion import converted, unpack
 from classifier.engines.hardware import this_machine
@@ -13,7 +14,6 @@ from classifier.engines.openvino import OpenVINOEngine
 from classifier.engines.options import for_stored
 from classifier.engines.tensorflow import TensorFlowEngine, limit_threads
 from classifier.runtime import import_keras
-from classifier.stored import load_base
 from featurestore import layout
 from featurestore.errors import CorruptStore
 from featurestore.readahead import cores

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classifier import families, graphs, layers, preprocess, saved, stored, weights
+from classifier.base import families, layers, preprocess, saved, stored, weights
+from classifier.base import graph as graphs
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError
 

@@ -1,6 +1,6 @@
 """The layers of a network: their paths, their names in any session, where a cut is by default.
 
-Cutting itself is `classifier.graphs`'s.
+Cutting itself is `classifier.base.graph`'s.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from classifier import graphs
+from classifier.base import graph as graphs
 from featurestore.errors import UsageError
 
 if TYPE_CHECKING:

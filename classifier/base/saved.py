@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classifier.families import beside
+from classifier.base.families import beside
+from classifier.base.weights import cause
 from classifier.runtime import import_keras
-from classifier.weights import cause
 from featurestore.errors import UsageError, did_you_mean
 from featurestore.lookup import download, entry
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-from classifier.architecture import identifying_lines
+from classifier.base.architecture import identifying_lines
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError
 
@@ -44,7 +44,7 @@ def weights_hash(model: keras.Model) -> str:
 
     The graph counts because equal arrays under another activation, stride, scaling or epsilon give
     other features. Names do not count, nor what acts in training only, nor the input's size: see
-    `classifier.architecture`. Of a SavedModel, the bytes of its files count.
+    `classifier.base.architecture`. Of a SavedModel, the bytes of its files count.
 
     Args:
       model: a built network.
@@ -168,7 +168,7 @@ def load_weights_file(model: keras.Model, path: Path, label: str, trust_model: b
     Raises:
       UsageError: when the file cannot be read or its weights do not fit.
     """
-    from classifier.saved import load_saved, saved_config
+    from classifier.base.saved import load_saved, saved_config
 
     try:
         if saved_config(path) is not None:

@@ -13,8 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classifier.runtime import import_keras
-from classifier.saved import (
+from classifier.base.saved import (
     UNREADABLE,
     fetched,
     lambda_names,
@@ -22,7 +21,8 @@ from classifier.saved import (
     local_files,
     saved_config,
 )
-from classifier.weights import cause, weights_hash
+from classifier.base.weights import cause, weights_hash
+from classifier.runtime import import_keras
 from featurestore.errors import CorruptStore, UsageError
 from featurestore.spec import BaseSpec
 

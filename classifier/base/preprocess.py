@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from classifier.families import family_of_layer_names
+from classifier.base.families import family_of_layer_names
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.spec import POOLINGS, PREPROCESS_MODES

@@ -1,0 +1,1 @@
+"""Frozen bases: which network, which weights, cut where."""
