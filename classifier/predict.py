@@ -214,9 +214,9 @@ def classifier_of(
       temperature: of the probabilities; 1 leaves them as the head gives them.
     """
     from classifier.engines import StoredBase, run_padded, serving_engine
+    from classifier.engines.probes import largest_difference
     from classifier.evaluation import forward, log_probabilities
     from classifier.heads import logits_model
-    from classifier.probes import largest_difference
     from classifier.runtime import import_keras
 
     import_keras()

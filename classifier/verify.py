@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from classifier.reextract import BATCH_SIZE, Extract, Report, compare, draw_rows
+from classifier.engines.reextraction import BATCH_SIZE, Extract, Report, compare, draw_rows
 from classifier.run import dump_json
 from featurestore import FeatureStore, UsageError, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
@@ -62,7 +62,7 @@ def load_extractor(store: FeatureStore, trust_model: bool) -> tuple[Extract, str
         said of its rows.
     """
     from classifier.engines import StoredBase, run_padded, serving_engine
-    from classifier.probes import require_numerics
+    from classifier.engines.probes import require_numerics
 
     base = StoredBase(store.storage, store.spec, trust_model)
     # Whatever computes the rows, this is where the stored base's own content is checked.

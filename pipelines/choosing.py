@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from classifier.engines import Engine, EngineChoice, StoredBase, load_engine
-from classifier.engines.calibration import choose, features_of, measure, throughput
 from classifier.engines.conversion import unpack
 from classifier.engines.hardware import Hardware
 from classifier.engines.openvino import OpenVINOEngine
 from classifier.engines.options import Candidates, candidates, require_quantiser
+from classifier.engines.precision import choose, features_of, measure, throughput
 from classifier.engines.quantisation import (
     CALIBRATION_IMAGES,
     HELD_OUT_IMAGES,

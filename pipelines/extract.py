@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 
 from classifier.bases import BaseRequest, parse_image_size
-from classifier.engines.base import ENGINES, PRECISIONS
+from classifier.engines.engine import ENGINES, PRECISIONS
 from classifier.engines.options import EngineOptions
 from classifier.inputs import Asked, InputOptions
 from classifier.inputs.labels import LabelOptions

@@ -14,9 +14,9 @@ from classifier.bases import FrozenBase, build_base, save_base
 from classifier.engines import EngineChoice, StoredBase
 from classifier.engines.hardware import this_machine
 from classifier.engines.options import for_stored
+from classifier.engines.probes import PROBES, require_numerics, synthetic_images, write_probes
 from classifier.engines.tensorflow import limit_threads
 from classifier.pixels.views import Views
-from classifier.probes import PROBES, require_numerics, synthetic_images, write_probes
 from classifier.runtime import import_keras
 from featurestore import layout
 from featurestore.errors import SpecMismatch, UsageError

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from classifier.engines import Engine, EngineChoice, StoredBase, load_engine
 from classifier.engines.hardware import this_machine
 from classifier.engines.options import require_able
+from classifier.engines.probes import require_numerics
 from classifier.pixels.views import Views
-from classifier.probes import require_numerics
 from featurestore.readahead import cores
 from featurestore.reuse import StoredFeatures
 from featurestore.spec import BaseSpec

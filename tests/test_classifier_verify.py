@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 from conftest import assert_one_line_error, make_spec, make_store, write_images
 
-from classifier.reextract import compare, draw_rows, find_rows, relative_difference, tolerance_of
+from classifier.engines.reextraction import (
+    compare,
+    draw_rows,
+    find_rows,
+    relative_difference,
+    tolerance_of,
+)
 from classifier.verify import load_extractor
 from classifier.verify import run as verify_command
 from featurestore import open_store

@@ -12,11 +12,11 @@ from conftest import png_bytes
 from test_extract import SMALL, run
 from test_labelling import labels_in
 
+from classifier.engines.reextraction import compare, draw_rows
 from classifier.inputs import Asked, Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
 from classifier.inputs.columns import find_columns
 from classifier.inputs.formats.examples import encode_example
 from classifier.inputs.formats.tfrecord import frame
-from classifier.reextract import compare, draw_rows
 from classifier.verify import run as verify
 from featurestore.errors import UsageError
 from pipelines.driver import extract

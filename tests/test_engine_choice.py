@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from conftest import make_spec
 
-from classifier.engines.base import EngineChoice
-from classifier.engines.calibration import Measured, choose, closeness, throughput
+from classifier.engines.engine import EngineChoice
 from classifier.engines.hardware import Hardware, cpu_precisions
 from classifier.engines.options import EngineOptions, candidates, for_stored
+from classifier.engines.precision import Measured, choose, closeness, throughput
 from classifier.engines.quantisation import divide, pooled, require_close
 from featurestore.errors import SpecMismatch, UsageError
 from featurestore.numerics import Numerics

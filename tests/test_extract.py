@@ -208,7 +208,7 @@ def test_foreign_numerics_join_only_when_the_probes_agree(reference, photos, tmp
     write_images(tmp_path / "more", 2, seed=5)
     outcome = run("--input", photos, tmp_path / "more", "--output", store, *SMALL)
     assert outcome.record["numerics"][0]["decoder"] == "another decoder"
-    monkeypatch.setattr("classifier.probes.largest_difference", lambda *arguments: 0.5)
+    monkeypatch.setattr("classifier.engines.probes.largest_difference", lambda *arguments: 0.5)
     with pytest.raises(SpecMismatch, match="0.5 away from those of the store"):
         run("--input", photos, "--output", store, *SMALL)
 

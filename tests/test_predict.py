@@ -11,9 +11,9 @@ from test_dataset import hash_of, make_store
 from classifier.base.weights import weights_hash
 from classifier.bases import load_base
 from classifier.engines import EngineChoice, TensorFlowEngine, run_padded
+from classifier.engines.probes import write_probes
 from classifier.pixels.decode import decode
 from classifier.predict import find_images, run
-from classifier.probes import write_probes
 from classifier.run import load_run
 from classifier.runtime import import_keras
 from classifier.train import run as train

@@ -4,7 +4,7 @@ Preprocessing, base and pooling are one graph of one fixed batch size; a short b
 that nothing is compiled twice. TensorFlow and OpenVINO are imported only when one is made.
 """
 
-from classifier.engines.base import Engine, EngineChoice, run_padded
+from classifier.engines.engine import Engine, EngineChoice, run_padded
 from classifier.engines.loading import StoredBase, load_engine, serving_engine
 from classifier.engines.tensorflow import TensorFlowEngine, limit_threads
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from classifier.base.stored import load_base
-from classifier.engines.base import Engine, EngineChoice
 from classifier.engines.conversion import converted, unpack
+from classifier.engines.engine import Engine, EngineChoice
 from classifier.engines.hardware import this_machine
 from classifier.engines.openvino import OpenVINOEngine
 from classifier.engines.options import for_stored

@@ -1,13 +1,13 @@
 """Which engine and precision: what the user asks for, and what the machine and the store allow.
 
-Nothing is measured here: see `classifier.engines.calibration`.
+Nothing is measured here: see `classifier.engines.precision`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from classifier.engines.base import ENGINES, PRECISIONS, EngineChoice
+from classifier.engines.engine import ENGINES, PRECISIONS, EngineChoice
 from classifier.engines.hardware import Hardware
 from featurestore.errors import SpecMismatch, UsageError, unknown_choice
 from featurestore.numerics import Numerics

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from classifier.engines.calibration import Closeness, closeness
 from classifier.engines.conversion import import_openvino, pack, unpack
+from classifier.engines.precision import Closeness, closeness
 from featurestore.errors import UsageError
 
 CALIBRATION_IMAGES, HELD_OUT_IMAGES, FEWEST_IMAGES = 300, 64, 10

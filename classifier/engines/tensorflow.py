@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from classifier.base.preprocess import pool_graph, pooled_shape, preprocess_graph
-from classifier.engines.base import EngineChoice, check_batch, check_batch_size
+from classifier.engines.engine import EngineChoice, check_batch, check_batch_size
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError
 from featurestore.spec import BaseSpec

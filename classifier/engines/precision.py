@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from classifier.engines.base import Engine, run_padded
+from classifier.engines.engine import Engine, run_padded
 
 # How close the rows of a precision must be to float32's for `auto` to take it.
 MEDIAN_COSINE, LOWEST_COSINE = 0.9998, 0.999
