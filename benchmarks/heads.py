@@ -24,8 +24,8 @@ from benchmarks.images import write_copies, write_photographs
 from benchmarks.processes import module, run_command
 from benchmarks.rounds import paired_ratio
 from benchmarks.tables import number, publish, table
-from classifier.dataset import load_rows
-from classifier.division import divide
+from classifier.features.dataset import load_rows
+from classifier.features.division import divide
 from classifier.heads import HeadSpec, parse_head
 from classifier.options import TrainOptions, Trial
 from classifier.runtime import import_keras

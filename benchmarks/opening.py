@@ -24,8 +24,8 @@ from benchmarks.arguments import counted_parser
 from benchmarks.layouts import Seconds, feature_sets, timed, touch
 from benchmarks.rounds import paired_ratio
 from benchmarks.tables import number, publish, table
-from classifier.dataset import load_rows
-from classifier.division import divide
+from classifier.features.dataset import load_rows
+from classifier.features.division import divide
 from featurestore import FeatureStore, open_store
 from featurestore.cache import FOLDER
 from featurestore.command import main

@@ -23,11 +23,11 @@ import numpy as np
 
 from benchmarks.arguments import counted_parser
 from benchmarks.tables import publish, table
-from classifier.dataset import SIDES
 from classifier.exactspec import RIDGE_PENALTIES
+from classifier.features.dataset import SIDES
+from classifier.features.order import Rows
 from classifier.ridge_fit import gathered
 from classifier.ridge_passes import FoldStatistics, Judgement, RidgeSettings, solve
-from classifier.shuffling import Rows
 from featurestore.command import main
 
 CLASSES = 10

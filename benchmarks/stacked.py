@@ -31,8 +31,8 @@ from benchmarks.ridge import CLASSES, made_rows
 from benchmarks.rounds import paired_ratio
 from benchmarks.tables import number, publish, table
 from classifier import train
-from classifier.dataset import Rows, load_rows
-from classifier.division import divide
+from classifier.features.dataset import Rows, load_rows
+from classifier.features.division import divide
 from classifier.heads import HeadSpec, parse_head
 from classifier.options import TrainOptions
 from classifier.runtime import import_keras

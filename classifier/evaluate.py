@@ -8,6 +8,7 @@ from typing import Any
 
 from classifier import plots
 from classifier.evaluation import require_same_features, select_split, weakest_first
+from classifier.features.tally import shorten
 from classifier.judgement.judging import (
     Judgement,
     compare,
@@ -20,7 +21,6 @@ from classifier.judgement.learning import learning_curve
 from classifier.multilabel import MultiLabelScores
 from classifier.reporting.writing import renew_page
 from classifier.run import Run, dump_json, load_run
-from classifier.tally import shorten
 from featurestore import UsageError, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.errors import unknown_choice

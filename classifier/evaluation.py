@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classifier.division import class_numbers, names_of_split, single_labels
+from classifier.features.division import class_numbers, names_of_split, single_labels
+from classifier.features.sample import content_numbers
+from classifier.features.selection import Selection
+from classifier.features.tally import several_labels
 from classifier.heads import logits_model
 from classifier.multilabel import MultiLabelScores
 from classifier.run import Run
 from classifier.runtime import import_keras
-from classifier.sampling import content_numbers
-from classifier.selection import Selection
-from classifier.tally import several_labels
 from featurestore.errors import UsageError, unknown_choice
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from classifier.sampling import ContentSample
+from classifier.features.sample import ContentSample
 from classifier.stacked.objective import Objective
 
 
@@ -45,7 +45,7 @@ class MultiLabelScores:
         Args:
           logits: float (n, classes).
           labels: uint8 (n, classes) of 0 and 1.
-          content: uint32 (n,) of `classifier.sampling.content_numbers`.
+          content: uint32 (n,) of `classifier.features.sample.content_numbers`.
         """
         self.sample.add(content, logits.astype(np.float32), labels)
         said, true = logits > 0, labels > 0

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from classifier.dataset import SIDES
+from classifier.features.dataset import SIDES
+from classifier.features.order import Rows
 from classifier.heads import Standard
 from classifier.ridge import RidgePath
 from classifier.ridge_passes import (
@@ -21,7 +22,6 @@ from classifier.ridge_passes import (
     Solved,
     solve,
 )
-from classifier.shuffling import Rows
 
 
 @dataclass(frozen=True)

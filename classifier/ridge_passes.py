@@ -20,11 +20,11 @@ from functools import reduce
 
 import numpy as np
 
-from classifier.dataset import SIDES
 from classifier.evaluation import log_probabilities
+from classifier.features.dataset import SIDES
+from classifier.features.order import Rows
 from classifier.heads import Standard
 from classifier.ridge import RidgePath, Statistics, fit_path
-from classifier.shuffling import Rows
 from featurestore.errors import UsageError
 
 # Rows a matrix product takes at once: below some hundreds it is bound by memory, not arithmetic.

@@ -34,9 +34,9 @@ from typing import TYPE_CHECKING, Any
 
 from classifier.base.saved import UNREADABLE
 from classifier.base.weights import cause
+from classifier.features.tally import shorten
 from classifier.runtime import import_keras
 from classifier.stacked.checkpoint import FOLDER
-from classifier.tally import shorten
 from featurestore import layout
 from featurestore.errors import CorruptStore, UsageError, unknown_choice
 from featurestore.retry import naming

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from classifier import output
 from classifier import run as run_folder
-from classifier.division import Division, divide
 from classifier.exact import check_heads
+from classifier.features.division import Division, divide
 from classifier.heads import outputs_for
 from classifier.options import TrainOptions
 from classifier.reporting.writing import report_training

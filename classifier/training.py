@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from classifier.dataset import SIDES, epoch_batches, labelled_batches, load_rows, row_bytes
-from classifier.division import Division
+from classifier.features.dataset import SIDES, epoch_batches, labelled_batches, load_rows, row_bytes
+from classifier.features.division import Division
+from classifier.features.order import Order, Rows
+from classifier.features.selection import Selection
 from classifier.heads import Moments, Standard
 from classifier.options import TrainOptions, Trial
-from classifier.selection import Selection
-from classifier.shuffling import Order, Rows
 from classifier.stacked.fit import OnEpoch, StackedFit, fit_stacked, keras_head
 
 if TYPE_CHECKING:

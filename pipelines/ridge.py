@@ -15,9 +15,9 @@ from dataclasses import replace
 
 from classifier import output
 from classifier import run as run_folder
-from classifier.division import Division, divide
 from classifier.exact import check_heads, exact_head, ridge_model, ridge_settings
 from classifier.exactspec import ExactSpec
+from classifier.features.division import Division, divide
 from classifier.heads import outputs_for
 from classifier.options import TrainOptions, Trial
 from classifier.ridge_fit import RidgeFit

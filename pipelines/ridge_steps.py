@@ -11,8 +11,9 @@ from apache_beam.pvalue import AsSingleton
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from classifier.dataset import SIDES, labelled, row_columns
-from classifier.division import Division
+from classifier.features.dataset import SIDES, labelled, row_columns
+from classifier.features.division import Division
+from classifier.features.order import Rows
 from classifier.ridge import RidgePath
 from classifier.ridge_fit import finished, gathered
 from classifier.ridge_passes import (
@@ -23,7 +24,6 @@ from classifier.ridge_passes import (
     Solved,
     solve,
 )
-from classifier.shuffling import Rows
 from featurestore.storage import Storage
 from featurestore.store import open_store
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifier.evaluation import Scores
+from classifier.features.order import Rows
+from classifier.features.sample import ContentSample
 from classifier.heads import Moments
 from classifier.ridge import Statistics
 from classifier.ridge_passes import Calibration, FoldStatistics, Judgement, RidgeSettings, solve
-from classifier.sampling import ContentSample
-from classifier.shuffling import Rows
 from featurestore.commit import Marker
 from featurestore.errors import RunFailed
 from featurestore.ledger import Ledger, superseded_ledger

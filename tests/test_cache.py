@@ -311,8 +311,8 @@ def test_training_refuses_a_wrong_bound_in_one_line(tmp_path, command):
 def test_training_makes_and_uses_it(tmp_path, command):
     filled(tmp_path / "s", 2, 40)
     store = open_store(str(tmp_path / "s"))
-    from classifier.dataset import load_rows
-    from classifier.division import divide
+    from classifier.features.dataset import load_rows
+    from classifier.features.division import divide
 
     division = divide(store)
     expected = load_rows(store, division.classes, division.train, 40)

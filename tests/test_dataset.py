@@ -5,10 +5,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from classifier.dataset import epoch_batches, labelled_batches, load_rows
-from classifier.division import class_weights, divide, tally
-from classifier.selection import Selection
-from classifier.shuffling import Order, Rows, cut
+from classifier.features.dataset import epoch_batches, labelled_batches, load_rows
+from classifier.features.division import class_weights, divide, tally
+from classifier.features.order import Order, Rows, cut
+from classifier.features.selection import Selection
 from featurestore import BaseSpec, Numerics, PixelSpec, StoreSpec, UsageError, layout
 from featurestore.commit import Marker, commit, publish
 from featurestore.ledger import Ledger

@@ -7,7 +7,6 @@ import pytest
 from optional import optional
 from test_dataset import clusters, make_store, numbered, spec_of
 
-from classifier.division import divide
 from classifier.evaluate import run
 from classifier.evaluation import (
     Scores,
@@ -16,6 +15,7 @@ from classifier.evaluation import (
     select_split,
     weakest_first,
 )
+from classifier.features.division import divide
 from classifier.run import load_run
 from classifier.train import run as train
 from featurestore import BaseSpec, SpecMismatch, UsageError, open_store

@@ -10,10 +10,11 @@ from test_dataset import clusters, make_store, spec_of
 from test_extract import SMALL
 from test_extract import run as extract
 
-from classifier.division import divide
 from classifier.evaluate import run as evaluate
 from classifier.exact import check_heads, train_exact
 from classifier.exactspec import ExactSpec
+from classifier.features.division import divide
+from classifier.features.order import Rows
 from classifier.heads import parse_head
 from classifier.judgement.learning import options_of_head
 from classifier.logistic import fit_logistic
@@ -21,7 +22,6 @@ from classifier.neighbours import TEMPERATURE, build_neighbours
 from classifier.options import TrainOptions
 from classifier.predict import run as predict
 from classifier.run import load_run
-from classifier.shuffling import Rows
 from classifier.train import run as train
 from classifier.training import prepare_data
 from featurestore import UsageError

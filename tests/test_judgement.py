@@ -8,9 +8,10 @@ from scipy import stats
 from test_dataset import clusters, hash_of, make_store
 from test_evaluate import SPLITS, train_into
 
-from classifier.division import divide
 from classifier.evaluate import run as evaluate_command
 from classifier.evaluation import log_probabilities
+from classifier.features.division import divide
+from classifier.features.sample import ContentSample
 from classifier.judgement.calibration import (
     COLDEST,
     HOTTEST,
@@ -24,7 +25,6 @@ from classifier.judgement.judging import compare, judge, load_temperature
 from classifier.judgement.learning import boundaries, options_of_head, part_of
 from classifier.judgement.outcomes import ROW_COLUMNS, Outcomes
 from classifier.predict import run as predict_command
-from classifier.sampling import ContentSample
 from featurestore import UsageError
 
 

@@ -8,9 +8,9 @@ from optional import optional
 from test_dataset import make_store
 
 from classifier.evaluate import run as evaluate_command
+from classifier.features.sample import ContentSample
 from classifier.multilabel import MultiLabelScores, average_precision
 from classifier.run import load_run
-from classifier.sampling import ContentSample
 from classifier.train import run as train_command
 from featurestore import UsageError
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from optional import optional
 
+from classifier.features.order import Rows
 from classifier.heads import Standard
 from classifier.ridge import Statistics, fit_path
 from classifier.ridge_fit import fit_ridge, gathered
 from classifier.ridge_passes import FoldStatistics, Judgement, RidgeSettings, solve
-from classifier.shuffling import Rows
 from featurestore.errors import UsageError
 
 L2 = (1e-4, 1e-2, 1.0, 100.0)

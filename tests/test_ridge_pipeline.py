@@ -9,9 +9,9 @@ import pytest
 from conftest import assert_one_line_error
 from test_dataset import clusters, hash_of, make_store, spec_of
 
-from classifier.division import divide
 from classifier.exact import ridge_settings
 from classifier.exactspec import ExactSpec
+from classifier.features.division import divide
 from classifier.options import TrainOptions
 from classifier.ridge_fit import fit_ridge
 from classifier.run import load_run

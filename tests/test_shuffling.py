@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from test_dataset import hash_of, make_store, numbered, row_numbers, spec_of
 
-from classifier.dataset import epoch_batches, epoch_blocks, epoch_index, load_rows
-from classifier.division import divide
-from classifier.selection import Selection
-from classifier.shuffling import LONE_VIEW, Order, Rows, cut
+from classifier.features.dataset import epoch_batches, epoch_blocks, epoch_index, load_rows
+from classifier.features.division import divide
+from classifier.features.order import LONE_VIEW, Order, Rows, cut
+from classifier.features.selection import Selection
 
 CLASSES = [f"class {number}" for number in range(10)]
 

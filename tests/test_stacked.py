@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from test_dataset import clusters, make_store, spec_of
 
-from classifier.division import class_weights, divide
 from classifier.evaluate import run as evaluate
+from classifier.features.division import class_weights, divide
 from classifier.heads import build_head, logits_model, parse_head
 from classifier.options import TrainOptions, Trial
 from classifier.run import load_run

@@ -11,7 +11,7 @@ import pytest
 from test_dataset import clusters, make_store, spec_of
 
 from classifier import output, plots
-from classifier.division import divide
+from classifier.features.division import divide
 from classifier.heads import logits_model, parse_head
 from classifier.options import TrainOptions, Trial
 from classifier.run import Run, RunConfig, load_run

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from classifier.division import names_of_split
 from classifier.evaluation import Scores, evaluate, select_split
+from classifier.features.division import names_of_split
 from classifier.inputs.sources import shard_under
 from classifier.judgement.calibration import fit_temperature, reliability, scaled
 from classifier.judgement.confusions import confused_pairs

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classifier.division import Division, class_numbers, divide, single_labels, tally
 from classifier.evaluation import Scores, evaluate
 from classifier.exactspec import ExactSpec
+from classifier.features.division import Division, class_numbers, divide, single_labels, tally
+from classifier.features.selection import Selection
 from classifier.heads import parse_head
 from classifier.judgement.intervals import accuracy_interval
 from classifier.options import TrainOptions
 from classifier.run import Run
-from classifier.selection import Selection
 from classifier.stacked.checkpoint import Checkpoint
 from featurestore.errors import HoarfrostError, UsageError
 from featurestore.storage import Storage

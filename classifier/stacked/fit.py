@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from classifier.division import class_weights
+from classifier.features.division import class_weights
 from classifier.heads import HeadSpec, build_head, outputs_for
 from classifier.options import TrainOptions, Trial
 from classifier.stacked.checkpoint import Checkpoint

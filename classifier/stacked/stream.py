@@ -8,8 +8,8 @@ from itertools import repeat
 
 import numpy as np
 
+from classifier.features.order import Rows
 from classifier.heads import Standard
-from classifier.shuffling import Rows
 from featurestore.readahead import in_order
 
 # Batches that a group sees in a row, so that its weights stay in the cache: at most this many, and

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from classifier.selection import Selection, is_below
-from classifier.tally import Tally, note_views, notes_on, shorten
+from classifier.features.selection import Selection, is_below
+from classifier.features.tally import Tally, note_views, notes_on, shorten
 from featurestore.errors import UsageError
 from featurestore.splits import split_of
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from classifier.division import class_numbers, single_labels
-from classifier.selection import Selection
-from classifier.shuffling import LONE_VIEW, Order, Rows, cut
-from classifier.tally import several_labels
+from classifier.features.division import class_numbers, single_labels
+from classifier.features.order import LONE_VIEW, Order, Rows, cut
+from classifier.features.selection import Selection
+from classifier.features.tally import several_labels
 
 if TYPE_CHECKING:
     from featurestore import FeatureStore
