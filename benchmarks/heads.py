@@ -26,8 +26,8 @@ from benchmarks.rounds import paired_ratio
 from benchmarks.tables import number, publish, table
 from classifier.features.dataset import load_rows
 from classifier.features.division import divide
-from classifier.heads import HeadSpec, parse_head
-from classifier.options import TrainOptions, Trial
+from classifier.heads.head import HeadSpec, parse_head
+from classifier.heads.options import TrainOptions, Trial
 from classifier.runtime import import_keras
 from classifier.training import prepare_data, train_head
 from featurestore import FeatureStore, open_store

@@ -26,7 +26,7 @@ from benchmarks.images import photographs
 from benchmarks.processes import module, run_command
 from benchmarks.tables import number, publish, table
 from classifier.evaluation import forward, log_probabilities
-from classifier.heads import logits_model
+from classifier.heads.head import logits_model
 from classifier.judgement.intervals import difference_interval
 from classifier.run import load_run
 from featurestore import FeatureStore, open_store

@@ -23,11 +23,11 @@ import numpy as np
 
 from benchmarks.arguments import counted_parser
 from benchmarks.tables import publish, table
-from classifier.exactspec import RIDGE_PENALTIES
 from classifier.features.dataset import SIDES
 from classifier.features.order import Rows
-from classifier.ridge_fit import gathered
-from classifier.ridge_passes import FoldStatistics, Judgement, RidgeSettings, solve
+from classifier.heads.exactspec import RIDGE_PENALTIES
+from classifier.heads.ridge.fit import gathered
+from classifier.heads.ridge.passes import FoldStatistics, Judgement, RidgeSettings, solve
 from featurestore.command import main
 
 CLASSES = 10

@@ -33,10 +33,10 @@ from benchmarks.tables import number, publish, table
 from classifier import train
 from classifier.features.dataset import Rows, load_rows
 from classifier.features.division import divide
-from classifier.heads import HeadSpec, parse_head
-from classifier.options import TrainOptions
+from classifier.heads.head import HeadSpec, parse_head
+from classifier.heads.options import TrainOptions
+from classifier.heads.stacked.fit import fit_stacked
 from classifier.runtime import import_keras
-from classifier.stacked.fit import fit_stacked
 from classifier.training import prepare_data
 from featurestore import BaseSpec, FeatureStore, Numerics, PixelSpec, StoreSpec
 from featurestore.command import main, quiet_libraries, say

@@ -17,7 +17,7 @@ from classifier.features.division import class_numbers, names_of_split, single_l
 from classifier.features.sample import content_numbers
 from classifier.features.selection import Selection
 from classifier.features.tally import several_labels
-from classifier.heads import logits_model
+from classifier.heads.head import logits_model
 from classifier.multilabel import MultiLabelScores
 from classifier.run import Run
 from classifier.runtime import import_keras

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from classifier.features.sample import ContentSample
-from classifier.stacked.objective import Objective
+from classifier.heads.stacked.objective import Objective
 
 
 @dataclass

@@ -216,7 +216,7 @@ def classifier_of(
     from classifier.engines import StoredBase, run_padded, serving_engine
     from classifier.engines.probes import largest_difference
     from classifier.evaluation import forward, log_probabilities
-    from classifier.heads import logits_model
+    from classifier.heads.head import logits_model
     from classifier.runtime import import_keras
 
     import_keras()

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 from classifier import output
 from classifier import run as run_folder
-from classifier.exact import check_heads
 from classifier.features.division import Division, divide
-from classifier.heads import outputs_for
-from classifier.options import TrainOptions
+from classifier.heads.exact import check_heads
+from classifier.heads.head import outputs_for
+from classifier.heads.options import TrainOptions
+from classifier.heads.stacked.checkpoint import SECONDS, Checkpoint, remove_checkpoint
 from classifier.reporting.writing import report_training
-from classifier.stacked.checkpoint import SECONDS, Checkpoint, remove_checkpoint
 from classifier.trainflags import add_flags, options_of
 from classifier.training import leaderboard, prepare_data
 from classifier.trials import fit_all

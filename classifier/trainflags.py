@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from classifier.gridfile import read_grid
-from classifier.heads import parse_head
-from classifier.options import (
+from classifier.heads.head import parse_head
+from classifier.heads.options import (
     CLASS_WEIGHTS,
     DEFAULT_MEMORY,
     MULTI_LABEL,

@@ -16,9 +16,9 @@ from classifier.features.dataset import SIDES, epoch_batches, labelled_batches, 
 from classifier.features.division import Division
 from classifier.features.order import Order, Rows
 from classifier.features.selection import Selection
-from classifier.heads import Moments, Standard
-from classifier.options import TrainOptions, Trial
-from classifier.stacked.fit import OnEpoch, StackedFit, fit_stacked, keras_head
+from classifier.heads.head import Moments, Standard
+from classifier.heads.options import TrainOptions, Trial
+from classifier.heads.stacked.fit import OnEpoch, StackedFit, fit_stacked, keras_head
 
 if TYPE_CHECKING:
     import keras
@@ -146,7 +146,7 @@ def train_head(
       trial: of the head.
       data: to fit on.
       options: of the run.
-      on_epoch: as of `classifier.stacked.fit.fit_stacked`.
+      on_epoch: as of `classifier.heads.stacked.fit.fit_stacked`.
 
     Raises:
       RunFailed: when the validation loss was never finite.

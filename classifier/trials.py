@@ -9,13 +9,13 @@ from typing import Any
 
 from classifier import plots
 from classifier import run as run_folder
-from classifier.exact import train_exact
-from classifier.exactspec import ExactSpec
-from classifier.heads import HeadSpec
-from classifier.options import TrainOptions, Trial
-from classifier.stacked.checkpoint import Checkpoint
-from classifier.stacked.fit import OnEpoch, StackedFit, diverged, fit_stacked
-from classifier.stacked.progress import Progress
+from classifier.heads.exact import train_exact
+from classifier.heads.exactspec import ExactSpec
+from classifier.heads.head import HeadSpec
+from classifier.heads.options import TrainOptions, Trial
+from classifier.heads.stacked.checkpoint import Checkpoint
+from classifier.heads.stacked.fit import OnEpoch, StackedFit, diverged, fit_stacked
+from classifier.heads.stacked.progress import Progress
 from classifier.training import TrainedHead, TrainingData, trained_head
 from featurestore.errors import RunFailed
 from featurestore.storage import Storage

@@ -14,9 +14,8 @@ from apache_beam.utils.windowed_value import WindowedValue
 from classifier.features.dataset import SIDES, labelled, row_columns
 from classifier.features.division import Division
 from classifier.features.order import Rows
-from classifier.ridge import RidgePath
-from classifier.ridge_fit import finished, gathered
-from classifier.ridge_passes import (
+from classifier.heads.ridge.fit import finished, gathered
+from classifier.heads.ridge.passes import (
     Calibration,
     FoldStatistics,
     Judgement,
@@ -24,6 +23,7 @@ from classifier.ridge_passes import (
     Solved,
     solve,
 )
+from classifier.heads.ridge.statistics import RidgePath
 from featurestore.storage import Storage
 from featurestore.store import open_store
 

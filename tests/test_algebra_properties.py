@@ -12,9 +12,15 @@ from hypothesis import strategies as st
 from classifier.evaluation import Scores
 from classifier.features.order import Rows
 from classifier.features.sample import ContentSample
-from classifier.heads import Moments
-from classifier.ridge import Statistics
-from classifier.ridge_passes import Calibration, FoldStatistics, Judgement, RidgeSettings, solve
+from classifier.heads.head import Moments
+from classifier.heads.ridge.passes import (
+    Calibration,
+    FoldStatistics,
+    Judgement,
+    RidgeSettings,
+    solve,
+)
+from classifier.heads.ridge.statistics import Statistics
 from featurestore.commit import Marker
 from featurestore.errors import RunFailed
 from featurestore.ledger import Ledger, superseded_ledger

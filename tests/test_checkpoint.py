@@ -16,8 +16,8 @@ from conftest import ROOT
 from test_dataset import make_store, spec_of
 from test_stacked import blurred
 
+from classifier.heads.stacked import fit as fit_module
 from classifier.run import load_run
-from classifier.stacked import fit as fit_module
 from classifier.train import run
 from featurestore.overlay import write_overlay
 
@@ -129,7 +129,7 @@ def test_labels_that_changed_start_anew_though_their_counts_are_the_same(
 
 def test_a_head_that_goes_on_alone_is_resumed_in_its_own_units(tmp_path, monkeypatch):
     """What is left of a group of many learning rates may be of one: its weights stay the same."""
-    monkeypatch.setattr("classifier.stacked.stack.cores", lambda: 1)
+    monkeypatch.setattr("classifier.heads.stacked.stack.cores", lambda: 1)
     store = blurred(tmp_path / "s", 3)
     flags = ["--store", store.url, "--head", "linear", "--checkpoint", "0", "--epochs", "12"]
     flags += ["--lr", "1,3,1e-4", "--patience", "1"]

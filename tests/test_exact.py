@@ -11,15 +11,15 @@ from test_extract import SMALL
 from test_extract import run as extract
 
 from classifier.evaluate import run as evaluate
-from classifier.exact import check_heads, train_exact
-from classifier.exactspec import ExactSpec
 from classifier.features.division import divide
 from classifier.features.order import Rows
-from classifier.heads import parse_head
+from classifier.heads.exact import check_heads, train_exact
+from classifier.heads.exactspec import ExactSpec
+from classifier.heads.head import parse_head
+from classifier.heads.logistic import fit_logistic
+from classifier.heads.neighbours import TEMPERATURE, build_neighbours
+from classifier.heads.options import TrainOptions
 from classifier.judgement.learning import options_of_head
-from classifier.logistic import fit_logistic
-from classifier.neighbours import TEMPERATURE, build_neighbours
-from classifier.options import TrainOptions
 from classifier.predict import run as predict
 from classifier.run import load_run
 from classifier.train import run as train

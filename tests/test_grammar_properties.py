@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from classifier.exactspec import METRICS, VOTES, ExactSpec
-from classifier.heads import ACTIVATIONS, HeadSpec, parse_head, shortest
+from classifier.heads.exactspec import METRICS, VOTES, ExactSpec
+from classifier.heads.head import ACTIVATIONS, HeadSpec, parse_head, shortest
 from classifier.pixels.views import LAYERS, Views, canonical, parse_augment
 from featurestore.errors import UsageError
 

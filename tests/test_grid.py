@@ -6,7 +6,7 @@ import pytest
 from test_stacked import blurred
 
 from classifier.evaluate import run as evaluate
-from classifier.options import TrainOptions
+from classifier.heads.options import TrainOptions
 from classifier.run import load_run
 from classifier.train import parser, run
 from classifier.trainflags import options_of

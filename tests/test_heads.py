@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from classifier.heads import (
+from classifier.heads.head import (
     HeadSpec,
     Moments,
     build_head,

@@ -5,10 +5,10 @@ import pytest
 from optional import optional
 
 from classifier.features.order import Rows
-from classifier.heads import Standard
-from classifier.ridge import Statistics, fit_path
-from classifier.ridge_fit import fit_ridge, gathered
-from classifier.ridge_passes import FoldStatistics, Judgement, RidgeSettings, solve
+from classifier.heads.head import Standard
+from classifier.heads.ridge.fit import fit_ridge, gathered
+from classifier.heads.ridge.passes import FoldStatistics, Judgement, RidgeSettings, solve
+from classifier.heads.ridge.statistics import Statistics, fit_path
 from featurestore.errors import UsageError
 
 L2 = (1e-4, 1e-2, 1.0, 100.0)

@@ -9,11 +9,11 @@ import pytest
 from conftest import assert_one_line_error
 from test_dataset import clusters, hash_of, make_store, spec_of
 
-from classifier.exact import ridge_settings
-from classifier.exactspec import ExactSpec
 from classifier.features.division import divide
-from classifier.options import TrainOptions
-from classifier.ridge_fit import fit_ridge
+from classifier.heads.exact import ridge_settings
+from classifier.heads.exactspec import ExactSpec
+from classifier.heads.options import TrainOptions
+from classifier.heads.ridge.fit import fit_ridge
 from classifier.run import load_run
 from classifier.train import run as train
 from classifier.training import prepare_data

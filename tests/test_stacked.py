@@ -9,13 +9,13 @@ from test_dataset import clusters, make_store, spec_of
 
 from classifier.evaluate import run as evaluate
 from classifier.features.division import class_weights, divide
-from classifier.heads import build_head, logits_model, parse_head
-from classifier.options import TrainOptions, Trial
+from classifier.heads.head import build_head, logits_model, parse_head
+from classifier.heads.options import TrainOptions, Trial
+from classifier.heads.stacked import stack as stack_module
+from classifier.heads.stacked.fit import fit_stacked
+from classifier.heads.stacked.partition import partition, waves
 from classifier.run import load_run
 from classifier.runtime import import_keras
-from classifier.stacked import stack as stack_module
-from classifier.stacked.fit import fit_stacked
-from classifier.stacked.partition import partition, waves
 from classifier.train import run as train
 from classifier.training import prepare_data
 from featurestore import UsageError

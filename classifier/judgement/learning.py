@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from classifier.evaluation import Scores, evaluate
-from classifier.exactspec import ExactSpec
 from classifier.features.division import Division, class_numbers, divide, single_labels, tally
 from classifier.features.selection import Selection
-from classifier.heads import parse_head
+from classifier.heads.exactspec import ExactSpec
+from classifier.heads.head import parse_head
+from classifier.heads.options import TrainOptions
+from classifier.heads.stacked.checkpoint import Checkpoint
 from classifier.judgement.intervals import accuracy_interval
-from classifier.options import TrainOptions
 from classifier.run import Run
-from classifier.stacked.checkpoint import Checkpoint
 from featurestore.errors import HoarfrostError, UsageError
 from featurestore.storage import Storage
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from classifier.heads import shortest
+from classifier.heads.head import shortest
 from classifier.pixels import warp as warping
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.spec import StoreSpec

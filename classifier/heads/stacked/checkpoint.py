@@ -23,7 +23,7 @@ import numpy as np
 from featurestore.storage import Storage
 
 if TYPE_CHECKING:
-    from classifier.stacked.stack import Stack
+    from classifier.heads.stacked.stack import Stack
 
 FOLDER = "checkpoint"
 STATE = f"{FOLDER}/state.json"

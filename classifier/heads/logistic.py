@@ -14,7 +14,7 @@ import numpy as np
 
 from classifier.evaluation import log_probabilities
 from classifier.features.order import Rows
-from classifier.heads import Standard
+from classifier.heads.head import Standard
 
 ITERATIONS = 200
 # The gradient of a mean of cross entropies in float32 is no better than this.

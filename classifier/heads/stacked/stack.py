@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from classifier.heads import HeadSpec
-from classifier.options import Trial
+from classifier.heads.head import HeadSpec
+from classifier.heads.options import Trial
+from classifier.heads.stacked.groups import Group, make_group
+from classifier.heads.stacked.objective import Objective
+from classifier.heads.stacked.partition import partition
+from classifier.heads.stacked.progress import Progress
+from classifier.heads.stacked.stream import Batch, ahead
 from classifier.runtime import import_keras
-from classifier.stacked.groups import Group, make_group
-from classifier.stacked.objective import Objective
-from classifier.stacked.partition import partition
-from classifier.stacked.progress import Progress
-from classifier.stacked.stream import Batch, ahead
 from featurestore.readahead import cores
 
 
@@ -174,7 +174,7 @@ class Stack:
 
 
 def initial_weights(trial: Trial, inputs: int, outputs: int) -> list[np.ndarray]:
-    """Returns the weights that `classifier.heads.build_head` gives a head of this seed."""
+    """Returns the weights that `classifier.heads.head.build_head` gives a head of this seed."""
     spec = trial.head
     assert isinstance(spec, HeadSpec)
     sizes = [(inputs, outputs, 2)]

@@ -12,9 +12,8 @@ import numpy as np
 
 from classifier.features.dataset import SIDES
 from classifier.features.order import Rows
-from classifier.heads import Standard
-from classifier.ridge import RidgePath
-from classifier.ridge_passes import (
+from classifier.heads.head import Standard
+from classifier.heads.ridge.passes import (
     Calibration,
     FoldStatistics,
     Judgement,
@@ -22,6 +21,7 @@ from classifier.ridge_passes import (
     Solved,
     solve,
 )
+from classifier.heads.ridge.statistics import RidgePath
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classifier.exactspec import EXACT, ExactSpec, parse_exact
+from classifier.heads.exactspec import EXACT, ExactSpec, parse_exact
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, unknown_choice
 

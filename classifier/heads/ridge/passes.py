@@ -23,8 +23,8 @@ import numpy as np
 from classifier.evaluation import log_probabilities
 from classifier.features.dataset import SIDES
 from classifier.features.order import Rows
-from classifier.heads import Standard
-from classifier.ridge import RidgePath, Statistics, fit_path
+from classifier.heads.head import Standard
+from classifier.heads.ridge.statistics import RidgePath, Statistics, fit_path
 from featurestore.errors import UsageError
 
 # Rows a matrix product takes at once: below some hundreds it is bound by memory, not arithmetic.
@@ -42,7 +42,7 @@ class RidgeSettings:
       features: d, of a flattened row.
       channels: in the last axis of a row.
       classes: how many there are; two share one target.
-      l2: penalties, see `classifier.ridge.fit_path`.
+      l2: penalties, see `classifier.heads.ridge.statistics.fit_path`.
       folds: of the cross-validation that chooses the penalty; 0 lets the validation rows choose.
       class_weights: of each class, None for 1 each.
       standardise: whether features are scaled by the training rows' mean and deviation.

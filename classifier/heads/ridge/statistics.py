@@ -17,7 +17,7 @@ from functools import cached_property
 
 import numpy as np
 
-from classifier.heads import Standard, standard_of
+from classifier.heads.head import Standard, standard_of
 
 # Directions with less of the scatter than this part of the largest are rounding, not data.
 LEAST_RELATIVE_SCATTER = 1e-12

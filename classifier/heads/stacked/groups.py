@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from classifier.heads import HeadSpec
-from classifier.options import Trial
-from classifier.stacked.objective import Objective
-from classifier.stacked.parameters import InputKernel, Parameter
-from classifier.stacked.updates import RULES
+from classifier.heads.head import HeadSpec
+from classifier.heads.options import Trial
+from classifier.heads.stacked.objective import Objective
+from classifier.heads.stacked.parameters import InputKernel, Parameter
+from classifier.heads.stacked.updates import RULES
 
 
 class Structure(NamedTuple):

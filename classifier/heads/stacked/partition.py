@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from classifier.heads import HeadSpec
-from classifier.options import Trial
-from classifier.stacked.groups import Structure
-from classifier.stacked.updates import RULES
+from classifier.heads.head import HeadSpec
+from classifier.heads.options import Trial
+from classifier.heads.stacked.groups import Structure
+from classifier.heads.stacked.updates import RULES
 
 # Weights, slots and best weights of all heads that are under way at once, in bytes; heads beyond it
 # wait for a pass of their own over the rows.

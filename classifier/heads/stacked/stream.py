@@ -9,7 +9,7 @@ from itertools import repeat
 import numpy as np
 
 from classifier.features.order import Rows
-from classifier.heads import Standard
+from classifier.heads.head import Standard
 from featurestore.readahead import in_order
 
 # Batches that a group sees in a row, so that its weights stay in the cache: at most this many, and

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from classifier.stacked.updates import Rule
+from classifier.heads.stacked.updates import Rule
 
 # Numbers that are updated at a time. Fewer would fit a smaller cache, but each of the ten passes
 # over a piece hands Python's lock over, which threads of other groups wait for: 1 << 15 took 1.2

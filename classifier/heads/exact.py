@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from classifier.exactspec import ExactSpec
 from classifier.features.division import Division, class_weights
 from classifier.features.order import Rows
-from classifier.heads import HeadSpec, Standard, build_head, outputs_for
-from classifier.logistic import fit_logistic
-from classifier.neighbours import build_neighbours, metrics_of
-from classifier.options import TrainOptions
-from classifier.ridge_fit import RidgeFit, fit_ridge
-from classifier.ridge_passes import RidgeSettings
-from classifier.stacked.partition import HEAD_LIMIT, state_bytes
+from classifier.heads.exactspec import ExactSpec
+from classifier.heads.head import HeadSpec, Standard, build_head, outputs_for
+from classifier.heads.logistic import fit_logistic
+from classifier.heads.neighbours import build_neighbours, metrics_of
+from classifier.heads.options import TrainOptions
+from classifier.heads.ridge.fit import RidgeFit, fit_ridge
+from classifier.heads.ridge.passes import RidgeSettings
+from classifier.heads.stacked.partition import HEAD_LIMIT, state_bytes
 from classifier.training import TrainedHead, TrainingData
 from featurestore.errors import UsageError
 

@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
-from classifier.exactspec import ExactSpec
-from classifier.heads import HeadSpec, shortest
+from classifier.heads.exactspec import ExactSpec
+from classifier.heads.head import HeadSpec, shortest
 from featurestore.cache import parse_size
 from featurestore.errors import UsageError, unknown_choice
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from classifier.features.division import class_weights
-from classifier.heads import HeadSpec, build_head, outputs_for
-from classifier.options import TrainOptions, Trial
-from classifier.stacked.checkpoint import Checkpoint
-from classifier.stacked.objective import Objective
-from classifier.stacked.partition import STATE_BUDGET, waves
-from classifier.stacked.progress import Progress
-from classifier.stacked.stack import Stack
-from classifier.stacked.stream import prepared
+from classifier.heads.head import HeadSpec, build_head, outputs_for
+from classifier.heads.options import TrainOptions, Trial
+from classifier.heads.stacked.checkpoint import Checkpoint
+from classifier.heads.stacked.objective import Objective
+from classifier.heads.stacked.partition import STATE_BUDGET, waves
+from classifier.heads.stacked.progress import Progress
+from classifier.heads.stacked.stack import Stack
+from classifier.heads.stacked.stream import prepared
 from featurestore.errors import RunFailed
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from classifier.exactspec import ExactSpec
-from classifier.heads import Standard, standardise
+from classifier.heads.exactspec import ExactSpec
+from classifier.heads.head import Standard, standardise
 from classifier.runtime import import_keras
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Ridge regression from sums: statistics, passes over the rows, the fit."""
