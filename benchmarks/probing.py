@@ -28,7 +28,7 @@ from benchmarks.tables import number, publish, table
 from classifier.evaluation import forward, log_probabilities
 from classifier.heads.head import logits_model
 from classifier.judgement.intervals import difference_interval
-from classifier.run import load_run
+from classifier.runs.run import load_run
 from featurestore import FeatureStore, open_store
 from featurestore.command import main, say
 from featurestore.errors import unknown_choice

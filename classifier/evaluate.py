@@ -20,7 +20,7 @@ from classifier.judgement.judging import (
 from classifier.judgement.learning import learning_curve
 from classifier.multilabel import MultiLabelScores
 from classifier.reporting.writing import renew_page
-from classifier.run import Run, dump_json, load_run
+from classifier.runs.run import Run, dump_json, load_run
 from featurestore import UsageError, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.errors import unknown_choice

@@ -19,7 +19,7 @@ from classifier.features.selection import Selection
 from classifier.features.tally import several_labels
 from classifier.heads.head import logits_model
 from classifier.multilabel import MultiLabelScores
-from classifier.run import Run
+from classifier.runs.run import Run
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, unknown_choice
 

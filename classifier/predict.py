@@ -12,7 +12,7 @@ import numpy as np
 from classifier import plots
 from classifier.inputs.lister import Lister
 from classifier.inputs.refs import shard_format
-from classifier.run import Run, dump_json, load_run
+from classifier.runs.run import Run, dump_json, load_run
 from featurestore import UsageError
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.retry import retrying

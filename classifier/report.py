@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from classifier.reporting.writing import judge_on_validation, write_page
-from classifier.run import REPORT, dump_json, load_run
+from classifier.runs.run import REPORT, dump_json, load_run
 from featurestore import UsageError, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 

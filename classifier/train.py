@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from classifier import output
-from classifier import run as run_folder
 from classifier.features.division import Division, divide
 from classifier.heads.exact import check_heads
 from classifier.heads.head import outputs_for
 from classifier.heads.options import TrainOptions
 from classifier.heads.stacked.checkpoint import SECONDS, Checkpoint, remove_checkpoint
 from classifier.reporting.writing import report_training
+from classifier.runs import output
+from classifier.runs import run as run_folder
 from classifier.trainflags import add_flags, options_of
 from classifier.training import leaderboard, prepare_data
 from classifier.trials import fit_all

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from classifier import plots
-from classifier import run as run_folder
 from classifier.heads.exact import train_exact
 from classifier.heads.exactspec import ExactSpec
 from classifier.heads.head import HeadSpec
@@ -16,6 +15,7 @@ from classifier.heads.options import TrainOptions, Trial
 from classifier.heads.stacked.checkpoint import Checkpoint
 from classifier.heads.stacked.fit import OnEpoch, StackedFit, diverged, fit_stacked
 from classifier.heads.stacked.progress import Progress
+from classifier.runs import run as run_folder
 from classifier.training import TrainedHead, TrainingData, trained_head
 from featurestore.errors import RunFailed
 from featurestore.storage import Storage

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from classifier.engines.reextraction import BATCH_SIZE, Extract, Report, compare, draw_rows
-from classifier.run import dump_json
+from classifier.runs.run import dump_json
 from featurestore import FeatureStore, UsageError, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 

@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from classifier import output
-from classifier import run as run_folder
 from classifier.features.division import Division, divide
 from classifier.heads.exact import check_heads, exact_head, ridge_model, ridge_settings
 from classifier.heads.exactspec import ExactSpec
 from classifier.heads.head import outputs_for
 from classifier.heads.options import TrainOptions, Trial
 from classifier.heads.ridge.fit import RidgeFit
+from classifier.runs import output
+from classifier.runs import run as run_folder
 from classifier.train import Fitted, write_run
 from classifier.trainflags import add_flags, options_of
 from classifier.trials import choices_line, head_line, keep_head

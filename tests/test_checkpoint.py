@@ -17,7 +17,7 @@ from test_dataset import make_store, spec_of
 from test_stacked import blurred
 
 from classifier.heads.stacked import fit as fit_module
-from classifier.run import load_run
+from classifier.runs.run import load_run
 from classifier.train import run
 from featurestore.overlay import write_overlay
 

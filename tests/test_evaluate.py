@@ -16,7 +16,7 @@ from classifier.evaluation import (
     weakest_first,
 )
 from classifier.features.division import divide
-from classifier.run import load_run
+from classifier.runs.run import load_run
 from classifier.train import run as train
 from featurestore import BaseSpec, SpecMismatch, UsageError, open_store
 

@@ -21,7 +21,7 @@ from classifier.heads.neighbours import TEMPERATURE, build_neighbours
 from classifier.heads.options import TrainOptions
 from classifier.judgement.learning import options_of_head
 from classifier.predict import run as predict
-from classifier.run import load_run
+from classifier.runs.run import load_run
 from classifier.train import run as train
 from classifier.training import prepare_data
 from featurestore import UsageError

@@ -7,7 +7,7 @@ from test_stacked import blurred
 
 from classifier.evaluate import run as evaluate
 from classifier.heads.options import TrainOptions
-from classifier.run import load_run
+from classifier.runs.run import load_run
 from classifier.train import parser, run
 from classifier.trainflags import options_of
 from featurestore import UsageError

@@ -136,7 +136,7 @@ def test_verify_train_and_predict_see_int8_features(world, tmp_path, capsys):
     captured = capsys.readouterr()
     # No warning that the features are others.
     assert captured.err == ""
-    from classifier.run import load_run
+    from classifier.runs.run import load_run
 
     head = load_run(trained).load_head("linear")
     row = rows_of(quantised.store)[image.relative_to(folder / "photos").as_posix()]

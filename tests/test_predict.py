@@ -14,7 +14,7 @@ from classifier.engines import EngineChoice, TensorFlowEngine, run_padded
 from classifier.engines.probes import write_probes
 from classifier.pixels.decode import decode
 from classifier.predict import find_images, run
-from classifier.run import load_run
+from classifier.runs.run import load_run
 from classifier.runtime import import_keras
 from classifier.train import run as train
 from featurestore import BaseSpec, PixelSpec, StoreSpec, UsageError, layout

@@ -32,7 +32,7 @@ from classifier.reporting.material import gather
 from classifier.reporting.pictures import Picture, pictures_of
 from classifier.reporting.tables import class_table, leaderboard_table, matrix_of
 from classifier.reporting.writing import renew_page
-from classifier.run import load_run
+from classifier.runs.run import load_run
 from featurestore import PixelSpec, UsageError
 from featurestore.storage import Storage
 

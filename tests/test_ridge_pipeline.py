@@ -14,7 +14,7 @@ from classifier.heads.exact import ridge_settings
 from classifier.heads.exactspec import ExactSpec
 from classifier.heads.options import TrainOptions
 from classifier.heads.ridge.fit import fit_ridge
-from classifier.run import load_run
+from classifier.runs.run import load_run
 from classifier.train import run as train
 from classifier.training import prepare_data
 from featurestore import UsageError, open_store

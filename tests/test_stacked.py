@@ -14,7 +14,7 @@ from classifier.heads.options import TrainOptions, Trial
 from classifier.heads.stacked import stack as stack_module
 from classifier.heads.stacked.fit import fit_stacked
 from classifier.heads.stacked.partition import partition, waves
-from classifier.run import load_run
+from classifier.runs.run import load_run
 from classifier.runtime import import_keras
 from classifier.train import run as train
 from classifier.training import prepare_data

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from test_dataset import clusters, make_store, spec_of
 
-from classifier import output, plots
+from classifier import plots
 from classifier.features.division import divide
 from classifier.heads.head import logits_model, parse_head
 from classifier.heads.options import TrainOptions, Trial
-from classifier.run import Run, RunConfig, load_run
+from classifier.runs import output
+from classifier.runs.run import Run, RunConfig, load_run
 from classifier.train import run
 from classifier.training import leaderboard, prepare_data, train_head
 from featurestore import RunFailed, UsageError, layout, open_store

@@ -22,7 +22,7 @@ from classifier.judgement.confusions import confused_pairs
 from classifier.judgement.intervals import accuracy_interval, difference_interval, sign_test
 from classifier.judgement.outcomes import Outcomes
 from classifier.multilabel import MultiLabelScores
-from classifier.run import Run, calibration_file, dump_json
+from classifier.runs.run import Run, calibration_file, dump_json
 from featurestore.errors import UsageError
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from classifier.heads.head import parse_head
 from classifier.heads.options import TrainOptions
 from classifier.heads.stacked.checkpoint import Checkpoint
 from classifier.judgement.intervals import accuracy_interval
-from classifier.run import Run
+from classifier.runs.run import Run
 from featurestore.errors import HoarfrostError, UsageError
 from featurestore.storage import Storage
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from classifier.judgement.judging import learning_file
-from classifier.run import SUMMARY, Run, history_file
+from classifier.runs.run import SUMMARY, Run, history_file
 from featurestore.storage import Storage
 
 CURVES = 4

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from classifier.reporting.material import Material, gather
-from classifier.run import REPORT, Run, dump_json, load_run
+from classifier.runs.run import REPORT, Run, dump_json, load_run
 from featurestore.errors import HoarfrostError
 
 if TYPE_CHECKING:

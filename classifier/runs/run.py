@@ -15,7 +15,7 @@
       report.html                    all of it on one page
 
 ``run.json`` is the commit: a folder without it holds no run, or an unfinished one. What may be
-written over, and what is never touched, is `classifier.output`'s to decide.
+written over, and what is never touched, is `classifier.runs.output`'s to decide.
 """
 
 from __future__ import annotations

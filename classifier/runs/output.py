@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from classifier.run import CONTENT, REPORT, RUN, SUMMARY, dump_json
+from classifier.runs.run import CONTENT, REPORT, RUN, SUMMARY, dump_json
 from featurestore import layout
 from featurestore.errors import CorruptStore, UsageError
 from featurestore.places import relation
