@@ -29,7 +29,7 @@ from classifier.features.division import divide
 from classifier.heads.head import HeadSpec, parse_head
 from classifier.heads.options import TrainOptions, Trial
 from classifier.runtime import import_keras
-from classifier.training import prepare_data, train_head
+from classifier.training.data import prepare_data, train_head
 from featurestore import FeatureStore, open_store
 from featurestore.command import main, quiet_libraries
 

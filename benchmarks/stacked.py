@@ -37,7 +37,7 @@ from classifier.heads.head import HeadSpec, parse_head
 from classifier.heads.options import TrainOptions
 from classifier.heads.stacked.fit import fit_stacked
 from classifier.runtime import import_keras
-from classifier.training import prepare_data
+from classifier.training.data import prepare_data
 from featurestore import BaseSpec, FeatureStore, Numerics, PixelSpec, StoreSpec
 from featurestore.command import main, quiet_libraries, say
 

@@ -15,9 +15,9 @@ from classifier.heads.stacked.checkpoint import SECONDS, Checkpoint, remove_chec
 from classifier.reporting.writing import report_training
 from classifier.runs import output
 from classifier.runs import run as run_folder
-from classifier.trainflags import add_flags, options_of
-from classifier.training import leaderboard, prepare_data
-from classifier.trials import fit_all
+from classifier.training.data import leaderboard, prepare_data
+from classifier.training.flags import add_flags, options_of
+from classifier.training.trials import fit_all
 from featurestore import FeatureStore, __version__, open_store
 from featurestore.cache import AUTO, VARIABLE, parse_limit
 from featurestore.command import Parser, key_values, main, quiet_libraries, say

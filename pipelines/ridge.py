@@ -22,8 +22,8 @@ from classifier.heads.ridge.fit import RidgeFit
 from classifier.runs import output
 from classifier.runs import run as run_folder
 from classifier.train import Fitted, write_run
-from classifier.trainflags import add_flags, options_of
-from classifier.trials import choices_line, head_line, keep_head
+from classifier.training.flags import add_flags, options_of
+from classifier.training.trials import choices_line, head_line, keep_head
 from featurestore import FeatureStore, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.storage import Storage

@@ -23,7 +23,7 @@ from classifier.judgement.learning import options_of_head
 from classifier.predict import run as predict
 from classifier.runs.run import load_run
 from classifier.train import run as train
-from classifier.training import prepare_data
+from classifier.training.data import prepare_data
 from featurestore import UsageError
 
 SPLITS = ["train"] * 80 + ["validation"] * 20 + ["test"] * 20

@@ -9,7 +9,7 @@ from classifier.evaluate import run as evaluate
 from classifier.heads.options import TrainOptions
 from classifier.runs.run import load_run
 from classifier.train import parser, run
-from classifier.trainflags import options_of
+from classifier.training.flags import options_of
 from featurestore import UsageError
 
 

@@ -16,7 +16,7 @@ from classifier.heads.options import TrainOptions
 from classifier.heads.ridge.fit import fit_ridge
 from classifier.runs.run import load_run
 from classifier.train import run as train
-from classifier.training import prepare_data
+from classifier.training.data import prepare_data
 from featurestore import UsageError, open_store
 from featurestore.commit import commit
 from featurestore.overlay import write_overlay

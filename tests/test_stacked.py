@@ -17,7 +17,7 @@ from classifier.heads.stacked.partition import partition, waves
 from classifier.runs.run import load_run
 from classifier.runtime import import_keras
 from classifier.train import run as train
-from classifier.training import prepare_data
+from classifier.training.data import prepare_data
 from featurestore import UsageError
 
 

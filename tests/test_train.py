@@ -17,7 +17,7 @@ from classifier.heads.options import TrainOptions, Trial
 from classifier.runs import output
 from classifier.runs.run import Run, RunConfig, load_run
 from classifier.train import run
-from classifier.training import leaderboard, prepare_data, train_head
+from classifier.training.data import leaderboard, prepare_data, train_head
 from featurestore import RunFailed, UsageError, layout, open_store
 from featurestore.errors import CorruptStore
 from featurestore.storage import Storage

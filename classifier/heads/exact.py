@@ -19,7 +19,7 @@ from classifier.heads.options import TrainOptions
 from classifier.heads.ridge.fit import RidgeFit, fit_ridge
 from classifier.heads.ridge.passes import RidgeSettings
 from classifier.heads.stacked.partition import HEAD_LIMIT, state_bytes
-from classifier.training import TrainedHead, TrainingData
+from classifier.training.data import TrainedHead, TrainingData
 from featurestore.errors import UsageError
 
 if TYPE_CHECKING:

@@ -163,8 +163,8 @@ def _accuracy(
     run: Run, store: FeatureStore, division: Division, options: TrainOptions, selection: Selection
 ) -> dict[str, Any]:
     """Fits the one head of `options` on a division's rows and evaluates it."""
-    from classifier.training import prepare_data
-    from classifier.trials import fit_all
+    from classifier.training.data import prepare_data
+    from classifier.training.trials import fit_all
 
     with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
         storage = Storage(folder)

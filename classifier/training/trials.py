@@ -16,7 +16,7 @@ from classifier.heads.stacked.checkpoint import Checkpoint
 from classifier.heads.stacked.fit import OnEpoch, StackedFit, diverged, fit_stacked
 from classifier.heads.stacked.progress import Progress
 from classifier.runs import run as run_folder
-from classifier.training import TrainedHead, TrainingData, trained_head
+from classifier.training.data import TrainedHead, TrainingData, trained_head
 from featurestore.errors import RunFailed
 from featurestore.storage import Storage
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from classifier.gridfile import read_grid
 from classifier.heads.head import parse_head
 from classifier.heads.options import (
     CLASS_WEIGHTS,
@@ -15,6 +14,7 @@ from classifier.heads.options import (
     STANDARDISE,
     TrainOptions,
 )
+from classifier.training.gridfile import read_grid
 from featurestore import UsageError
 from featurestore.cache import parse_size
 from featurestore.command import Parser

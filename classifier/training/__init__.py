@@ -1,0 +1,1 @@
+"""A training run: its flags, its data, its trials."""
