@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from classifier import plots
-from classifier.evaluation import require_same_features, select_split, weakest_first
 from classifier.features.tally import shorten
-from classifier.judgement.judging import (
+from classifier.judgement.evaluation import require_same_features, select_split, weakest_first
+from classifier.judgement.judge import (
     Judgement,
     compare,
     file_name,
@@ -17,8 +17,8 @@ from classifier.judgement.judging import (
     learning_file,
     save_temperature,
 )
-from classifier.judgement.learning import learning_curve
-from classifier.multilabel import MultiLabelScores
+from classifier.judgement.learning_curve import learning_curve
+from classifier.judgement.multilabel import MultiLabelScores
 from classifier.reporting.writing import renew_page
 from classifier.runs.run import Run, dump_json, load_run
 from featurestore import UsageError, open_store

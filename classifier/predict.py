@@ -215,8 +215,8 @@ def classifier_of(
     """
     from classifier.engines import StoredBase, run_padded, serving_engine
     from classifier.engines.probes import largest_difference
-    from classifier.evaluation import forward, log_probabilities
     from classifier.heads.head import logits_model
+    from classifier.judgement.evaluation import forward, log_probabilities
     from classifier.runtime import import_keras
 
     import_keras()
@@ -251,7 +251,7 @@ def required_temperature(run: Run, head_id: str) -> float:
     Raises:
       UsageError: when it was never calibrated, or cannot be.
     """
-    from classifier.judgement.judging import load_temperature
+    from classifier.judgement.judge import load_temperature
 
     if run.multi_label:
         raise UsageError(

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from classifier.evaluation import Scores
 from classifier.features.order import Rows
 from classifier.features.sample import ContentSample
 from classifier.heads.head import Moments
@@ -21,6 +20,7 @@ from classifier.heads.ridge.passes import (
     solve,
 )
 from classifier.heads.ridge.statistics import Statistics
+from classifier.judgement.evaluation import Scores
 from featurestore.commit import Marker
 from featurestore.errors import RunFailed
 from featurestore.ledger import Ledger, superseded_ledger

@@ -8,14 +8,14 @@ from optional import optional
 from test_dataset import clusters, make_store, numbered, spec_of
 
 from classifier.evaluate import run
-from classifier.evaluation import (
+from classifier.features.division import divide
+from classifier.judgement.evaluation import (
     Scores,
     evaluate,
     log_probabilities,
     select_split,
     weakest_first,
 )
-from classifier.features.division import divide
 from classifier.runs.run import load_run
 from classifier.train import run as train
 from featurestore import BaseSpec, SpecMismatch, UsageError, open_store

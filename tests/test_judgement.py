@@ -9,21 +9,15 @@ from test_dataset import clusters, hash_of, make_store
 from test_evaluate import SPLITS, train_into
 
 from classifier.evaluate import run as evaluate_command
-from classifier.evaluation import log_probabilities
 from classifier.features.division import divide
 from classifier.features.sample import ContentSample
-from classifier.judgement.calibration import (
-    COLDEST,
-    HOTTEST,
-    fit_temperature,
-    reliability,
-    scaled,
-)
 from classifier.judgement.confusions import confused_pairs, most_confused
+from classifier.judgement.evaluation import log_probabilities
 from classifier.judgement.intervals import accuracy_interval, difference_interval, sign_test
-from classifier.judgement.judging import compare, judge, load_temperature
-from classifier.judgement.learning import boundaries, options_of_head, part_of
+from classifier.judgement.judge import compare, judge, load_temperature
+from classifier.judgement.learning_curve import boundaries, options_of_head, part_of
 from classifier.judgement.outcomes import ROW_COLUMNS, Outcomes
+from classifier.judgement.temperature import COLDEST, HOTTEST, fit_temperature, reliability, scaled
 from classifier.predict import run as predict_command
 from featurestore import UsageError
 

@@ -9,7 +9,7 @@ from test_dataset import make_store
 
 from classifier.evaluate import run as evaluate_command
 from classifier.features.sample import ContentSample
-from classifier.multilabel import MultiLabelScores, average_precision
+from classifier.judgement.multilabel import MultiLabelScores, average_precision
 from classifier.runs.run import load_run
 from classifier.train import run as train_command
 from featurestore import UsageError

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from classifier.evaluation import log_probabilities
 from classifier.features.sample import ContentSample, content_numbers
+from classifier.judgement.evaluation import log_probabilities
 
 # What is to be known of a mistake, to find its image again.
 ROW_COLUMNS = ("key", "uri", "size", "etag", "content_hash", "width", "height")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from classifier.judgement.judging import learning_file
+from classifier.judgement.judge import learning_file
 from classifier.runs.run import SUMMARY, Run, history_file
 from featurestore.storage import Storage
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from classifier.evaluation import weakest_first
 from classifier.judgement.confusions import most_confused
+from classifier.judgement.evaluation import weakest_first
 from classifier.plots import clip
 
 MATRIX_CLASSES = 20

@@ -59,7 +59,7 @@ def renew_page(run: Run, tell: Tell) -> bool:
 
 def judge_on_validation(run: Run, store: FeatureStore) -> None:
     """Evaluates the run's best head on the validation rows, and keeps what came of it."""
-    from classifier.judgement.judging import VALIDATION, file_name, judge, save_temperature
+    from classifier.judgement.judge import VALIDATION, file_name, judge, save_temperature
 
     head_id = run.head_id()
     record = judge(run, head_id, store, VALIDATION).record

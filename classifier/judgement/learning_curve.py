@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classifier.evaluation import Scores, evaluate
 from classifier.features.division import Division, class_numbers, divide, single_labels, tally
 from classifier.features.selection import Selection
 from classifier.heads.exactspec import ExactSpec
 from classifier.heads.head import parse_head
 from classifier.heads.options import TrainOptions
 from classifier.heads.stacked.checkpoint import Checkpoint
+from classifier.judgement.evaluation import Scores, evaluate
 from classifier.judgement.intervals import accuracy_interval
 from classifier.runs.run import Run
 from featurestore.errors import HoarfrostError, UsageError

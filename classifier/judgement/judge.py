@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from classifier.evaluation import Scores, evaluate, select_split
 from classifier.features.division import names_of_split
 from classifier.inputs.sources import shard_under
-from classifier.judgement.calibration import fit_temperature, reliability, scaled
 from classifier.judgement.confusions import confused_pairs
+from classifier.judgement.evaluation import Scores, evaluate, select_split
 from classifier.judgement.intervals import accuracy_interval, difference_interval, sign_test
+from classifier.judgement.multilabel import MultiLabelScores
 from classifier.judgement.outcomes import Outcomes
-from classifier.multilabel import MultiLabelScores
+from classifier.judgement.temperature import fit_temperature, reliability, scaled
 from classifier.runs.run import Run, calibration_file, dump_json
 from featurestore.errors import UsageError
 

@@ -18,7 +18,7 @@ from classifier.features.sample import content_numbers
 from classifier.features.selection import Selection
 from classifier.features.tally import several_labels
 from classifier.heads.head import logits_model
-from classifier.multilabel import MultiLabelScores
+from classifier.judgement.multilabel import MultiLabelScores
 from classifier.runs.run import Run
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, unknown_choice
