@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from classifier import plots
 from classifier.features.tally import shorten
+from classifier.figures import plots
 from classifier.judgement.evaluation import require_same_features, select_split, weakest_first
 from classifier.judgement.judge import (
     Judgement,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from classifier import plots
+from classifier.figures import plots
 from classifier.inputs.lister import Lister
 from classifier.inputs.refs import shard_format
 from classifier.runs.run import Run, dump_json, load_run

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from classifier import grids, plots
+from classifier.figures import grids, plots
 from classifier.pixels.views import BOOK, Views
 from featurestore import PixelSpec, UsageError, open_store
 from featurestore.command import Parser, key_values, main, quiet_libraries, say

@@ -6,7 +6,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from classifier import grids, plots
+from classifier.figures import grids, plots
 from featurestore import UsageError
 from featurestore.storage import Storage
 

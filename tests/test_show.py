@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_dataset import make_store, numbered, spec_of
 
-from classifier import grids
+from classifier.figures import grids
 from classifier.pixels.decode import decode
 from classifier.pixels.views import Views
 from classifier.show import choose, run
@@ -102,7 +102,7 @@ def tiles_drawn(monkeypatch):
     drawn = []
     grid_figure = grids.grid_figure
     monkeypatch.setattr(
-        "classifier.grids.grid_figure", lambda *a: drawn.append(a) or grid_figure(*a)
+        "classifier.figures.grids.grid_figure", lambda *a: drawn.append(a) or grid_figure(*a)
     )
     return drawn
 

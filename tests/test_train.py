@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from test_dataset import clusters, make_store, spec_of
 
-from classifier import plots
 from classifier.features.division import divide
+from classifier.figures import plots
 from classifier.heads.head import logits_model, parse_head
 from classifier.heads.options import TrainOptions, Trial
 from classifier.runs import output

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from classifier import curves, plots
-from classifier.svg import inline_svg
+from classifier.figures import curves, plots
+from classifier.figures.svg import inline_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from classifier.figures.plots import clip
 from classifier.judgement.confusions import most_confused
 from classifier.judgement.evaluation import weakest_first
-from classifier.plots import clip
 
 MATRIX_CLASSES = 20
 MOST_ROWS = 1000

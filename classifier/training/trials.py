@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from classifier import plots
+from classifier.figures import plots
 from classifier.heads.exact import train_exact
 from classifier.heads.exactspec import ExactSpec
 from classifier.heads.head import HeadSpec

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from classifier.curves import BLUE, GREY, ORANGE, RULE, WORDS
+from classifier.figures.curves import BLUE, GREY, ORANGE, RULE, WORDS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

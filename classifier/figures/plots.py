@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classifier.curves import BLUE, draw_history
+from classifier.figures.curves import BLUE, draw_history
 from featurestore.errors import UsageError
 from featurestore.lookup import is_folder
 from featurestore.storage import Storage, connect, public_url

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from classifier import plots
+from classifier.figures import plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,0 +1,1 @@
+"""Matplotlib figures and how they are written."""
