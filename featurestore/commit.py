@@ -51,7 +51,7 @@ class Marker:
       supersedes: keys whose rows and quarantined images of older runs no longer count.
       superseded: what those were: rows and quarantined images, and their sum as images_in.
       damage: why the rest of a shard could not be read, or "".
-      time: where the chunk's time went, see `pipelines.timing`; empty in older stores.
+      time: where the chunk's time went, see `pipelines.watching.timing`; empty in older stores.
     """
 
     chunk_id: str

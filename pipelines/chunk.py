@@ -33,7 +33,7 @@ from pipelines.group import GroupDecoder, GroupResult
 from pipelines.inventory import held_by_shard, keys_of
 from pipelines.plan import Chunk
 from pipelines.source import ChunkSource, Fetched, batched
-from pipelines.timing import ChunkClock, LaneClock
+from pipelines.watching.timing import ChunkClock, LaneClock
 
 
 @dataclass(frozen=True)

@@ -20,17 +20,17 @@ from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
 from pipelines.finish import RunFacts, finish_run, write_record
 from pipelines.inventory import Inventory
-from pipelines.lease import lease, new_run_id
 from pipelines.listing import Listing
 from pipelines.moved import require_moved
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.outcome import Outcome, judge
 from pipelines.plan import Plan, chunk_size, write_plan
-from pipelines.progress import Monitor, driver_folder
 from pipelines.pruning import gone_inputs
 from pipelines.running import run_pipeline
 from pipelines.settle import prune
-from pipelines.timing import Laps
+from pipelines.watching.lease import lease, new_run_id
+from pipelines.watching.progress import Monitor, driver_folder
+from pipelines.watching.timing import Laps
 
 SAMPLE_FOLDER = "hoarfrost-digits"
 Say = Callable[[str], None]

@@ -28,7 +28,7 @@ from pipelines.plan import Plan, write_plan
 from pipelines.pruning import gone_inputs
 from pipelines.rehearsal import RUN_ID, extract_sample, rate, sample_size, take_sample
 from pipelines.sample import write_digits
-from pipelines.timing import Laps
+from pipelines.watching.timing import Laps
 from pipelines.worker import Worker
 
 ROUND_NUMBER = 1_000_000

@@ -16,7 +16,7 @@ from pipelines.inventory import Wanted
 from pipelines.options import ExtractOptions
 from pipelines.plan import Chunk, Plan, read_chunk
 from pipelines.timereport import advice
-from pipelines.timing import STATES
+from pipelines.watching.timing import STATES
 from pipelines.worker import Worker
 
 RUN_ID = "plan"

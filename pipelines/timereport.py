@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.timing import STATES
+from pipelines.watching.timing import STATES
 
 # Images of cameras and scanners: decoding them costs more than a small base does.
 LARGE_MEGAPIXELS = 2.0

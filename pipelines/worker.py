@@ -19,8 +19,8 @@ from pipelines.chunk import Extractor
 from pipelines.group import GroupDecoder, GroupResult
 from pipelines.options import WorkerSettings
 from pipelines.plan import Chunk
-from pipelines.progress import Reporter
-from pipelines.timing import LaneClock
+from pipelines.watching.progress import Reporter
+from pipelines.watching.timing import LaneClock
 
 _LOADING, _SHARING = threading.Lock(), threading.Lock()
 _ENGINES: dict[tuple[BaseSpec, tuple[int, int], EngineChoice, int], Engine] = {}

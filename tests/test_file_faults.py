@@ -27,7 +27,7 @@ from featurestore.overlay import write_overlay
 from featurestore.storage import Storage
 from featurestore.verify import verify_storage
 from pipelines.extract import run as extract
-from pipelines.lease import sweep_dead_runs
+from pipelines.watching.lease import sweep_dead_runs
 
 RUNS = 500 if SOAK else 50
 IMAGES, FIRST = 12, 6

@@ -14,8 +14,14 @@ from test_extract import assert_same_rows
 from featurestore.commit import find_orphans
 from pipelines import extract as extract_command
 from pipelines.driver import extract
-from pipelines.lease import sweep_dead_runs
-from pipelines.progress import COUNT_SECONDS, SHOW_SECONDS, Monitor, Reporter, driver_folder
+from pipelines.watching.lease import sweep_dead_runs
+from pipelines.watching.progress import (
+    COUNT_SECONDS,
+    SHOW_SECONDS,
+    Monitor,
+    Reporter,
+    driver_folder,
+)
 
 FLAGS = "--model MobileNetV2 --weights none --pooling avg --image_size 32 --chunk_size 20".split()
 FLAGS += ["--precision", "float32"]
@@ -105,7 +111,7 @@ def test_killed_at_random_moments_then_run_to_the_end(tmp_path, kills):
 
 def test_a_live_run_keeps_its_plan_and_attempts(tmp_path):
     from featurestore.storage import Storage
-    from pipelines.lease import lease
+    from pipelines.watching.lease import lease
 
     storage = Storage(str(tmp_path))
     with lease(storage, "live"):
@@ -117,7 +123,7 @@ def test_a_live_run_keeps_its_plan_and_attempts(tmp_path):
         # Another process looks: within one process flock does not exclude other handles.
         script = (
             "import sys, time; from featurestore.storage import Storage\n"
-            "from pipelines.lease import sweep_dead_runs\n"
+            "from pipelines.watching.lease import sweep_dead_runs\n"
             "print(sweep_dead_runs(Storage(sys.argv[1]), time.time()))"
         )
         done = subprocess.run(
@@ -186,7 +192,7 @@ def test_a_worker_ends_when_its_driver_died(tmp_path):
     """A process that watches a folder whose lock is free ends itself."""
     (tmp_path / "driver.lock").write_text("1")
     script = (
-        "import sys, threading; from pipelines.progress import Reporter\n"
+        "import sys, threading; from pipelines.watching.progress import Reporter\n"
         "Reporter(sys.argv[1]); threading.Event().wait(60); print('still here')"
     )
     done = subprocess.run(

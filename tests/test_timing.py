@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from pipelines.timing import STATES, LaneClock, Laps
+from pipelines.watching.timing import STATES, LaneClock, Laps
 
 
 class Now:

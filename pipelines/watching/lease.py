@@ -22,7 +22,7 @@ from featurestore import layout
 from featurestore.errors import UsageError
 from featurestore.interrupts import at_interrupt
 from featurestore.storage import Storage, is_dead_draft
-from pipelines import locks
+from pipelines.watching import locks
 
 LOCK = "driver.lock"
 DEAD_AFTER_SECONDS = 7 * 24 * 3600.0

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from featurestore.interrupts import at_interrupt
 from featurestore.streams import say
-from pipelines import locks
+from pipelines.watching import locks
 
 LOCK = "driver.lock"
 REPORT_SECONDS = 0.5
