@@ -33,8 +33,8 @@ from featurestore.errors import UsageError, unknown_choice
 from featurestore.ignored import note_lines
 from featurestore.ledger import Ledger
 from featurestore.storage import Storage, public_url
-from pipelines.packing import SHARD_FILES, Item, ShardWriter
-from pipelines.unpacking import LABELS_FILE, FolderWriter
+from pipelines.packing.pack import SHARD_FILES, Item, ShardWriter
+from pipelines.packing.unpack import LABELS_FILE, FolderWriter
 
 KEPT = "--output is unfinished; delete what is in it, and give the same command again"
 RECORD = "pack.json"

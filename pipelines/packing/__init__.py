@@ -1,0 +1,1 @@
+"""Images into shards, and shards into folders."""
