@@ -27,7 +27,7 @@ from benchmarks.rounds import NotRun
 from benchmarks.tables import publish, table
 from featurestore import open_store
 from featurestore.command import main, say
-from pipelines.sample import write_digits
+from pipelines.planning.digits import write_digits
 
 REFERENCE = ("tensorflow", "float32")
 FORCE = "--allow_inexact"

@@ -32,7 +32,7 @@ from classifier.runs.run import load_run
 from featurestore import FeatureStore, open_store
 from featurestore.command import main, say
 from featurestore.errors import unknown_choice
-from pipelines.sample import write_digits
+from pipelines.planning.digits import write_digits
 
 PATCH = 40
 PATCHES = {"train": (0.0, 0.5, 60), "validation": (0.5, 0.65, 20), "test": (0.65, 1.0, 60)}

@@ -14,7 +14,7 @@ from typing import Any
 
 from classifier.inputs.refs import ShardDamaged
 from featurestore.commit import Marker
-from pipelines.plan import Chunk
+from pipelines.planning.plan import Chunk
 from pipelines.source import ChunkSource, Fetched
 
 Reference = tuple[str, int]  # (plan file, number of the chunk)

@@ -19,13 +19,13 @@ from featurestore.relabel import relabel, summary_lines
 from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
 from pipelines.finish import RunFacts, finish_run, write_record
-from pipelines.inventory import Inventory
-from pipelines.listing import Listing
-from pipelines.moved import require_moved
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.outcome import Outcome, judge
-from pipelines.plan import Plan, chunk_size, write_plan
-from pipelines.pruning import gone_inputs
+from pipelines.planning.inventory import Inventory
+from pipelines.planning.listing import Listing
+from pipelines.planning.moved import require_moved
+from pipelines.planning.plan import Plan, chunk_size, write_plan
+from pipelines.planning.pruning import gone_inputs
 from pipelines.running import run_pipeline
 from pipelines.settle import prune
 from pipelines.watching.lease import lease, new_run_id
@@ -128,7 +128,7 @@ def _relabel(
 
 
 def _sample(say: Say) -> str:
-    from pipelines.sample import write_digits
+    from pipelines.planning.digits import write_digits
 
     count = write_digits(Path(SAMPLE_FOLDER))
     say(f"no --input given: using the built-in sample, {count:,} digits in ./{SAMPLE_FOLDER}")

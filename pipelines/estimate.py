@@ -19,15 +19,15 @@ from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
 from pipelines.choosing import Chosen
 from pipelines.driver import SAMPLE_FOLDER, Say, chunk_sizes, plan_line, splits_line
-from pipelines.inventory import Inventory
 from pipelines.joining import existing_store, join_store
-from pipelines.listing import Listing
-from pipelines.moved import require_moved
 from pipelines.options import ExtractOptions, WorkerSettings
-from pipelines.plan import Plan, write_plan
-from pipelines.pruning import gone_inputs
+from pipelines.planning.digits import write_digits
+from pipelines.planning.inventory import Inventory
+from pipelines.planning.listing import Listing
+from pipelines.planning.moved import require_moved
+from pipelines.planning.plan import Plan, write_plan
+from pipelines.planning.pruning import gone_inputs
 from pipelines.rehearsal import RUN_ID, extract_sample, rate, sample_size, take_sample
-from pipelines.sample import write_digits
 from pipelines.watching.timing import Laps
 from pipelines.worker import Worker
 

@@ -17,7 +17,7 @@ from featurestore.ignored import merge_notes
 from featurestore.ledger import Ledger
 from featurestore.storage import Storage
 from featurestore.store import open_store
-from pipelines.heldshards import is_pruning
+from pipelines.planning.heldshards import is_pruning
 from pipelines.settle import count_classes, count_duplicates, resolve_races
 from pipelines.timereport import RunTime, time_report
 

@@ -12,9 +12,9 @@ import numpy as np
 from classifier.inputs import SHARD_ERRORS, Ignored, ImageRef, ShardRef, iter_shard
 from featurestore.commit import Marker
 from featurestore.storage import Storage
-from pipelines.inventory import Wanted
 from pipelines.options import ExtractOptions
-from pipelines.plan import Chunk, Plan, read_chunk
+from pipelines.planning.inventory import Wanted
+from pipelines.planning.plan import Chunk, Plan, read_chunk
 from pipelines.timereport import advice
 from pipelines.watching.timing import STATES
 from pipelines.worker import Worker

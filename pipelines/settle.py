@@ -15,8 +15,8 @@ from featurestore.ledger import superseded_ledger
 from featurestore.scan import ScanOptions
 from featurestore.storage import Storage
 from featurestore.store import FeatureStore, open_store
-from pipelines.heldshards import pruning_id
-from pipelines.pruning import Gone
+from pipelines.planning.heldshards import pruning_id
+from pipelines.planning.pruning import Gone
 
 
 def prune(store: FeatureStore, run_id: str, gone: Iterable[Gone]) -> int:

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from classifier.inputs import Ignored, ImageRef, read_many
 from classifier.inputs.refs import ShardDamaged, ShardRef
 from classifier.inputs.shards import iter_shard
-from pipelines.inventory import Wanted
-from pipelines.plan import Chunk
+from pipelines.planning.inventory import Wanted
+from pipelines.planning.plan import Chunk
 
 # A shard gives no sizes before it is read; so much of it is held by each lane at least.
 GROUP_BYTES = 1 << 28

@@ -28,7 +28,7 @@ from pipelines.dedupe import (
 )
 from pipelines.finish import DeadChunk, RunFacts, finish_run
 from pipelines.options import WorkerSettings
-from pipelines.plan import Chunk, Plan, read_chunk
+from pipelines.planning.plan import Chunk, Plan, read_chunk
 
 NAMESPACE = "hoarfrost"
 DEAD, LATER = "dead", "later"

@@ -18,7 +18,7 @@ from featurestore.store import FeatureStore, open_store
 from pipelines.chunk import Extractor
 from pipelines.group import GroupDecoder, GroupResult
 from pipelines.options import WorkerSettings
-from pipelines.plan import Chunk
+from pipelines.planning.plan import Chunk
 from pipelines.watching.progress import Reporter
 from pipelines.watching.timing import LaneClock
 

@@ -33,7 +33,7 @@ def loaded(statement: str) -> set[str]:
         ("pipelines.extract", {"tensorflow", "keras", "apache_beam", "openvino", "nncf"}),
         ("pipelines.ridge", {"tensorflow", "keras", "apache_beam"}),
         ("pipelines.ridge_steps", {"tensorflow", "keras"}),
-        ("pipelines.plan", {"tensorflow", "keras", "apache_beam"}),
+        ("pipelines.planning.plan", {"tensorflow", "keras", "apache_beam"}),
         ("pipelines.transforms", {"tensorflow", "keras", "openvino", "nncf"}),
     ],
 )

@@ -9,21 +9,14 @@ from conftest import add_chunk, make_rows, make_store
 from classifier.bases import parse_image_size
 from classifier.inputs import ImageRef, ShardRef
 from featurestore.errors import UsageError
-from pipelines.inventory import Inventory, Wanted
 from pipelines.options import (
     ChunkOptions,
     Limits,
     Selection,
     SplitFractions,
 )
-from pipelines.plan import (
-    CHUNKS_PER_FILE,
-    chunk_size,
-    cut,
-    read_chunk,
-    select,
-    write_plan,
-)
+from pipelines.planning.inventory import Inventory, Wanted
+from pipelines.planning.plan import CHUNKS_PER_FILE, chunk_size, cut, read_chunk, select, write_plan
 
 
 def refs_of(count: int) -> list[ImageRef]:

@@ -27,7 +27,7 @@ from classifier.inputs.records import (
 )
 from featurestore.errors import UsageError
 from featurestore.steady import SteadyFile
-from pipelines.inventory import Inventory
+from pipelines.planning.inventory import Inventory
 
 SHARDS = (7, 5, 8)
 COUNT = sum(SHARDS)

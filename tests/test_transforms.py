@@ -11,9 +11,9 @@ from apache_beam.utils.windowed_value import WindowedValue
 from classifier.inputs import ImageRef
 from featurestore.commit import Marker
 from featurestore.errors import RunFailed
-from pipelines.inventory import Wanted
 from pipelines.options import WorkerSettings
-from pipelines.plan import Chunk
+from pipelines.planning.inventory import Wanted
+from pipelines.planning.plan import Chunk
 from pipelines.transforms import DEAD, ExtractChunk
 
 

@@ -10,7 +10,7 @@ from classifier.inputs import SHARD_ERRORS, Ignored, ShardRef, iter_shard
 from classifier.inputs.records import file_etag, records_of, with_records, without
 from featurestore.errors import UsageError
 from featurestore.store import FeatureStore
-from pipelines.inventory import Inventory, counted_as, digest, live_inputs
+from pipelines.planning.inventory import Inventory, counted_as, digest, live_inputs
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from featurestore.errors import UsageError
 from featurestore.scan import ScanOptions
 from featurestore.store import FeatureStore
 from featurestore.visibility import Visibility
-from pipelines.heldshards import shards_held
+from pipelines.planning.heldshards import shards_held
 
 _COLUMNS = ("key", "uri", "size", "etag")
 

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from classifier.inputs import ImageRef, ShardRef
 from featurestore import layout
 from featurestore.storage import Storage
-from pipelines.inventory import Inventory, Wanted
 from pipelines.options import Selection
+from pipelines.planning.inventory import Inventory, Wanted
 
 CHUNKS_PER_FILE = 256
 # Small inputs still give every one of a few workers eight chunks; large ones keep parts of a size

@@ -15,7 +15,7 @@ from classifier.inputs.lister import Lister
 from featurestore.errors import UsageError
 from featurestore.store import FeatureStore
 from featurestore.urls import connect
-from pipelines.inventory import Inventory, digest, live_inputs
+from pipelines.planning.inventory import Inventory, digest, live_inputs
 
 _AT_ONCE = 32
 _BLOCK = 4096

@@ -12,7 +12,7 @@ from classifier.inputs.labels import Labeller
 from featurestore.errors import UsageError
 from featurestore.storage import public_url
 from pipelines.options import ExtractOptions
-from pipelines.plan import select
+from pipelines.planning.plan import select
 
 HEAD = 64
 
