@@ -24,8 +24,8 @@ from classifier.engines.quantisation import (
     require_close,
 )
 from featurestore import layout
+from pipelines.extraction.worker import lane_count
 from pipelines.options import ExtractOptions
-from pipelines.worker import lane_count
 
 SAMPLE_IMAGES = 64
 # Images of the input: how many at most -> uint8 (n, H, W, 3).

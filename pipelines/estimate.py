@@ -19,6 +19,7 @@ from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
 from pipelines.choosing import Chosen
 from pipelines.driver import SAMPLE_FOLDER, Say, chunk_sizes, plan_line, splits_line
+from pipelines.extraction.worker import Worker
 from pipelines.joining import existing_store, join_store
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.planning.digits import write_digits
@@ -29,7 +30,6 @@ from pipelines.planning.plan import Plan, write_plan
 from pipelines.planning.pruning import gone_inputs
 from pipelines.rehearsal import RUN_ID, extract_sample, rate, sample_size, take_sample
 from pipelines.watching.timing import Laps
-from pipelines.worker import Worker
 
 ROUND_NUMBER = 1_000_000
 

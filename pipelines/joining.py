@@ -26,9 +26,9 @@ from featurestore.storage import Storage
 from featurestore.store import FeatureStore, create_store, open_store
 from pipelines.calibration import decoded_images, spread
 from pipelines.choosing import Chosen, choose_engine
+from pipelines.extraction.worker import shared_engine
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.planning.listing import Listing
-from pipelines.worker import shared_engine
 
 # Marks a base whose ImageNet weights could not be had and were replaced, so that no run on a
 # user's own images ever takes it for the real one.

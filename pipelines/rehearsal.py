@@ -12,12 +12,12 @@ import numpy as np
 from classifier.inputs import SHARD_ERRORS, Ignored, ImageRef, ShardRef, iter_shard
 from featurestore.commit import Marker
 from featurestore.storage import Storage
+from pipelines.extraction.worker import Worker
 from pipelines.options import ExtractOptions
 from pipelines.planning.inventory import Wanted
 from pipelines.planning.plan import Chunk, Plan, read_chunk
 from pipelines.timereport import advice
 from pipelines.watching.timing import STATES
-from pipelines.worker import Worker
 
 RUN_ID = "plan"
 SAMPLE_IMAGES = 64

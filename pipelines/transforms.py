@@ -18,7 +18,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from classifier.inputs.refs import ShardDamaged
 from featurestore.commit import Marker, committed
 from featurestore.storage import Storage
-from pipelines.dedupe import (
+from pipelines.extraction.dedupe import (
     Occurrence,
     Reference,
     content_hashes,
@@ -50,7 +50,7 @@ class OnWorker(beam.DoFn):
 
     def setup(self) -> None:
         # TensorFlow is imported where chunks are extracted, not where the graph is built.
-        from pipelines.worker import shared_worker
+        from pipelines.extraction.worker import shared_worker
 
         self._worker = shared_worker(self._settings)
         # Beam's own names for inference (apache_beam.ml.inference), so that dashboards fit.

@@ -241,5 +241,5 @@ def counted(monkeypatch):
         computed.append(len(images))
         return run_padded(engine, images)
 
-    monkeypatch.setattr("pipelines.chunk.run_padded", counting)
+    monkeypatch.setattr("pipelines.extraction.chunk.run_padded", counting)
     return computed

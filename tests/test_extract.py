@@ -204,7 +204,7 @@ def test_another_base_is_refused_with_the_difference(reference, photos):
 def test_foreign_numerics_join_only_when_the_probes_agree(reference, photos, tmp_path, monkeypatch):
     store = shutil.copytree(reference.url, tmp_path / "s")
     monkeypatch.setattr("classifier.pixels.decode.decoder_label", lambda: "another decoder")
-    monkeypatch.setattr("pipelines.worker._ENGINES", {})
+    monkeypatch.setattr("pipelines.extraction.worker._ENGINES", {})
     write_images(tmp_path / "more", 2, seed=5)
     outcome = run("--input", photos, tmp_path / "more", "--output", store, *SMALL)
     assert outcome.record["numerics"][0]["decoder"] == "another decoder"

@@ -14,7 +14,7 @@ from classifier.pixels.filetypes import BAD_KINDS, BadImage
 from featurestore import open_store
 from featurestore.command import say
 from featurestore.spec import PixelSpec
-from pipelines.worker import cores
+from pipelines.extraction.worker import cores
 
 FILES = 2000 if SOAK else 200
 SEED = 20

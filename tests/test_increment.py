@@ -89,7 +89,7 @@ def test_touched_and_renamed_images_keep_their_features_uncomputed(world, monkey
     os.utime(folder / "1.png")
     (folder / "3.png").rename(folder / "third.png")
 
-    monkeypatch.setattr("pipelines.chunk.run_padded", never)
+    monkeypatch.setattr("pipelines.extraction.chunk.run_padded", never)
     outcome = run(*arguments)
     after = rows_of(outcome.store)
     assert ledger_of(outcome) == (2, 2, 0)
@@ -127,7 +127,9 @@ def test_retry_tries_quarantined_images_again(world, monkeypatch):
     from classifier.pixels import decode as pixels
 
     decode = pixels.decode
-    monkeypatch.setattr("pipelines.group.decode", lambda data, spec: decode(solid(9), spec, 10**6))
+    monkeypatch.setattr(
+        "pipelines.extraction.group.decode", lambda data, spec: decode(solid(9), spec, 10**6)
+    )
     outcome = run(*arguments, "--retry")
     assert ledger_of(outcome) == (1, 1, 0)
     assert not list(outcome.store.quarantined()) and "bad.png" in rows_of(outcome.store)
@@ -143,7 +145,7 @@ def test_a_folder_that_moved_and_a_second_input_are_not_new(world, tmp_path, mon
     moved = tmp_path / "moved"
     folder.rename(moved)
     arguments = ("--input", moved, *arguments[2:])
-    monkeypatch.setattr("pipelines.chunk.run_padded", never)
+    monkeypatch.setattr("pipelines.extraction.chunk.run_padded", never)
     outcome = run(*arguments)
     assert ledger_of(outcome) == (4, 4, 0), "read again, for the new address, but not computed"
     assert set(outcome.store.load(["uri"])["uri"]) == {f"file://{p}" for p in moved.iterdir()}
@@ -196,7 +198,7 @@ def test_images_that_moved_bit_by_bit_are_welcome(world, tmp_path, monkeypatch):
     moved.mkdir()
     for name in ("1.png", "3.png"):
         (folder / name).rename(moved / name)
-    monkeypatch.setattr("pipelines.chunk.run_padded", never)
+    monkeypatch.setattr("pipelines.extraction.chunk.run_padded", never)
     assert ledger_of(run("--input", moved, *arguments[2:])) == (2, 2, 0)
 
 
@@ -250,7 +252,7 @@ def test_what_could_not_be_read_is_tried_again(world, monkeypatch):
         return [PermissionError("no") for _ in refs]
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.source.read_many", refused)
+        patch.setattr("pipelines.extraction.source.read_many", refused)
         outcome = run(*arguments, "--max_bad_fraction", 1)
         assert [row["kind"] for row in outcome.store.quarantined()] == ["unreadable"]
     outcome = run(*arguments)

@@ -97,14 +97,14 @@ def test_a_machine_that_computes_otherwise_says_so_and_calls_no_row_wrong(world,
 def test_a_worker_that_cannot_compute_what_was_chosen_stops(world, monkeypatch):
     from classifier.engines import EngineChoice
     from classifier.engines.hardware import Hardware
+    from pipelines.extraction.worker import Worker
     from pipelines.options import WorkerSettings
-    from pipelines.worker import Worker
 
     _, _, exact, _ = world
     asked = EngineChoice("openvino", "bfloat16")
     settings = WorkerSettings(exact.store.url, engine=asked, batch_size=3)
     bare = Hardware(installed=frozenset({"openvino"}))
-    monkeypatch.setattr("pipelines.worker.this_machine", lambda: bare)
+    monkeypatch.setattr("pipelines.extraction.worker.this_machine", lambda: bare)
     with pytest.raises(UsageError, match="--precision bfloat16: OpenVINO would compute it in"):
         Worker(settings)
     # Another engine is held against the probe images.

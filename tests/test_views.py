@@ -135,12 +135,13 @@ def test_killed_runs_keep_an_images_views_together(tmp_path):
 def test_an_image_is_decoded_once_and_the_base_gets_whole_batches(
     photos, tmp_path, monkeypatch, counted
 ):
-    from pipelines import group
+    from pipelines.extraction import group
 
     decoded = []
     decode = group.decode
     monkeypatch.setattr(
-        "pipelines.group.decode", lambda data, spec: decoded.append(1) or decode(data, spec)
+        "pipelines.extraction.group.decode",
+        lambda data, spec: decoded.append(1) or decode(data, spec),
     )
     run("--input", photos / "train", "--output", tmp_path / "s", *SMALL, *VIEWS)
     assert len(decoded) == 20
@@ -241,7 +242,7 @@ def test_a_quarantined_image_is_retried_with_its_views(world, monkeypatch):
     outcome = run(*arguments)
     assert outcome.record["ledger"]["quarantined"] == 1
     data = png_bytes(np.full((40, 40, 3), 9, np.uint8))
-    monkeypatch.setattr("pipelines.group.decode", lambda _, spec: decode(data, spec))
+    monkeypatch.setattr("pipelines.extraction.group.decode", lambda _, spec: decode(data, spec))
     outcome = run(*arguments, "--retry")
     ledger = outcome.record["ledger"]
     assert (ledger["images_in"], ledger["rows"], outcome.record["augmented"]) == (1, 1, 2)
@@ -260,8 +261,8 @@ def test_one_view_that_is_not_finite_quarantines_its_image(photos, tmp_path, mon
         calls.append(1)
         return features
 
-    monkeypatch.setattr("pipelines.chunk.run_padded", poisoned)
-    monkeypatch.setattr("pipelines.worker.lane_count", lambda processes: 1)
+    monkeypatch.setattr("pipelines.extraction.chunk.run_padded", poisoned)
+    monkeypatch.setattr("pipelines.extraction.worker.lane_count", lambda processes: 1)
     flags = ("--input", photos / "train", "--output", tmp_path / "s", *SMALL, *VIEWS)
     outcome = run(*flags, "--chunk_size", 20)
     (bad,) = outcome.store.quarantined()

@@ -14,8 +14,8 @@ from typing import Any
 
 from classifier.inputs.refs import ShardDamaged
 from featurestore.commit import Marker
+from pipelines.extraction.source import ChunkSource, Fetched
 from pipelines.planning.plan import Chunk
-from pipelines.source import ChunkSource, Fetched
 
 Reference = tuple[str, int]  # (plan file, number of the chunk)
 Occurrence = tuple[str, int, str]  # (plan file, number of the chunk, key)

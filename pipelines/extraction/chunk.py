@@ -29,10 +29,10 @@ from featurestore.readahead import ordered_map
 from featurestore.reuse import StoredFeatures
 from featurestore.store import FeatureStore
 from featurestore.writer import PartWriter, Written, write_quarantine
-from pipelines.group import GroupDecoder, GroupResult
+from pipelines.extraction.group import GroupDecoder, GroupResult
+from pipelines.extraction.source import ChunkSource, Fetched, batched
 from pipelines.planning.inventory import held_by_shard, keys_of
 from pipelines.planning.plan import Chunk
-from pipelines.source import ChunkSource, Fetched, batched
 from pipelines.watching.timing import ChunkClock, LaneClock
 
 

@@ -17,8 +17,8 @@ from classifier.pixels.filetypes import BadImage
 from classifier.pixels.views import Views
 from featurestore.reuse import StoredFeatures
 from featurestore.spec import StoreSpec
+from pipelines.extraction.source import Fetched
 from pipelines.options import SplitFractions
-from pipelines.source import Fetched
 
 
 class Fresh(NamedTuple):

@@ -15,8 +15,8 @@ from featurestore.readahead import cores
 from featurestore.reuse import StoredFeatures
 from featurestore.spec import BaseSpec
 from featurestore.store import FeatureStore, open_store
-from pipelines.chunk import Extractor
-from pipelines.group import GroupDecoder, GroupResult
+from pipelines.extraction.chunk import Extractor
+from pipelines.extraction.group import GroupDecoder, GroupResult
 from pipelines.options import WorkerSettings
 from pipelines.planning.plan import Chunk
 from pipelines.watching.progress import Reporter

@@ -1,0 +1,1 @@
+"""One chunk, from reading its images to committing its rows."""
