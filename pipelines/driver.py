@@ -57,7 +57,7 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     laps.lap("listing")
     storage = Storage(options.output, options.storage_options)
     # TensorFlow is loaded only now: mistakes in the flags and the input are answered at once.
-    from pipelines.joining import join_store
+    from pipelines.opening.store import join_store
 
     store, chosen = join_store(options, storage, listing, say)
     laps.lap("base")

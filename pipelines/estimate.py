@@ -17,10 +17,10 @@ from featurestore import layout
 from featurestore.errors import HoarfrostError
 from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
-from pipelines.choosing import Chosen
 from pipelines.driver import SAMPLE_FOLDER, Say, chunk_sizes, plan_line, splits_line
 from pipelines.extraction.worker import Worker
-from pipelines.joining import existing_store, join_store
+from pipelines.opening.engine import Chosen
+from pipelines.opening.store import existing_store, join_store
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.planning.digits import write_digits
 from pipelines.planning.inventory import Inventory

@@ -13,7 +13,7 @@ from classifier.engines.precision import Measured, choose, closeness, throughput
 from classifier.engines.quantisation import divide, pooled, require_close
 from featurestore.errors import SpecMismatch, UsageError
 from featurestore.numerics import Numerics
-from pipelines.calibration import spread
+from pipelines.opening.sample import spread
 
 BOTH = frozenset({"openvino", "nncf"})
 LAPTOP = Hardware(installed=BOTH, native={"tensorflow": (), "openvino": ()})

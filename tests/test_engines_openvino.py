@@ -182,7 +182,7 @@ def test_auto_measures_on_the_input_and_the_store_keeps_it(base, tmp_path, monke
     flags = ["--input", tmp_path / "photos", "--output", tmp_path / "s", "--preprocess", "tf"]
     flags += ["--model", tmp_path / "tiny.keras", "--image_size", "32"]
     native = {"tensorflow": ("float16", "bfloat16")}
-    monkeypatch.setattr("pipelines.joining.this_machine", lambda: Hardware(native=native))
+    monkeypatch.setattr("pipelines.opening.store.this_machine", lambda: Hardware(native=native))
     outcome = run(*flags)
     record = outcome.record["engine"]
     assert [trial["precision"] for trial in record["measured"]] == [

@@ -77,7 +77,7 @@ def test_without_openvino_it_says_what_to_install(world, monkeypatch):
     from classifier.engines.hardware import Hardware
 
     _, flags, exact, quantised = world
-    monkeypatch.setattr("pipelines.joining.this_machine", Hardware)
+    monkeypatch.setattr("pipelines.opening.store.this_machine", Hardware)
     with pytest.raises(SpecMismatch, match="not the store's own engine.*pip install") as caught:
         run(*flags, "--output", quantised.store.url)
     assert "\n" not in str(caught.value)

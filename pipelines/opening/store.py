@@ -24,9 +24,9 @@ from featurestore.readahead import cores
 from featurestore.spec import PixelSpec, StoreSpec
 from featurestore.storage import Storage
 from featurestore.store import FeatureStore, create_store, open_store
-from pipelines.calibration import decoded_images, spread
-from pipelines.choosing import Chosen, choose_engine
 from pipelines.extraction.worker import shared_engine
+from pipelines.opening.engine import Chosen, choose_engine
+from pipelines.opening.sample import decoded_images, spread
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.planning.listing import Listing
 

@@ -1,0 +1,1 @@
+"""Finds or makes the store of a run, and chooses its engine."""
