@@ -18,16 +18,16 @@ from featurestore import layout
 from featurestore.relabel import relabel, summary_lines
 from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
-from pipelines.finish import RunFacts, finish_run, write_record
+from pipelines.finishing.books import RunFacts, finish_run, write_record
+from pipelines.finishing.settlement import prune
+from pipelines.finishing.verdict import Outcome, judge
 from pipelines.options import ExtractOptions, WorkerSettings
-from pipelines.outcome import Outcome, judge
 from pipelines.planning.inventory import Inventory
 from pipelines.planning.listing import Listing
 from pipelines.planning.moved import require_moved
 from pipelines.planning.plan import Plan, chunk_size, write_plan
 from pipelines.planning.pruning import gone_inputs
 from pipelines.running import run_pipeline
-from pipelines.settle import prune
 from pipelines.watching.lease import lease, new_run_id
 from pipelines.watching.progress import Monitor, driver_folder
 from pipelines.watching.timing import Laps

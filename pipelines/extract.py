@@ -23,6 +23,8 @@ from featurestore.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.ignored import note_lines
 from featurestore.spec import ALPHAS, DTYPES, EXIFS, FITS, POOLINGS, PREPROCESS_MODES, RESIZES
 from pipelines.driver import Say, extract
+from pipelines.finishing.timereport import time_lines
+from pipelines.finishing.verdict import Outcome
 from pipelines.options import (
     ChunkOptions,
     ExtractOptions,
@@ -32,8 +34,6 @@ from pipelines.options import (
     Upkeep,
     ViewOptions,
 )
-from pipelines.outcome import Outcome
-from pipelines.timereport import time_lines
 
 KEPT = "the chunks that were committed stay in the store; the same command goes on from there"
 DEFAULT_OUTPUT = "hoarfrost-store"

@@ -13,10 +13,10 @@ from classifier.inputs import SHARD_ERRORS, Ignored, ImageRef, ShardRef, iter_sh
 from featurestore.commit import Marker
 from featurestore.storage import Storage
 from pipelines.extraction.worker import Worker
+from pipelines.finishing.timereport import advice
 from pipelines.options import ExtractOptions
 from pipelines.planning.inventory import Wanted
 from pipelines.planning.plan import Chunk, Plan, read_chunk
-from pipelines.timereport import advice
 from pipelines.watching.timing import STATES
 
 RUN_ID = "plan"

@@ -26,7 +26,7 @@ from pipelines.extraction.dedupe import (
     copies_part,
     first_part,
 )
-from pipelines.finish import DeadChunk, RunFacts, finish_run
+from pipelines.finishing.books import DeadChunk, RunFacts, finish_run
 from pipelines.options import WorkerSettings
 from pipelines.planning.plan import Chunk, Plan, read_chunk
 

@@ -15,7 +15,7 @@ from featurestore.commit import find_orphans
 from featurestore.errors import RunFailed, SpecMismatch, UsageError
 from pipelines import extract as extract_command
 from pipelines.driver import extract
-from pipelines.outcome import Outcome
+from pipelines.finishing.verdict import Outcome
 
 # With a precision: what `auto` takes hangs on the machine and, where two are close, on the moment.
 SMALL = ("--model", "MobileNetV2", "--weights", "none", "--pooling", "avg", "--image_size", "32")

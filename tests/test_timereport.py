@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.timereport import RunTime, time_lines, time_report
+from pipelines.finishing.timereport import RunTime, time_lines, time_report
 
 
 def chunk(worker="a", span=(10.0, 20.0), lanes=1, images=10, megapixels=2.0, **seconds):

@@ -17,9 +17,9 @@ from featurestore.ignored import merge_notes
 from featurestore.ledger import Ledger
 from featurestore.storage import Storage
 from featurestore.store import open_store
+from pipelines.finishing.settlement import count_classes, count_duplicates, resolve_races
+from pipelines.finishing.timereport import RunTime, time_report
 from pipelines.planning.heldshards import is_pruning
-from pipelines.settle import count_classes, count_duplicates, resolve_races
-from pipelines.timereport import RunTime, time_report
 
 
 @dataclass(frozen=True)
