@@ -18,6 +18,7 @@ from featurestore import layout
 from featurestore.relabel import relabel, summary_lines
 from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
+from pipelines.beam.run import run_pipeline
 from pipelines.finishing.books import RunFacts, finish_run, write_record
 from pipelines.finishing.settlement import prune
 from pipelines.finishing.verdict import Outcome, judge
@@ -27,7 +28,6 @@ from pipelines.planning.listing import Listing
 from pipelines.planning.moved import require_moved
 from pipelines.planning.plan import Plan, chunk_size, write_plan
 from pipelines.planning.pruning import gone_inputs
-from pipelines.running import run_pipeline
 from pipelines.watching.lease import lease, new_run_id
 from pipelines.watching.progress import Monitor, driver_folder
 from pipelines.watching.timing import Laps
@@ -173,8 +173,8 @@ def _run_pipeline(
     show_progress: bool,
     engine: EngineChoice,
 ) -> None:
-    from pipelines import beam_options
-    from pipelines.transforms import ExtractFeatures
+    from pipelines.beam import options as beam_options
+    from pipelines.beam.transforms import ExtractFeatures
 
     pipeline_options = beam_options.make_options(options.beam_arguments)
     local = beam_options.runs_here(pipeline_options)

@@ -199,7 +199,7 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
     beam_arguments: tuple[str, ...] = ()
     if rest:
         # Imported only where needed: Beam takes a second.
-        from pipelines.beam_options import check_beam_arguments
+        from pipelines.beam.options import check_beam_arguments
 
         beam_arguments = check_beam_arguments(parser, rest)
     of_table = args.labels or args.label_from_name

@@ -53,7 +53,7 @@ def run(argv: Sequence[str]) -> int:
     args, rest = parser.parse_known_args(argv)
     if rest:
         # Imported only where needed: Beam takes a second.
-        from pipelines.beam_options import check_beam_arguments
+        from pipelines.beam.options import check_beam_arguments
 
         check_beam_arguments(parser, rest)
     file_system = key_values(args.storage_options, "--storage_options")
@@ -106,9 +106,9 @@ def fit_by_beam(
       options: penalties, folds, weights.
       beam_arguments: Beam's own flags.
     """
-    from pipelines import beam_options
-    from pipelines.ridge_steps import FitRidge, RidgeSource
-    from pipelines.running import run_pipeline
+    from pipelines.beam import options as beam_options
+    from pipelines.beam.ridge import FitRidge, RidgeSource
+    from pipelines.beam.run import run_pipeline
 
     settings = ridge_settings(HEAD, options, store.spec.feature_shape, division)
     store = store.at_this_moment()

@@ -55,7 +55,7 @@ def test_a_run_that_died_between_firsts_and_copies_is_completed(photos, tmp_path
     arguments = ("--input", tmp_path / "0.tar", "--output", tmp_path / "s", *SMALL, "--dedupe")
     with monkeypatch.context() as patch:
         patch.setattr(
-            "pipelines.transforms.copies_part", lambda *a: (_ for _ in ()).throw(KeyError)
+            "pipelines.beam.transforms.copies_part", lambda *a: (_ for _ in ()).throw(KeyError)
         )
         with pytest.raises(Exception, match="runner stopped"):
             run(*arguments)

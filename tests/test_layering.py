@@ -32,9 +32,9 @@ def loaded(statement: str) -> set[str]:
         ("classifier.inputs", {"tensorflow", "keras", "apache_beam", "pipelines"}),
         ("pipelines.extract", {"tensorflow", "keras", "apache_beam", "openvino", "nncf"}),
         ("pipelines.ridge", {"tensorflow", "keras", "apache_beam"}),
-        ("pipelines.ridge_steps", {"tensorflow", "keras"}),
+        ("pipelines.beam.ridge", {"tensorflow", "keras"}),
         ("pipelines.planning.plan", {"tensorflow", "keras", "apache_beam"}),
-        ("pipelines.transforms", {"tensorflow", "keras", "openvino", "nncf"}),
+        ("pipelines.beam.transforms", {"tensorflow", "keras", "openvino", "nncf"}),
     ],
 )
 def test_imports_go_down_only(module, absent):

@@ -11,10 +11,10 @@ from apache_beam.utils.windowed_value import WindowedValue
 from classifier.inputs import ImageRef
 from featurestore.commit import Marker
 from featurestore.errors import RunFailed
+from pipelines.beam.transforms import DEAD, ExtractChunk
 from pipelines.options import WorkerSettings
 from pipelines.planning.inventory import Wanted
 from pipelines.planning.plan import Chunk
-from pipelines.transforms import DEAD, ExtractChunk
 
 
 class Counter:
@@ -101,7 +101,7 @@ def test_dataflow_starts_one_process_a_machine():
     """Each of ours takes all cores; one for each of them would hold as many copies of the base."""
     from apache_beam.options.pipeline_options import DebugOptions
 
-    from pipelines.beam_options import make_options
+    from pipelines.beam.options import make_options
 
     for runner, wanted in (("DataflowRunner", ["no_use_multiple_sdk_containers"]), ("", [])):
         options = make_options([f"--runner={runner}"] if runner else [])
