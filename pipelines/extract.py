@@ -281,7 +281,7 @@ def summary_lines(outcome: Outcome) -> list[str]:
 
 def _plan(options: ExtractOptions, as_json: bool, tell: Say) -> int:
     # TensorFlow comes with it.
-    from pipelines.estimate import estimate, plan_lines
+    from pipelines.estimating.estimate import estimate, plan_lines
 
     record = estimate(options, tell)
     for line in [json.dumps(record, indent=2)] if as_json else plan_lines(record):

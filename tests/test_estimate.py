@@ -13,9 +13,9 @@ from featurestore.commit import Marker
 from featurestore.errors import SpecMismatch, UsageError
 from featurestore.ledger import Ledger
 from pipelines import extract as extract_command
-from pipelines import rehearsal
 from pipelines.driver import extract
-from pipelines.estimate import estimate, plan_lines
+from pipelines.estimating import trial as rehearsal
+from pipelines.estimating.estimate import estimate, plan_lines
 
 # With a precision: what `auto` takes hangs on the machine and, where two are close, on the moment.
 SMALL = ("--model", "MobileNetV2", "--weights", "none", "--pooling", "avg", "--image_size", "32")

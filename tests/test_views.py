@@ -322,7 +322,7 @@ def test_info_says_what_the_views_are(reference):
 
 
 def test_a_plan_forecasts_images_with_their_views(photos, tmp_path):
-    from pipelines.estimate import estimate, plan_lines
+    from pipelines.estimating.estimate import estimate, plan_lines
 
     records = []
     for flags in ((), ("--views", 4)):

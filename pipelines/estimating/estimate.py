@@ -18,6 +18,7 @@ from featurestore.errors import HoarfrostError
 from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
 from pipelines.driver import SAMPLE_FOLDER, Say, chunk_sizes, plan_line, splits_line
+from pipelines.estimating.trial import RUN_ID, extract_sample, rate, sample_size, take_sample
 from pipelines.extraction.worker import Worker
 from pipelines.opening.engine import Chosen
 from pipelines.opening.store import existing_store, join_store
@@ -28,7 +29,6 @@ from pipelines.planning.listing import Listing
 from pipelines.planning.moved import require_moved
 from pipelines.planning.plan import Plan, write_plan
 from pipelines.planning.pruning import gone_inputs
-from pipelines.rehearsal import RUN_ID, extract_sample, rate, sample_size, take_sample
 from pipelines.watching.timing import Laps
 
 ROUND_NUMBER = 1_000_000

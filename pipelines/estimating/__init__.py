@@ -1,0 +1,1 @@
+"""What a run would cost: a short trial on this machine."""
