@@ -21,7 +21,7 @@ from benchmarks.arguments import counted_parser
 from benchmarks.processes import module, run_command
 from benchmarks.tables import number, publish, table
 from classifier.allocation import keep_freed_memory
-from featurestore.command import main, say
+from featurestore.cli.command import main, say
 
 BATCH = 16
 WAYS = {"returned": "freed memory goes back (glibc's own way)", "kept": "freed memory is kept"}

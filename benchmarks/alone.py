@@ -23,7 +23,7 @@ import numpy as np
 
 from classifier.allocation import keep_freed_memory
 from classifier.pixels.decode import decode
-from featurestore.command import Parser, main, quiet_libraries, say
+from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.errors import UsageError
 from featurestore.readahead import cores
 from featurestore.spec import PixelSpec

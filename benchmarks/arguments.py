@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from featurestore.command import Parser
+from featurestore.cli.command import Parser
 
 
 def positive(text: str) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks import processes
 from classifier.base.weights import packaged_weights, set_packaged
 from classifier.runtime import import_keras
-from featurestore.command import Parser, main
+from featurestore.cli.command import Parser, main
 from featurestore.errors import unknown_choice
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.processes import Stopwatch
 from classifier.runtime import import_keras
-from featurestore.command import Parser, main, say
+from featurestore.cli.command import Parser, main, say
 
 # As `keras.applications.vgg16.preprocess_input` and `mobilenet_v2.preprocess_input` do it.
 MODULES = {"caffe": "vgg16", "tf": "mobilenet_v2"}

@@ -31,7 +31,7 @@ from classifier.heads.options import TrainOptions, Trial
 from classifier.runtime import import_keras
 from classifier.training.data import prepare_data, train_head
 from featurestore import FeatureStore, open_store
-from featurestore.command import main, quiet_libraries
+from featurestore.cli.command import main, quiet_libraries
 
 DISTINCT = 500  # photographs; the rest are copies
 HEADS = (("linear", "avg"), ("mlp:256:relu", "none"))

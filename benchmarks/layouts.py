@@ -33,7 +33,7 @@ from benchmarks.images import write_varied
 from benchmarks.rounds import paired_ratio
 from benchmarks.tables import number, publish, table
 from featurestore import open_store
-from featurestore.command import main
+from featurestore.cli.command import main
 
 PLAIN, SPLIT = "plain", "byte-stream-split"
 COMPRESSIONS = {"none": ("none", None), "lz4": ("lz4", None), "zstd:1": ("zstd", 1)}

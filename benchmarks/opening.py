@@ -28,7 +28,7 @@ from classifier.features.dataset import load_rows
 from classifier.features.division import divide
 from featurestore import FeatureStore, open_store
 from featurestore.cache import FOLDER
-from featurestore.command import main
+from featurestore.cli.command import main
 from featurestore.commit import Marker, commit
 from featurestore.commit import publish as publish_part
 from featurestore.ledger import Ledger

@@ -26,7 +26,7 @@ from benchmarks.processes import module, run_command
 from benchmarks.rounds import NotRun
 from benchmarks.tables import publish, table
 from featurestore import open_store
-from featurestore.command import main, say
+from featurestore.cli.command import main, say
 from pipelines.planning.digits import write_digits
 
 REFERENCE = ("tensorflow", "float32")

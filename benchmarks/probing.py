@@ -30,7 +30,7 @@ from classifier.judgement.evaluation import forward, log_probabilities
 from classifier.judgement.intervals import difference_interval
 from classifier.runs.run import load_run
 from featurestore import FeatureStore, open_store
-from featurestore.command import main, say
+from featurestore.cli.command import main, say
 from featurestore.errors import unknown_choice
 from pipelines.planning.digits import write_digits
 

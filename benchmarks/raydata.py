@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.book import MODULES, loop_parser
 from benchmarks.machine import installed
 from benchmarks.rounds import NotRun
-from featurestore.command import main, say
+from featurestore.cli.command import main, say
 from featurestore.readahead import cores
 
 BATCH = 32

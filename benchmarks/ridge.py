@@ -28,7 +28,7 @@ from classifier.features.order import Rows
 from classifier.heads.exactspec import RIDGE_PENALTIES
 from classifier.heads.ridge.fit import gathered
 from classifier.heads.ridge.passes import FoldStatistics, Judgement, RidgeSettings, solve
-from featurestore.command import main
+from featurestore.cli.command import main
 
 CLASSES = 10
 BLOCK = 1024

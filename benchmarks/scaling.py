@@ -20,7 +20,7 @@ from benchmarks.images import write_copies
 from benchmarks.rounds import Contender, Results, interleave
 from benchmarks.tables import number, publish, table
 from benchmarks.throughput import Settings, prepared
-from featurestore.command import main, say
+from featurestore.cli.command import main, say
 
 ONE, TWO = "one process", "two processes of half the threads"
 

@@ -39,7 +39,7 @@ from classifier.heads.stacked.fit import fit_stacked
 from classifier.runtime import import_keras
 from classifier.training.data import prepare_data
 from featurestore import BaseSpec, FeatureStore, Numerics, PixelSpec, StoreSpec
-from featurestore.command import main, quiet_libraries, say
+from featurestore.cli.command import main, quiet_libraries, say
 
 BATCH = 64
 FIT, COMMAND = "Hoarfrost, the fit", "Hoarfrost, the command"

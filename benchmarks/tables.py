@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.machine import machine
-from featurestore.command import say
+from featurestore.cli.command import say
 from featurestore.errors import UsageError
 
 NOTHING = "-"

@@ -28,7 +28,7 @@ from benchmarks.bases import BASES, write_base_apart
 from benchmarks.images import write_photographs
 from benchmarks.processes import Finished, module, run_command
 from benchmarks.tables import publish, table
-from featurestore.command import main
+from featurestore.cli.command import main
 
 END_TO_END = """
 import sys, keras

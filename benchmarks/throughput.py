@@ -22,7 +22,7 @@ from benchmarks.contenders import Bench
 from benchmarks.images import write_photographs
 from benchmarks.rounds import Results, interleave, paired_ratio, serial_limit
 from benchmarks.tables import number, publish, table
-from featurestore.command import main, say
+from featurestore.cli.command import main, say
 from featurestore.errors import unknown_choice
 
 

@@ -44,7 +44,7 @@ from classifier.heads.head import HeadSpec, Moments, build_head, outputs_for
 from classifier.pixels.views import BOOK, parse_augment
 from classifier.runtime import import_keras
 from featurestore import FeatureStore
-from featurestore.command import main, quiet_libraries, say
+from featurestore.cli.command import main, quiet_libraries, say
 from featurestore.errors import UsageError, unknown_choice
 from pipelines.driver import extract
 from pipelines.extract import parse_options

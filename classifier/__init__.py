@@ -4,4 +4,4 @@ Adds TensorFlow to what the feature store needs; Apache Beam is never imported h
 itself is imported by the functions that compute, so that a module's `--help` answers at once.
 """
 
-from featurestore import starting as _starting  # noqa: F401  (before what takes long)
+from featurestore.cli import starting as _starting  # noqa: F401

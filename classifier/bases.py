@@ -25,7 +25,7 @@ from classifier.base.preprocess import preprocess_graph
 from classifier.base.stored import load_base, save_base
 from classifier.base.weights import ImagenetUnavailable, packaged_weights, weights_hash
 from classifier.runtime import import_keras
-from featurestore.command import Parser, main, quiet_libraries, say
+from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.spec import POOLINGS, PREPROCESS_MODES, BaseSpec, PixelSpec
 

@@ -22,7 +22,7 @@ from classifier.judgement.multilabel import MultiLabelScores
 from classifier.reporting.writing import renew_page
 from classifier.runs.run import Run, dump_json, load_run
 from featurestore import UsageError, open_store
-from featurestore.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.errors import unknown_choice
 from featurestore.storage import Storage
 

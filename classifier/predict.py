@@ -14,7 +14,7 @@ from classifier.inputs.lister import Lister
 from classifier.inputs.refs import shard_format
 from classifier.runs.run import Run, dump_json, load_run
 from featurestore import UsageError
-from featurestore.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.retry import retrying
 from featurestore.urls import ADDRESS_ERRORS, connect, public_url
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from classifier.reporting.writing import judge_on_validation, write_page
 from classifier.runs.run import REPORT, dump_json, load_run
 from featurestore import UsageError, open_store
-from featurestore.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 
 
 def parser() -> Parser:

@@ -11,8 +11,8 @@ from importlib.abc import MetaPathFinder
 from typing import Any
 
 from classifier.allocation import keep_freed_memory
-from featurestore import interrupts
-from featurestore.command import VERBOSE, quiet_libraries
+from featurestore.cli import interrupts
+from featurestore.cli.command import VERBOSE, quiet_libraries
 from featurestore.errors import HoarfrostError
 
 EXTRAS = ("matplotlib", "pandas", "sklearn")

@@ -13,7 +13,7 @@ import numpy as np
 from classifier.figures import grids, plots
 from classifier.pixels.views import BOOK, Views
 from featurestore import PixelSpec, UsageError, open_store
-from featurestore.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 
 if TYPE_CHECKING:
     from classifier.inputs import ImageRef

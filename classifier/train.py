@@ -20,7 +20,7 @@ from classifier.training.flags import add_flags, options_of
 from classifier.training.trials import fit_all
 from featurestore import FeatureStore, __version__, open_store
 from featurestore.cache import AUTO, VARIABLE, parse_limit
-from featurestore.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.info import human_bytes
 from featurestore.storage import Storage
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from classifier.engines.reextraction import BATCH_SIZE, Extract, Report, compare, draw_rows
 from classifier.runs.run import dump_json
 from featurestore import FeatureStore, UsageError, open_store
-from featurestore.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 
 KEPT = "verifying changes nothing; give the same command again"
 

@@ -3,7 +3,7 @@
 Needs numpy, pyarrow and fsspec only; neither TensorFlow nor Apache Beam is ever imported here.
 """
 
-from featurestore import starting as _starting  # noqa: F401  (before what takes long)
+from featurestore.cli import starting as _starting  # noqa: F401
 from featurestore.errors import HoarfrostError, RunFailed, SpecMismatch, UsageError
 from featurestore.numerics import Numerics
 from featurestore.spec import BaseSpec, PixelSpec, StoreSpec

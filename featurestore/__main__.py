@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from featurestore.command import Parser, key_values, main, say
+from featurestore.cli.command import Parser, key_values, main, say
 from featurestore.errors import UsageError
 
 LISTED = 20

@@ -1,3 +1,3 @@
 """Hoarfrost's Apache Beam pipelines: image shards to a feature store."""
 
-from featurestore import starting as _starting  # noqa: F401  (before what takes long)
+from featurestore.cli import starting as _starting  # noqa: F401

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from featurestore.command import Parser, main, say
+from featurestore.cli.command import Parser, main, say
 from featurestore.errors import RunFailed
 from pipelines.driver import SAMPLE_FOLDER
 

@@ -19,7 +19,7 @@ from classifier.engines.options import EngineOptions
 from classifier.inputs import Asked, InputOptions
 from classifier.inputs.labels import LabelOptions
 from classifier.pixels.views import BOOK, LAYERS
-from featurestore.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.ignored import note_lines
 from featurestore.spec import ALPHAS, DTYPES, EXIFS, FITS, POOLINGS, PREPROCESS_MODES, RESIZES
 from pipelines.driver import Say, extract

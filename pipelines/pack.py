@@ -28,7 +28,7 @@ from classifier.inputs import (
 )
 from classifier.inputs.found import Found
 from classifier.pixels.filetypes import sniff
-from featurestore.command import Parser, key_values, main, say
+from featurestore.cli.command import Parser, key_values, main, say
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.ignored import note_lines
 from featurestore.ledger import Ledger

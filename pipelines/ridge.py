@@ -25,7 +25,7 @@ from classifier.train import Fitted, write_run
 from classifier.training.flags import add_flags, options_of
 from classifier.training.trials import choices_line, head_line, keep_head
 from featurestore import FeatureStore, open_store
-from featurestore.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.storage import Storage
 
 KEPT = "no head was saved; give the same command again"

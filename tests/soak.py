@@ -18,7 +18,7 @@ from pathlib import Path
 
 from conftest import ROOT, Finished, write_images
 
-from featurestore.command import say
+from featurestore.cli.command import say
 
 SOAK = bool(os.environ.get("HOARFROST_SOAK"))
 # With a precision: what `auto` takes hangs on the machine and, where two are close, on the moment.

@@ -22,7 +22,8 @@ from conftest import (
 )
 from test_resume import FLAGS, TWO_PROCESSES, alive
 
-from featurestore import interrupts, layout
+from featurestore import layout
+from featurestore.cli import interrupts
 from featurestore.errors import UsageError, did_you_mean
 from featurestore.retry import naming
 from featurestore.storage import Storage
@@ -123,7 +124,7 @@ def test_what_is_printed_never_goes_into_a_file_of_ours(tmp_path):
     """Without standard output, the first file that is opened would get its number."""
     (tmp_path / "prints.py").write_text(
         "import os, sys\nimport featurestore\n"
-        "from featurestore.streams import open_closed, say\n"
+        "from featurestore.cli.streams import open_closed, say\n"
         "open_closed()\n"
         "with open('ours', 'wb') as ours:\n"
         "    os.write(1, b'chatter')\n"
@@ -235,7 +236,7 @@ def run_script(tmp_path: Path, body: str) -> tuple[subprocess.Popen, Callable[[]
     (tmp_path / "script.py").write_text(
         "import pathlib, threading, time, sys, subprocess\n"
         "from featurestore import interrupts\n"
-        "from featurestore.command import main\n"
+        "from featurestore.cli.command import main\n"
         "def ready():\n    pathlib.Path('ready').touch()\n"
         f"def run(argv):\n{body}\n"
         "main(run, kept='all is kept')\n"

@@ -17,7 +17,7 @@ from test_extract import assert_same_rows, distance, make_tar, rows_of, run
 
 from classifier.inputs import InputOptions, list_inputs
 from featurestore import open_store
-from featurestore.command import say
+from featurestore.cli.command import say
 from featurestore.commit import find_orphans
 from featurestore.storage import Storage
 from featurestore.verify import verify_storage

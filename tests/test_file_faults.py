@@ -20,7 +20,7 @@ from classifier.runtime import import_keras
 from classifier.train import run as train
 from featurestore import layout, open_store
 from featurestore.__main__ import run as featurestore
-from featurestore.command import main, say
+from featurestore.cli.command import main, say
 from featurestore.commit import read_markers, sweep_store
 from featurestore.layout import HashedName
 from featurestore.overlay import write_overlay

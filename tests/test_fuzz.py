@@ -12,7 +12,7 @@ from soak import SMALL, SOAK, run_measured
 from classifier.pixels.decode import decode
 from classifier.pixels.filetypes import BAD_KINDS, BadImage
 from featurestore import open_store
-from featurestore.command import say
+from featurestore.cli.command import say
 from featurestore.spec import PixelSpec
 from pipelines.extraction.worker import cores
 

@@ -22,7 +22,7 @@ from soak import SMALL, SOAK
 from test_extract import assert_same_rows, run
 from test_resume import TWO_PROCESSES, alive
 
-from featurestore.command import say
+from featurestore.cli.command import say
 from featurestore.commit import find_orphans
 from featurestore.storage import Storage
 from featurestore.verify import verify_storage

@@ -17,7 +17,7 @@ from classifier.heads.options import (
 from classifier.training.gridfile import read_grid
 from featurestore import UsageError
 from featurestore.cache import parse_size
-from featurestore.command import Parser
+from featurestore.cli.command import Parser
 
 
 class Flag(NamedTuple):

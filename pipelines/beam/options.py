@@ -21,7 +21,7 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.runner import create_runner
 
-from featurestore.command import VERBOSE, Parser
+from featurestore.cli.command import VERBOSE, Parser
 from featurestore.errors import UsageError
 
 LOCAL_RUNNERS = ("directrunner", "direct", "switchingdirectrunner", "bundlebaseddirectrunner")

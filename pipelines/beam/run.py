@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from classifier.runtime import standard_error_held
-from featurestore import interrupts
+from featurestore.cli import interrupts
 from featurestore.errors import HoarfrostError, RunFailed
 
 if TYPE_CHECKING:

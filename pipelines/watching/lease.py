@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import IO
 
 from featurestore import layout
+from featurestore.cli.interrupts import at_interrupt
 from featurestore.errors import UsageError
-from featurestore.interrupts import at_interrupt
 from featurestore.storage import Storage, is_dead_draft
 from pipelines.watching import locks
 

@@ -21,8 +21,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from featurestore.interrupts import at_interrupt
-from featurestore.streams import say
+from featurestore.cli.interrupts import at_interrupt
+from featurestore.cli.streams import say
 from pipelines.watching import locks
 
 LOCK = "driver.lock"

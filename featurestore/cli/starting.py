@@ -6,7 +6,7 @@ is the process ours; a program that uses the packages keeps its own signals and 
 
 import sys
 
-from featurestore import interrupts, streams
+from featurestore.cli import interrupts, streams
 
 if sys.argv[:1] == ["-m"]:
     streams.open_closed()

@@ -13,9 +13,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from featurestore import interrupts, streams
+from featurestore.cli import interrupts, streams
+from featurestore.cli.streams import say
 from featurestore.errors import HoarfrostError, UsageError
-from featurestore.streams import say
 
 __all__ = ["VERBOSE", "Parser", "key_values", "main", "quiet_libraries", "say"]
 

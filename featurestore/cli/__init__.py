@@ -1,0 +1,1 @@
+"""What every command line shares: errors in one line, output, signals."""
