@@ -25,7 +25,7 @@ from classifier.allocation import keep_freed_memory
 from classifier.pixels.decode import decode
 from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.errors import UsageError
-from featurestore.readahead import cores
+from featurestore.io.readahead import cores
 from featurestore.spec import PixelSpec
 
 if TYPE_CHECKING:

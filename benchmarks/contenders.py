@@ -13,7 +13,7 @@ from benchmarks.processes import module, run_command
 from benchmarks.progress import Progress, extraction_timing
 from benchmarks.raydata import require_ray
 from benchmarks.rounds import Contender, NotRun, Timing
-from featurestore.readahead import cores
+from featurestore.io.readahead import cores
 
 # What `pipelines.extract` is measured with: (engine, precision); "auto" is its own choice.
 VARIANTS = (

@@ -31,9 +31,9 @@ from featurestore.cache import FOLDER
 from featurestore.cli.command import main
 from featurestore.commit import Marker, commit
 from featurestore.commit import publish as publish_part
+from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
 from featurestore.spec import StoreSpec
-from featurestore.storage import Storage
 from featurestore.store import create_store
 from featurestore.writer import PartWriter
 

@@ -24,7 +24,7 @@ from classifier.runs.run import Run, dump_json, load_run
 from featurestore import UsageError, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.errors import unknown_choice
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 
 LISTED_CLASSES = 20
 

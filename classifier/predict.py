@@ -15,8 +15,8 @@ from classifier.inputs.refs import shard_format
 from classifier.runs.run import Run, dump_json, load_run
 from featurestore import UsageError
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
-from featurestore.retry import retrying
-from featurestore.urls import ADDRESS_ERRORS, connect, public_url
+from featurestore.io.retry import retrying
+from featurestore.io.urls import ADDRESS_ERRORS, connect, public_url
 
 KEPT = "the predictions that are shown are whole; give the command again for the rest"
 BATCH_SIZE = 32

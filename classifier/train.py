@@ -22,7 +22,7 @@ from featurestore import FeatureStore, __version__, open_store
 from featurestore.cache import AUTO, VARIABLE, parse_limit
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.info import human_bytes
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 
 KEPT = "the last checkpoint stays in --output; the same command goes on from there"
 EPILOG = """\

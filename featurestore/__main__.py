@@ -69,7 +69,7 @@ def _info(args: argparse.Namespace, options: dict[str, Any]) -> int:
 
 def _verify(args: argparse.Namespace, options: dict[str, Any]) -> int:
     from featurestore.findings import Checked, exit_code
-    from featurestore.storage import Storage
+    from featurestore.io.storage import Storage
     from featurestore.verify import verify_storage
 
     storage, checked, findings = Storage(args.store, options), Checked(), []
@@ -137,7 +137,7 @@ def _relabel(args: argparse.Namespace, options: dict[str, Any]) -> int:
 
 def _export(args: argparse.Namespace, options: dict[str, Any]) -> int:
     from featurestore.export import ExportOptions, export
-    from featurestore.storage import Storage
+    from featurestore.io.storage import Storage
     from featurestore.store import open_store
 
     wanted = ExportOptions(

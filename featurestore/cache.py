@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 from featurestore.commit import Marker
 from featurestore.errors import CorruptStore, UsageError
 from featurestore.filecheck import wrong_checksum
+from featurestore.io.storage import FileInfo, Storage, draft_name, is_dead_draft
 from featurestore.schema import FEATURES, decode_features, row_schema
 from featurestore.spec import StoreSpec
-from featurestore.storage import FileInfo, Storage, draft_name, is_dead_draft
 
 FOLDER = "cache"
 VARIABLE = "HOARFROST_CACHE"

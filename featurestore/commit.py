@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 
 from featurestore import layout
 from featurestore.errors import CorruptStore
+from featurestore.io.storage import Storage
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger
-from featurestore.storage import Storage
 from featurestore.writer import Written
 
 # A file without a marker this old belongs to a run that died: publishing takes milliseconds.

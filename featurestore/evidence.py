@@ -14,9 +14,9 @@ from featurestore import layout
 from featurestore.commit import Marker
 from featurestore.errors import CorruptStore, RunFailed
 from featurestore.findings import READ_AGAIN, Finding, extract_again, remove_command
+from featurestore.io.storage import Storage
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger
-from featurestore.storage import Storage
 
 MARKERS_AT_ONCE = 256
 _TEXTS = ("chunk_id", "run_id", "part", "part_sha256", "quarantine", "quarantine_sha256")

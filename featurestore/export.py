@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.errors import CorruptStore, RunFailed, UsageError, unknown_choice
-from featurestore.places import relation
+from featurestore.io.places import relation
+from featurestore.io.storage import Storage
 from featurestore.scan import Columns
 from featurestore.schema import FEATURES
-from featurestore.storage import Storage
 from featurestore.store import FeatureStore
 
 EXPORT_DTYPES = ("float16", "float32")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 
 ERROR, WARNING = "error", "warning"
 # A disk or a network that fails is no damage: nothing is to be deleted for it.

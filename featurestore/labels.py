@@ -11,8 +11,8 @@ from featurestore.cells import composed, labels_of, same_text, text_of
 from featurestore.columns import SPLIT_COLUMNS, find_column, is_unnamed, key_and_label
 from featurestore.errors import UsageError
 from featurestore.ignored import Ignored
+from featurestore.io.urls import public_url
 from featurestore.tables import open_table
-from featurestore.urls import public_url
 
 # Suffixes that a table's keys come without; of other dots a key may be full.
 _STEM = re.compile(r"\.(jpe?g|jpe|jfif|png|gif|bmp|dib|webp|tiff?)$", re.IGNORECASE)

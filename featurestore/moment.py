@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from featurestore.commit import Marker, read_markers
 from featurestore.errors import CorruptStore
+from featurestore.io.storage import Storage
 from featurestore.overlay import Overlay, versions
-from featurestore.storage import Storage
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 
 FOLDER = "labels"
 SCHEMA = pa.schema(

@@ -13,12 +13,12 @@ import pyarrow as pa
 from featurestore.cache import DecodedCache
 from featurestore.commit import Marker
 from featurestore.errors import UsageError, unknown_choice
+from featurestore.io.readahead import in_order, interleaved
+from featurestore.io.storage import Storage
 from featurestore.overlay import Overlay
 from featurestore.parts import ParquetPart, Part
-from featurestore.readahead import in_order, interleaved
 from featurestore.schema import FEATURES, ROW_COLUMNS
 from featurestore.spec import StoreSpec
-from featurestore.storage import Storage
 from featurestore.visibility import Visibility
 
 Columns = dict[str, np.ndarray]

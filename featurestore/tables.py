@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from featurestore.cells import text_of
 from featurestore.columns import is_unnamed
 from featurestore.errors import UsageError
-from featurestore.retry import retrying
-from featurestore.storage import connect, public_url
+from featurestore.io.retry import retrying
+from featurestore.io.storage import connect, public_url
 
 TEXT_SUFFIXES = {".csv": ",", ".tsv": "\t"}
 Row = Mapping[str, Any]

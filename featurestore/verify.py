@@ -19,10 +19,10 @@ from featurestore.errors import CorruptStore, HoarfrostError, RunFailed, UsageEr
 from featurestore.evidence import Evidence, check_marker, first_line, list_files, read_evidence
 from featurestore.filecheck import check_part, check_quarantine
 from featurestore.findings import ERROR, READ_AGAIN, Checked, Finding, extract_again, remove_command
+from featurestore.io.storage import Storage
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger
 from featurestore.spec import StoreSpec
-from featurestore.storage import Storage
 from featurestore.store import FeatureStore
 
 _BACKUP = "restore the file from a backup, or extract into a new store"

@@ -15,8 +15,8 @@ from classifier.engines import EngineChoice
 from classifier.inputs import ImageRef, ShardRef
 from classifier.inputs.labels import Labeller
 from featurestore import layout
+from featurestore.io.storage import Storage, public_url
 from featurestore.relabel import relabel, summary_lines
-from featurestore.storage import Storage, public_url
 from featurestore.store import FeatureStore
 from pipelines.beam.run import run_pipeline
 from pipelines.finishing.books import RunFacts, finish_run, write_record

@@ -31,8 +31,8 @@ from classifier.pixels.filetypes import sniff
 from featurestore.cli.command import Parser, key_values, main, say
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.ignored import note_lines
+from featurestore.io.storage import Storage, public_url
 from featurestore.ledger import Ledger
-from featurestore.storage import Storage, public_url
 from pipelines.packing.pack import SHARD_FILES, Item, ShardWriter
 from pipelines.packing.unpack import LABELS_FILE, FolderWriter
 

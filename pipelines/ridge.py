@@ -26,7 +26,7 @@ from classifier.training.flags import add_flags, options_of
 from classifier.training.trials import choices_line, head_line, keep_head
 from featurestore import FeatureStore, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 
 KEPT = "no head was saved; give the same command again"
 HEAD = ExactSpec("ridge")

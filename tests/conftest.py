@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from featurestore.commit import Marker, commit, publish
+from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
 from featurestore.spec import BaseSpec, Numerics, PixelSpec, StoreSpec
-from featurestore.storage import Storage
 from featurestore.store import FeatureStore, create_store
 from featurestore.writer import PartWriter, write_quarantine
 

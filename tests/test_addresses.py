@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from classifier.inputs import InputOptions, list_inputs, read_many
 from featurestore.errors import UsageError
-from featurestore.places import relation
-from featurestore.urls import address_of, connect, file_info, is_chain, public_url, query_of
+from featurestore.io.places import relation
+from featurestore.io.urls import address_of, connect, file_info, is_chain, public_url, query_of
 
 PNG = png_bytes(np.zeros((2, 2, 3), np.uint8))
 QUICK = settings(max_examples=100, deadline=None, derandomize=True)

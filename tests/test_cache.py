@@ -18,9 +18,9 @@ from featurestore import open_store
 from featurestore.cache import DecodedCache, cache_usage, parse_limit
 from featurestore.commit import commit
 from featurestore.errors import CorruptStore, UsageError
+from featurestore.io.storage import draft_name
 from featurestore.overlay import write_overlay
 from featurestore.schema import ROW_COLUMNS
-from featurestore.storage import draft_name
 from featurestore.verify import verify
 
 
@@ -223,7 +223,11 @@ def test_a_crash_leaves_drafts_that_are_swept(tmp_path):
     folder = tmp_path / "s" / "cache" / store.spec.identity_hash
     folder.mkdir(parents=True)
     done = subprocess.run(
-        [sys.executable, "-c", "from featurestore.storage import draft_name; print(draft_name())"],
+        [
+            sys.executable,
+            "-c",
+            "from featurestore.io.storage import draft_name; print(draft_name())",
+        ],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -242,7 +246,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("featurestore.storage.os.fsync", full)
+    monkeypatch.setattr("featurestore.io.storage.os.fsync", full)
     assert_same(store, store.with_cache())
     assert files_of(store) == []
 

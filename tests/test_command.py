@@ -25,8 +25,8 @@ from test_resume import FLAGS, TWO_PROCESSES, alive
 from featurestore import layout
 from featurestore.cli import interrupts
 from featurestore.errors import UsageError, did_you_mean
-from featurestore.retry import naming
-from featurestore.storage import Storage
+from featurestore.io.retry import naming
+from featurestore.io.storage import Storage
 from featurestore.store import open_store
 
 SECONDS = 300

@@ -11,8 +11,8 @@ from classifier.features.order import Order, Rows, cut
 from classifier.features.selection import Selection
 from featurestore import BaseSpec, Numerics, PixelSpec, StoreSpec, UsageError, layout
 from featurestore.commit import Marker, commit, publish
+from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
-from featurestore.storage import Storage
 from featurestore.store import create_store
 from featurestore.writer import PartWriter
 

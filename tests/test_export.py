@@ -14,7 +14,7 @@ from conftest import ROOT, add_chunk, assert_one_line_error, make_rows, make_spe
 
 from featurestore.errors import RunFailed, UsageError
 from featurestore.export import ExportOptions, export
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 
 
 def features_of(count: int, shape=(8,)) -> np.ndarray:

@@ -19,7 +19,7 @@ from classifier.inputs import InputOptions, list_inputs
 from featurestore import open_store
 from featurestore.cli.command import say
 from featurestore.commit import find_orphans
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 from featurestore.verify import verify_storage
 
 RATE = 0.1

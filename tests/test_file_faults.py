@@ -22,9 +22,9 @@ from featurestore import layout, open_store
 from featurestore.__main__ import run as featurestore
 from featurestore.cli.command import main, say
 from featurestore.commit import read_markers, sweep_store
+from featurestore.io.storage import Storage
 from featurestore.layout import HashedName
 from featurestore.overlay import write_overlay
-from featurestore.storage import Storage
 from featurestore.verify import verify_storage
 from pipelines.extract import run as extract
 from pipelines.watching.lease import sweep_dead_runs
@@ -37,7 +37,7 @@ RIDGE = ("--head", "ridge", "--l2", "0.1", "--folds", 0)
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr("featurestore.retry.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("featurestore.io.retry.time.sleep", lambda seconds: None)
 
 
 def done(command, *arguments) -> Finished:

@@ -16,7 +16,7 @@ from classifier.train import run as train
 from classifier.verify import run as verify
 from featurestore import layout
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 from featurestore.verify import verify_storage
 
 optional("nncf")

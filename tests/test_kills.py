@@ -24,7 +24,7 @@ from test_resume import TWO_PROCESSES, alive
 
 from featurestore.cli.command import say
 from featurestore.commit import find_orphans
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 from featurestore.verify import verify_storage
 
 IMAGES = 800

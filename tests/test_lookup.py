@@ -11,8 +11,8 @@ from faulty_files import ERRORS, Faults, FaultyFileSystem
 from classifier.base.saved import fetched, local_files
 from featurestore.errors import UsageError
 from featurestore.export import ExportOptions, export
-from featurestore.lookup import delete, download, entry, files_below, is_folder, lists_whole
-from featurestore.storage import Storage
+from featurestore.io.lookup import delete, download, entry, files_below, is_folder, lists_whole
+from featurestore.io.storage import Storage
 from pipelines.pack import run as pack
 
 FS = FaultyFileSystem()
@@ -20,7 +20,7 @@ FS = FaultyFileSystem()
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr("featurestore.retry.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("featurestore.io.retry.time.sleep", lambda seconds: None)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from classifier.figures import grids, plots
 from featurestore import UsageError
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 
 
 def history(epochs):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import add_chunk, make_rows, make_spec, make_store
 
-from featurestore.readahead import in_order, interleaved
+from featurestore.io.readahead import in_order, interleaved
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

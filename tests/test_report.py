@@ -34,7 +34,7 @@ from classifier.reporting.tables import class_table, leaderboard_table, matrix_o
 from classifier.reporting.writing import renew_page
 from classifier.runs.run import load_run
 from featurestore import PixelSpec, UsageError
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 
 EVIL = "<script>alert(1)</script>"
 VOID = {"meta", "img", "br", "link", "input", "line", "path", "circle", "polyline", "polygon"}

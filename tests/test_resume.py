@@ -110,7 +110,7 @@ def test_killed_at_random_moments_then_run_to_the_end(tmp_path, kills):
 
 
 def test_a_live_run_keeps_its_plan_and_attempts(tmp_path):
-    from featurestore.storage import Storage
+    from featurestore.io.storage import Storage
     from pipelines.watching.lease import lease
 
     storage = Storage(str(tmp_path))
@@ -122,7 +122,7 @@ def test_a_live_run_keeps_its_plan_and_attempts(tmp_path):
         storage.write("tmp/dead-chunk-1/part", b"x")
         # Another process looks: within one process flock does not exclude other handles.
         script = (
-            "import sys, time; from featurestore.storage import Storage\n"
+            "import sys, time; from featurestore.io.storage import Storage\n"
             "from pipelines.watching.lease import sweep_dead_runs\n"
             "print(sweep_dead_runs(Storage(sys.argv[1]), time.time()))"
         )
@@ -140,7 +140,7 @@ def test_a_live_run_keeps_its_plan_and_attempts(tmp_path):
 
 
 def test_plans_elsewhere_die_of_age(tmp_path):
-    from featurestore.storage import Storage
+    from featurestore.io.storage import Storage
 
     storage = Storage(f"memory://{tmp_path.name}")
     storage.write("plans/old/000000.parquet", b"x")

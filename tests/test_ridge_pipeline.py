@@ -19,8 +19,8 @@ from classifier.train import run as train
 from classifier.training.data import prepare_data
 from featurestore import UsageError, open_store
 from featurestore.commit import commit
+from featurestore.io.storage import Storage
 from featurestore.overlay import write_overlay
-from featurestore.storage import Storage
 from pipelines.ridge import FIT, fit_by_beam, run
 
 RIDGE = ExactSpec("ridge")

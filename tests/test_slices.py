@@ -26,7 +26,7 @@ from classifier.inputs.records import (
     without,
 )
 from featurestore.errors import UsageError
-from featurestore.steady import SteadyFile
+from featurestore.io.steady import SteadyFile
 from pipelines.planning.inventory import Inventory
 
 SHARDS = (7, 5, 8)

@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from featurestore.errors import UsageError
-from featurestore.retry import retrying
-from featurestore.storage import Storage, public_url
+from featurestore.io.retry import retrying
+from featurestore.io.storage import Storage, public_url
 
 
 @pytest.fixture(params=["local", "memory", "s3"])

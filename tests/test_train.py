@@ -20,7 +20,7 @@ from classifier.train import run
 from classifier.training.data import leaderboard, prepare_data, train_head
 from featurestore import RunFailed, UsageError, layout, open_store
 from featurestore.errors import CorruptStore
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 
 
 @pytest.fixture(scope="module")

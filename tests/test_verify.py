@@ -14,7 +14,7 @@ from featurestore import open_store
 from featurestore.commit import Marker, read_markers, write_manifest
 from featurestore.filecheck import file_sha256
 from featurestore.findings import KINDS, Checked, Finding, exit_code
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 from featurestore.verify import verify, verify_storage
 
 BAD = {"uri": "file:///b", "size": 3, "etag": "1", "kind": "empty", "message": "no bytes"}

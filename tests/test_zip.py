@@ -9,7 +9,7 @@ import pytest
 from conftest import png_bytes
 
 from classifier.inputs import Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
-from featurestore.steady import SteadyFile
+from featurestore.io.steady import SteadyFile
 
 PNG = png_bytes(np.zeros((2, 2, 3), np.uint8))
 
@@ -188,7 +188,7 @@ class FaultySystem:
 
 @pytest.fixture
 def no_waiting(monkeypatch):
-    monkeypatch.setattr("featurestore.retry.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("featurestore.io.retry.time.sleep", lambda seconds: None)
 
 
 def test_reads_that_fail_are_repeated_where_they_were(no_waiting):

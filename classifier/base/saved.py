@@ -22,7 +22,7 @@ from classifier.base.families import beside
 from classifier.base.weights import cause
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, did_you_mean
-from featurestore.lookup import download, entry
+from featurestore.io.lookup import download, entry
 
 if TYPE_CHECKING:
     import keras

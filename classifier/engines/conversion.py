@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from classifier.engines.tensorflow import feature_graph
 from classifier.runtime import import_keras
 from featurestore.errors import CorruptStore, UsageError
+from featurestore.io.storage import draft_name
 from featurestore.spec import BaseSpec
-from featurestore.storage import draft_name
 
 if TYPE_CHECKING:
     import keras

@@ -16,9 +16,9 @@ from classifier.engines.tensorflow import TensorFlowEngine, limit_threads
 from classifier.runtime import import_keras
 from featurestore import layout
 from featurestore.errors import CorruptStore
-from featurestore.readahead import cores
+from featurestore.io.readahead import cores
+from featurestore.io.storage import Storage
 from featurestore.spec import StoreSpec
-from featurestore.storage import Storage
 
 if TYPE_CHECKING:
     import keras

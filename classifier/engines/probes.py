@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from classifier.engines import Engine, run_padded
 from featurestore import layout
 from featurestore.errors import CorruptStore, SpecMismatch
+from featurestore.io.storage import Storage
 from featurestore.spec import StoreSpec
-from featurestore.storage import Storage
 from featurestore.store import FeatureStore
 
 PROBES = 8

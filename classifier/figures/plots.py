@@ -14,8 +14,8 @@ import numpy as np
 
 from classifier.figures.curves import BLUE, draw_history
 from featurestore.errors import UsageError
-from featurestore.lookup import is_folder
-from featurestore.storage import Storage, connect, public_url
+from featurestore.io.lookup import is_folder
+from featurestore.io.storage import Storage, connect, public_url
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

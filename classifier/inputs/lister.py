@@ -12,8 +12,8 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
-from featurestore.retry import retrying
-from featurestore.urls import file_info
+from featurestore.io.retry import retrying
+from featurestore.io.urls import file_info
 
 Info = Mapping[str, Any]
 _WALKING = AsyncFileSystem._find

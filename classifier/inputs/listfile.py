@@ -27,11 +27,8 @@ from featurestore.cells import labels_of, text_of
 from featurestore.columns import SPLIT_COLUMNS, find_column, is_unnamed, require_column
 from featurestore.errors import UsageError
 from featurestore.ignored import Ignored
-from featurestore.labels import member_name
-from featurestore.retry import retrying
-from featurestore.splits import split_in_cell
-from featurestore.tables import TEXT_SUFFIXES, Row, open_table
-from featurestore.urls import (
+from featurestore.io.retry import retrying
+from featurestore.io.urls import (
     ADDRESS_ERRORS,
     address_of,
     connect,
@@ -42,6 +39,9 @@ from featurestore.urls import (
     query_of,
     without_dots,
 )
+from featurestore.labels import member_name
+from featurestore.splits import split_in_cell
+from featurestore.tables import TEXT_SUFFIXES, Row, open_table
 
 _AT_ONCE = 16
 _BLOCK = 256

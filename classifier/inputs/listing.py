@@ -32,7 +32,7 @@ from classifier.inputs.shards import WITH_COLUMNS, columns_told
 from classifier.pixels.filetypes import sniff
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.ignored import Ignored
-from featurestore.urls import public_url, query_of
+from featurestore.io.urls import public_url, query_of
 
 
 @dataclass(frozen=True)

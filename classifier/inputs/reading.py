@@ -9,8 +9,8 @@ from typing import Any
 
 from classifier.inputs.refs import ImageRef, Unreadable
 from featurestore.errors import UsageError
-from featurestore.retry import retrying
-from featurestore.urls import ADDRESS_ERRORS, connect
+from featurestore.io.retry import retrying
+from featurestore.io.urls import ADDRESS_ERRORS, connect
 
 HEAD_BYTES = 16
 

@@ -25,9 +25,9 @@ from classifier.inputs.refs import has_image_suffix, shard_format
 from classifier.inputs.trees import FolderTree
 from featurestore import layout as store_layout
 from featurestore.errors import UsageError
-from featurestore.places import relation
-from featurestore.retry import io_errors, retrying
-from featurestore.urls import address_of, connect, is_chain, is_web, public_url
+from featurestore.io.places import relation
+from featurestore.io.retry import io_errors, retrying
+from featurestore.io.urls import address_of, connect, is_chain, is_web, public_url
 
 Entry = tuple[str, Info]  # (path relative to the root, the file system's entry)
 _SPEC_FILES = {store_layout.SPEC, "parts"}

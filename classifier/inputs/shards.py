@@ -11,7 +11,7 @@ from classifier.inputs.formats.tfrecord import SEQUENCES, iter_tfrecord, tfrecor
 from classifier.inputs.formats.zip import iter_zip, zip_names
 from classifier.inputs.refs import NESTED, ImageRef, ShardDamaged, ShardRef
 from featurestore.ignored import Ignored, note_lines
-from featurestore.retry import io_errors
+from featurestore.io.retry import io_errors
 
 # What a broken or unreachable shard raises.
 SHARD_ERRORS = (OSError, ShardDamaged)

@@ -18,8 +18,8 @@ from classifier.inputs.shards import SHARD_ERRORS, iter_shard
 from featurestore.commit import Marker
 from featurestore.errors import UsageError
 from featurestore.ignored import Ignored
-from featurestore.retry import retrying
-from featurestore.urls import ADDRESS_ERRORS, connect, file_info
+from featurestore.io.retry import retrying
+from featurestore.io.urls import ADDRESS_ERRORS, connect, file_info
 
 
 @dataclass(frozen=True)

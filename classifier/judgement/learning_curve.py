@@ -24,7 +24,7 @@ from classifier.judgement.evaluation import Scores, evaluate
 from classifier.judgement.intervals import accuracy_interval
 from classifier.runs.run import Run
 from featurestore.errors import HoarfrostError, UsageError
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 
 if TYPE_CHECKING:
     from featurestore import FeatureStore

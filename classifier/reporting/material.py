@@ -9,7 +9,7 @@ from typing import Any
 
 from classifier.judgement.judge import learning_file
 from classifier.runs.run import SUMMARY, Run, history_file
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 
 CURVES = 4
 # The split a reader asks for first comes first.

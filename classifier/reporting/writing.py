@@ -12,7 +12,7 @@ from featurestore.errors import HoarfrostError
 if TYPE_CHECKING:
     from classifier.reporting.pictures import Picture
     from featurestore import FeatureStore
-    from featurestore.storage import Storage
+    from featurestore.io.storage import Storage
 
 Tell = Callable[[str], None]
 # What judging and writing can stumble over: files, rows, folders, memory.

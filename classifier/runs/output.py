@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from classifier.runs.run import CONTENT, REPORT, RUN, SUMMARY, dump_json
 from featurestore import layout
 from featurestore.errors import CorruptStore, UsageError
-from featurestore.places import relation
-from featurestore.storage import Storage
+from featurestore.io.places import relation
+from featurestore.io.storage import Storage
 from featurestore.store import FeatureStore
 
 STARTED = "run.started.json"

@@ -39,9 +39,9 @@ from classifier.heads.stacked.checkpoint import FOLDER
 from classifier.runtime import import_keras
 from featurestore import layout
 from featurestore.errors import CorruptStore, UsageError, unknown_choice
-from featurestore.retry import naming
+from featurestore.io.retry import naming
+from featurestore.io.storage import Storage
 from featurestore.spec import StoreSpec
-from featurestore.storage import Storage
 
 if TYPE_CHECKING:
     import keras

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from featurestore.errors import UsageError, unknown_choice
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 
 # YAML 1.1 reads these words as truth values.
 _SWITCHES = {True: "on", False: "off"}

@@ -18,7 +18,7 @@ from classifier.heads.stacked.progress import Progress
 from classifier.runs import run as run_folder
 from classifier.training.data import TrainedHead, TrainingData, trained_head
 from featurestore.errors import RunFailed
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 
 PROGRESS_SECONDS = 10.0
 

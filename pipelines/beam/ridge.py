@@ -24,7 +24,7 @@ from classifier.heads.ridge.passes import (
     solve,
 )
 from classifier.heads.ridge.statistics import RidgePath
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 from featurestore.store import open_store
 
 # Chunks are named by hexadecimal digits, uniformly; so many of the first make the references.

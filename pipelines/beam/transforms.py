@@ -17,7 +17,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from classifier.inputs.refs import ShardDamaged
 from featurestore.commit import Marker, committed
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 from pipelines.extraction.dedupe import (
     Occurrence,
     Reference,

@@ -15,7 +15,7 @@ import numpy as np
 
 from featurestore import layout
 from featurestore.errors import HoarfrostError
-from featurestore.storage import Storage, public_url
+from featurestore.io.storage import Storage, public_url
 from featurestore.store import FeatureStore
 from pipelines.driver import SAMPLE_FOLDER, Say, chunk_sizes, plan_line, splits_line
 from pipelines.estimating.trial import RUN_ID, extract_sample, rate, sample_size, take_sample

@@ -11,7 +11,7 @@ import numpy as np
 
 from classifier.inputs import SHARD_ERRORS, Ignored, ImageRef, ShardRef, iter_shard
 from featurestore.commit import Marker
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 from pipelines.extraction.worker import Worker
 from pipelines.finishing.timereport import advice
 from pipelines.options import ExtractOptions

@@ -24,8 +24,8 @@ import numpy as np
 from classifier.engines import Engine, run_padded
 from featurestore import layout
 from featurestore.commit import Marker, commit, committed, publish
+from featurestore.io.readahead import ordered_map
 from featurestore.ledger import Ledger, superseded_ledger
-from featurestore.readahead import ordered_map
 from featurestore.reuse import StoredFeatures
 from featurestore.store import FeatureStore
 from featurestore.writer import PartWriter, Written, write_quarantine

@@ -14,8 +14,8 @@ from featurestore import layout
 from featurestore.commit import Marker, find_orphans, sweep_store, write_manifest
 from featurestore.errors import RunFailed
 from featurestore.ignored import merge_notes
+from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
-from featurestore.storage import Storage
 from featurestore.store import open_store
 from pipelines.finishing.settlement import count_classes, count_duplicates, resolve_races
 from pipelines.finishing.timereport import RunTime, time_report

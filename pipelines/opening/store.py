@@ -20,9 +20,9 @@ from classifier.pixels.views import Views
 from classifier.runtime import import_keras
 from featurestore import layout
 from featurestore.errors import SpecMismatch, UsageError
-from featurestore.readahead import cores
+from featurestore.io.readahead import cores
+from featurestore.io.storage import Storage
 from featurestore.spec import PixelSpec, StoreSpec
-from featurestore.storage import Storage
 from featurestore.store import FeatureStore, create_store, open_store
 from pipelines.extraction.worker import shared_engine
 from pipelines.opening.engine import Chosen, choose_engine

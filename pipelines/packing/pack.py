@@ -21,7 +21,7 @@ from classifier.inputs.formats.examples import encode_example
 from classifier.inputs.formats.tfrecord import frame
 from classifier.inputs.refs import UniqueNames
 from classifier.pixels.filetypes import sniff
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 
 ROW_GROUP_ROWS = 128
 _PLAIN = re.compile(r"[A-Za-z0-9]+")

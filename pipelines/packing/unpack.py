@@ -14,8 +14,8 @@ from typing import Self
 from classifier.inputs.layouts import Facts, Layout, find_layout
 from classifier.inputs.refs import UniqueNames
 from classifier.inputs.trees import Folder, MemberTree
-from featurestore.retry import retrying
-from featurestore.storage import Storage
+from featurestore.io.retry import retrying
+from featurestore.io.storage import Storage
 from pipelines.packing.pack import Classes, Item
 
 LABELS_FILE = "labels.csv"

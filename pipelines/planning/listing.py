@@ -10,7 +10,7 @@ from classifier.inputs import Ignored, ImageRef, ShardRef, list_inputs
 from classifier.inputs.found import Found
 from classifier.inputs.labels import Labeller
 from featurestore.errors import UsageError
-from featurestore.storage import public_url
+from featurestore.io.storage import public_url
 from pipelines.options import ExtractOptions
 from pipelines.planning.plan import select
 

@@ -13,8 +13,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from classifier.inputs.lister import Lister
 from featurestore.errors import UsageError
+from featurestore.io.urls import connect
 from featurestore.store import FeatureStore
-from featurestore.urls import connect
 from pipelines.planning.inventory import Inventory, digest, live_inputs
 
 _AT_ONCE = 32

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from classifier.inputs import ImageRef, ShardRef
 from featurestore import layout
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 from pipelines.options import Selection
 from pipelines.planning.inventory import Inventory, Wanted
 

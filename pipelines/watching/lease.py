@@ -21,7 +21,7 @@ from typing import IO
 from featurestore import layout
 from featurestore.cli.interrupts import at_interrupt
 from featurestore.errors import UsageError
-from featurestore.storage import Storage, is_dead_draft
+from featurestore.io.storage import Storage, is_dead_draft
 from pipelines.watching import locks
 
 LOCK = "driver.lock"

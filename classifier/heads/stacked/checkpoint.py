@@ -20,7 +20,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from featurestore.storage import Storage
+from featurestore.io.storage import Storage
 
 if TYPE_CHECKING:
     from classifier.heads.stacked.stack import Stack

@@ -19,7 +19,7 @@ from classifier.heads.stacked.partition import partition
 from classifier.heads.stacked.progress import Progress
 from classifier.heads.stacked.stream import Batch, ahead
 from classifier.runtime import import_keras
-from featurestore.readahead import cores
+from featurestore.io.readahead import cores
 
 
 class Stack:

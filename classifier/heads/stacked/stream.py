@@ -10,7 +10,7 @@ import numpy as np
 
 from classifier.features.order import Rows
 from classifier.heads.head import Standard
-from featurestore.readahead import in_order
+from featurestore.io.readahead import in_order
 
 # Batches that a group sees in a row, so that its weights stay in the cache: at most this many, and
 # bytes of features.

@@ -21,10 +21,10 @@ from classifier.inputs.refs import (
 from featurestore.cells import labels_of
 from featurestore.errors import UsageError
 from featurestore.ignored import Ignored
+from featurestore.io.steady import SteadyFile
+from featurestore.io.storage import connect
 from featurestore.labels import member_name
 from featurestore.splits import split_in_cell
-from featurestore.steady import SteadyFile
-from featurestore.storage import connect
 
 BATCH_ROWS = 64
 # Of the images that are held at once: a dictionary lets many rows share a large one.

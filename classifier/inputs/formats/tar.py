@@ -41,10 +41,10 @@ from classifier.pixels.filetypes import sniff
 from featurestore.cells import labels_of, text_of
 from featurestore.columns import SPLIT_COLUMNS, find_column
 from featurestore.ignored import Ignored
+from featurestore.io.steady import SteadyFile
+from featurestore.io.storage import connect
 from featurestore.labels import member_name
 from featurestore.splits import split_in_cell
-from featurestore.steady import SteadyFile
-from featurestore.storage import connect
 
 _LABEL_KEYS = ("labels", "class_name", "label", "cls", "class")
 Labels = tuple[str, ...] | None

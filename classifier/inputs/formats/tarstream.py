@@ -13,7 +13,7 @@ import tarfile
 import zlib
 from typing import Any, Literal, Self, cast
 
-from featurestore.steady import SteadyFile
+from featurestore.io.steady import SteadyFile
 
 # What damaged bytes raise; an OSError is a failure of the file system.
 DAMAGED = (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error, lzma.LZMAError)

@@ -16,7 +16,7 @@ from typing import Any
 from classifier.inputs.records import END, with_records
 from classifier.inputs.refs import ShardRef
 from featurestore.errors import UsageError, unknown_choice
-from featurestore.retry import retrying
+from featurestore.io.retry import retrying
 
 INFO_FILE = "dataset_info.json"
 _LABELS_SUFFIX = ".labels.txt"

@@ -30,10 +30,10 @@ from classifier.pixels.filetypes import sniff
 from featurestore import cells
 from featurestore.columns import find_column, require_column
 from featurestore.ignored import Ignored
+from featurestore.io.steady import SteadyFile
+from featurestore.io.storage import connect
 from featurestore.labels import member_name
 from featurestore.splits import split_in_cell
-from featurestore.steady import SteadyFile
-from featurestore.storage import connect
 
 IMAGE_FEATURES = ("image/encoded", "image")
 NAME_FEATURES = ("image/filename", "file_name", "filename")

@@ -33,9 +33,9 @@ from classifier.inputs.refs import (
 )
 from classifier.pixels.filetypes import sniff
 from featurestore.ignored import Ignored
+from featurestore.io.steady import SteadyFile
+from featurestore.io.storage import connect
 from featurestore.labels import member_name
-from featurestore.steady import SteadyFile
-from featurestore.storage import connect
 
 # What a damaged, encrypted or exotic member raises; an OSError is a failure of the file system.
 _UNREADABLE = (

@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from featurestore.errors import CorruptStore
-from featurestore.lookup import delete, entry, files_below
-from featurestore.retry import naming, retrying
-from featurestore.steady import SteadyFile
-from featurestore.urls import connect, modified_time, public_url
+from featurestore.io.lookup import delete, entry, files_below
+from featurestore.io.retry import naming, retrying
+from featurestore.io.steady import SteadyFile
+from featurestore.io.urls import connect, modified_time, public_url
 
 _DRAFT = re.compile(r"\.draft-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}")
 

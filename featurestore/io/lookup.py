@@ -16,7 +16,7 @@ from typing import Any
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from featurestore.retry import retrying
+from featurestore.io.retry import retrying
 
 Info = Mapping[str, Any]
 _ABSENT = (FileNotFoundError, NotADirectoryError)

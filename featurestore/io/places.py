@@ -8,7 +8,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from featurestore.urls import connect, host_of, is_chain
+from featurestore.io.urls import connect, host_of, is_chain
 
 
 def relation(folder: str, other: str, options: Mapping[str, Any] | None = None) -> str:

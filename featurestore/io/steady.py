@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from featurestore.retry import retrying
+from featurestore.io.retry import retrying
 
 
 class SteadyFile(io.RawIOBase):

@@ -17,7 +17,7 @@ from typing import Any
 import fsspec
 
 from featurestore.errors import UsageError
-from featurestore.retry import retrying
+from featurestore.io.retry import retrying
 
 # What file systems raise for an address that cannot be one; OSError besides.
 ADDRESS_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError)

@@ -1,0 +1,1 @@
+"""Files on any file system: addresses, retries, atomic writes, tables."""
