@@ -119,7 +119,7 @@ def _quarantine(args: argparse.Namespace, options: dict[str, Any]) -> int:
 
 
 def _relabel(args: argparse.Namespace, options: dict[str, Any]) -> int:
-    from featurestore.labels import LabelTable
+    from featurestore.labels.table import LabelTable
     from featurestore.relabel import relabel, summary_lines
     from featurestore.store import open_store
 

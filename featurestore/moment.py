@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from featurestore.commit import Marker, read_markers
 from featurestore.errors import CorruptStore
 from featurestore.io.storage import Storage
-from featurestore.overlay import Overlay, versions
+from featurestore.labels.overlay import Overlay, versions
 
 
 @dataclass(frozen=True)

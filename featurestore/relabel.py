@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from featurestore.ignored import Ignored
-from featurestore.overlay import write_overlay
+from featurestore.labels.overlay import write_overlay
 from featurestore.store import FeatureStore
 
 

@@ -15,7 +15,7 @@ from featurestore.commit import Marker
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.io.readahead import in_order, interleaved
 from featurestore.io.storage import Storage
-from featurestore.overlay import Overlay
+from featurestore.labels.overlay import Overlay
 from featurestore.parts import ParquetPart, Part
 from featurestore.schema import FEATURES, ROW_COLUMNS
 from featurestore.spec import StoreSpec

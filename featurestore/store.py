@@ -18,9 +18,9 @@ from featurestore.commit import Marker, read_markers
 from featurestore.counting import count_ledger, live_quarantined
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError, unknown_choice
 from featurestore.io.storage import Storage
+from featurestore.labels.overlay import Overlay, versions
 from featurestore.ledger import Ledger
 from featurestore.moment import Moment
-from featurestore.overlay import Overlay, versions
 from featurestore.scan import Columns, Scanner, ScanOptions
 from featurestore.schema import FEATURES
 from featurestore.spec import StoreSpec

@@ -19,7 +19,7 @@ from featurestore.cache import DecodedCache, cache_usage, parse_limit
 from featurestore.commit import commit
 from featurestore.errors import CorruptStore, UsageError
 from featurestore.io.storage import draft_name
-from featurestore.overlay import write_overlay
+from featurestore.labels.overlay import write_overlay
 from featurestore.schema import ROW_COLUMNS
 from featurestore.verify import verify
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from featurestore.cells import composed, labels_of, same_text, text_of
+from featurestore.labels.cells import composed, labels_of, same_text, text_of
 
 BLANKS = " \t\r\n\u00a0\u2003\u3000\ufeff\u200b\0"
 check = settings(max_examples=100, deadline=None, derandomize=True)

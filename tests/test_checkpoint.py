@@ -19,7 +19,7 @@ from test_stacked import blurred
 from classifier.heads.stacked import fit as fit_module
 from classifier.runs.run import load_run
 from classifier.train import run
-from featurestore.overlay import write_overlay
+from featurestore.labels.overlay import write_overlay
 
 HEADS = [
     "--head",

@@ -23,8 +23,8 @@ from featurestore.__main__ import run as featurestore
 from featurestore.cli.command import main, say
 from featurestore.commit import read_markers, sweep_store
 from featurestore.io.storage import Storage
+from featurestore.labels.overlay import write_overlay
 from featurestore.layout import HashedName
-from featurestore.overlay import write_overlay
 from featurestore.verify import verify_storage
 from pipelines.extract import run as extract
 from pipelines.watching.lease import sweep_dead_runs

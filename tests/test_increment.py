@@ -12,7 +12,7 @@ from test_extract import SMALL, distance, make_tar, rows_of, run
 from classifier.inputs.lister import Lister
 from featurestore.errors import UsageError
 from featurestore.ignored import Ignored
-from featurestore.overlay import Overlay
+from featurestore.labels.overlay import Overlay
 from featurestore.relabel import relabel
 
 

@@ -20,7 +20,7 @@ from classifier.training.data import prepare_data
 from featurestore import UsageError, open_store
 from featurestore.commit import commit
 from featurestore.io.storage import Storage
-from featurestore.overlay import write_overlay
+from featurestore.labels.overlay import write_overlay
 from pipelines.ridge import FIT, fit_by_beam, run
 
 RIDGE = ExactSpec("ridge")

@@ -11,7 +11,7 @@ from conftest import ROOT, add_chunk, assert_one_line_error, make_rows, make_spe
 
 from featurestore import open_store
 from featurestore.errors import CorruptStore, RunFailed, SpecMismatch, UsageError
-from featurestore.overlay import write_overlay
+from featurestore.labels.overlay import write_overlay
 
 SHAPES = [((8,), "float32"), ((8,), "float16"), ((2, 2, 3), "float16"), ((2, 2, 3), "float32")]
 

@@ -16,7 +16,7 @@ import numpy as np
 from classifier.features.selection import Selection, is_below
 from classifier.features.tally import Tally, note_views, notes_on, shorten
 from featurestore.errors import UsageError
-from featurestore.splits import split_of
+from featurestore.labels.splits import split_of
 
 if TYPE_CHECKING:
     from featurestore import FeatureStore

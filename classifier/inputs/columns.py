@@ -15,8 +15,8 @@ from urllib.parse import parse_qsl, urlencode
 
 import pyarrow as pa
 
-from featurestore.columns import LABEL_COLUMNS, SPLIT_COLUMNS, find_column, require_column
 from featurestore.errors import UsageError
+from featurestore.labels.columns import LABEL_COLUMNS, SPLIT_COLUMNS, find_column, require_column
 
 IMAGE_COLUMNS = ("image", "img", "image_bytes", "jpg", "jpeg", "png", "bytes", "data")
 NAME_COLUMNS = ("path", "filename", "file_name", "image_path", "key")

@@ -10,7 +10,7 @@ from typing import Any
 from classifier.inputs.refs import ImageRef
 from featurestore.errors import UsageError
 from featurestore.ignored import Ignored
-from featurestore.labels import LabelTable
+from featurestore.labels.table import LabelTable
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from classifier.inputs.refs import ShardDamaged
 from classifier.inputs.trees import Folder, MemberTree, Tree
-from featurestore.splits import split_of
+from featurestore.labels.splits import split_of
 
 LAYOUTS = ("auto", "class", "split", "flat")
 # Of an archive whose set has images that lie in no folder: nothing wraps it.

@@ -23,8 +23,6 @@ from classifier.inputs.columns import (
     is_text,
 )
 from classifier.inputs.refs import ImageRef, etag_of
-from featurestore.cells import labels_of, text_of
-from featurestore.columns import SPLIT_COLUMNS, find_column, is_unnamed, require_column
 from featurestore.errors import UsageError
 from featurestore.ignored import Ignored
 from featurestore.io.retry import retrying
@@ -39,9 +37,11 @@ from featurestore.io.urls import (
     query_of,
     without_dots,
 )
-from featurestore.labels import member_name
-from featurestore.splits import split_in_cell
-from featurestore.tables import TEXT_SUFFIXES, Row, open_table
+from featurestore.labels.cells import labels_of, text_of
+from featurestore.labels.columns import SPLIT_COLUMNS, find_column, is_unnamed, require_column
+from featurestore.labels.splits import split_in_cell
+from featurestore.labels.table import member_name
+from featurestore.labels.tables import TEXT_SUFFIXES, Row, open_table
 
 _AT_ONCE = 16
 _BLOCK = 256

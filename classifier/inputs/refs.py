@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from featurestore.io.urls import modified_time
-from featurestore.splits import split_of
+from featurestore.labels.splits import split_of
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff")

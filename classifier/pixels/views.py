@@ -21,8 +21,8 @@ import numpy as np
 from classifier.heads.head import shortest
 from classifier.pixels import warp as warping
 from featurestore.errors import UsageError, unknown_choice
+from featurestore.labels.splits import split_of
 from featurestore.spec import StoreSpec
-from featurestore.splits import split_of
 
 BOOK = "flip,rotation=0.1,zoom=0.2"
 FLIPS = ("horizontal", "vertical")

@@ -18,13 +18,13 @@ from classifier.inputs.refs import (
     UniqueNames,
     too_large,
 )
-from featurestore.cells import labels_of
 from featurestore.errors import UsageError
 from featurestore.ignored import Ignored
 from featurestore.io.steady import SteadyFile
 from featurestore.io.storage import connect
-from featurestore.labels import member_name
-from featurestore.splits import split_in_cell
+from featurestore.labels.cells import labels_of
+from featurestore.labels.splits import split_in_cell
+from featurestore.labels.table import member_name
 
 BATCH_ROWS = 64
 # Of the images that are held at once: a dictionary lets many rows share a large one.

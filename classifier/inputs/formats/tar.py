@@ -38,13 +38,13 @@ from classifier.inputs.refs import (
     too_large,
 )
 from classifier.pixels.filetypes import sniff
-from featurestore.cells import labels_of, text_of
-from featurestore.columns import SPLIT_COLUMNS, find_column
 from featurestore.ignored import Ignored
 from featurestore.io.steady import SteadyFile
 from featurestore.io.storage import connect
-from featurestore.labels import member_name
-from featurestore.splits import split_in_cell
+from featurestore.labels.cells import labels_of, text_of
+from featurestore.labels.columns import SPLIT_COLUMNS, find_column
+from featurestore.labels.splits import split_in_cell
+from featurestore.labels.table import member_name
 
 _LABEL_KEYS = ("labels", "class_name", "label", "cls", "class")
 Labels = tuple[str, ...] | None

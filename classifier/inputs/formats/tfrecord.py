@@ -27,13 +27,13 @@ from classifier.inputs.refs import (
     UniqueNames,
 )
 from classifier.pixels.filetypes import sniff
-from featurestore import cells
-from featurestore.columns import find_column, require_column
 from featurestore.ignored import Ignored
 from featurestore.io.steady import SteadyFile
 from featurestore.io.storage import connect
-from featurestore.labels import member_name
-from featurestore.splits import split_in_cell
+from featurestore.labels import cells
+from featurestore.labels.columns import find_column, require_column
+from featurestore.labels.splits import split_in_cell
+from featurestore.labels.table import member_name
 
 IMAGE_FEATURES = ("image/encoded", "image")
 NAME_FEATURES = ("image/filename", "file_name", "filename")

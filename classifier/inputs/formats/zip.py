@@ -35,7 +35,7 @@ from classifier.pixels.filetypes import sniff
 from featurestore.ignored import Ignored
 from featurestore.io.steady import SteadyFile
 from featurestore.io.storage import connect
-from featurestore.labels import member_name
+from featurestore.labels.table import member_name
 
 # What a damaged, encrypted or exotic member raises; an OSError is a failure of the file system.
 _UNREADABLE = (

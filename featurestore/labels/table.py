@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from featurestore.cells import composed, labels_of, same_text, text_of
-from featurestore.columns import SPLIT_COLUMNS, find_column, is_unnamed, key_and_label
 from featurestore.errors import UsageError
 from featurestore.ignored import Ignored
 from featurestore.io.urls import public_url
-from featurestore.tables import open_table
+from featurestore.labels.cells import composed, labels_of, same_text, text_of
+from featurestore.labels.columns import SPLIT_COLUMNS, find_column, is_unnamed, key_and_label
+from featurestore.labels.tables import open_table
 
 # Suffixes that a table's keys come without; of other dots a key may be full.
 _STEM = re.compile(r"\.(jpe?g|jpe|jfif|png|gif|bmp|dib|webp|tiff?)$", re.IGNORECASE)

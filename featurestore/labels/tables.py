@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.cells import text_of
-from featurestore.columns import is_unnamed
 from featurestore.errors import UsageError
 from featurestore.io.retry import retrying
 from featurestore.io.storage import connect, public_url
+from featurestore.labels.cells import text_of
+from featurestore.labels.columns import is_unnamed
 
 TEXT_SUFFIXES = {".csv": ",", ".tsv": "\t"}
 Row = Mapping[str, Any]
@@ -36,7 +36,7 @@ def open_table(
 
     Yields:
       (column names, rows): values are text in a CSV, of their own type in Parquet.
-      `featurestore.cells` makes one of both. A named index of pandas is the first column.
+      `featurestore.labels.cells` makes one of both. A named index of pandas is the first column.
 
     Raises:
       UsageError: when it cannot be read, has no header, or a row has more cells than the header.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from featurestore.cells import text_of
+from featurestore.labels.cells import text_of
 
 SPLIT_NAMES: Mapping[str, str] = {
     "train": "train",

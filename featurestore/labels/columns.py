@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-from featurestore.cells import text_of
 from featurestore.errors import UsageError, unknown_choice
+from featurestore.labels.cells import text_of
 
 LABEL_COLUMNS = ("labels", "label", "class", "class_name")
 SPLIT_COLUMNS = ("split",)

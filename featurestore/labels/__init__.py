@@ -1,0 +1,1 @@
+"""Labels and splits: from a table's cells to the rows of a store."""
