@@ -27,12 +27,12 @@ from benchmarks.tables import number, publish, table
 from classifier.features.dataset import load_rows
 from classifier.features.division import divide
 from featurestore import FeatureStore, open_store
-from featurestore.cache import FOLDER
 from featurestore.cli.command import main
 from featurestore.commit import Marker, commit
 from featurestore.commit import publish as publish_part
 from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
+from featurestore.reading.cache import FOLDER
 from featurestore.spec import StoreSpec
 from featurestore.store import create_store
 from featurestore.writer import PartWriter

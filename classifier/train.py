@@ -19,10 +19,10 @@ from classifier.training.data import leaderboard, prepare_data
 from classifier.training.flags import add_flags, options_of
 from classifier.training.trials import fit_all
 from featurestore import FeatureStore, __version__, open_store
-from featurestore.cache import AUTO, VARIABLE, parse_limit
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.info import human_bytes
 from featurestore.io.storage import Storage
+from featurestore.reading.cache import AUTO, VARIABLE, parse_limit
 
 KEPT = "the last checkpoint stays in --output; the same command goes on from there"
 EPILOG = """\

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from featurestore.errors import CorruptStore, RunFailed, UsageError, unknown_choice
 from featurestore.io.places import relation
 from featurestore.io.storage import Storage
-from featurestore.scan import Columns
+from featurestore.reading.scan import Columns
 from featurestore.schema import FEATURES
 from featurestore.store import FeatureStore
 

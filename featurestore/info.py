@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from featurestore.cache import cache_usage
+from featurestore.reading.cache import cache_usage
 from featurestore.store import FeatureStore
 
 

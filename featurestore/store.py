@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 
 from featurestore import layout
-from featurestore.cache import DecodedCache
 from featurestore.commit import Marker, read_markers
-from featurestore.counting import count_ledger, live_quarantined
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError, unknown_choice
 from featurestore.io.storage import Storage
 from featurestore.labels.overlay import Overlay, versions
 from featurestore.ledger import Ledger
-from featurestore.moment import Moment
-from featurestore.scan import Columns, Scanner, ScanOptions
+from featurestore.reading.cache import DecodedCache
+from featurestore.reading.counting import count_ledger, live_quarantined
+from featurestore.reading.moment import Moment
+from featurestore.reading.scan import Columns, Scanner, ScanOptions
+from featurestore.reading.visibility import Visibility
 from featurestore.schema import FEATURES
 from featurestore.spec import StoreSpec
-from featurestore.visibility import Visibility
 
 SCAN_COLUMNS = ("key", "labels", "split", FEATURES)
 

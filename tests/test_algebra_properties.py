@@ -24,7 +24,7 @@ from classifier.judgement.evaluation import Scores
 from featurestore.commit import Marker
 from featurestore.errors import RunFailed
 from featurestore.ledger import Ledger, superseded_ledger
-from featurestore.visibility import Visibility
+from featurestore.reading.visibility import Visibility
 
 fast = settings(max_examples=60, deadline=None, derandomize=True)
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import add_chunk, make_rows, make_spec, make_store
 
 from featurestore.errors import CorruptStore
-from featurestore.pages import map_block, plain_block
+from featurestore.reading.pages import map_block, plain_block
 
 SHAPE, WIDTH = (2, 2, 3), 24
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurestore.scan import ScanOptions
+from featurestore.reading.scan import ScanOptions
 
 if TYPE_CHECKING:
     from featurestore import FeatureStore
     from featurestore.commit import Marker
-    from featurestore.scan import Scanner
+    from featurestore.reading.scan import Scanner
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from classifier.heads.exactspec import ExactSpec
 from classifier.heads.head import HeadSpec, shortest
-from featurestore.cache import parse_size
 from featurestore.errors import UsageError, unknown_choice
+from featurestore.reading.cache import parse_size
 
 OPTIMIZERS = ("rmsprop", "adam", "sgd")
 CLASS_WEIGHTS = ("none", "balanced")

@@ -13,7 +13,7 @@ from featurestore import layout
 from featurestore.commit import Marker, commit
 from featurestore.io.storage import Storage
 from featurestore.ledger import superseded_ledger
-from featurestore.scan import ScanOptions
+from featurestore.reading.scan import ScanOptions
 from featurestore.store import FeatureStore, open_store
 from pipelines.planning.heldshards import pruning_id
 from pipelines.planning.pruning import Gone

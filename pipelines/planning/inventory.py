@@ -25,9 +25,9 @@ from classifier.inputs.records import (
 )
 from featurestore.commit import Marker
 from featurestore.errors import UsageError
-from featurestore.scan import ScanOptions
+from featurestore.reading.scan import ScanOptions
+from featurestore.reading.visibility import Visibility
 from featurestore.store import FeatureStore
-from featurestore.visibility import Visibility
 from pipelines.planning.heldshards import shards_held
 
 _COLUMNS = ("key", "uri", "size", "etag")

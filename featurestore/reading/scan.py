@@ -10,16 +10,16 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 
-from featurestore.cache import DecodedCache
 from featurestore.commit import Marker
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.io.readahead import in_order, interleaved
 from featurestore.io.storage import Storage
 from featurestore.labels.overlay import Overlay
-from featurestore.parts import ParquetPart, Part
+from featurestore.reading.cache import DecodedCache
+from featurestore.reading.parts import ParquetPart, Part
+from featurestore.reading.visibility import Visibility
 from featurestore.schema import FEATURES, ROW_COLUMNS
 from featurestore.spec import StoreSpec
-from featurestore.visibility import Visibility
 
 Columns = dict[str, np.ndarray]
 _OVERLAID = ("labels", "split")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.io.storage import Storage
-from featurestore.pages import map_block, plain_block
+from featurestore.reading.pages import map_block, plain_block
 from featurestore.schema import FEATURES, decode_features
 from featurestore.spec import StoreSpec
 

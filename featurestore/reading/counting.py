@@ -9,7 +9,7 @@ from typing import Any
 
 from featurestore.commit import Marker
 from featurestore.ledger import Ledger
-from featurestore.scan import Scanner, ScanOptions
+from featurestore.reading.scan import Scanner, ScanOptions
 
 
 def count_ledger(scanner: Scanner, markers: Sequence[Marker]) -> Ledger:

@@ -1,0 +1,1 @@
+"""Stored rows: which of them count, and how they stream into memory."""
