@@ -68,9 +68,9 @@ def _info(args: argparse.Namespace, options: dict[str, Any]) -> int:
 
 
 def _verify(args: argparse.Namespace, options: dict[str, Any]) -> int:
-    from featurestore.findings import Checked, exit_code
+    from featurestore.checking.findings import Checked, exit_code
+    from featurestore.checking.verify import verify_storage
     from featurestore.io.storage import Storage
-    from featurestore.verify import verify_storage
 
     storage, checked, findings = Storage(args.store, options), Checked(), []
     for finding in verify_storage(storage, quick=args.quick, checked=checked):

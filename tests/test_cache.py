@@ -15,13 +15,13 @@ import pytest
 from conftest import ROOT, add_chunk, assert_one_line_error, make_rows, make_spec, make_store
 
 from featurestore import open_store
+from featurestore.checking.verify import verify
 from featurestore.commit import commit
 from featurestore.errors import CorruptStore, UsageError
 from featurestore.io.storage import draft_name
 from featurestore.labels.overlay import write_overlay
 from featurestore.reading.cache import DecodedCache, cache_usage, parse_limit
 from featurestore.schema import ROW_COLUMNS
-from featurestore.verify import verify
 
 
 def features_of(count: int, start: int = 0) -> np.ndarray:

@@ -23,9 +23,9 @@ from classifier.engines.reextraction import (
 from classifier.verify import load_extractor
 from classifier.verify import run as verify_command
 from featurestore import open_store
+from featurestore.checking.verify import verify
 from featurestore.errors import CorruptStore
 from featurestore.schema import row_table
-from featurestore.verify import verify
 from pipelines import extract as extract_command
 from pipelines.driver import extract
 

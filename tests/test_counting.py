@@ -7,10 +7,10 @@ import pytest
 from conftest import add_chunk, make_rows, make_store
 
 from featurestore import layout
+from featurestore.checking.verify import verify_storage
 from featurestore.commit import write_manifest
 from featurestore.info import describe
 from featurestore.ledger import superseded_ledger
-from featurestore.verify import verify_storage
 
 
 def features_of(count: int) -> np.ndarray:

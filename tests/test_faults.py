@@ -17,10 +17,10 @@ from test_extract import assert_same_rows, distance, make_tar, rows_of, run
 
 from classifier.inputs import InputOptions, list_inputs
 from featurestore import open_store
+from featurestore.checking.verify import verify_storage
 from featurestore.cli.command import say
 from featurestore.commit import find_orphans
 from featurestore.io.storage import Storage
-from featurestore.verify import verify_storage
 
 RATE = 0.1
 ROUNDS = 10 if SOAK else 1

@@ -20,12 +20,12 @@ from classifier.runtime import import_keras
 from classifier.train import run as train
 from featurestore import layout, open_store
 from featurestore.__main__ import run as featurestore
+from featurestore.checking.verify import verify_storage
 from featurestore.cli.command import main, say
 from featurestore.commit import read_markers, sweep_store
 from featurestore.io.storage import Storage
 from featurestore.labels.overlay import write_overlay
 from featurestore.layout import HashedName
-from featurestore.verify import verify_storage
 from pipelines.extract import run as extract
 from pipelines.watching.lease import sweep_dead_runs
 

@@ -15,9 +15,9 @@ from classifier.predict import run as predict
 from classifier.train import run as train
 from classifier.verify import run as verify
 from featurestore import layout
+from featurestore.checking.verify import verify_storage
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError
 from featurestore.io.storage import Storage
-from featurestore.verify import verify_storage
 
 optional("nncf")
 

@@ -22,10 +22,10 @@ from soak import SMALL, SOAK
 from test_extract import assert_same_rows, run
 from test_resume import TWO_PROCESSES, alive
 
+from featurestore.checking.verify import verify_storage
 from featurestore.cli.command import say
 from featurestore.commit import find_orphans
 from featurestore.io.storage import Storage
-from featurestore.verify import verify_storage
 
 IMAGES = 800
 SHARDS = 40

@@ -22,7 +22,7 @@ def loaded(statement: str) -> set[str]:
     [
         ("featurestore", {*HEAVY, "classifier", "pipelines"}),
         ("featurestore.info", {*HEAVY, "classifier", "pipelines"}),
-        ("featurestore.verify", {*HEAVY, "classifier", "pipelines"}),
+        ("featurestore.checking.verify", {*HEAVY, "classifier", "pipelines"}),
         ("featurestore.export", {*HEAVY, "classifier", "pipelines"}),
         ("featurestore.relabel", {*HEAVY, "classifier", "pipelines"}),
         ("classifier.verify", {"tensorflow", "keras", "apache_beam", "pipelines", "matplotlib"}),

@@ -11,11 +11,11 @@ import pytest
 from conftest import add_chunk, assert_one_line_error, make_rows, make_spec, make_store
 
 from featurestore import open_store
+from featurestore.checking.filecheck import file_sha256
+from featurestore.checking.findings import KINDS, Checked, Finding, exit_code
+from featurestore.checking.verify import verify, verify_storage
 from featurestore.commit import Marker, read_markers, write_manifest
-from featurestore.filecheck import file_sha256
-from featurestore.findings import KINDS, Checked, Finding, exit_code
 from featurestore.io.storage import Storage
-from featurestore.verify import verify, verify_storage
 
 BAD = {"uri": "file:///b", "size": 3, "etag": "1", "kind": "empty", "message": "no bytes"}
 
@@ -370,7 +370,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
         add_chunk(store, make_rows(500, start), block)
     script = (
         "import resource, sys; from featurestore import open_store\n"
-        "from featurestore.verify import verify\n"
+        "from featurestore.checking.verify import verify\n"
         "store = open_store(sys.argv[1])\n"
         "next(store.scan())\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

@@ -16,9 +16,9 @@ from test_resume import start_and_kill
 from classifier.pixels.decode import decode
 from classifier.pixels.views import BOOK, Views
 from classifier.verify import load_extractor
+from featurestore.checking.verify import verify
 from featurestore.errors import SpecMismatch, UsageError
 from featurestore.info import describe, format_info
-from featurestore.verify import verify
 from pipelines.extract import parse_options, summary_lines
 from pipelines.options import ViewOptions
 

@@ -23,9 +23,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from featurestore.checking.filecheck import wrong_checksum
 from featurestore.commit import Marker
 from featurestore.errors import CorruptStore, UsageError
-from featurestore.filecheck import wrong_checksum
 from featurestore.io.storage import FileInfo, Storage, draft_name, is_dead_draft
 from featurestore.schema import FEATURES, decode_features, row_schema
 from featurestore.spec import StoreSpec

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from featurestore.checking.evidence import first_line
 from featurestore.commit import Marker
 from featurestore.errors import CorruptStore
-from featurestore.evidence import first_line
 from featurestore.layout import HashedName
 from featurestore.schema import FEATURES, QUARANTINE_SCHEMA, decode_features, row_schema
 from featurestore.spec import StoreSpec

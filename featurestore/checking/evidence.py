@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from featurestore import layout
+from featurestore.checking.findings import READ_AGAIN, Finding, extract_again, remove_command
 from featurestore.commit import Marker
 from featurestore.errors import CorruptStore, RunFailed
-from featurestore.findings import READ_AGAIN, Finding, extract_again, remove_command
 from featurestore.io.storage import Storage
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger

@@ -13,12 +13,25 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from featurestore import layout
+from featurestore.checking.duplicates import KeyDigests, occurrences
+from featurestore.checking.evidence import (
+    Evidence,
+    check_marker,
+    first_line,
+    list_files,
+    read_evidence,
+)
+from featurestore.checking.filecheck import check_part, check_quarantine
+from featurestore.checking.findings import (
+    ERROR,
+    READ_AGAIN,
+    Checked,
+    Finding,
+    extract_again,
+    remove_command,
+)
 from featurestore.commit import Marker
-from featurestore.duplicates import KeyDigests, occurrences
 from featurestore.errors import CorruptStore, HoarfrostError, RunFailed, UsageError
-from featurestore.evidence import Evidence, check_marker, first_line, list_files, read_evidence
-from featurestore.filecheck import check_part, check_quarantine
-from featurestore.findings import ERROR, READ_AGAIN, Checked, Finding, extract_again, remove_command
 from featurestore.io.storage import Storage
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger

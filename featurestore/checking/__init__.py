@@ -1,0 +1,1 @@
+"""Whether a store holds what was committed."""
