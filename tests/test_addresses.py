@@ -5,9 +5,9 @@ import os
 import fsspec
 import numpy as np
 import pytest
-from conftest import png_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.images import png_bytes
 
 from classifier.inputs import InputOptions, list_inputs, read_many
 from featurestore.errors import UsageError

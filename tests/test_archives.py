@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import png_bytes, run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from soak import SMALL
+from support.commands import run_command
+from support.images import png_bytes
+from support.soak import SMALL
 
 from classifier.inputs import Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
 from classifier.inputs.formats.examples import encode_example

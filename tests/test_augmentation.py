@@ -5,7 +5,8 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, make_spec
+from support.commands import ROOT
+from support.stores import make_spec
 
 from classifier.pixels import warp as warping
 from classifier.pixels.views import BOOK, LAYERS, Step, Views, _uniform, canonical, parse_augment

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import fsspec
 import numpy as np
 import pytest
-from optional import optional
+from support.optional import optional
 
 from classifier import bases
 from classifier.base import families, saved, weights

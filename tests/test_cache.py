@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, add_chunk, assert_one_line_error, make_rows, make_spec, make_store
+from support.commands import ROOT, assert_one_line_error
+from support.stores import add_chunk, make_rows, make_spec, make_store
 
 from featurestore import open_store
 from featurestore.checking.verify import verify

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from test_dataset import make_store, spec_of
-from test_stacked import blurred
+from support.commands import ROOT
+from support.features import make_store, spec_of
+from support.stacks import blurred
 
 from classifier.heads.stacked import fit as fit_module
 from classifier.runs.run import load_run

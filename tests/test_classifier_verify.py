@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import assert_one_line_error, make_spec, make_store, write_images
+from support.commands import assert_one_line_error
+from support.images import write_images
+from support.stores import make_spec, make_store
+from support.verifying import report_on
 
 from classifier.engines.reextraction import (
-    compare,
     draw_rows,
     find_rows,
     relative_difference,
@@ -51,10 +53,6 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def extractor(folder):
     return load_extractor(open_store(str(folder / "s")), False)
-
-
-def report_on(store, extractor, rows=100, seed=0):
-    return compare(store, draw_rows(store, rows, seed), *extractor, {})
 
 
 def kinds(report) -> list[str]:

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import png_bytes
-from test_extract import SMALL, run
-from test_labelling import labels_in
+from support.extraction import SMALL, run
+from support.images import png_bytes
+from support.labelling import labels_in
 
 from classifier.engines.reextraction import compare, draw_rows
 from classifier.inputs import Asked, Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs

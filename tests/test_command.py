@@ -11,16 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import (
-    ROOT,
-    add_chunk,
-    assert_one_line_error,
-    encode,
-    make_rows,
-    make_store,
-    write_images,
-)
-from test_resume import FLAGS, TWO_PROCESSES, alive
+from support.commands import ROOT, assert_one_line_error
+from support.images import encode, write_images
+from support.kills import FLAGS, TWO_PROCESSES, alive
+from support.stores import add_chunk, make_rows, make_store
 
 from featurestore import layout
 from featurestore.cli import interrupts

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import add_chunk, make_rows, make_store
+from support.stores import add_chunk, make_rows, make_store
 
 from featurestore import layout
 from featurestore.commit import (

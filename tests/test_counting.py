@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import add_chunk, make_rows, make_store
+from support.stores import add_chunk, make_rows, make_store
 
 from featurestore import layout
 from featurestore.checking.verify import verify_storage

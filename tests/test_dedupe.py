@@ -3,8 +3,8 @@
 import shutil
 
 import pytest
-from conftest import write_images
-from test_extract import SMALL, assert_same_rows, make_tar, rows_of, run
+from support.extraction import SMALL, assert_same_rows, make_tar, rows_of, run
+from support.images import write_images
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from optional import optional
+from support.commands import ROOT
+from support.optional import optional
 
 optional("mkdocs")
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import make_spec
+from support.stores import make_spec
 
 from classifier.engines.engine import EngineChoice
 from classifier.engines.hardware import Hardware, cpu_precisions

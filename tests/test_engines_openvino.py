@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import run_command, write_images
-from optional import optional
-from test_engines import built, decoded, engine_of, row_distance
-from test_extract import run
+from support.commands import run_command
+from support.engines import built, decoded, engine_of, row_distance
+from support.extraction import run
+from support.images import write_images
+from support.optional import optional
 
 from classifier.base.weights import weights_hash
 from classifier.bases import FrozenBase

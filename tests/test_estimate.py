@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import png_bytes, write_images
+from support.images import png_bytes, write_images
 
 from featurestore.commit import Marker
 from featurestore.errors import SpecMismatch, UsageError

@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from optional import optional
-from test_dataset import clusters, make_store, numbered, spec_of
+from support.features import clusters, make_store, numbered, spec_of
+from support.optional import optional
+from support.training import SPLITS, train_into
 
 from classifier.evaluate import run
 from classifier.features.division import divide
@@ -16,18 +17,7 @@ from classifier.judgement.evaluation import (
     select_split,
     weakest_first,
 )
-from classifier.runs.run import load_run
-from classifier.train import run as train
 from featurestore import BaseSpec, SpecMismatch, UsageError, open_store
-
-SPLITS = ["train"] * 80 + ["validation"] * 20 + ["test"] * 20
-
-
-def train_into(folder, store, *arguments):
-    train(
-        ["--store", store.url, "--output", str(folder), "--lr", "0.01", "--epochs", "4", *arguments]
-    )
-    return load_run(str(folder))
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from conftest import write_images
-from optional import optional
-from test_dataset import clusters, make_store, spec_of
-from test_extract import SMALL
-from test_extract import run as extract
+from support.extraction import SMALL
+from support.extraction import run as extract
+from support.features import clusters, make_store, spec_of
+from support.images import write_images
+from support.optional import optional
 
 from classifier.evaluate import run as evaluate
 from classifier.features.division import divide

@@ -1,50 +1,22 @@
 """The extraction end to end: nothing lost, refused what must be, the same rows on every runner."""
 
-import io
 import json
 import shutil
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import assert_one_line_error, encode, png_bytes, write_images
+from support.commands import assert_one_line_error
+from support.extraction import SMALL, assert_same_rows, distance, make_tar, rows_of, run
+from support.images import encode, png_bytes, write_images
 
 from featurestore import open_store
 from featurestore.commit import find_orphans
 from featurestore.errors import RunFailed, SpecMismatch, UsageError
 from pipelines import extract as extract_command
-from pipelines.driver import extract
 from pipelines.finishing.verdict import Outcome
 
-# With a precision: what `auto` takes hangs on the machine and, where two are close, on the moment.
-SMALL = ("--model", "MobileNetV2", "--weights", "none", "--pooling", "avg", "--image_size", "32")
 SMALL += ("--precision", "float32")
-
-
-def run(*arguments):
-    """Extracts in this process, which has TensorFlow loaded; returns the outcome."""
-    options, _ = extract_command.parse_options([str(argument) for argument in arguments])
-    return extract(options, lambda line: None)
-
-
-def rows_of(store) -> dict[str, np.ndarray]:
-    loaded = store.load(["key", "features"])
-    assert len(set(loaded["key"])) == len(loaded["key"]), "a key twice"
-    return dict(zip(loaded["key"], loaded["features"], strict=True))
-
-
-def distance(one, other) -> float:
-    """Relative L2 distance of two rows; random weights make features of any magnitude."""
-    one, other = one.astype(np.float64).ravel(), other.astype(np.float64).ravel()
-    return float(np.linalg.norm(one - other) / np.linalg.norm(other))
-
-
-def assert_same_rows(one, other):
-    one, other = rows_of(one), rows_of(other)
-    assert one.keys() == other.keys()
-    for key, features in one.items():
-        assert distance(other[key], features) < 1e-4, key
 
 
 @pytest.fixture(scope="module")
@@ -258,18 +230,6 @@ def test_output_to_memory_and_s3(reference, photos, bucket):
         for file in outcome.store.storage.list("")
     )
     assert "test-secret" not in text and options["endpoint_url"] not in text
-
-
-def make_tar(path: Path, images: list[Path]) -> None:
-    with tarfile.open(path, "w") as archive:
-        for image in images:
-            for name, data in (
-                (f"{image.stem}.jpg", image.read_bytes()),
-                (f"{image.stem}.cls", image.parent.name.encode()),
-            ):
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                archive.addfile(member, io.BytesIO(data))
 
 
 def test_tar_shards_give_the_same_features(reference, photos, tmp_path):

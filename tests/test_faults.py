@@ -10,10 +10,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import s3fs
-from conftest import run_command, write_images
-from faulty_proxy import TRANSIENT, FaultyProxy, always, first_times, random_faults
-from soak import SMALL, SOAK
-from test_extract import assert_same_rows, distance, make_tar, rows_of, run
+from support.commands import run_command
+from support.extraction import assert_same_rows, distance, make_tar, rows_of, run
+from support.faulty_proxy import TRANSIENT, FaultyProxy, always, first_times, random_faults
+from support.images import write_images
+from support.soak import SMALL, SOAK
 
 from classifier.inputs import InputOptions, list_inputs
 from featurestore import open_store

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Finished, write_images
-from faulty_files import ERRORS, Faults
-from soak import SOAK
+from support.commands import Finished
+from support.faulty_files import ERRORS, Faults
+from support.images import write_images
+from support.soak import SOAK
 
 from classifier.predict import run as predict
 from classifier.runtime import import_keras

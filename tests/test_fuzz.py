@@ -5,9 +5,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import run_command
-from mutants import HUGE_SIZES, MUTATIONS, declare_size, originals, write_mutants
-from soak import SMALL, SOAK, run_measured
+from support.commands import run_command
+from support.mutants import HUGE_SIZES, MUTATIONS, declare_size, originals, write_mutants
+from support.soak import SMALL, SOAK, run_measured
 
 from classifier.pixels.decode import decode
 from classifier.pixels.filetypes import BAD_KINDS, BadImage

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_stacked import blurred
+from support.stacks import blurred
 
 from classifier.evaluate import run as evaluate
 from classifier.heads.options import TrainOptions

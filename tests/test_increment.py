@@ -6,8 +6,8 @@ import shutil
 import fsspec
 import numpy as np
 import pytest
-from conftest import png_bytes, write_images
-from test_extract import SMALL, distance, make_tar, rows_of, run
+from support.extraction import SMALL, distance, make_tar, rows_of, run
+from support.images import png_bytes, write_images
 
 from classifier.inputs.lister import Lister
 from featurestore.errors import UsageError

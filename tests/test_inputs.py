@@ -7,8 +7,8 @@ import tarfile
 import fsspec
 import numpy as np
 import pytest
-from conftest import png_bytes
-from optional import optional
+from support.images import png_bytes
+from support.optional import optional
 
 from classifier.inputs import (
     Ignored,

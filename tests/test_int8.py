@@ -5,10 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import write_images
-from optional import optional
-from test_engines import built
-from test_extract import assert_same_rows, distance, rows_of, run
+from support.engines import built
+from support.extraction import assert_same_rows, distance, rows_of, run
+from support.images import write_images
+from support.optional import optional
 
 from classifier.base.weights import packaged_weights
 from classifier.predict import run as predict

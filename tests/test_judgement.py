@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 from scipy import stats
-from test_dataset import clusters, hash_of, make_store
-from test_evaluate import SPLITS, train_into
+from support.features import clusters, hash_of, make_store
+from support.training import SPLITS, train_into
 
 from classifier.evaluate import run as evaluate_command
 from classifier.features.division import divide

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, write_images
-from soak import SMALL, SOAK
-from test_extract import assert_same_rows, run
-from test_resume import TWO_PROCESSES, alive
+from support.commands import ROOT
+from support.extraction import assert_same_rows, run
+from support.images import write_images
+from support.kills import TWO_PROCESSES, alive
+from support.soak import SMALL, SOAK
 
 from featurestore.checking.verify import verify_storage
 from featurestore.cli.command import say

@@ -3,8 +3,10 @@
 import json
 
 import pytest
-from conftest import assert_one_line_error, write_images
-from test_extract import SMALL, make_tar, run
+from support.commands import assert_one_line_error
+from support.extraction import SMALL, make_tar, run
+from support.images import write_images
+from support.labelling import labels_in
 
 from featurestore.errors import UsageError
 from pipelines.driver import extract
@@ -22,11 +24,6 @@ def kaggle(tmp_path):
     rows = [f"{path.stem},{'beagle' if n % 2 else 'pug'}" for n, path in enumerate(paths[:5])]
     (tmp_path / "labels.csv").write_text("\n".join(["id,breed", *rows, "nobody,pug"]) + "\n")
     return folder, tmp_path / "labels.csv"
-
-
-def labels_in(store):
-    loaded = store.load(["key", "labels"])
-    return {k: list(v) for k, v in zip(loaded["key"], loaded["labels"], strict=True)}
 
 
 def test_a_table_joins_by_stem_and_tells_what_does_not(kaggle, tmp_path):

@@ -6,7 +6,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from optional import optional
+from support.optional import optional
 
 from classifier.inputs import ImageRef
 from classifier.inputs.labels import LabelOptions, LabelTable, label_from_name

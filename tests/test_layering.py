@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from support.commands import ROOT
 
 HEAVY = ("tensorflow", "keras", "apache_beam", "matplotlib", "cv2", "openvino", "nncf", "scipy")
 

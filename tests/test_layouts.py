@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import png_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.images import png_bytes
 
 from classifier.inputs import (
     Ignored,

@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import png_bytes
+from support.images import png_bytes
 
 from classifier.inputs import Ignored, InputOptions, list_inputs, read_many
 from featurestore.errors import UsageError

@@ -5,8 +5,8 @@ import errno
 import fsspec
 import numpy as np
 import pytest
-from conftest import add_chunk, make_rows, make_store
-from faulty_files import ERRORS, Faults, FaultyFileSystem
+from support.faulty_files import ERRORS, Faults, FaultyFileSystem
+from support.stores import add_chunk, make_rows, make_store
 
 from classifier.base.saved import fetched, local_files
 from featurestore.errors import UsageError

@@ -7,12 +7,12 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from conftest import encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from optional import optional
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_images
+from support.images import encode
+from support.optional import optional
 
 from classifier.pixels.decode import decode
 from classifier.pixels.filetypes import BadImage, sniff

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from optional import optional
-from test_dataset import make_store
+from support.features import make_store
+from support.optional import optional
 
 from classifier.evaluate import run as evaluate_command
 from classifier.features.sample import ContentSample

@@ -7,8 +7,9 @@ import tarfile
 import fsspec
 import numpy as np
 import pytest
-from conftest import assert_one_line_error, png_bytes
-from optional import optional
+from support.commands import assert_one_line_error
+from support.images import png_bytes
+from support.optional import optional
 
 from classifier.inputs import (
     Ignored,

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import add_chunk, make_rows, make_spec, make_store
+from support.stores import add_chunk, make_rows, make_spec, make_store
 
 from featurestore.errors import CorruptStore
 from featurestore.reading.pages import map_block, plain_block

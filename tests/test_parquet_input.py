@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import png_bytes
-from optional import optional
+from support.images import png_bytes
+from support.optional import optional
 
 from classifier.inputs import Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
 from classifier.inputs.formats.parquet import find_columns

@@ -10,9 +10,9 @@ import zlib
 import numpy as np
 import pytest
 import simplejpeg
-from optional import optional
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from support.optional import optional
 
 from classifier.pixels import decode as pixels
 from classifier.pixels import rasters

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from conftest import add_chunk, make_rows, make_store
+from support.stores import add_chunk, make_rows, make_store
 
 from classifier.bases import parse_image_size
 from classifier.inputs import ImageRef, ShardRef

@@ -6,7 +6,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from test_dataset import hash_of, make_store
+from support.features import hash_of, make_store
 
 from classifier.base.weights import weights_hash
 from classifier.bases import load_base

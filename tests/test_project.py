@@ -11,8 +11,9 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, png_bytes
-from optional import optional
+from support.commands import ROOT
+from support.images import png_bytes
+from support.optional import optional
 
 PACKAGES = ("featurestore", "classifier", "pipelines")
 HELPER = ROOT / "tests" / "optional.py"

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from conftest import add_chunk, make_rows, make_spec, make_store
+from support.stores import add_chunk, make_rows, make_spec, make_store
 
 from featurestore.io.readahead import in_order, interleaved
 

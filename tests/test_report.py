@@ -11,12 +11,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
-import chromium
 import numpy as np
 import pytest
-from conftest import encode
-from test_dataset import clusters, make_store
-from test_evaluate import train_into
+from support import chromium
+from support.features import clusters, make_store
+from support.images import encode
+from support.training import train_into
 
 from classifier.evaluate import run as evaluate_command
 from classifier.judgement.intervals import accuracy_interval

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import add_chunk, make_rows, make_spec, make_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.stores import add_chunk, make_rows, make_spec, make_store
 
 from featurestore.reading import reuse
 from featurestore.reading.reuse import StoredFeatures

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from optional import optional
+from support.optional import optional
 
 from classifier.features.order import Rows
 from classifier.heads.head import Standard

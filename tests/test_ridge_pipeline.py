@@ -6,8 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import assert_one_line_error
-from test_dataset import clusters, hash_of, make_store, spec_of
+from support.commands import assert_one_line_error
+from support.features import clusters, hash_of, make_store, spec_of
 
 from classifier.features.division import divide
 from classifier.heads.exact import ridge_settings

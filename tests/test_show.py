@@ -5,7 +5,7 @@ import hashlib
 import cv2
 import numpy as np
 import pytest
-from test_dataset import make_store, numbered, spec_of
+from support.features import make_store, numbered, spec_of
 
 from classifier.figures import grids
 from classifier.pixels.decode import decode

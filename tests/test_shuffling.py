@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from test_dataset import hash_of, make_store, numbered, row_numbers, spec_of
+from support.features import hash_of, make_store, numbered, row_numbers, spec_of
 
 from classifier.features.dataset import epoch_batches, epoch_blocks, epoch_index, load_rows
 from classifier.features.division import divide

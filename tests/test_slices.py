@@ -6,10 +6,10 @@ import json
 import fsspec
 import numpy as np
 import pytest
-from conftest import png_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_extract import SMALL, run
+from support.extraction import SMALL, run
+from support.images import png_bytes
 
 from classifier.inputs import Ignored, InputOptions, ShardRef, iter_shard, list_inputs
 from classifier.inputs.formats.examples import encode_example

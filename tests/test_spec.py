@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from conftest import make_spec
+from support.stores import make_spec
 
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError
 from featurestore.spec import Numerics, PixelSpec, StoreSpec

@@ -5,7 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from test_dataset import clusters, make_store, spec_of
+from support.features import clusters, make_store, spec_of
+from support.stacks import blurred
 
 from classifier.evaluate import run as evaluate
 from classifier.features.division import class_weights, divide
@@ -19,14 +20,6 @@ from classifier.runtime import import_keras
 from classifier.train import run as train
 from classifier.training.data import prepare_data
 from featurestore import UsageError
-
-
-def blurred(folder, classes, count=300, channels=12, spec=None):
-    """A store whose classes overlap, so that heads neither finish nor agree."""
-    features, labels = clusters(count, classes, channels)
-    features += np.random.default_rng(7).normal(0, 2, features.shape).astype(np.float32)
-    shape = spec.feature_shape if spec else (channels,)
-    return make_store(folder, features.reshape(-1, *shape), labels, spec=spec)
 
 
 @pytest.fixture(scope="module", params=[2, 4])

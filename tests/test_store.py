@@ -7,7 +7,8 @@ import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, add_chunk, assert_one_line_error, make_rows, make_spec, make_store
+from support.commands import ROOT, assert_one_line_error
+from support.stores import add_chunk, make_rows, make_spec, make_store
 
 from featurestore import open_store
 from featurestore.errors import CorruptStore, RunFailed, SpecMismatch, UsageError

@@ -6,8 +6,8 @@ import json
 import fsspec
 import numpy as np
 import pytest
-from conftest import encode, png_bytes
-from optional import optional
+from support.images import encode, png_bytes
+from support.optional import optional
 
 from classifier.inputs import Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
 from classifier.inputs.formats.examples import encode_example, parse_example

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from test_dataset import clusters, make_store, spec_of
+from support.features import clusters, make_store, spec_of
 
 from classifier.features.division import divide
 from classifier.figures import plots

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import add_chunk, assert_one_line_error, make_rows, make_spec, make_store
+from support.commands import assert_one_line_error
+from support.stores import add_chunk, make_rows, make_spec, make_store
 
 from featurestore import open_store
 from featurestore.checking.filecheck import file_sha256
@@ -362,7 +363,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
     import subprocess
     import sys
 
-    from conftest import ROOT
+    from support.commands import ROOT
 
     store = build(tmp_path / "s", make_spec((5, 5, 512), "float16"), chunks=0)
     block = features_of(500, (5, 5, 512))

@@ -7,11 +7,12 @@ from collections import Counter
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import assert_one_line_error, encode, png_bytes, write_images
-from test_classifier_verify import report_on
-from test_extract import SMALL, distance, make_tar, run
-from test_resume import FLAGS as KILLED_FLAGS
-from test_resume import start_and_kill
+from support.commands import assert_one_line_error
+from support.extraction import SMALL, distance, make_tar, run
+from support.images import encode, png_bytes, write_images
+from support.kills import FLAGS as KILLED_FLAGS
+from support.kills import start_and_kill
+from support.verifying import report_on
 
 from classifier.pixels.decode import decode
 from classifier.pixels.views import BOOK, Views

@@ -6,7 +6,7 @@ import zipfile
 import fsspec
 import numpy as np
 import pytest
-from conftest import png_bytes
+from support.images import png_bytes
 
 from classifier.inputs import Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
 from featurestore.io.steady import SteadyFile

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from conftest import ROOT, Finished, write_images
-
 from featurestore.cli.command import say
+from support.commands import ROOT, Finished
+from support.images import write_images
 
 SOAK = bool(os.environ.get("HOARFROST_SOAK"))
 # With a precision: what `auto` takes hangs on the machine and, where two are close, on the moment.
