@@ -32,8 +32,8 @@ test-slow: $(STAMP) ## run the tests that take minutes each
 	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 soak: $(STAMP) ## fuzzing, kills and injected faults in full (half an hour)
-	HOARFROST_SOAK=1 $(BIN)/python -m pytest -s tests/test_fuzz.py tests/test_kills.py tests/test_faults.py \
-		tests/test_file_faults.py
+	HOARFROST_SOAK=1 $(BIN)/python -m pytest -s tests/pipelines/test_fuzz.py tests/pipelines/test_kills.py tests/featurestore/io/test_faults.py \
+		tests/featurestore/io/test_file_faults.py
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
     python tests/data/make_golden.py
 
 Run it only for a new format, into a new folder: what is committed stands for the stores and runs
-that users have, and every later version must open it. `tests/test_golden.py` does so.
+that users have, and every later version must open it. `tests/featurestore/test_golden.py` does so.
 
 The images' addresses are ``s3://hoarfrost-golden/photos/...``, not paths: an address of a file is
 absolute and would hold on one machine only. A server of the S3 protocol on this machine answers
