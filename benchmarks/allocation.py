@@ -1,4 +1,4 @@
-"""What it gains to keep freed memory: the same base with and without `classifier.allocation`.
+"""What it gains to keep freed memory: the same base with and without `classifier.runtime`.
 
     python -m benchmarks.allocation [--seconds 6] [--rounds 3]
 
@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.arguments import counted_parser
 from benchmarks.processes import module, run_command
 from benchmarks.tables import number, publish, table
-from classifier.allocation import keep_freed_memory
+from classifier.runtime import keep_freed_memory
 from featurestore.cli.command import main, say
 
 BATCH = 16

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classifier.allocation import keep_freed_memory
 from classifier.pixels.decode import decode
+from classifier.runtime import keep_freed_memory
 from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.errors import UsageError
 from featurestore.io.readahead import cores

@@ -26,7 +26,8 @@ from benchmarks.images import photographs
 from benchmarks.processes import module, run_command
 from benchmarks.tables import number, publish, table
 from classifier.heads.head import logits_model
-from classifier.judgement.evaluation import forward, log_probabilities
+from classifier.heads.probabilities import log_probabilities
+from classifier.judgement.evaluation import forward
 from classifier.judgement.intervals import difference_interval
 from classifier.runs.run import load_run
 from featurestore import FeatureStore, open_store

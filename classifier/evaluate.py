@@ -17,10 +17,10 @@ from classifier.judgement.judge import (
     learning_file,
     save_temperature,
 )
-from classifier.judgement.learning_curve import learning_curve
 from classifier.judgement.multilabel import MultiLabelScores
 from classifier.reporting.writing import renew_page
 from classifier.runs.run import Run, dump_json, load_run
+from classifier.training.learning_curve import learning_curve
 from featurestore import UsageError, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.errors import unknown_choice

@@ -216,7 +216,8 @@ def classifier_of(
     from classifier.engines import StoredBase, run_padded, serving_engine
     from classifier.engines.probes import largest_difference
     from classifier.heads.head import logits_model
-    from classifier.judgement.evaluation import forward, log_probabilities
+    from classifier.heads.probabilities import log_probabilities
+    from classifier.judgement.evaluation import forward
     from classifier.runtime import import_keras
 
     import_keras()

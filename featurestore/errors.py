@@ -67,3 +67,10 @@ def did_you_mean(got: str, choices: Collection[str]) -> str:
     by_fold = {choice.casefold(): choice for choice in choices}
     near = difflib.get_close_matches(got.casefold(), list(by_fold), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(sorted(by_fold[name] for name in near))}" if near else ""
+
+
+def cause(error: BaseException) -> str:
+    """Returns the first line of another library's error, for a message of one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."

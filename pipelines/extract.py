@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from classifier.bases import BaseRequest, parse_image_size
+from classifier.base.request import BaseRequest, parse_image_size
 from classifier.engines.engine import ENGINES, PRECISIONS
 from classifier.engines.options import EngineOptions
 from classifier.inputs import Asked, InputOptions

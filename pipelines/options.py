@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from classifier.bases import BaseRequest
+from classifier.base.request import BaseRequest
 from classifier.engines import EngineChoice
 from classifier.engines.options import EngineOptions
 from classifier.inputs import InputOptions

@@ -21,8 +21,8 @@ from classifier.heads.options import TrainOptions, Trial
 from classifier.heads.ridge.fit import RidgeFit
 from classifier.runs import output
 from classifier.runs import run as run_folder
-from classifier.train import Fitted, write_run
 from classifier.training.flags import add_flags, options_of
+from classifier.training.run import Fitted, write_run
 from classifier.training.trials import choices_line, head_line, keep_head
 from featurestore import FeatureStore, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say

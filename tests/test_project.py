@@ -163,7 +163,8 @@ def test_the_tests_leave_the_environment_as_they_found_it():
     script = (
         "import os, pytest\n"
         "before = dict(os.environ)\n"
-        "arguments = ['-q', '-p', 'no:cacheprovider', 'tests/featurestore/test_golden.py', '-k', 'missing']\n"
+        "golden = 'tests/featurestore/test_golden.py'\n"
+        "arguments = ['-q', '-p', 'no:cacheprovider', golden, '-k', 'missing']\n"
         "code = pytest.main(arguments)\n"
         "assert code == 0, code\n"
         "changed = set(before.items()) ^ set(os.environ.items())\n"

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from classifier.base import families, layers, preprocess, saved, stored, weights
 from classifier.base import graph as graphs
+from classifier.base.layers import is_top_layer
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError
 
 if TYPE_CHECKING:
     import keras
 
-    from classifier.bases import BaseRequest
+    from classifier.base.request import BaseRequest
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,6 @@ class Cut:
     weights: str
     mode: tuple[str, str] | None
     notes: tuple[str, ...]
-
-
-def is_top_layer(layer: str) -> bool:
-    """Whether `layer` exists only with the classification top of a `keras.applications` base."""
-    # The layers that keras.applications adds with include_top=True only.
-    tops = (
-        "avg_pool", "conv_preds", "dropout", "fc1", "fc2", "flatten", "global_average_pooling2d",
-        "logits", "predictions", "reshape_2", "top_dropout",
-    )  # fmt: skip
-    return layer in tops or any(f"_head_{part}" in layer for part in ("gap", "layernorm", "dense"))
 
 
 def cut_application(

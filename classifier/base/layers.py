@@ -152,3 +152,13 @@ def describe(model: keras.Model, canonical: bool) -> dict[str, Any]:
     trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     total = sum(math.prod(weight.shape) for weight in model.weights)
     return {"layers": rows, "trainable": trainable, "non_trainable": total - trainable}
+
+
+def is_top_layer(layer: str) -> bool:
+    """Whether `layer` exists only with the classification top of a `keras.applications` base."""
+    # The layers that keras.applications adds with include_top=True only.
+    tops = (
+        "avg_pool", "conv_preds", "dropout", "fc1", "fc2", "flatten", "global_average_pooling2d",
+        "logits", "predictions", "reshape_2", "top_dropout",
+    )  # fmt: skip
+    return layer in tops or any(f"_head_{part}" in layer for part in ("gap", "layernorm", "dense"))

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classifier.base.families import beside
-from classifier.base.weights import cause
 from classifier.runtime import import_keras
-from featurestore.errors import UsageError, did_you_mean
+from featurestore.errors import UsageError, cause, did_you_mean
 from featurestore.io.lookup import download, entry
 
 if TYPE_CHECKING:

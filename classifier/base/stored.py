@@ -21,9 +21,9 @@ from classifier.base.saved import (
     local_files,
     saved_config,
 )
-from classifier.base.weights import cause, weights_hash
+from classifier.base.weights import weights_hash
 from classifier.runtime import import_keras
-from featurestore.errors import CorruptStore, UsageError
+from featurestore.errors import CorruptStore, UsageError, cause
 from featurestore.spec import BaseSpec
 
 if TYPE_CHECKING:

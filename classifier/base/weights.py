@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 
 from classifier.base.architecture import identifying_lines
 from classifier.runtime import import_keras
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, cause
 
 if TYPE_CHECKING:
     import keras
@@ -240,10 +240,3 @@ def _networks(model: keras.Model) -> list[tuple[str, keras.Model]]:
         pair for layer in model.layers if hasattr(layer, "layers") for pair in _networks(layer)
     ]
     return [*nested, (model.name, model)]
-
-
-def cause(error: BaseException) -> str:
-    """Returns the first line of another library's error, for a message of one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,9 +1,9 @@
 """The order in which a head sees rows: by blocks of the store, mixed in a pool, one view an image.
 
 A store may be sorted by class and ten times larger than memory. So an epoch reads its row groups in
-an order of its own, from many parts in turn (`featurestore.reading.scan`), and shuffles the rows of a pool:
-a batch mixes rows from all over the store. What an epoch's order is depends on the seed and the
-epoch's number alone, so that a training that was cut off goes on in the order it would have had.
+an order of its own, from many parts in turn (`featurestore.reading.scan`), and shuffles the rows of
+a pool: a batch mixes rows from all over the store. An epoch's order depends on the seed and the
+epoch's number alone, so that an interrupted training resumes in the order it would have had.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import numpy as np
 
 from classifier.features.division import Division, class_weights
 from classifier.features.order import Rows
+from classifier.heads.data import TrainedHead, TrainingData
 from classifier.heads.exactspec import ExactSpec
 from classifier.heads.head import HeadSpec, Standard, build_head, outputs_for
 from classifier.heads.logistic import fit_logistic
@@ -19,7 +20,6 @@ from classifier.heads.options import TrainOptions
 from classifier.heads.ridge.fit import RidgeFit, fit_ridge
 from classifier.heads.ridge.passes import RidgeSettings
 from classifier.heads.stacked.partition import HEAD_LIMIT, state_bytes
-from classifier.training.data import TrainedHead, TrainingData
 from featurestore.errors import UsageError
 
 if TYPE_CHECKING:

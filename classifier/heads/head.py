@@ -21,6 +21,7 @@ import numpy as np
 from classifier.heads.exactspec import EXACT, ExactSpec, parse_exact
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, unknown_choice
+from featurestore.units import shortest
 
 if TYPE_CHECKING:
     import keras
@@ -168,17 +169,6 @@ def _fraction(value: str, text: str) -> float:
         return float(value)
     except ValueError:
         raise UsageError(f"--head: dropout must be a number, got {value!r} in {text!r}") from None
-
-
-def shortest(value: float) -> str:
-    """Spells a number in few digits, but never as another number's.
-
-    Example:
-      >>> shortest(1e-4), shortest(0.00010000001)
-      ('0.0001', '0.00010000001')
-    """
-    text = f"{value:g}"
-    return text if float(text) == value else repr(float(value))
 
 
 def outputs_for(classes: Sequence[str], multi_label: bool = False) -> int:

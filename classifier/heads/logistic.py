@@ -14,7 +14,7 @@ import numpy as np
 
 from classifier.features.order import Rows
 from classifier.heads.head import Standard
-from classifier.judgement.evaluation import log_probabilities
+from classifier.heads.probabilities import log_probabilities
 
 ITERATIONS = 200
 # The gradient of a mean of cross entropies in float32 is no better than this.

@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from classifier.heads.exactspec import ExactSpec
-from classifier.heads.head import HeadSpec, shortest
+from classifier.heads.head import HeadSpec
 from featurestore.errors import UsageError, unknown_choice
-from featurestore.reading.cache import parse_size
+from featurestore.units import parse_size, shortest
 
 OPTIMIZERS = ("rmsprop", "adam", "sgd")
 CLASS_WEIGHTS = ("none", "balanced")

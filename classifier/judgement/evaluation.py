@@ -18,6 +18,7 @@ from classifier.features.sample import content_numbers
 from classifier.features.selection import Selection
 from classifier.features.tally import several_labels
 from classifier.heads.head import logits_model
+from classifier.heads.probabilities import log_probabilities
 from classifier.judgement.multilabel import MultiLabelScores
 from classifier.runs.run import Run
 from classifier.runtime import import_keras
@@ -120,23 +121,6 @@ def weakest_first(per_class: Sequence[Mapping[str, Any]]) -> list[Mapping[str, A
         return not row["support"], -1.0 if row["f1"] is None else row["f1"]
 
     return sorted(per_class, key=place)
-
-
-def log_probabilities(logits: np.ndarray) -> np.ndarray:
-    """Returns float64 (n, k) logarithms of probabilities.
-
-    Args:
-      logits: float (n, k); or (n, 1), the second class's logit of two classes.
-
-    Example:
-      >>> np.exp(log_probabilities(np.array([[0.0]])))
-      array([[0.5, 0.5]])
-    """
-    values = logits.astype(np.float64)
-    if values.shape[1] == 1:
-        values = np.concatenate([np.zeros_like(values), values], axis=1)
-    values = values - values.max(axis=1, keepdims=True)
-    return values - np.log(np.exp(values).sum(axis=1, keepdims=True))
 
 
 def forward(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:

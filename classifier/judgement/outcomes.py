@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from classifier.features.sample import ContentSample, content_numbers
-from classifier.judgement.evaluation import log_probabilities
+from classifier.heads.probabilities import log_probabilities
 
 # What is to be known of a mistake, to find its image again.
 ROW_COLUMNS = ("key", "uri", "size", "etag", "content_hash", "width", "height")

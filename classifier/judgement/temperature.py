@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from classifier.judgement.evaluation import log_probabilities
+from classifier.heads.probabilities import log_probabilities
 
 BINS = 15
 # A temperature at the end of the range says that the rows do not bound it: all of them are right

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from classifier.heads.head import shortest
 from classifier.pixels import warp as warping
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.labels.splits import split_of
 from featurestore.spec import StoreSpec
+from featurestore.units import shortest
 
 BOOK = "flip,rotation=0.1,zoom=0.2"
 FLIPS = ("horizontal", "vertical")

@@ -7,7 +7,7 @@
       plots/<head_id>-history.png
       leaderboard.json, .csv         all heads by validation loss; the first is the one used
       summary.json
-      checkpoint/                    the state of an unfinished training; see classifier.heads.stacked
+      checkpoint/                    the state of an unfinished training
       model/<weights_hash>.keras     a copy of the store's base: predicting needs the run alone
       evaluation/<split>-<head_id>.json, .png
       calibration/<head_id>.json     the temperature of its probabilities
@@ -33,12 +33,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classifier.base.saved import UNREADABLE
-from classifier.base.weights import cause
 from classifier.features.tally import shorten
 from classifier.heads.stacked.checkpoint import FOLDER
 from classifier.runtime import import_keras
 from featurestore import layout
-from featurestore.errors import CorruptStore, UsageError, unknown_choice
+from featurestore.errors import CorruptStore, UsageError, cause, unknown_choice
 from featurestore.io.retry import naming
 from featurestore.io.storage import Storage
 from featurestore.spec import StoreSpec

@@ -7,8 +7,7 @@ epoch's figure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,65 +15,13 @@ from classifier.features.dataset import SIDES, epoch_batches, labelled_batches, 
 from classifier.features.division import Division
 from classifier.features.order import Order, Rows
 from classifier.features.selection import Selection
-from classifier.heads.head import Moments, Standard
+from classifier.heads.data import TrainedHead, TrainingData
+from classifier.heads.head import Moments
 from classifier.heads.options import TrainOptions, Trial
 from classifier.heads.stacked.fit import OnEpoch, StackedFit, fit_stacked, keras_head
 
 if TYPE_CHECKING:
-    import keras
-
     from featurestore import FeatureStore
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What every head of a run is fitted on.
-
-    Attributes:
-      train: called with the seed of the order and the epoch, counted from 0: gives its batches.
-      validation: gives batches in stored order.
-      feature_shape: of one row.
-      standard: statistics of the training rows, None for none.
-      division: which rows these are.
-      in_memory: whether features were loaded once or are streamed every epoch.
-      rows: called with ``train`` or ``validation``, gives blocks of rows in stored order.
-    """
-
-    train: Callable[[int, int], Iterator[Rows]]
-    validation: Callable[[], Iterator[Rows]]
-    feature_shape: tuple[int, ...]
-    standard: Standard | None
-    division: Division
-    in_memory: bool
-    rows: Callable[[str], Iterator[Rows]]
-
-
-@dataclass(frozen=True)
-class TrainedHead:
-    """A fitted head at its best epoch.
-
-    Attributes:
-      model: features -> probabilities, with the best epoch's weights.
-      history: metric name -> one value an epoch.
-      best_epoch: counted from 1.
-      seconds: the fit took.
-      rows_per_second: training rows through the fit, all epochs.
-      l2: its penalty; None for a head without.
-      penalties: of an exact head: figures by penalty, else empty.
-    """
-
-    model: keras.Model
-    history: Mapping[str, Sequence[float]]
-    best_epoch: int
-    seconds: float
-    rows_per_second: float
-    l2: float | None = None
-    penalties: Mapping[str, Sequence[float]] = field(default_factory=dict)
-
-    @property
-    def best(self) -> dict[str, float]:
-        """Each metric at the best epoch."""
-        return {name: values[self.best_epoch - 1] for name, values in self.history.items()}
 
 
 def prepare_data(

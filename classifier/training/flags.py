@@ -17,7 +17,7 @@ from classifier.heads.options import (
 from classifier.training.gridfile import read_grid
 from featurestore import UsageError
 from featurestore.cli.command import Parser
-from featurestore.reading.cache import parse_size
+from featurestore.units import parse_size
 
 
 class Flag(NamedTuple):

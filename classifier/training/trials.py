@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from classifier.figures import plots
+from classifier.heads.data import TrainedHead, TrainingData
 from classifier.heads.exact import train_exact
 from classifier.heads.exactspec import ExactSpec
 from classifier.heads.head import HeadSpec
@@ -16,7 +17,7 @@ from classifier.heads.stacked.checkpoint import Checkpoint
 from classifier.heads.stacked.fit import OnEpoch, StackedFit, diverged, fit_stacked
 from classifier.heads.stacked.progress import Progress
 from classifier.runs import run as run_folder
-from classifier.training.data import TrainedHead, TrainingData, trained_head
+from classifier.training.data import trained_head
 from featurestore.errors import RunFailed
 from featurestore.io.storage import Storage
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.checking.evidence import first_line
+from featurestore.checksums import wrong_checksum
 from featurestore.commit import Marker
 from featurestore.errors import CorruptStore
-from featurestore.layout import HashedName
 from featurestore.schema import FEATURES, QUARANTINE_SCHEMA, decode_features, row_schema
 from featurestore.spec import StoreSpec
 
-BLOCK_BYTES = 4 << 20
 Problem = tuple[str, str]  # kind, message
 
 
@@ -58,31 +56,6 @@ def check_quarantine(path: Path, marker: Marker) -> Iterator[Problem]:
             yield from _compare(file.metadata.num_rows, marker.ledger.quarantined, "images")
     except (pa.ArrowException, OSError) as error:
         yield "unreadable", f"it cannot be read as Parquet: {first_line(error)}"
-
-
-def wrong_checksum(path: Path, name: str, sha256: str) -> str:
-    """Returns what is wrong with a file's checksum, or "".
-
-    Args:
-      path: a local copy.
-      name: in the store, which ends in the checksum's first 16 digits.
-      sha256: the marker's 64 hex digits, or "" in markers that have none.
-    """
-    got = file_sha256(path)
-    named = HashedName.parse(name)
-    expected = sha256 or (named.checksum if named else "")
-    if got.startswith(expected):
-        return ""
-    return f"its sha256 begins with {got[:16]}, the marker says {expected[:16]}: bytes have changed"
-
-
-def file_sha256(path: Path) -> str:
-    """Returns 64 hex digits over a file, read in blocks."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _foreign(schema: pa.Schema, spec: StoreSpec) -> str:

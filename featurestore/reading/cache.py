@@ -12,7 +12,6 @@ missing is made again, and where it cannot be made the part itself is read.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import threading
 from collections.abc import Iterable
@@ -23,20 +22,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.checking.filecheck import wrong_checksum
+from featurestore.checksums import wrong_checksum
 from featurestore.commit import Marker
-from featurestore.errors import CorruptStore, UsageError
+from featurestore.errors import CorruptStore
 from featurestore.io.storage import FileInfo, Storage, draft_name, is_dead_draft
 from featurestore.schema import FEATURES, decode_features, row_schema
 from featurestore.spec import StoreSpec
+from featurestore.units import parse_size
 
 FOLDER = "cache"
 VARIABLE = "HOARFROST_CACHE"
 AUTO, OFF = "auto", "off"
 AUTO_BYTES = 20 << 30
 FORMAT = "1"
-_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGT]?)i?B?", re.IGNORECASE)
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def parse_limit(text: str, flag: str = "--cache") -> int | None:
@@ -59,22 +57,6 @@ def parse_limit(text: str, flag: str = "--cache") -> int | None:
     if text == AUTO:
         return None
     return 0 if text == OFF else parse_size(text, flag, "auto, off or a size")
-
-
-def parse_size(text: str, flag: str, expected: str = "a size") -> int:
-    """Reads a number of bytes, such as ``500MB`` or ``20G``, in powers of 1,024.
-
-    Raises:
-      UsageError: for anything else, naming the flag and what was expected.
-
-    Example:
-      >>> parse_size("1.5GB", "--memory")
-      1610612736
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if not match:
-        raise UsageError(f"{flag}: expected {expected} such as 500MB, got {text!r}")
-    return int(float(match["number"]) * _UNITS[match["unit"].upper()])
 
 
 def cache_usage(storage: Storage) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from featurestore import layout
 from featurestore.commit import Marker, commit, committed, publish
 from featurestore.io.readahead import ordered_map
 from featurestore.ledger import Ledger, superseded_ledger
-from featurestore.reading.reuse import StoredFeatures
+from featurestore.reuse import StoredFeatures
 from featurestore.store import FeatureStore
 from featurestore.writer import PartWriter, Written, write_quarantine
 from pipelines.extraction.group import GroupDecoder, GroupResult

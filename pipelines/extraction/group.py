@@ -15,7 +15,7 @@ from classifier.inputs.refs import Unreadable
 from classifier.pixels.decode import Decoded, decode
 from classifier.pixels.filetypes import BadImage
 from classifier.pixels.views import Views
-from featurestore.reading.reuse import StoredFeatures
+from featurestore.reuse import StoredFeatures
 from featurestore.spec import StoreSpec
 from pipelines.extraction.source import Fetched
 from pipelines.options import SplitFractions

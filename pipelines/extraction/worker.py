@@ -12,7 +12,7 @@ from classifier.engines.options import require_able
 from classifier.engines.probes import require_numerics
 from classifier.pixels.views import Views
 from featurestore.io.readahead import cores
-from featurestore.reading.reuse import StoredFeatures
+from featurestore.reuse import StoredFeatures
 from featurestore.spec import BaseSpec
 from featurestore.store import FeatureStore, open_store
 from pipelines.extraction.chunk import Extractor

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from classifier.bases import FrozenBase, build_base, save_base
+from classifier.base.build import FrozenBase, build_base
+from classifier.base.stored import save_base
 from classifier.engines import EngineChoice, StoredBase
 from classifier.engines.hardware import this_machine
 from classifier.engines.options import for_stored

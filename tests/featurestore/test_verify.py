@@ -12,9 +12,9 @@ from support.commands import assert_one_line_error
 from support.stores import add_chunk, make_rows, make_spec, make_store
 
 from featurestore import open_store
-from featurestore.checking.filecheck import file_sha256
 from featurestore.checking.findings import KINDS, Checked, Finding, exit_code
 from featurestore.checking.verify import verify, verify_storage
+from featurestore.checksums import file_sha256
 from featurestore.commit import Marker, read_markers, write_manifest
 from featurestore.io.storage import Storage
 

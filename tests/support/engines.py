@@ -9,7 +9,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from classifier.base import weights
-from classifier.bases import BaseRequest, build_base
+from classifier.base.build import build_base
+from classifier.base.request import BaseRequest
 from classifier.engines import TensorFlowEngine
 from classifier.pixels import decode as pixels
 from featurestore.spec import PixelSpec

@@ -23,8 +23,8 @@ import numpy as np
 from classifier.features.dataset import SIDES
 from classifier.features.order import Rows
 from classifier.heads.head import Standard
+from classifier.heads.probabilities import log_probabilities
 from classifier.heads.ridge.statistics import RidgePath, Statistics, fit_path
-from classifier.judgement.evaluation import log_probabilities
 from featurestore.errors import UsageError
 
 # Rows a matrix product takes at once: below some hundreds it is bound by memory, not arithmetic.

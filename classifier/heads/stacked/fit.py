@@ -24,7 +24,7 @@ from featurestore.errors import RunFailed
 if TYPE_CHECKING:
     import keras
 
-    from classifier.training.data import TrainingData
+    from classifier.heads.data import TrainingData
 
 # Told the epoch, counted from 1, and the courses of a wave's heads by head_id.
 OnEpoch = Callable[[int, Mapping[str, Progress]], None]

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from classifier import allocation
+from classifier import runtime as allocation
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 COUNT_FAULTS = """
 import resource, sys
 import numpy as np
-from classifier.allocation import keep_freed_memory
+from classifier.runtime import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 def faults():

@@ -15,7 +15,10 @@ from support.optional import optional
 from classifier import bases
 from classifier.base import families, saved, weights
 from classifier.base.architecture import identifying_lines
-from classifier.bases import BaseRequest, build_base, load_base, save_base, weights_hash
+from classifier.base.build import build_base
+from classifier.base.request import BaseRequest
+from classifier.base.stored import load_base, save_base
+from classifier.base.weights import weights_hash
 from featurestore.errors import CorruptStore, UsageError
 
 keras = optional("keras")
@@ -175,7 +178,7 @@ def test_the_hash_is_the_same_in_another_process(tmp_path):
     code = """
 import sys
 from classifier.architecture import identifying_lines
-from classifier.bases import BaseRequest, build_base, save_base
+from classifier.base.request import BaseRequest, build_base, save_base
 other = build_base(BaseRequest("MobileNet", "none", image_size=(32, 32)))
 for name in ("ConvNeXtTiny", "NASNetMobile", "EfficientNetB0", "MobileNetV3Small"):
     base = build_base(BaseRequest(name, "none", image_size=(32, 32)))

@@ -13,8 +13,8 @@ from support.extraction import run
 from support.images import write_images
 from support.optional import optional
 
+from classifier.base.build import FrozenBase
 from classifier.base.weights import weights_hash
-from classifier.bases import FrozenBase
 from classifier.engines import EngineChoice, conversion, run_padded
 from classifier.engines.conversion import convert, converted, pack, unpack
 from classifier.engines.hardware import Hardware

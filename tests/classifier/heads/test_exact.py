@@ -19,11 +19,11 @@ from classifier.heads.head import parse_head
 from classifier.heads.logistic import fit_logistic
 from classifier.heads.neighbours import TEMPERATURE, build_neighbours
 from classifier.heads.options import TrainOptions
-from classifier.judgement.learning_curve import options_of_head
 from classifier.predict import run as predict
 from classifier.runs.run import load_run
 from classifier.train import run as train
 from classifier.training.data import prepare_data
+from classifier.training.learning_curve import options_of_head
 from featurestore import UsageError
 
 SPLITS = ["train"] * 80 + ["validation"] * 20 + ["test"] * 20

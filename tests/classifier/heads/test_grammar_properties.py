@@ -7,9 +7,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from classifier.heads.exactspec import METRICS, VOTES, ExactSpec
-from classifier.heads.head import ACTIVATIONS, HeadSpec, parse_head, shortest
+from classifier.heads.head import ACTIVATIONS, HeadSpec, parse_head
 from classifier.pixels.views import LAYERS, Views, canonical, parse_augment
 from featurestore.errors import UsageError
+from featurestore.units import shortest
 
 fast = settings(max_examples=100, deadline=None, derandomize=True)
 

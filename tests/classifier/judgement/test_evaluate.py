@@ -10,13 +10,8 @@ from support.training import SPLITS, train_into
 
 from classifier.evaluate import run
 from classifier.features.division import divide
-from classifier.judgement.evaluation import (
-    Scores,
-    evaluate,
-    log_probabilities,
-    select_split,
-    weakest_first,
-)
+from classifier.heads.probabilities import log_probabilities
+from classifier.judgement.evaluation import Scores, evaluate, select_split, weakest_first
 from featurestore import BaseSpec, SpecMismatch, UsageError, open_store
 
 

@@ -11,14 +11,14 @@ from support.training import SPLITS, train_into
 from classifier.evaluate import run as evaluate_command
 from classifier.features.division import divide
 from classifier.features.sample import ContentSample
+from classifier.heads.probabilities import log_probabilities
 from classifier.judgement.confusions import confused_pairs, most_confused
-from classifier.judgement.evaluation import log_probabilities
 from classifier.judgement.intervals import accuracy_interval, difference_interval, sign_test
 from classifier.judgement.judge import compare, judge, load_temperature
-from classifier.judgement.learning_curve import boundaries, options_of_head, part_of
 from classifier.judgement.outcomes import ROW_COLUMNS, Outcomes
 from classifier.judgement.temperature import COLDEST, HOTTEST, fit_temperature, reliability, scaled
 from classifier.predict import run as predict_command
+from classifier.training.learning_curve import boundaries, options_of_head, part_of
 from featurestore import UsageError
 
 

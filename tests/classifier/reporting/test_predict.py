@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from support.features import hash_of, make_store
 
+from classifier.base.stored import load_base
 from classifier.base.weights import weights_hash
-from classifier.bases import load_base
 from classifier.engines import EngineChoice, TensorFlowEngine, run_padded
 from classifier.engines.probes import write_probes
 from classifier.pixels.decode import decode

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.stores import add_chunk, make_rows, make_spec, make_store
 
-from featurestore.reading import reuse
-from featurestore.reading.reuse import StoredFeatures
+from featurestore import reuse
+from featurestore.reuse import StoredFeatures
 
 SHAPES = [((8,), "float32"), ((2, 2, 3), "float16"), ((2, 2, 3), "float32")]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.stores import add_chunk, make_rows, make_store
 
-from classifier.bases import parse_image_size
+from classifier.base.request import parse_image_size
 from classifier.inputs import ImageRef, ShardRef
 from featurestore.errors import UsageError
 from pipelines.options import (

@@ -1,0 +1,97 @@
+"""Turns a request into a frozen base: a network from float32 images to one layer's output.
+
+Preprocessing and pooling are not part of the network: the engine adds both in one graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from classifier.base import cut as cutting
+from classifier.base import preprocess, saved
+from classifier.base.request import BaseRequest
+from classifier.base.weights import weights_hash
+from classifier.runtime import import_keras
+from featurestore.errors import UsageError
+from featurestore.spec import BaseSpec
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class FrozenBase:
+    """A built base.
+
+    Attributes:
+      model: from float32 (n, H, W, 3), already preprocessed, to the cut layer's output.
+      spec: what it is, for the store.
+      image_size: (height, width) in pixels.
+      feature_shape: of one row after pooling, such as (5, 5, 512) or (512,).
+      notes: lines for the user about what was decided for them.
+    """
+
+    model: keras.Model
+    spec: BaseSpec
+    image_size: tuple[int, int]
+    feature_shape: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+
+def build_base(request: BaseRequest, *, allow_packaged: bool = False) -> FrozenBase:
+    """Builds the base that was asked for.
+
+    Args:
+      request: the flags.
+      allow_packaged: whether weights from an installed Python package may stand in when ImageNet's
+        cannot be downloaded; a note then says so.
+
+    Returns:
+      The base, cut, with its weights.
+
+    Raises:
+      ImagenetUnavailable: when ImageNet's weights cannot be had.
+      UsageError: for anything in the request that does not fit.
+    """
+    import_keras()
+    if request.application is not None:
+        part = cutting.cut_application(request, request.application, allow_packaged)
+        name = request.application.name
+    else:
+        with saved.fetched(request.model, "--model") as path:
+            name = path.resolve().name
+            from_path = cutting.cut_savedmodel if path.is_dir() else cutting.cut_file
+            part = from_path(request, path)
+    mode, notes = _preprocessing(request, part)
+    shape = tuple(part.model.output_shape)
+    if None in shape[1:]:
+        raise UsageError(
+            f"--layer: the output of {part.layer!r} has no fixed shape, got {shape[1:]}; choose "
+            "another layer"
+        )
+    spec = BaseSpec(
+        model=name,
+        weights=part.weights,
+        weights_hash=weights_hash(part.model),
+        layer=part.layer,
+        pooling=request.pooling,
+        preprocess=mode,
+        request=request.digest,
+    )
+    height, width = part.model.input_shape[1:3]
+    pooled = preprocess.pooled_shape(shape[1:], request.pooling)
+    return FrozenBase(part.model, spec, (height, width), pooled, (*part.notes, *notes))
+
+
+def _preprocessing(request: BaseRequest, part: cutting.Cut) -> tuple[str, tuple[str, ...]]:
+    if request.preprocess != "auto":
+        return request.preprocess, ()
+    if part.mode is None:
+        raise UsageError(
+            f"--preprocess auto: {request.model!r} does not tell what its pixels need; say "
+            "--preprocess none (it rescales inside), unit (0 to 1), tf (-1 to 1), caffe (BGR minus "
+            "means) or torch (ImageNet mean and deviation)"
+        )
+    mode, reason = part.mode
+    return mode, (f"preprocessing {mode}: {reason}",) if reason else ()

@@ -1,0 +1,167 @@
+"""A training run, from the rows of a store to the written page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from classifier.features.division import Division
+from classifier.heads.options import TrainOptions
+from classifier.heads.stacked.checkpoint import SECONDS, Checkpoint, remove_checkpoint
+from classifier.reporting.writing import report_training
+from classifier.runs import output
+from classifier.runs import run as run_folder
+from classifier.training.data import leaderboard, prepare_data
+from classifier.training.trials import fit_all
+from featurestore import FeatureStore, __version__
+from featurestore.info import human_bytes
+from featurestore.io.storage import Storage
+
+
+def train_run(
+    store: FeatureStore,
+    storage: Storage,
+    division: Division,
+    options: TrainOptions,
+    tell: Callable[[str], None],
+    checkpoint_seconds: float = SECONDS,
+) -> dict[str, Any]:
+    """Trains every head of `options` and writes the run.
+
+    Args:
+      store: to learn from.
+      storage: the run's folder, prepared.
+      division: which rows train and validate.
+      options: hyperparameters.
+      tell: takes lines for the user.
+      checkpoint_seconds: at least between two checkpoints.
+
+    Returns:
+      The summary that is written as ``summary.json``.
+    """
+
+    def fit(replace_older: Callable[[], None]) -> Fitted:
+        decisive = {
+            "store": store.url,
+            "features": store.spec.identity_hash,
+            "rows": sorted(marker.part_sha256 for marker in store.markers().values()),
+            "labels": [
+                list(division.classes),
+                division.train_counts.tolist(),
+                store.label_versions(),
+            ],
+            **options.to_record(),
+        }
+        checkpoint = Checkpoint(storage, decisive, tell, checkpoint_seconds)
+        data = prepare_data(store, division, options)
+        tell("features: loaded once into memory" if data.in_memory else
+             "features: streamed from the store every epoch, as they need more than --memory "
+             f"{human_bytes(options.memory)}")  # fmt: skip
+        records, failed = fit_all(storage, data, options, tell, replace_older, checkpoint)
+        return Fitted(records, failed, "memory" if data.in_memory else "streamed")
+
+    return write_run(store, storage, division, options, tell, fit)
+
+
+class Fitted(NamedTuple):
+    """What the fits of a run gave.
+
+    Attributes:
+      records: of the heads that were saved.
+      failed: of those that were not, each with its reason.
+      features: how features were read.
+    """
+
+    records: list[dict[str, Any]]
+    failed: list[dict[str, Any]]
+    features: str
+
+
+def write_run(
+    store: FeatureStore,
+    storage: Storage,
+    division: Division,
+    options: TrainOptions,
+    tell: Callable[[str], None],
+    fit: Callable[[Callable[[], None]], Fitted],
+) -> dict[str, Any]:
+    """Writes a run around the fits of its heads; arguments and result as `train_run`.
+
+    Args:
+      fit: fits and saves heads; calls what it is given once, before it saves the first.
+    """
+    started = time.perf_counter()
+    # Before the fits: a store without its base must not be found out at their end.
+    models = output.copy_models(store, storage)
+    _tell_rows(store, division, tell)
+
+    def replace_older() -> None:
+        output.clear_output(storage, models)
+        output.copy_probes(store, storage)
+
+    fitted = fit(replace_older)
+    board = leaderboard(fitted.records)
+    run_folder.write_leaderboard(storage, board)
+    summary = _summary(store, storage, division, board)
+    summary |= {"features": fitted.features, "failed": fitted.failed}
+    summary["seconds"] = round(time.perf_counter() - started, 3)
+    storage.write(run_folder.SUMMARY, run_folder.dump_json(summary))
+    storage.write(run_folder.RUN, _config(store, division, options, board).to_json())
+    remove_checkpoint(storage)
+    output.finish_output(storage)
+    report_training(storage, store, tell)
+    best = board[0]
+    tell(
+        f"best: {best['head_id']}, validation accuracy {best['val_accuracy']:.4f}, loss "
+        f"{best['val_loss']:.4f}; run written to {storage.public_url}"
+    )
+    return summary
+
+
+def _config(
+    store: FeatureStore,
+    division: Division,
+    options: TrainOptions,
+    board: Sequence[Mapping[str, Any]],
+) -> run_folder.RunConfig:
+    trained = {record["head_id"] for record in board if record["kept"]}
+    heads = {name: str(trial.head) for name, trial in options.trials().items() if name in trained}
+    return run_folder.RunConfig(
+        store.spec,
+        store.url,
+        division.classes,
+        heads,
+        {**options.to_record(), "multi_label": "on" if division.multi_label else "off"},
+        division.carve,
+        __version__,
+    )
+
+
+def _tell_rows(store: FeatureStore, division: Division, tell: Callable[[str], None]) -> None:
+    source = "carved out of them by content hash" if division.carve else "of the validation split"
+    tell(
+        f"{store.url}: {division.rows[0]} training rows of {len(division.classes)} "
+        f"classes, {division.rows[1]} validation rows {source}"
+    )
+    for note in division.notes:
+        tell(f"note: {note}")
+
+
+def _summary(
+    store: FeatureStore,
+    storage: Storage,
+    division: Division,
+    board: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    return {
+        "run": storage.public_url,
+        "store": store.url,
+        "classes": list(division.classes),
+        "train_rows": division.rows[0],
+        "validation_rows": division.rows[1],
+        "validation": "carved" if division.carve else "split",
+        "notes": list(division.notes),
+        "best": board[0]["head_id"],
+        "leaderboard": list(board),
+    }
