@@ -23,7 +23,7 @@ from classifier.runs.run import Run, dump_json, load_run
 from classifier.training.learning_curve import learning_curve
 from featurestore import UsageError, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
-from featurestore.errors import unknown_choice
+from featurestore.errors import cannot_write, unknown_choice
 from featurestore.io.storage import Storage
 
 LISTED_CLASSES = 20
@@ -130,10 +130,8 @@ def _keep(
             name = learning_file(record["split"], record["head_id"])
             trained.storage.write(name, dump_json(record["learning"]))
     except (OSError, ValueError) as error:
-        problem = UsageError(
-            f"{'--run' if in_run else '--output'}: cannot write to {output.public_url!r}: {error}; "
-            "give an --output that you may write to"
-        )
+        flag, fix = "--run" if in_run else "--output", "give an --output that you may write to"
+        problem = cannot_write(flag, output.public_url, error, fix)
         problem.__cause__ = error
         return problem
     return None

@@ -15,6 +15,7 @@ from classifier.inputs.refs import shard_format
 from classifier.runs.run import Run, dump_json, load_run
 from featurestore import UsageError
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.errors import one_line
 from featurestore.io.retry import retrying
 from featurestore.io.urls import ADDRESS_ERRORS, connect, public_url
 
@@ -198,7 +199,7 @@ def _decoded(uri: str, run: Run, storage_options: Mapping[str, str]) -> Predicti
     try:
         decoded = read_decoded(read, run.spec.pixels)
     except (BadImage, UsageError, *ADDRESS_ERRORS) as error:
-        return Prediction(shown, error=" ".join(str(error).split()))
+        return Prediction(shown, error=one_line(error))
     return Prediction(shown, pixels=decoded.pixels)
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from classifier.reporting.writing import judge_on_validation, write_page
 from classifier.runs.run import REPORT, dump_json, load_run
-from featurestore import UsageError, open_store
+from featurestore import open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.errors import cannot_write
 
 
 def parser() -> Parser:
@@ -36,10 +37,8 @@ def run(argv: Sequence[str]) -> int:
             judge_on_validation(trained, store)
         write_page(trained)
     except (OSError, ValueError) as error:
-        raise UsageError(
-            f"--run: cannot write to {trained.url!r}: {error}; the page is a file of the run, so "
-            "copy the run to where you may write"
-        ) from error
+        fix = "the page is a file of the run, so copy the run to where you may write"
+        raise cannot_write("--run", trained.url, error, fix) from error
     page = f"{trained.url}/{REPORT}"
     say(dump_json({"report": page}).rstrip() if arguments.json else f"report: {page}")
     return 0

@@ -69,8 +69,37 @@ def did_you_mean(got: str, choices: Collection[str]) -> str:
     return f"; did you mean {' or '.join(sorted(by_fold[name] for name in near))}" if near else ""
 
 
+def one_line(error: BaseException, most: int = 2000) -> str:
+    """Returns an error's whole message as one line; the error's class where it has none.
+
+    Example:
+      >>> one_line(ValueError("first,\\n  then second")), one_line(KeyError())
+      ('first, then second', 'KeyError')
+    """
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def cause(error: BaseException) -> str:
-    """Returns the first line of another library's error, for a message of one line."""
+    """Returns the first line of another library's error; libraries like to write many."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."
+
+
+WRITABLE = "choose a folder or bucket that exists and that you may write to"
+
+
+def cannot_write(flag: str, where: str, error: BaseException, fix: str = WRITABLE) -> UsageError:
+    """Builds the error for an output that cannot be written.
+
+    Args:
+      flag: that names the output.
+      where: its address, fit to be shown.
+      error: of the file system.
+      fix: what the user can do.
+
+    Example:
+      >>> str(cannot_write("--output", "out", OSError("read-only"), "choose another folder"))
+      "--output: cannot write to 'out': read-only; choose another folder"
+    """
+    return UsageError(f"{flag}: cannot write to {where!r}: {error}; {fix}")

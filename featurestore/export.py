@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.errors import CorruptStore, RunFailed, UsageError, unknown_choice
+from featurestore.errors import CorruptStore, RunFailed, UsageError, cannot_write, unknown_choice
 from featurestore.io.places import relation
 from featurestore.io.storage import Storage
 from featurestore.reading.scan import Columns
@@ -139,9 +139,8 @@ def _require_empty(output: Storage) -> None:
             if not files and output.is_local:
                 os.makedirs(output.path(folder), exist_ok=True)
         except (OSError, ValueError) as error:
-            raise UsageError(
-                f"--output: cannot write to {output.public_url!r}: {error}; choose another folder"
-            ) from error
+            fix = "choose another folder"
+            raise cannot_write("--output", output.public_url, error, fix) from error
         if any(file.name.endswith(f".{suffix}") for file in files):
             raise UsageError(
                 f"--output: {output.public_url}/{folder} holds an export already, and readers take "

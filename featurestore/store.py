@@ -14,7 +14,7 @@ import numpy as np
 
 from featurestore import layout
 from featurestore.commit import Marker, read_markers
-from featurestore.errors import CorruptStore, SpecMismatch, UsageError, unknown_choice
+from featurestore.errors import CorruptStore, SpecMismatch, UsageError, cannot_write, unknown_choice
 from featurestore.io.storage import Storage
 from featurestore.labels.overlay import Overlay, versions
 from featurestore.ledger import Ledger
@@ -240,10 +240,7 @@ def create_store(storage: Storage, spec: StoreSpec) -> FeatureStore:
     try:
         created = storage.create(layout.SPEC, spec.to_json())
     except (OSError, ValueError) as error:
-        raise UsageError(
-            f"--output: cannot write to {storage.public_url!r}: {error}; choose a folder or bucket "
-            "that exists and that you may write to"
-        ) from error
+        raise cannot_write("--output", storage.public_url, error) from error
     if created:
         return FeatureStore(storage, spec)
     store = open_store(storage.url, storage.options)

@@ -29,7 +29,7 @@ from classifier.inputs import (
 from classifier.inputs.found import Found
 from classifier.pixels.filetypes import sniff
 from featurestore.cli.command import Parser, key_values, main, say
-from featurestore.errors import UsageError, unknown_choice
+from featurestore.errors import UsageError, one_line, unknown_choice
 from featurestore.ignored import note_lines
 from featurestore.io.storage import Storage, public_url
 from featurestore.ledger import Ledger
@@ -166,7 +166,7 @@ def _sources(
                     yield ref, data, shard
             except SHARD_ERRORS as error:
                 place = {"key": shard.key, "offset": getattr(error, "offset", None)}
-                account.damaged.append({**place, "message": " ".join(str(error).split())})
+                account.damaged.append({**place, "message": one_line(error)})
 
 
 def _item(ref: ImageRef, data: bytes, shard: ShardRef | None) -> Item:

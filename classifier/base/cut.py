@@ -10,7 +10,7 @@ from classifier.base import families, layers, preprocess, saved, stored, weights
 from classifier.base import graph as graphs
 from classifier.base.layers import is_top_layer
 from classifier.runtime import import_keras
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, cause
 
 if TYPE_CHECKING:
     import keras
@@ -170,7 +170,7 @@ def _cut_at(
             ) from error
         raise UsageError(
             f"--layer: {label!r} cannot be cut at {path} for images of {size[0]}x{size[1]} "
-            f"({weights.cause(error)}); try another --layer or --image_size"
+            f"({cause(error)}); try another --layer or --image_size"
         ) from error
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from classifier.engines.tensorflow import feature_graph
 from classifier.runtime import import_keras
-from featurestore.errors import CorruptStore, UsageError
+from featurestore.errors import CorruptStore, UsageError, one_line
 from featurestore.io.storage import draft_name
 from featurestore.spec import BaseSpec
 
@@ -76,7 +76,7 @@ def convert(model: keras.Model, base_spec: BaseSpec, image_size: tuple[int, int]
             result = openvino.convert_model(graph)
     # Its frontends have no exception of their own.
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UsageError(
             f"--engine openvino: it cannot convert this base ({reason}); use --engine tensorflow"
         ) from error

@@ -11,7 +11,7 @@ import numpy as np
 
 from classifier.engines.conversion import import_openvino, pack, unpack
 from classifier.engines.precision import Closeness, closeness
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, one_line
 
 CALIBRATION_IMAGES, HELD_OUT_IMAGES, FEWEST_IMAGES = 300, 64, 10
 # Above it, of pooled features, int8 is refused: VGG16 gives 1 %, MobileNetV2 15 to 80 % whatever
@@ -77,7 +77,7 @@ def quantise(packed: bytes, images: np.ndarray) -> bytes:
                 ),
             )
         except (RuntimeError, ValueError, nncf.InternalError, nncf.ValidationError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, 200)
             raise UsageError(
                 f"--precision int8: NNCF cannot quantise this base ({reason}); use --precision "
                 "float32 or auto"

@@ -10,7 +10,7 @@ import numpy as np
 from classifier.base.preprocess import pool_graph, pooled_shape, preprocess_graph
 from classifier.engines.engine import EngineChoice, check_batch, check_batch_size
 from classifier.runtime import import_keras
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, one_line
 from featurestore.spec import BaseSpec
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def in_precision(model: keras.Model, precision: str) -> keras.Model:
         copy = keras.models.clone_model(model, clone_function=recurse)
         copy.set_weights(model.get_weights())
     except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UsageError(
             f"--precision {precision}: TensorFlow cannot rebuild this base in it ({reason}); use "
             "--precision float32, or --engine openvino"

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from classifier.inputs.refs import ImageRef, Unreadable
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, one_line
 from featurestore.io.retry import retrying
 from featurestore.io.urls import ADDRESS_ERRORS, connect
 
@@ -27,7 +27,7 @@ def read_bytes(ref: ImageRef, storage_options: Mapping[str, Any] | None = None) 
         fs, path = connect(ref.uri, storage_options)
         return retrying(lambda: fs.cat_file(path))
     except (UsageError, *ADDRESS_ERRORS) as error:
-        raise Unreadable(" ".join(str(error).split())) from error
+        raise Unreadable(one_line(error)) from error
 
 
 def read_many(

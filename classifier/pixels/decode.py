@@ -34,6 +34,7 @@ from classifier.pixels.filetypes import (
 from classifier.pixels.metadata import orientation, without_metadata
 from classifier.pixels.rasters import oriented, quiet_pillow, to_rgb
 from classifier.pixels.resize import opencv, resize
+from featurestore.errors import one_line
 from featurestore.spec import PixelSpec
 
 # What Pillow's decoders raise for damaged bytes.
@@ -113,7 +114,7 @@ def read_decoded(read: Callable[[], bytes], spec: PixelSpec) -> Decoded:
     try:
         data = read()
     except OSError as error:
-        raise BadImage("unreadable", " ".join(str(error).split())) from error
+        raise BadImage("unreadable", one_line(error)) from error
     return decode(data, spec)
 
 

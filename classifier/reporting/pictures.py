@@ -19,7 +19,7 @@ import numpy as np
 from classifier.inputs.sources import Missed, StoredRow, read_sources, shard_of
 from classifier.pixels.decode import decode
 from classifier.pixels.filetypes import BadImage
-from featurestore.errors import HoarfrostError
+from featurestore.errors import HoarfrostError, one_line
 from featurestore.spec import PixelSpec
 
 # Twice as many pixels as a tile is wide, for sharp screens.
@@ -99,7 +99,7 @@ def _read_all(
                 image = together.pop(row.content_hash)
                 results[row.content_hash] = _picture(data, image, pixels)
         except (HoarfrostError, OSError, ValueError, ImportError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             results.update(dict.fromkeys(together, Picture(reason=reason)))
 
 
@@ -115,7 +115,7 @@ def _picture(data: bytes | Missed, image: Mapping[str, Any], pixels: PixelSpec) 
     try:
         shown = decode(data, _tile(image, pixels)).pixels
     except BadImage as error:
-        return Picture(reason=" ".join(str(error).split()))
+        return Picture(reason=one_line(error))
     height, width = shown.shape[:2]
     return Picture(_data_uri(shown), width, height)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from classifier.reporting.material import Material, gather
 from classifier.runs.run import REPORT, Run, dump_json, load_run
-from featurestore.errors import HoarfrostError
+from featurestore.errors import HoarfrostError, one_line
 
 if TYPE_CHECKING:
     from classifier.reporting.pictures import Picture
@@ -84,5 +84,5 @@ def report_training(storage: Storage, store: FeatureStore, tell: Tell) -> None:
 
 
 def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return text if isinstance(error, HoarfrostError) else f"{type(error).__name__}: {text}"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from classifier.runs.run import CONTENT, REPORT, RUN, SUMMARY, dump_json
 from featurestore import layout
-from featurestore.errors import CorruptStore, UsageError
+from featurestore.errors import CorruptStore, UsageError, cannot_write
 from featurestore.io.places import relation
 from featurestore.io.storage import Storage
 from featurestore.store import FeatureStore
@@ -58,10 +58,7 @@ def prepare_output(storage: Storage, store: FeatureStore, overwrite: bool) -> No
         if not storage.create(STARTED, dump_json({"store": store.url})):
             storage.write(STARTED, dump_json({"store": store.url}))
     except (OSError, ValueError) as error:
-        raise UsageError(
-            f"--output: cannot write to {storage.public_url!r}: {error}; choose a folder or bucket "
-            "that exists and that you may write to"
-        ) from error
+        raise cannot_write("--output", storage.public_url, error) from error
 
 
 def _refuse_store(storage: Storage, store: FeatureStore) -> None:

@@ -23,7 +23,7 @@ from classifier.heads.stacked.checkpoint import Checkpoint
 from classifier.judgement.evaluation import Scores, evaluate
 from classifier.judgement.intervals import accuracy_interval
 from classifier.runs.run import Run
-from featurestore.errors import HoarfrostError, UsageError
+from featurestore.errors import HoarfrostError, UsageError, one_line
 from featurestore.io.storage import Storage
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def learning_curve(
             point |= _accuracy(run, store, part, options, selection)
             text = f"accuracy {point['accuracy']['estimate']:.4f}"
         except HoarfrostError as error:
-            point["reason"] = text = " ".join(str(error).split())
+            point["reason"] = text = one_line(error)
         tell(f"  {head_id} on {fraction:.0%} of the training images, {images}: {text}")
         points.append(point)
     return points

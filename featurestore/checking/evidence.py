@@ -13,7 +13,7 @@ import pyarrow as pa
 from featurestore import layout
 from featurestore.checking.findings import READ_AGAIN, Finding, extract_again, remove_command
 from featurestore.commit import Marker
-from featurestore.errors import CorruptStore, RunFailed
+from featurestore.errors import CorruptStore, RunFailed, cause
 from featurestore.io.storage import Storage
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger
@@ -115,7 +115,7 @@ def _read_manifest(
     except (CorruptStore, pa.ArrowException, OSError, KeyError, ValueError) as error:
         if isinstance(error, OSError):
             fix = f"{READ_AGAIN}; if nothing can: {fix}"
-        yield Finding("damaged_manifest", path, first_line(error), fix)
+        yield Finding("damaged_manifest", path, cause(error), fix)
 
 
 def _marker_files(storage: Storage) -> Iterator[tuple[str, bytes]]:
@@ -172,9 +172,3 @@ def _check_name(
         yield "wrong_file", f"its {what} file {name!r} is not one of this chunk"
     elif sha256 and not sha256.startswith(parsed.checksum):
         yield "wrong_file", f"its {what} file {name!r} is not named by the checksum {sha256[:16]}"
-
-
-def first_line(error: Exception) -> str:
-    """Returns an error's first line; libraries like to write many."""
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.checking.evidence import first_line
 from featurestore.checksums import wrong_checksum
 from featurestore.commit import Marker
-from featurestore.errors import CorruptStore
+from featurestore.errors import CorruptStore, cause
 from featurestore.schema import FEATURES, QUARANTINE_SCHEMA, decode_features, row_schema
 from featurestore.spec import StoreSpec
 
@@ -40,7 +39,7 @@ def check_part(path: Path, marker: Marker, spec: StoreSpec | None) -> Iterator[P
                 yield from _check_rows(file, marker, spec)
     except (pa.ArrowException, OSError, KeyError, CorruptStore) as error:
         if not damaged:
-            yield "unreadable", f"it cannot be read as Parquet: {first_line(error)}"
+            yield "unreadable", f"it cannot be read as Parquet: {cause(error)}"
 
 
 def check_quarantine(path: Path, marker: Marker) -> Iterator[Problem]:
@@ -55,7 +54,7 @@ def check_quarantine(path: Path, marker: Marker) -> Iterator[Problem]:
                 yield "wrong_file", "its columns are not those of a quarantine file"
             yield from _compare(file.metadata.num_rows, marker.ledger.quarantined, "images")
     except (pa.ArrowException, OSError) as error:
-        yield "unreadable", f"it cannot be read as Parquet: {first_line(error)}"
+        yield "unreadable", f"it cannot be read as Parquet: {cause(error)}"
 
 
 def _foreign(schema: pa.Schema, spec: StoreSpec) -> str:

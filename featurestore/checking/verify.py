@@ -17,7 +17,6 @@ from featurestore.checking.duplicates import KeyDigests, occurrences
 from featurestore.checking.evidence import (
     Evidence,
     check_marker,
-    first_line,
     list_files,
     read_evidence,
 )
@@ -31,7 +30,7 @@ from featurestore.checking.findings import (
     remove_command,
 )
 from featurestore.commit import Marker
-from featurestore.errors import CorruptStore, HoarfrostError, RunFailed, UsageError
+from featurestore.errors import CorruptStore, HoarfrostError, RunFailed, UsageError, cause
 from featurestore.io.storage import Storage
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger
@@ -88,7 +87,7 @@ def verify_storage(
         yield from _check_rows(FeatureStore(storage, spec), damaged, checked)
     # What was found already may make the store unreadable in any of these ways.
     except (HoarfrostError, pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-        message = f"duplicate keys were not looked for: {first_line(error)}"
+        message = f"duplicate keys were not looked for: {cause(error)}"
         fix = "mend what was found, then verify again"
         yield Finding("unchecked", "parts", message, fix)
 
@@ -131,7 +130,7 @@ def _read_spec(storage: Storage, evidence: Evidence) -> tuple[StoreSpec | None, 
         if json.loads(text).get("numerics_hash") != spec.numerics.hash:
             raise CorruptStore(f"{layout.SPEC}: its numerics were edited by hand")
     except HoarfrostError as error:
-        return None, [Finding("damaged_spec", layout.SPEC, first_line(error), _BACKUP)]
+        return None, [Finding("damaged_spec", layout.SPEC, cause(error), _BACKUP)]
     return spec, []
 
 
@@ -188,7 +187,7 @@ def _check_file(
         yield gone
         return
     except OSError as error:
-        problems = [("unreadable", f"it cannot be read: {first_line(error)}")]
+        problems = [("unreadable", f"it cannot be read: {cause(error)}")]
         fix = READ_AGAIN
     for kind, message in problems:
         yield Finding(kind, path, message, fix)
@@ -226,7 +225,7 @@ def _check_labels(storage: Storage) -> Iterator[Finding]:
                 for _ in version.iter_batches(columns=["key", "labels", "split"]):
                     pass
         except (CorruptStore, pa.ArrowException, OSError, KeyError) as error:
-            message = f"not a label version: {first_line(error)}"
+            message = f"not a label version: {cause(error)}"
             fix = f"{remove_command(storage, [path])}; then write the labels again"
             if isinstance(error, OSError):
                 fix = f"{READ_AGAIN}; if nothing can: {fix}"

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from featurestore.cli import interrupts, streams
 from featurestore.cli.streams import say
-from featurestore.errors import HoarfrostError, UsageError
+from featurestore.errors import HoarfrostError, UsageError, one_line
 
 __all__ = ["VERBOSE", "Parser", "key_values", "main", "quiet_libraries", "say"]
 
@@ -92,7 +92,7 @@ def main(
 
 def _explain(error: OSError) -> str:
     """Says in one line what the operating system refused, and what to do where it is known."""
-    reason = " ".join(str(error).split()) or "no message"
+    reason = one_line(error)
     if error.errno in _FULL:
         return f"cannot write: {reason}; free space there or write elsewhere, and start again"
     return f"{type(error).__name__}: {reason}"

@@ -17,6 +17,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from classifier.inputs.refs import ShardDamaged
 from featurestore.commit import Marker, committed
+from featurestore.errors import one_line
 from featurestore.io.storage import Storage
 from pipelines.extraction.dedupe import (
     Occurrence,
@@ -168,7 +169,7 @@ class ExtractCopies(OnWorker):
 
 def dead_chunk(chunk: Chunk, error: BaseException) -> DeadChunk:
     """Describes a chunk that `error` ended."""
-    message = " ".join(str(error).split()) or "no message"
+    message = one_line(error)
     first = chunk.first_key
     _LOG.warning("chunk of %s failed: %s: %s", first, type(error).__name__, message)
     return DeadChunk(chunk.chunk_id, first, len(chunk.images), type(error).__name__, message)

@@ -20,7 +20,7 @@ from classifier.engines.tensorflow import limit_threads
 from classifier.pixels.views import Views
 from classifier.runtime import import_keras
 from featurestore import layout
-from featurestore.errors import SpecMismatch, UsageError
+from featurestore.errors import SpecMismatch, UsageError, cannot_write
 from featurestore.io.readahead import cores
 from featurestore.io.storage import Storage
 from featurestore.spec import PixelSpec, StoreSpec
@@ -224,7 +224,4 @@ def _write_model(storage: Storage, base: FrozenBase, spec: StoreSpec) -> None:
         try:
             storage.write(layout.model_file(spec.base.weights_hash), path.read_bytes())
         except OSError as error:
-            raise UsageError(
-                f"--output: cannot write to {storage.public_url!r}: {error}; choose a folder or "
-                "bucket that exists and that you may write to"
-            ) from error
+            raise cannot_write("--output", storage.public_url, error) from error

@@ -20,7 +20,7 @@ from typing import IO
 
 from featurestore import layout
 from featurestore.cli.interrupts import at_interrupt
-from featurestore.errors import UsageError
+from featurestore.errors import cannot_write
 from featurestore.io.storage import Storage, is_dead_draft
 from pipelines.watching import locks
 
@@ -43,10 +43,7 @@ def lease(storage: Storage, run_id: str) -> Iterator[None]:
         if storage.is_local and locks.SUPPORTED:
             lock = _create_locked(storage.path(folder))
     except OSError as error:
-        raise UsageError(
-            f"--output: cannot write to {storage.public_url!r}: {error}; choose a folder that you "
-            "may write to"
-        ) from error
+        raise cannot_write("--output", storage.public_url, error) from error
     try:
         with at_interrupt(partial(storage.remove, folder)):
             yield

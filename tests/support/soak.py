@@ -1,7 +1,8 @@
 """What the long tests share: how long they are, and a command that is measured and limited.
 
 ``HOARFROST_SOAK=1`` runs the tests of fuzzing, killing and faults in full; without it they do a
-tenth. Run as a program, ``PYTHONPATH=.:tests python -m support.soak``, it prints what growing a store costs.
+tenth. Run as a program, ``PYTHONPATH=.:tests python -m support.soak``, it prints what growing a
+store costs.
 """
 
 from __future__ import annotations

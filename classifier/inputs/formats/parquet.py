@@ -18,7 +18,7 @@ from classifier.inputs.refs import (
     UniqueNames,
     too_large,
 )
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, one_line
 from featurestore.ignored import Ignored
 from featurestore.io.steady import SteadyFile
 from featurestore.io.storage import connect
@@ -74,7 +74,7 @@ def _open(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> Iterato
                 raise
             where = handle.seek(0, 2)
             raise ShardDamaged(
-                f"no readable end of a Parquet file: {_line(error)}", where
+                f"no readable end of a Parquet file: {one_line(error, 300)}", where
             ) from error
         with file:
             yield file
@@ -108,7 +108,7 @@ def _rows(
             if not _is_damage(error):
                 raise
             damage = damage or ShardDamaged(
-                f"row group {group} of {file.num_row_groups} is damaged: {_line(error)}",
+                f"row group {group} of {file.num_row_groups} is damaged: {one_line(error, 300)}",
                 _offset(file.metadata.row_group(group)),
             )
         first += file.metadata.row_group(group).num_rows
@@ -158,10 +158,6 @@ def _content(value: Any) -> tuple[bytes | OSError, str]:
 def _is_damage(error: Exception) -> bool:
     """Whether Arrow complains about bytes; a file system's errors have a number or a subclass."""
     return isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _offset(group: Any) -> int:
