@@ -98,13 +98,14 @@ def write_file(target: str, data: bytes, storage_options: Mapping[str, str], fla
 
 
 def literal(text: str) -> str:
-    r"""Escapes what Matplotlib would take for mathematics, so that a label shows as it is.
+    r"""Escapes what Matplotlib takes for mathematics, and what is not UTF-8 in a file name.
 
     Example:
       >>> literal("$5 bill")
       '\\$5 bill'
     """
-    return text.replace("$", r"\$")
+    shown = text.encode("utf-8", errors="backslashreplace").decode()
+    return shown.replace("$", r"\$")
 
 
 def clip(text: str, width: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from classifier.inputs.columns import Asked, Columns, find_columns, image_columns
+from classifier.inputs.columns import Asked, Columns, find_columns, image_columns, other_shape
 from classifier.inputs.refs import (
     MAX_MEMBER_BYTES,
     ImageRef,
@@ -56,6 +56,8 @@ def iter_parquet(
         except UsageError as error:
             raise ShardDamaged(str(error)) from error
         if columns is None:
+            if reason := other_shape(file.schema_arrow):
+                raise ShardDamaged(reason)
             ignored.add(shard.key)
             return
         if columns.is_unclear:
