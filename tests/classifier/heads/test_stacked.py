@@ -10,15 +10,16 @@ from support.stacks import blurred
 
 from classifier.evaluate import run as evaluate
 from classifier.features.division import class_weights, divide
-from classifier.heads.head import build_head, logits_model, parse_head
+from classifier.heads.data import prepare_data
+from classifier.heads.head import build_head, logits_model
 from classifier.heads.options import TrainOptions, Trial
+from classifier.heads.spec import parse_head
 from classifier.heads.stacked import stack as stack_module
 from classifier.heads.stacked.fit import fit_stacked
 from classifier.heads.stacked.partition import partition, waves
 from classifier.runs.run import load_run
 from classifier.runtime import import_keras
 from classifier.train import run as train
-from classifier.training.data import prepare_data
 from featurestore import UsageError
 
 
