@@ -66,7 +66,7 @@ def single_labels(labels: np.ndarray) -> list[str | None]:
     for row in labels:
         if len(row) > 1:
             raise UsageError(
-                f"one label a row is needed here, and a row has {len(row)}: "
+                f"one label per row is needed here, and a row has {len(row)}: "
                 f"{', '.join(map(repr, row[:3]))}; give each image one, with python -m "
                 "featurestore relabel, or train with --multi_label on"
             )
@@ -175,7 +175,7 @@ def divide(store: FeatureStore, multi_label: str = "auto") -> Division:
     if named and found.get(None):
         notes.append(f"{found[None]} rows without a split are left out")
     if several:
-        notes.append("heads are multi-label: one sigmoid a class")
+        notes.append("heads are multi-label: one sigmoid per class")
     counts = trained.counts(classes), validated.counts(classes)
     rows = trained.rows_of(classes), validated.rows_of(classes)
     return Division(

@@ -36,7 +36,7 @@ def check_heads(options: TrainOptions, feature_shape: Sequence[int], division: D
     outputs_for(division.classes, division.multi_label)
     if division.multi_label and options.class_weight == "balanced":
         raise UsageError(
-            "--class_weight balanced needs one label a row, and rows have several; leave it out"
+            "--class_weight balanced needs one label per row, and rows have several; leave it out"
         )
     for head in options.heads:
         if not head.is_exact:
@@ -44,8 +44,8 @@ def check_heads(options: TrainOptions, feature_shape: Sequence[int], division: D
             continue
         if division.multi_label:
             raise UsageError(
-                f"--head {head} needs one label a row, and rows have several; take linear or mlp, "
-                "or give each image one label with python -m featurestore relabel"
+                f"--head {head} needs one label per row, and rows have several; take linear or "
+                "mlp, or give each image one label with python -m featurestore relabel"
             )
         if head.kind == "ridge":
             ridge_settings(head, options, feature_shape, division).check_memory()

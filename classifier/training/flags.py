@@ -87,33 +87,39 @@ def _text(texts: Sequence[str], flag: str) -> str:
 
 FLAGS = {
     "head": Flag(
-        lambda texts, flag: tuple(map(parse_head, texts)), False, "repeatable; default linear"
+        lambda texts, flag: tuple(map(parse_head, texts)),
+        False,
+        "a head to train, see below; repeatable (default linear)",
     ),
     "lr": Flag(_numbers, False, "learning rates"),
     "l2": Flag(
         _penalties,
         False,
-        "penalties of linear and mlp heads; of ridge and logistic in a run without these",
+        "penalties of linear and mlp heads; ridge and logistic take them in a run without those",
     ),
-    "dropout": Flag(_numbers, False, "of every mlp head, instead of its own"),
-    "label_smoothing": Flag(_numbers, False, "of the targets, from 0 to below 1"),
+    "dropout": Flag(_numbers, False, "dropout of every mlp head, instead of that in its --head"),
+    "label_smoothing": Flag(_numbers, False, "label smoothing, from 0 to below 1"),
     "optimizer": Flag(_names, False, "|".join(OPTIMIZERS)),
-    "seed": Flag(_wholes, False, "of weights and dropout; the first also seeds the rows' order"),
-    "epochs": Flag(_whole, True, "over the training rows"),
+    "seed": Flag(_wholes, False, "seeds of weights and dropout; the first also orders the rows"),
+    "epochs": Flag(_whole, True, "passes over the training rows"),
     "patience": Flag(
         _whole, True, "epochs without a lower validation loss after which a head ends; 0: never"
     ),
-    "batch_size": Flag(_whole, True, "rows"),
-    "class_weight": Flag(_text, True, "|".join(CLASS_WEIGHTS)),
+    "batch_size": Flag(_whole, True, "rows per step"),
+    "class_weight": Flag(
+        _text,
+        True,
+        f"{'|'.join(CLASS_WEIGHTS)}: balanced weighs each class inversely to its number of rows",
+    ),
     "standardise": Flag(
         _text,
         True,
-        f"{'|'.join(STANDARDISE)}: scale features by the training rows' mean and deviation",
+        f"{'|'.join(STANDARDISE)}: channel scales by the training rows' mean and deviation",
     ),
     "folds": Flag(
         _whole,
         True,
-        "of the cross-validation that chooses ridge's penalty; 0: the validation rows choose it",
+        "folds of the cross-validation that chooses ridge's penalty; 0: the validation rows choose",
     ),
     "multi_label": Flag(
         _text,
@@ -123,10 +129,10 @@ FLAGS = {
     "memory": Flag(
         lambda texts, flag: parse_size(texts[0], flag),
         True,
-        "for features; if they need more, they are streamed from the store, its blocks in another "
-        "order every epoch and their rows mixed in a pool",
+        "memory for features; if they need more, every epoch streams them from the store, its "
+        "blocks in another order and their rows mixed in a pool",
     ),
-    "keep": Flag(_whole, True, "how many of the best heads are saved; exact heads always are"),
+    "keep": Flag(_whole, True, "number of best heads to save; exact heads are always saved"),
 }
 
 
@@ -140,9 +146,10 @@ def add_flags(result: Parser, names: Iterable[str] = tuple(FLAGS)) -> None:
             continue
         default = defaults[name]
         shown = ",".join(map(str, default)) if isinstance(default, list) else default
-        commas = "" if flag.single else ", by commas"
-        tail = f" (default {shown})" if shown != "" else ""
-        result.add_argument(f"--{name}", metavar=name.upper(), help=f"{flag.help}{commas}{tail}")
+        notes = [f"default {shown}"] if shown != "" else []
+        notes += [] if flag.single else ["separate several with commas"]
+        tail = f" ({'; '.join(notes)})" if notes else ""
+        result.add_argument(f"--{name}", metavar=name.upper(), help=f"{flag.help}{tail}")
 
 
 def options_of(arguments: Any, file_system: Mapping[str, Any]) -> TrainOptions:

@@ -55,9 +55,13 @@ def train_run(
         }
         checkpoint = Checkpoint(storage, decisive, tell, checkpoint_seconds)
         data = prepare_data(store, division, options)
-        tell("features: loaded once into memory" if data.in_memory else
-             "features: streamed from the store every epoch, as they need more than --memory "
-             f"{human_bytes(options.memory)}")  # fmt: skip
+        if data.in_memory:
+            tell("features: loaded once into memory")
+        else:
+            tell(
+                "features: streamed from the store every epoch, as they need more than --memory "
+                f"{human_bytes(options.memory)}"
+            )
         records, failed = fit_all(storage, data, options, tell, replace_older, checkpoint)
         return Fitted(records, failed, "memory" if data.in_memory else "streamed")
 
