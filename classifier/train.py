@@ -29,11 +29,11 @@ heads:
 Every combination of --head, --lr, --l2, --dropout, --optimizer, --seed and --label_smoothing is
 trained. All linear and mlp heads share one stream of the store, and each is trained as if alone.
 
-A penalty stands beside the mean loss of a row, and acts on standardised features. Each penalty of
---l2 makes a linear or mlp head of its own. ridge and logistic choose one penalty each: ridge by
-cross-validated accuracy from 50 between 1e-4 and 1e4, logistic by validation loss from 7 between
-1e-6 and 1. Give them others in their --head, such as ridge:l2=1e-2,1,100; in a run without linear
-and mlp heads, --l2 does it too.
+Penalties are added to the mean loss of a row, and act on the weights of standardised features. For
+linear and mlp, each penalty of --l2 makes a head of its own. ridge and logistic choose one penalty:
+ridge by cross-validated accuracy from 50 between 1e-4 and 1e4, logistic by validation loss from 7
+between 1e-6 and 1. To give them others, write ridge:l2=1e-2,1,100, or, in a run without linear and
+mlp heads, use --l2.
 
 example:
   python -m classifier.train --store hoarfrost-store --output run \\

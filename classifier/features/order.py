@@ -74,7 +74,7 @@ class Order:
     """The order of the training rows in one epoch.
 
     Attributes:
-      seed: of the run.
+      seed: the first seed of the run.
       epoch: counted from 0.
       views: stored per training image; an epoch takes one of them.
     """

@@ -50,7 +50,7 @@ def prepare_data(store: FeatureStore, division: Division, options: TrainOptions)
     Args:
       store: to read.
       division: which rows train and validate.
-      options: of the run.
+      options: hyperparameters of the run.
     """
     classes, shape = division.classes, store.spec.feature_shape
     selections = (division.train, division.validation)

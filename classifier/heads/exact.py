@@ -93,7 +93,7 @@ def train_exact(spec: HeadSpec, data: TrainingData, options: TrainOptions) -> Tr
     Args:
       spec: of the head.
       data: to fit on.
-      options: of the run.
+      options: hyperparameters of the run.
     """
     started = time.perf_counter()
     fits = {"ridge": _ridge, "logistic": _logistic, "knn": _neighbours}

@@ -24,8 +24,8 @@ ACTIVATIONS = ("relu", "linear")
 METRICS = ("cosine", "euclidean")
 VOTES = ("weighted", "majority")
 CHOICES = {"mlp": {"activation": ACTIVATIONS}, "knn": {"metric": METRICS, "vote": VOTES}}
-# The default choice of the kinds that choose a penalty. A penalty stands beside the mean loss of a
-# row: for ridge the squared error of targets 0 and 1, on features of deviation 1.
+# What ridge and logistic choose from by default. A penalty is added to the mean loss of a row: for
+# ridge, the squared error of targets 0 and 1 on features of deviation 1.
 PENALTIES = {
     "ridge": tuple(float(value) for value in np.geomspace(1e-4, 1e4, 50)),
     "logistic": tuple(float(value) for value in np.geomspace(1e-6, 1, 7)),

@@ -36,8 +36,8 @@ class RidgeSource:
     """Where the rows are, and where the fit goes.
 
     Attributes:
-      store_url: of the store.
-      run_url: of the run's folder.
+      store_url: address of the store.
+      run_url: address of the run's folder.
       storage_options: for both file systems.
       division: which rows train and validate.
       moment: file of the run; names the commits and labels to read, see `Moment.to_json`.

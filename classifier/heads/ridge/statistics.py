@@ -153,7 +153,7 @@ def fit_path(
 
     Args:
       statistics: of the training rows.
-      l2: penalties on the squares of the weights of standardised features. They stand beside the
+      l2: penalties on the squares of the weights of standardised features. They are added to the
         MEAN squared error of a row, so scikit-learn's ``Ridge(alpha)`` is ``l2 = alpha / n``. At 0,
         directions without any scatter get no weight (least norm).
       standard: of the features, on which the penalties act; None leaves features as they are.

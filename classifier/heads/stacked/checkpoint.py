@@ -20,6 +20,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from featurestore.errors import one_line
 from featurestore.io.storage import Storage
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Checkpoint:
             arrays = [self._load(name) for name in kept["files"]]
             stack.restore(kept["stack"], arrays)
         except (OSError, ValueError, KeyError, BadZipFile) as error:
-            self._tell(f"note: the checkpoint is damaged ({error}): training starts anew")
+            self._tell(f"note: the checkpoint is damaged ({one_line(error)}): training starts anew")
             self._waves.clear()
             stack.start()
             return 0

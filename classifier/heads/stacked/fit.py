@@ -51,7 +51,7 @@ def fit_stacked(
     Args:
       trials: of the heads, by head_id.
       data: to fit on.
-      options: of the run.
+      options: hyperparameters of the run.
       on_epoch: called after every epoch.
       checkpoint: keeps the state; None keeps nothing.
       state_budget: bytes of weights and slots at once; more heads wait for a later wave.

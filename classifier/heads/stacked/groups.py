@@ -53,7 +53,7 @@ class Group:
           members: the numbers of the heads.
           trials: one per head.
           weights: the initial weights of each head, as a Keras head lists them.
-          objective: of the run.
+          objective: the loss of all heads of the run.
         """
         self.members = list(members)
         self.steps = 0
@@ -177,8 +177,8 @@ class MlpGroup(Group):
         for position, (seed, rate) in enumerate(self._dropout):
             if not rate:
                 continue
-            # Random numbers by the head's seed and the step: the same beside any other heads, and
-            # after a resume.
+            # The head's seed and the step decide the random numbers, so that they do not depend on
+            # other heads or on a resume.
             key = np.array([seed, self.steps], np.uint64)
             random = np.random.Generator(np.random.Philox(key=key))
             kept = random.random((len(hidden), hidden.shape[2]), np.float32) >= rate

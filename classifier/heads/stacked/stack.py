@@ -39,7 +39,7 @@ class Stack:
         Args:
           trials: of the heads.
           inputs: numbers of a row.
-          objective: of the run.
+          objective: the loss of all heads of the run.
           patience: epochs; 0 for none.
         """
         self.heads = [Progress(patience) for _ in trials]
