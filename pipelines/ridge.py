@@ -23,7 +23,7 @@ from classifier.runs import output
 from classifier.runs import run as run_folder
 from classifier.training.flags import add_flags, options_of
 from classifier.training.run import Fitted, write_run
-from classifier.training.trials import choices_line, head_line, keep_head
+from classifier.training.trials import choices_line, keep_head
 from featurestore import FeatureStore, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.io.storage import Storage
@@ -75,8 +75,7 @@ def run(argv: Sequence[str]) -> int:
         found = fit_by_beam(store, storage, division, options, rest)
         trained = ridge_head(found, store.spec.feature_shape, division.stored_rows, started)
         replace_older()
-        record = keep_head(storage, HEAD.slug, Trial(HEAD), trained, tell)
-        tell(head_line(record, 1))
+        record = keep_head(storage, HEAD.slug, Trial(HEAD), trained, 1, tell)
         return Fitted([record], [], "streamed")
 
     summary = write_run(store, storage, division, options, tell, fit)

@@ -24,6 +24,7 @@ from classifier.heads.stacked.checkpoint import Checkpoint
 from classifier.judgement.evaluation import Scores, evaluate
 from classifier.judgement.intervals import accuracy_interval
 from classifier.runs.run import Run
+from classifier.training.trials import fit_all
 from featurestore.errors import HoarfrostError, UsageError, one_line
 from featurestore.io.storage import Storage
 
@@ -160,7 +161,6 @@ def _accuracy(
     run: Run, store: FeatureStore, division: Division, options: TrainOptions, selection: Selection
 ) -> dict[str, Any]:
     """Fits the one head of `options` on a division's rows, and evaluates it."""
-    from classifier.training.trials import fit_all
 
     def ignore(line: str) -> None:
         """Takes a line that the user does not see."""

@@ -66,8 +66,7 @@ def fit_all(
     def save(name: str, trained: TrainedHead) -> None:
         if not records:
             replace_older()
-        records.append(keep_head(storage, name, trials[name], trained, tell))
-        tell(head_line(records[-1], options.epochs))
+        records.append(keep_head(storage, name, trials[name], trained, options.epochs, tell))
 
     for name, trial in trials.items():
         if not trial.head.is_exact:
@@ -78,7 +77,7 @@ def fit_all(
             save(name, train_exact(trial.head, data, options))
         except RunFailed as error:
             failed.append(_failure(name, trial, str(error), tell))
-    for name in (name for name, fit in fits.items() if fit.weights):
+    for name in [name for name, fit in fits.items() if fit.weights]:
         save(name, trained_head(fits[name], trials[name], data))
     if not records:
         raise RunFailed(_none_left(failed))
@@ -156,9 +155,22 @@ def keep_head(
     head_id: str,
     trial: Trial,
     trained: TrainedHead,
+    epochs: int,
     tell: Callable[[str], None],
 ) -> Record:
-    """Saves a fitted head with its history; returns its record for the leaderboard."""
+    """Saves a fitted head with its history.
+
+    Args:
+      storage: the run's folder.
+      head_id: of the head.
+      trial: that was fitted.
+      trained: the result.
+      epochs: at most, in this run.
+      tell: takes lines for the user.
+
+    Returns:
+      Its record for the leaderboard.
+    """
     run_folder.save_head(storage, head_id, trained.model)
     _write_history(storage, head_id, trained, trained.penalties)
     if not trial.head.is_exact:  # an exact head has no epochs, and so no curve
@@ -169,7 +181,9 @@ def keep_head(
             tell,
         )
     size = sum(math.prod(weight.shape) for weight in trained.model.trainable_weights)
-    return _record(head_id, trial, trained, trained.l2, size)
+    record = _record(head_id, trial, trained, trained.l2, size)
+    tell(_head_line(record, epochs))
+    return record
 
 
 def _write_history(
@@ -220,8 +234,7 @@ def choices_line(name: str, penalties: Sequence[float]) -> str:
     return f"{name}: chooses among {len(penalties)} penalties of {span}"
 
 
-def head_line(record: Mapping[str, Any], epochs: int) -> str:
-    """Returns the line that tells the user how good a head is, by its record."""
+def _head_line(record: Record, epochs: int) -> str:
     where = "--l2 none" if record["l2"] is None else f"--l2 {record['l2']:.3g}"
     if record["lr"] is not None:
         where = f"epoch {record['best_epoch']}/{epochs}, {where}"

@@ -64,10 +64,6 @@ def fit_stacked(
     inputs = math.prod(data.feature_shape)
     objective = Objective(outputs, several, options.class_weights(data.division.train_counts))
     rows = data.division.rows[0]
-
-    def prepared(batches: Iterable[Rows]) -> Iterator[Batch]:
-        return ((standardised(batch, data.standard), batch.labels) for batch in batches)
-
     for index, wave in enumerate(waves(trials, inputs, outputs, state_budget)):
         stack = Stack([trials[name] for name in wave], inputs, objective, options.patience)
         if checkpoint is None:
@@ -78,8 +74,8 @@ def fit_stacked(
                 if stack.ended:
                     break
                 started = time.perf_counter()
-                train = prepared(data.train(options.seed[0], epoch))
-                stack.train_epoch(train, prepared(data.validation()), lanes)
+                train = _prepared(data.train(options.seed[0], epoch), data)
+                stack.train_epoch(train, _prepared(data.validation(), data), lanes)
                 stack.seconds += time.perf_counter() - started
                 if on_epoch:
                     on_epoch(epoch + 1, dict(zip(wave, stack.heads, strict=True)))
@@ -90,6 +86,10 @@ def fit_stacked(
             name: _result(course, weights, share, rows)
             for name, course, weights in zip(wave, stack.heads, stack.best_weights(), strict=True)
         }
+
+
+def _prepared(batches: Iterable[Rows], data: TrainingData) -> Iterator[Batch]:
+    return ((standardised(batch, data.standard), batch.labels) for batch in batches)
 
 
 def _result(
