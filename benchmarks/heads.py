@@ -26,10 +26,11 @@ from benchmarks.rounds import paired_ratio
 from benchmarks.tables import number, publish, table
 from classifier.features.dataset import load_rows
 from classifier.features.division import divide
-from classifier.heads.head import HeadSpec, parse_head
-from classifier.heads.options import TrainOptions, Trial
+from classifier.heads.data import prepare_data
+from classifier.heads.options import TrainOptions
+from classifier.heads.spec import parse_head
+from classifier.heads.stacked.fit import fit_stacked, trained_head
 from classifier.runtime import import_keras
-from classifier.training.data import prepare_data, train_head
 from featurestore import FeatureStore, open_store
 from featurestore.cli.command import main, quiet_libraries
 
@@ -91,9 +92,7 @@ def fit_keras(folder: Path, head: str, options: TrainOptions) -> Fit:
         tuple(np.load(folder / f"{side}-{kind}.npy") for kind in ("features", "labels"))
         for side in ("train", "validation")
     )
-    spec = parse_head(head)
-    assert isinstance(spec, HeadSpec)
-    units = spec.units
+    units = parse_head(head).units
     hidden = [keras.layers.Dense(units, activation="relu")] if units else []
     out = keras.layers.Dense(1, activation="sigmoid")
     shape = keras.Input(train[0].shape[1:])
@@ -111,7 +110,9 @@ def fit_ours(url: str, head: str, options: TrainOptions) -> Fit:
     started = time.perf_counter()
     store = open_store(url)
     data = prepare_data(store, divide(store), options)
-    trained = train_head(Trial(parse_head(head), options.lr[0], 0.0), data, options)
+    ((name, trial),) = options.trials().items()
+    (fits,) = fit_stacked({name: trial}, data, options)
+    trained = trained_head(fits[name], trial, data)
     return Fit(trained.rows_per_second, time.perf_counter() - started)
 
 

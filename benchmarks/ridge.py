@@ -25,9 +25,9 @@ from benchmarks.arguments import counted_parser
 from benchmarks.tables import publish, table
 from classifier.features.dataset import SIDES
 from classifier.features.order import Rows
-from classifier.heads.exactspec import RIDGE_PENALTIES
 from classifier.heads.ridge.fit import gathered
-from classifier.heads.ridge.passes import FoldStatistics, Judgement, RidgeSettings, solve
+from classifier.heads.ridge.passes import FoldStatistics, PenaltyErrors, RidgeSettings, solve
+from classifier.heads.spec import PENALTIES
 from featurestore.cli.command import main
 
 CLASSES = 10
@@ -63,13 +63,13 @@ def made_rows(rows: int, features: int, seed: int = 0) -> Iterator[Rows]:
 
 def measure(rows: int, features: int) -> dict[str, float]:
     """Fits; returns seconds of each step, peak memory and the differences to scikit-learn."""
-    settings = RidgeSettings(features, features, CLASSES, RIDGE_PENALTIES, folds=5)
+    settings = RidgeSettings(features, features, CLASSES, PENALTIES["ridge"], folds=5)
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     for _ in made_rows(rows, features):
         pass
     seconds["making the rows"] = time.perf_counter() - started
-    statistics, judgement = FoldStatistics(settings), Judgement(settings)
+    statistics, errors = FoldStatistics(settings), PenaltyErrors(settings)
     started = time.perf_counter()
     for block in gathered(made_rows(rows, features), settings.block_rows):
         statistics.update(block)
@@ -79,15 +79,15 @@ def measure(rows: int, features: int) -> dict[str, float]:
     seconds["solving"] = time.perf_counter() - started
     started = time.perf_counter()
     for block in gathered(made_rows(rows, features), settings.block_rows):
-        judgement.update(block, SIDES[0], solved)
+        errors.update(block, SIDES[0], solved)
     seconds["judging"] = time.perf_counter() - started - seconds["making the rows"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    chosen = judgement.choose()
+    chosen = errors.choose()
     l2 = settings.l2[chosen]
     path, standard = solved.full.only(chosen), settings.standard(sum_of(statistics))
     assert standard is not None
     deviation = standard.deviation
-    accuracy = judgement.hits["train"][chosen] / rows
+    accuracy = errors.hits["train"][chosen] / rows
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "reference.npz"
         np.savez(file, deviation=deviation)

@@ -33,11 +33,11 @@ from benchmarks.tables import number, publish, table
 from classifier import train
 from classifier.features.dataset import Rows, load_rows
 from classifier.features.division import divide
-from classifier.heads.head import HeadSpec, parse_head
+from classifier.heads.data import prepare_data
 from classifier.heads.options import TrainOptions
+from classifier.heads.spec import parse_head
 from classifier.heads.stacked.fit import fit_stacked
 from classifier.runtime import import_keras
-from classifier.training.data import prepare_data
 from featurestore import BaseSpec, FeatureStore, Numerics, PixelSpec, StoreSpec
 from featurestore.cli.command import main, quiet_libraries, say
 
@@ -119,7 +119,6 @@ def keras_fits(case: Case, sides: Sequence[Rows], epochs: int, steps: int) -> fl
     """Fits one head after the other by Keras; returns seconds."""
     keras = import_keras()
     spec = parse_head(case.head)
-    assert isinstance(spec, HeadSpec)
     train_rows, held = sides
     started = time.perf_counter()
     for seed in range(case.fits):

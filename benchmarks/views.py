@@ -40,7 +40,8 @@ from benchmarks.probing import SETS
 from benchmarks.tables import NOTHING, number, publish, table
 from classifier import evaluate, train
 from classifier.base.stored import load_base
-from classifier.heads.head import HeadSpec, Moments, build_head, outputs_for
+from classifier.heads.head import Moments, build_head, outputs_for
+from classifier.heads.spec import HeadSpec
 from classifier.pixels.views import BOOK, parse_augment
 from classifier.runtime import import_keras
 from featurestore import FeatureStore

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from classifier.features.division import divide
 from classifier.heads.exact import check_heads
-from classifier.heads.head import outputs_for
 from classifier.heads.stacked.checkpoint import SECONDS, remove_checkpoint
 from classifier.runs import output
 from classifier.runs import run as run_folder
@@ -18,7 +17,7 @@ from featurestore.cli.command import Parser, key_values, main, quiet_libraries, 
 from featurestore.io.storage import Storage
 from featurestore.reading.cache import AUTO, VARIABLE, parse_limit
 
-KEPT = "the last checkpoint stays in --output; the same command goes on from there"
+KEPT = "the last checkpoint stays in --output; the same command resumes from there"
 EPILOG = """\
 heads:
   linear                            one dense layer
@@ -27,14 +26,14 @@ heads:
   logistic[:l2=L,L...]              multinomial logistic regression by L-BFGS
   knn:K[:cosine|euclidean][:weighted|majority]   the K nearest training rows vote
 
-All combinations of --head, --lr, --l2, --dropout, --optimizer, --seed and --label_smoothing are
-trained, linear and mlp heads together over one stream of the store, each as if it were alone.
+Every combination of --head, --lr, --l2, --dropout, --optimizer, --seed and --label_smoothing is
+trained. All linear and mlp heads share one stream of the store, and each is trained as if alone.
 
-Penalties are beside the mean loss of a row, on standardised features. Those of --l2 are for linear
-and mlp, and each makes a head of its own. ridge and logistic choose one among penalties of their
-own: ridge by cross-validated accuracy from 50 of 1e-4 to 1e4, logistic by validation loss from 7 of
-1e-6 to 1; or from those in their --head, such as ridge:l2=1e-2,1,100; or from --l2 where a run has
-neither linear nor mlp heads.
+Penalties are added to the mean loss of a row, and act on the weights of standardised features. For
+linear and mlp, each penalty of --l2 makes a head of its own. ridge and logistic choose one penalty:
+ridge by cross-validated accuracy from 50 between 1e-4 and 1e4, logistic by validation loss from 7
+between 1e-6 and 1. To give them others, write ridge:l2=1e-2,1,100, or, in a run without linear and
+mlp heads, use --l2.
 
 example:
   python -m classifier.train --store hoarfrost-store --output run \\
@@ -56,7 +55,7 @@ def parser() -> Parser:
     add(
         "--grid",
         metavar="FILE.yaml",
-        help="a mapping with the names above as keys, scalars or lists; flags given here win",
+        help="flags as a mapping of names to scalars or lists; flags on the command line win",
     )
     add(
         "--cache",
@@ -70,8 +69,8 @@ def parser() -> Parser:
         type=float,
         default=SECONDS,
         metavar="SECONDS",
-        help="between two checkpoints of the training, from which the same command goes on after a "
-        "kill (default %(default)g)",
+        help="time between two checkpoints; after a kill, the same command resumes from the last "
+        "one (default %(default)g)",
     )
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
     add("--overwrite", action="store_true", help="replace a run that is in --output")
@@ -86,15 +85,14 @@ def run(argv: Sequence[str]) -> int:
     file_system = key_values(arguments.storage_options, "--storage_options")
     options = options_of(arguments, file_system)
     limit = parse_limit(arguments.cache)
-    # The rows of an epoch must be those of the last, also while an extraction goes on.
+    # Every epoch must read the same rows, even while an extraction adds others.
     store = open_store(arguments.store, file_system).with_cache(limit).at_this_moment()
     storage = Storage(arguments.output, file_system)
     division = divide(store, options.multi_label)
-    outputs_for(division.classes)
     check_heads(options, store.spec.feature_shape, division)
     output.prepare_output(storage, store, arguments.overwrite)
     if arguments.overwrite and not storage.exists(run_folder.RUN):
-        # What it is to replace is the unfinished training that is there.
+        # --overwrite replaces an unfinished training too.
         remove_checkpoint(storage)
 
     def tell(line: str) -> None:

@@ -2,9 +2,10 @@
 
     python -m pipelines.ridge --store hoarfrost-store --output run --runner=DirectRunner
 
-The head is the one of `python -m classifier.train --head ridge`. The store is read three times: for
-the sums that ridge regression needs, to choose the penalty, and to make probabilities of scores.
-Flags that are not listed here go to Apache Beam, such as --runner or --direct_num_workers.
+The head is the one that `python -m classifier.train --head ridge` fits. The store is read three
+times: for the sums that ridge regression needs, to choose the penalty, and to turn scores into
+probabilities. Flags that are not listed here go to Apache Beam, such as --runner or
+--direct_num_workers.
 """
 
 from __future__ import annotations
@@ -14,27 +15,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from classifier.features.division import Division, divide
-from classifier.heads.exact import check_heads, exact_head, ridge_model, ridge_settings
-from classifier.heads.exactspec import ExactSpec
-from classifier.heads.head import outputs_for
+from classifier.heads.exact import check_heads, ridge_head, ridge_settings
 from classifier.heads.options import TrainOptions, Trial
 from classifier.heads.ridge.fit import RidgeFit
+from classifier.heads.spec import HeadSpec
 from classifier.runs import output
 from classifier.runs import run as run_folder
 from classifier.training.flags import add_flags, options_of
 from classifier.training.run import Fitted, write_run
-from classifier.training.trials import choices_line, head_line, keep_head
+from classifier.training.trials import choices_line, keep_head
 from featurestore import FeatureStore, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.io.storage import Storage
 
 KEPT = "no head was saved; give the same command again"
-HEAD = ExactSpec("ridge")
+HEAD = HeadSpec("ridge")
 FIT, MOMENT = "heads/ridge.npz", "heads/ridge.moment.json"
 
 
 def build_parser() -> Parser:
-    """Returns the command's parser; Beam's flags are left over by it."""
+    """Returns the command's parser, which leaves Beam's flags unparsed."""
     parser = Parser(prog="python -m pipelines.ridge", description=__doc__)
     add = parser.add_argument
     add("--store", required=True, help="feature store: a folder or any fsspec URL")
@@ -52,17 +52,16 @@ def run(argv: Sequence[str]) -> int:
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
     if rest:
-        # Imported only where needed: Beam takes a second.
+        # Imported only if needed, as importing Beam takes a second.
         from pipelines.beam.options import check_beam_arguments
 
         check_beam_arguments(parser, rest)
     file_system = key_values(args.storage_options, "--storage_options")
     options = replace(options_of(args, file_system), heads=(HEAD,))
-    # Every pass and every worker must read the rows that were divided.
+    # Every pass and every worker must read the rows that are divided here.
     store = open_store(args.store, file_system).at_this_moment()
     storage = Storage(args.output, file_system)
     division = divide(store)
-    outputs_for(division.classes)
     check_heads(options, store.spec.feature_shape, division)
     output.prepare_output(storage, store, args.overwrite)
 
@@ -74,13 +73,9 @@ def run(argv: Sequence[str]) -> int:
         tell(choices_line(HEAD.slug, options.penalties_of(HEAD)))
         started = time.perf_counter()
         found = fit_by_beam(store, storage, division, options, rest)
-        shape = store.spec.feature_shape
-        seconds = time.perf_counter() - started
-        model = ridge_model(found, shape)
-        trained = exact_head(model, found.l2, found.metrics, found.penalties, division, seconds)
+        trained = ridge_head(found, store.spec.feature_shape, division.stored_rows, started)
         replace_older()
-        record = keep_head(storage, HEAD.slug, Trial(HEAD), trained, tell)
-        tell(head_line(record, 1))
+        record = keep_head(storage, HEAD.slug, Trial(HEAD), trained, 1, tell)
         return Fitted([record], [], "streamed")
 
     summary = write_run(store, storage, division, options, tell, fit)
@@ -100,8 +95,8 @@ def fit_by_beam(
 
     Args:
       store: to learn from.
-      storage: of the run; holds the fit and the moment of the store for the while, so workers must
-        reach it too.
+      storage: the run's folder. Workers must reach it too, as it holds the fit and the store's
+        moment meanwhile.
       division: which rows train and validate.
       options: penalties, folds, weights.
       beam_arguments: Beam's own flags.

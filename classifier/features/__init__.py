@@ -1,1 +1,1 @@
-"""Stored rows on their way to a head: which, in what order, with what labels."""
+"""Which stored rows reach a head, in what order, and with what labels."""

@@ -1,9 +1,9 @@
-"""Stored features on their way into heads: from memory when they fit, else streamed and pooled."""
+"""Reads stored features for heads: from memory if they fit, else streamed through a pool."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,36 +35,46 @@ def labelled_batches(
       batch_size: rows per block at most.
       order: seeds a random order of row groups; None keeps the stored order.
     """
-    for batch in selection.batches(store, row_columns(selection), batch_size, order):
-        rows = labelled(batch, classes, selection)
+    batches = selection.batches(store, row_columns(selection), batch_size, order)
+    return labelled(batches, classes, selection)
+
+
+def row_columns(selection: Selection) -> tuple[str, ...]:
+    """Returns the columns, beside content_hash, that `labelled` needs of a selection's rows."""
+    return ("labels", "view", "features", *(("key",) if selection.lone else ()))
+
+
+def labelled(
+    batches: Iterable[Mapping[str, np.ndarray]], classes: Sequence[str], selection: Selection
+) -> Iterator[Rows]:
+    """Yields the rows of each batch whose label is one of `classes`; passes over empty batches.
+
+    Args:
+      batches: `row_columns` and content_hash of rows.
+      classes: names of the classes.
+      selection: the rows.
+    """
+    for batch in batches:
+        rows = _labelled(batch, classes, selection)
         if len(rows.labels):
             yield rows
 
 
-def row_columns(selection: Selection) -> tuple[str, ...]:
-    """Returns the columns that `labelled` needs of a selection, beside content_hash."""
-    return ("labels", "view", "features", *(("key",) if selection.lone else ()))
-
-
-def labelled(batch: Mapping[str, np.ndarray], classes: Sequence[str], selection: Selection) -> Rows:
-    """Returns the rows of a batch whose label is one of `classes`.
-
-    Args:
-      batch: `row_columns` and content_hash.
-      classes: names of the classes.
-      selection: that the rows are of.
-    """
+def _labelled(
+    batch: Mapping[str, np.ndarray], classes: Sequence[str], selection: Selection
+) -> Rows:
     if selection.multi_label:
         labels = several_labels(batch["labels"], classes)
         keep = labels.max(axis=1) > 0
     else:
         labels = class_numbers(single_labels(batch["labels"]), classes)
         keep = labels >= 0
+    # Not `content_numbers`: the folds of ridge and the views of an epoch depend on these numbers.
     content = [zlib.crc32(value.encode()) for value in batch["content_hash"]]
     view = batch["view"]
     if selection.lone:
         alone = np.array([key in selection.lone for key in batch["key"]], bool)
-        # Of an image that lacks some of its views only the image as it is counts.
+        # If an image lacks some of its views, only the unaugmented one counts.
         keep &= ~alone | (view == 0)
         view = np.where(alone, np.int8(LONE_VIEW), view)
     rows = Rows(batch["features"], labels, np.array(content, np.uint32), view)
@@ -72,12 +82,12 @@ def labelled(batch: Mapping[str, np.ndarray], classes: Sequence[str], selection:
 
 
 def row_bytes(store: FeatureStore, classes: Sequence[str], selection: Selection) -> int:
-    """Returns what a row takes in memory: its features, its labels, its content's number, its view.
+    """Returns the bytes of a row in memory: features, labels, content number and view.
 
     Args:
-      store: of the row.
+      store: that holds the row.
       classes: names of the classes.
-      selection: that the row is of.
+      selection: that takes the row.
     """
     labels = len(classes) if selection.multi_label else 8
     return store.spec.feature_bytes + labels + 5
@@ -89,28 +99,26 @@ def load_rows(
     selection: Selection,
     count: int,
 ) -> Rows:
-    """Reads the selected rows into memory, once.
+    """Reads the selected rows into memory.
 
     Args:
       store: to read.
       classes: names of the classes.
       selection: the rows.
-      count: how many there are, as `divide` counted; bounds the memory.
+      count: how many there are, as `divide` counted; no more are read.
     """
     dtype = store.spec.dtype if store.spec.is_map else np.float32
-    features = np.empty((count, *store.spec.feature_shape), dtype)
-    labels, content = np.empty(count, np.int64), np.empty(count, np.uint32)
-    view = np.empty(count, np.int8)
-    if selection.multi_label:
-        labels = np.empty((count, len(classes)), np.uint8)
+    several = selection.multi_label
+    loaded = Rows(
+        np.empty((count, *store.spec.feature_shape), dtype),
+        np.empty((count, len(classes)), np.uint8) if several else np.empty(count, np.int64),
+    )
     at = 0
     for rows in labelled_batches(store, classes, selection):
         stop = min(at + len(rows.labels), count)
-        rows = rows[: stop - at]
-        features[at:stop], labels[at:stop] = rows.features, rows.labels
-        content[at:stop], view[at:stop] = rows.content, rows.view
+        loaded[at:stop] = rows[: stop - at]
         at = stop
-    return Rows(features, labels, content, view)[:at]
+    return loaded[:at]
 
 
 def epoch_batches(
@@ -125,12 +133,12 @@ def epoch_batches(
     """Streams an epoch of rows in batches.
 
     Args:
-      source: a store to stream from, or rows already in memory.
+      source: a store to stream from, or rows in memory.
       classes: names of the classes.
       selection: the rows; ignored for rows in memory.
       batch_size: rows per batch; the last batch may have fewer.
-      order: of the rows and their views; None keeps the stored order, and all views.
-      pool_bytes: memory of the shuffle pool when streaming.
+      order: of the rows and their views; None keeps the stored order and all views.
+      pool_bytes: memory of the pool that shuffles streamed rows.
     """
     if isinstance(source, Rows):
         index = epoch_index(source, order)
@@ -138,7 +146,7 @@ def epoch_batches(
             yield source[index[start : start + batch_size]]
         return
     blocks = epoch_blocks(source, classes, selection, order)
-    # Half: while a pool is shuffled its rows are there twice.
+    # Half, because a pool's rows are in memory twice while it is shuffled.
     pool_rows = max(1, pool_bytes // 2 // row_bytes(source, classes, selection))
     yield from cut(blocks, batch_size, pool_rows, order.rng() if order else None)
 
@@ -146,13 +154,13 @@ def epoch_batches(
 def epoch_blocks(
     store: FeatureStore, classes: Sequence[str], selection: Selection, order: Order | None
 ) -> Iterator[Rows]:
-    """Streams the rows of an epoch, block by block of the store.
+    """Streams the rows of an epoch, one block of the store after the other.
 
     Args:
       store: to read.
       classes: names of the classes.
       selection: the rows.
-      order: of the blocks and views; None keeps the stored order, and all views.
+      order: of the blocks and views; None keeps the stored order and all views.
     """
     if order is None:
         yield from labelled_batches(store, classes, selection)
@@ -164,7 +172,7 @@ def epoch_blocks(
 
 
 def epoch_index(rows: Rows, order: Order | None) -> np.ndarray:
-    """Returns the places of an epoch's rows among rows in memory: int64 (n,)."""
+    """Returns int64 (n,): where an epoch's rows are among rows in memory."""
     if order is None:
         return np.arange(len(rows.labels))
     return order.rng().permutation(np.flatnonzero(order.takes(rows.content, rows.view)))

@@ -1,13 +1,13 @@
-"""Which stored rows a head learns from and which validate it.
+"""Which stored rows train a head, and which validate it.
 
-A store's features may be far larger than memory, so rows are surveyed by their small columns first.
-Validation rows are chosen by content hash, never by position: a duplicate, or another view of the
-same image, lies on the same side of the carve on every machine and in every later run.
+A store's features may be far larger than memory, so only small columns are read to decide.
+Validation rows are chosen by content hash, never by position. So a duplicate, or another view of
+the same image, lies on the same side of the carve on every machine and in every later run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from featurestore.labels.splits import split_of
 if TYPE_CHECKING:
     from featurestore import FeatureStore
 
-# The first 8 hex digits of content hashes are uniform; those up to a fifth of 2**32 are carved out.
+# The first 8 hex digits of content hashes are uniform. Those up to a fifth of 2**32 are carved out.
 CARVE = f"{(1 << 32) // 5:08x}"
 
 
@@ -34,11 +34,11 @@ class Division:
       train: selects the training rows, all views.
       validation: selects the validation rows, view 0 only.
       train_counts: int64 (len(classes),) training images of each class; an epoch sees each once.
-      validation_counts: likewise.
+      validation_counts: int64 (len(classes),) validation images of each class.
       stored_rows: labelled rows of the training side, all views.
-      carve: the carve's boundary, or "" when the store has a validation split.
-      notes: one line each on rows that are left out, and on classes with too few.
-      multi_label: whether a row may be of several classes; counts are of labels then.
+      carve: the carve's boundary, or "" if the store has a validation split.
+      notes: one line each on rows that are left out, and on classes with too few rows.
+      multi_label: whether a row may be of several classes; labels are counted then, not images.
       rows: (training rows, validation rows).
     """
 
@@ -55,7 +55,7 @@ class Division:
 
 
 def single_labels(labels: np.ndarray) -> list[str | None]:
-    """Returns each row's one label, None without.
+    """Returns each row's only label, None for a row without one.
 
     Args:
       labels: object (n,) of lists of str.
@@ -66,7 +66,7 @@ def single_labels(labels: np.ndarray) -> list[str | None]:
     for row in labels:
         if len(row) > 1:
             raise UsageError(
-                f"one label a row is needed here, and a row has {len(row)}: "
+                f"one label per row is needed here, and a row has {len(row)}: "
                 f"{', '.join(map(repr, row[:3]))}; give each image one, with python -m "
                 "featurestore relabel, or train with --multi_label on"
             )
@@ -74,7 +74,7 @@ def single_labels(labels: np.ndarray) -> list[str | None]:
 
 
 def class_numbers(names: Sequence[str | None], classes: Sequence[str]) -> np.ndarray:
-    """Returns int64 (n,): the index of each row's class, -1 for none and for unknown ones.
+    """Returns int64 (n,): the index of each row's class, -1 for no class and for unknown classes.
 
     Example:
       >>> class_numbers(["dog", None, "cat", "cow"], ["cat", "dog"])
@@ -105,7 +105,10 @@ def tally(store: FeatureStore, selection: Selection, single: bool = True) -> Tal
     Args:
       store: to read.
       selection: the rows.
-      single: whether a row with several labels is a mistake; else each of them counts.
+      single: whether a row with several labels is an error; else each label counts.
+
+    Raises:
+      UsageError: for a row with several labels, if `single`.
     """
     result, views = Tally(), store.spec.views if selection.views else 1
     columns = ("labels", "view", *(("key",) if views > 1 else ()))
@@ -131,15 +134,15 @@ def tally(store: FeatureStore, selection: Selection, single: bool = True) -> Tal
 def divide(store: FeatureStore, multi_label: str = "auto") -> Division:
     """Decides which rows of a store train a head and which validate it.
 
-    Rows of the train split train, and all rows do in a store without any split; without a
-    validation split, a fifth of them is carved out by content hash.
+    The rows of the train split train; in a store without any split, all rows do. If there is no
+    validation split, a fifth of the training rows is carved out by content hash.
 
     Args:
       store: to read.
-      multi_label: ``on``, ``off``, or ``auto``: if a training row has several labels.
+      multi_label: ``on``, ``off``, or ``auto``: on if a training row has several labels.
 
     Raises:
-      UsageError: when there is nothing to train on or to validate with.
+      UsageError: if there is nothing to train on or to validate with.
     """
     found = store.split_counts()
     if not found:
@@ -172,7 +175,7 @@ def divide(store: FeatureStore, multi_label: str = "auto") -> Division:
     if named and found.get(None):
         notes.append(f"{found[None]} rows without a split are left out")
     if several:
-        notes.append("heads are multi-label: one sigmoid a class")
+        notes.append("heads are multi-label: one sigmoid per class")
     counts = trained.counts(classes), validated.counts(classes)
     rows = trained.rows_of(classes), validated.rows_of(classes)
     return Division(
@@ -191,7 +194,7 @@ def _train_names(store: FeatureStore, named: Sequence[str]) -> tuple[str | None,
 
 
 def _boundary(store: FeatureStore, everything: Selection, whole: Tally) -> str:
-    """Returns the carve's boundary such that both sides have labelled rows, be they few."""
+    """Returns the carve's boundary, such that both sides have labelled rows, however few."""
     if whole.first_hash == whole.last_hash:
         raise UsageError(
             f"validation needs at least 2 different labelled images, {store.url} has 1; add images"
@@ -201,15 +204,15 @@ def _boundary(store: FeatureStore, everything: Selection, whole: Tally) -> str:
     return whole.first_hash
 
 
-def class_weights(counts: np.ndarray) -> Mapping[int, float]:
-    """Returns the weight of each class, inversely to its rows, averaging 1 over rows.
+def class_weights(counts: np.ndarray) -> tuple[float, ...]:
+    """Returns the weight of each class: inverse to its number of rows, and 1 on average over rows.
 
     Args:
-      counts: int (classes,) training rows of each.
+      counts: int (classes,) training rows of each class.
 
     Example:
       >>> class_weights(np.array([30, 10]))
-      {0: 0.6666666666666666, 1: 2.0}
+      (0.6666666666666666, 2.0)
     """
     share = counts.sum() / (counts > 0).sum()
-    return {number: float(share / count) if count else 0.0 for number, count in enumerate(counts)}
+    return tuple(float(share / count) if count else 0.0 for count in counts)

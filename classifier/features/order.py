@@ -1,20 +1,22 @@
-"""The order in which a head sees rows: by blocks of the store, mixed in a pool, one view an image.
+"""The order in which a head sees rows: by blocks of the store, mixed in a pool, one view per image.
 
-A store may be sorted by class and ten times larger than memory. So an epoch reads its row groups in
-an order of its own, from many parts in turn (`featurestore.reading.scan`), and shuffles the rows of
-a pool: a batch mixes rows from all over the store. An epoch's order depends on the seed and the
-epoch's number alone, so that an interrupted training resumes in the order it would have had.
+A store may be sorted by class and ten times larger than memory. So an epoch reads the row groups in
+an order of its own, from many parts in turn (`featurestore.reading.scan`), and shuffles them in a
+pool: a batch mixes rows from all over the store. An epoch's order depends only on the seed and the
+epoch's number, so an interrupted training resumes in the order that it would have had.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-# In `Rows.view`: the image has no other stored view, so this one is for every epoch.
+# In `Rows.view`: the image has no other stored view, so every epoch takes this one.
 LONE_VIEW = -1
+ROW_ARRAYS = ("features", "labels", "content", "view")
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,9 @@ class Rows:
 
     Attributes:
       features: (n, *feature_shape) in the dtype the store yields.
-      labels: int64 (n,) class indices; of multi-label heads uint8 (n, classes) of 0 and 1.
-      content: uint32 (n,) numbers of the images' contents; zeros in shuffled batches.
-      view: int8 (n,) which view of its image a row is, or `LONE_VIEW`; zeros in shuffled batches.
+      labels: int64 (n,) class indices; for multi-label heads uint8 (n, classes) of 0 and 1.
+      content: uint32 (n,) numbers of the images' contents; zeros if not given.
+      view: int8 (n,) which view of its image a row is, or `LONE_VIEW`; zeros if not given.
     """
 
     features: np.ndarray
@@ -43,23 +45,38 @@ class Rows:
         """Returns some of the rows."""
         return Rows(self.features[rows], self.labels[rows], self.content[rows], self.view[rows])
 
+    def __setitem__(self, places: slice, rows: Rows) -> None:
+        """Overwrites some of the rows."""
+        for name in ROW_ARRAYS:
+            getattr(self, name)[places] = getattr(rows, name)
+
     @classmethod
     def joined(cls, blocks: Sequence[Rows]) -> Rows:
         """Returns the rows of all blocks, in order."""
         if len(blocks) == 1:
             return blocks[0]
-        names = ("features", "labels", "content", "view")
-        return cls(*(np.concatenate([getattr(block, name) for block in blocks]) for name in names))
+        arrays = ([getattr(block, name) for block in blocks] for name in ROW_ARRAYS)
+        return cls(*map(np.concatenate, arrays))
+
+
+def flattened(features: np.ndarray) -> np.ndarray:
+    """Returns features (n, ...) as (n, d); n may be 0.
+
+    Example:
+      >>> flattened(np.empty((0, 2, 3))).shape
+      (0, 6)
+    """
+    return features.reshape(len(features), math.prod(features.shape[1:]))
 
 
 @dataclass(frozen=True)
 class Order:
-    """Of the training rows in one epoch.
+    """The order of the training rows in one epoch.
 
     Attributes:
-      seed: of the run.
+      seed: the first seed of the run.
       epoch: counted from 0.
-      views: that each training image is stored in; an epoch takes one of them.
+      views: stored per training image; an epoch takes one of them.
     """
 
     seed: int
@@ -67,14 +84,14 @@ class Order:
     views: int = 1
 
     def rng(self) -> np.random.Generator:
-        """Returns the source of the order."""
+        """Returns the random generator that decides the order."""
         return np.random.default_rng([self.seed, self.epoch])
 
     def takes(self, content: np.ndarray, view: np.ndarray) -> np.ndarray:
         """Returns bool (n,): the rows that belong to the epoch.
 
-        Every image goes through all of its views, one an epoch, from a place of its own: after
-        `views` epochs each row was taken once.
+        Every image goes through all of its views, one per epoch, and each image starts at a view of
+        its own. After `views` epochs each row was taken once.
 
         Args:
           content: uint32 (n,) as in `Rows`.
@@ -93,7 +110,7 @@ class Order:
 
 
 def _scrambled(numbers: np.ndarray, seed: int) -> np.ndarray:
-    """Returns uint64 (n,), uniform whatever the numbers are: the finaliser of SplitMix64."""
+    """Returns uint64 (n,), uniform whatever the numbers are, by the finaliser of SplitMix64."""
     mixed = numbers.astype(np.uint64) + np.random.SeedSequence(seed).generate_state(1, np.uint64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
@@ -107,9 +124,9 @@ def cut(
 
     Args:
       blocks: rows in the order they are read.
-      batch_size: rows per batch; the last may have fewer, none is dropped.
+      batch_size: rows per batch; the last batch may have fewer, and no row is dropped.
       pool_rows: rows gathered before a shuffle; at least a batch.
-      rng: of the shuffle; None keeps the order.
+      rng: shuffles; None keeps the order.
     """
     pool: list[Rows] = []
     held = 0
@@ -122,8 +139,8 @@ def cut(
         leave = max(batch_size, (held // 2) // batch_size * batch_size) if rng else held
         leave = leave // batch_size * batch_size
         rows = _mixed(pool, rng)
-        # Copies: a view would keep what leaves.
-        pool = [Rows(rows.features[leave:].copy(), rows.labels[leave:].copy())]
+        # A copy, as a view would keep in memory what leaves.
+        pool = [rows[np.arange(leave, held)]]
         held -= leave
         yield from _slices(rows, batch_size, leave)
         del rows
@@ -132,17 +149,12 @@ def cut(
 
 
 def _mixed(pool: list[Rows], rng: np.random.Generator | None) -> Rows:
-    """Joins blocks and shuffles their rows; empties the pool, so that rows are there twice only."""
-    features = np.concatenate([rows.features for rows in pool])
-    labels = np.concatenate([rows.labels for rows in pool])
+    """Joins blocks and shuffles their rows; empties the pool, so rows are in memory only twice."""
+    rows = Rows.joined(pool)
     pool.clear()
-    if rng is None:
-        return Rows(features, labels)
-    order = rng.permutation(len(labels))
-    return Rows(features[order], labels[order])
+    return rows if rng is None else rows[rng.permutation(len(rows.labels))]
 
 
 def _slices(rows: Rows, batch_size: int, stop: int) -> Iterator[Rows]:
     for start in range(0, stop, batch_size):
-        end = min(start + batch_size, stop)
-        yield Rows(rows.features[start:end], rows.labels[start:end])
+        yield rows[start : min(start + batch_size, stop)]

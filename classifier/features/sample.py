@@ -1,4 +1,4 @@
-"""An even sample of a stream of rows, by their content: the same rows whatever their order."""
+"""An even sample of a stream of rows, by content: the same rows in whatever order they come."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-# Of log-probabilities 400,000 rows of 10 classes, 4,000 of 1,000: plenty for one temperature, and
-# done in a second.
+# Log-probabilities of 400,000 rows of 10 classes, or of 4,000 rows of 1,000 classes: plenty for a
+# temperature, fitted within a second.
 SAMPLE_BYTES = 1 << 24
 
 
 def content_numbers(content_hashes: Iterable[str]) -> np.ndarray:
-    """Returns uint32 (n,): the last 8 hex digits, which no carve goes by, so either side is even.
+    """Returns uint32 (n,): the last 8 hex digits of content hashes.
+
+    Carves use the first digits, so that a sample by the last ones is even on either side.
 
     Example:
       >>> content_numbers(["00ff000000ff"])
@@ -25,7 +27,7 @@ class ContentSample:
     """All rows while they fit a budget, then an even sample of them.
 
     Args:
-      budget: bytes that the rows may take.
+      budget: bytes that the rows may need.
     """
 
     def __init__(self, budget: int = SAMPLE_BYTES) -> None:
@@ -37,12 +39,12 @@ class ContentSample:
 
         Args:
           content: uint32 (n,) of `content_numbers`.
-          columns: (n, ...) arrays, each time as many.
+          columns: arrays (n, ...); every call gives equally many.
         """
         below = content < self._bound
         self._kept.append((content[below], *(column[below] for column in columns)))
         while sum(kept[1].nbytes for kept in self._kept) > self._budget and self._bound > 1:
-            # Half of what is there leaves, and half of what comes will: always an even sample.
+            # Half of the rows leave, and half of those to come will: the sample stays even.
             self._bound //= 2
             halves = [kept[0] < self._bound for kept in self._kept]
             self._kept = [
@@ -51,5 +53,5 @@ class ContentSample:
             ]
 
     def columns(self) -> tuple[np.ndarray, ...]:
-        """Returns what was kept of each column, in the order it came; nothing before a row came."""
+        """Returns what was kept of each column, in order; an empty tuple before the first `add`."""
         return tuple(map(np.concatenate, zip(*self._kept, strict=True)))[1:]

@@ -1,4 +1,4 @@
-"""Rows of a store that belong together, decided row by row from their small columns."""
+"""Selects rows of a store by their small columns."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from classifier.features.sample import content_numbers
 from featurestore.reading.scan import ScanOptions
 
 if TYPE_CHECKING:
@@ -18,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Selection:
-    """Some rows of a store, decided row by row from their small columns.
+    """Some rows of a store.
 
     Attributes:
-      splits: the splits they are in; None inside means rows without one, None instead means all.
+      splits: names of their splits, where None means rows without a split; None for all rows.
       carve: content hashes up to this (hex, inclusive) are the validation side; "" for no carve.
       side: of the carve, ``train`` or ``validation``.
-      views: whether augmented views belong to it, or only the image as it is.
+      views: whether augmented views are selected too, or only the unaugmented images.
       lone: keys of images that lack some of their views.
       multi_label: whether a row may be of several classes.
-      share: the last 8 hex digits of content hashes go up to this (inclusive); "" for all.
+      share: the largest of the rows' `content_numbers`; None for all rows.
     """
 
     splits: tuple[str | None, ...] | None = None
@@ -36,14 +37,13 @@ class Selection:
     views: bool = False
     lone: frozenset[str] = frozenset()
     multi_label: bool = False
-    share: str = ""
+    share: int | None = None
 
     def mask(self, content_hashes: np.ndarray) -> np.ndarray:
         """Returns bool (n,): the rows on this side of the carve, and within the share."""
         keep = np.ones(len(content_hashes), bool)
-        if self.share:
-            # Not the digits that the carve goes by: a share of one side is to be even.
-            keep &= np.array([value[-8:] <= self.share for value in content_hashes], bool)
+        if self.share is not None:
+            keep &= content_numbers(content_hashes) <= self.share
         if self.carve:
             below = np.array([is_below(value, self.carve) for value in content_hashes], bool)
             keep &= below == (self.side == "validation")
@@ -56,7 +56,7 @@ class Selection:
         batch_size: int = 1024,
         order: tuple[int, ...] | None = None,
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Streams columns of the selected rows; `order` seeds another one than the stored."""
+        """Streams columns of the selected rows, in a random order if `order` seeds one."""
         markers = list(store.markers().values())
         return self.read(store.scanner(markers), markers, columns, batch_size, order)
 
@@ -81,6 +81,6 @@ class Selection:
 
 
 def is_below(content_hash: str, boundary: str) -> bool:
-    """Tells whether a content hash (hex) is up to a carve's boundary, inclusive."""
-    # Hexadecimal digits of equal number sort as the numbers do.
+    """Returns whether a content hash (hex) is at or below a carve's boundary."""
+    # Hexadecimal texts of equal length sort as their numbers do.
     return content_hash[: len(boundary)] <= boundary

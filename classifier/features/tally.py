@@ -1,4 +1,4 @@
-"""Rows counted by their labels, and what is to be said about the counts."""
+"""Counts rows by label, and notes what the counts mean for training."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Tally:
 
     Attributes:
       labels: images by label.
-      combinations: images by their labels.
+      combinations: images by all of their labels.
       unlabelled: images without a label.
-      rows: labelled rows, all views that the selection takes.
-      pending: views found so far of images that lack some: key -> number of rows.
+      rows: labelled rows, in all views that the selection takes.
+      pending: key -> number of views, for the images that lack some of their views.
       first_hash: the smallest content hash, "" without rows.
-      last_hash: the largest.
+      last_hash: the largest content hash, "" without rows.
     """
 
     labels: Counter[str] = field(default_factory=Counter)
@@ -33,11 +33,11 @@ class Tally:
 
     @property
     def several(self) -> bool:
-        """Whether a row has several labels."""
+        """Whether any row has several labels."""
         return any(len(names) > 1 for names in self.combinations)
 
     def rows_of(self, classes: Sequence[str]) -> int:
-        """Returns the images that have one of `classes`."""
+        """Returns how many images have one of `classes`."""
         known = set(classes)
         return sum(images for names, images in self.combinations.items() if known & set(names))
 
@@ -47,7 +47,7 @@ class Tally:
 
 
 def note_views(pending: dict[str, int], keys: Iterable[str], views: int) -> None:
-    """Counts the views of images; those with all of them, nearly every one, are forgotten."""
+    """Counts the views of images, and forgets images that have all of them, as nearly all do."""
     for key in keys:
         found = pending.pop(key, 0) + 1
         if found < views:
@@ -69,7 +69,7 @@ def several_labels(labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
 
 
 def notes_on(classes: Sequence[str], trained: Tally, validated: Tally) -> list[str]:
-    """Returns a line each on rows that are left out, and on classes with too few."""
+    """Returns one line each on rows that are left out, and on classes without rows."""
     notes = []
     if trained.unlabelled:
         notes.append(f"{trained.unlabelled} training rows without a label are left out")
@@ -87,7 +87,7 @@ def notes_on(classes: Sequence[str], trained: Tally, validated: Tally) -> list[s
 
 
 def shorten(names: Sequence[str], most: int = 5) -> str:
-    """Joins names, the first few of many.
+    """Joins names; of many, only the first few.
 
     Example:
       >>> shorten(["a", "b", "c"], most=2)

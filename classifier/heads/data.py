@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
+from classifier.features.dataset import SIDES, epoch_batches, labelled_batches, load_rows, row_bytes
 from classifier.features.division import Division
-from classifier.features.order import Rows
-from classifier.heads.head import Standard
+from classifier.features.order import Order, Rows
+from classifier.heads.head import Moments, Standard
+from classifier.heads.options import TrainOptions
 
 if TYPE_CHECKING:
     import keras
+
+    from featurestore import FeatureStore
+
+BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -19,47 +26,102 @@ class TrainingData:
     """What every head of a run is fitted on.
 
     Attributes:
-      train: called with the seed of the order and the epoch, counted from 0: gives its batches.
-      validation: gives batches in stored order.
+      train: returns the batches of an epoch; takes the seed of the order, and the epoch from 0 on.
+      validation: returns batches in stored order.
       feature_shape: of one row.
-      standard: statistics of the training rows, None for none.
+      standard: statistics of the training rows, or None.
       division: which rows these are.
-      in_memory: whether features were loaded once or are streamed every epoch.
-      rows: called with ``train`` or ``validation``, gives blocks of rows in stored order.
+      in_memory: whether features were loaded once, or are streamed every epoch.
+      rows: takes ``train`` or ``validation``; returns blocks of rows in stored order.
     """
 
     train: Callable[[int, int], Iterator[Rows]]
-    validation: Callable[[], Iterator[Rows]]
+    validation: Callable[[], Iterable[Rows]]
     feature_shape: tuple[int, ...]
     standard: Standard | None
     division: Division
     in_memory: bool
-    rows: Callable[[str], Iterator[Rows]]
+    rows: Callable[[str], Iterable[Rows]]
+
+
+def prepare_data(store: FeatureStore, division: Division, options: TrainOptions) -> TrainingData:
+    """Loads features once if they fit `options.memory`, and computes what heads standardise by.
+
+    Args:
+      store: to read.
+      division: which rows train and validate.
+      options: hyperparameters of the run.
+    """
+    classes, shape = division.classes, store.spec.feature_shape
+    selections = (division.train, division.validation)
+    stored = division.stored_rows, division.rows[1]
+    in_memory = sum(stored) * row_bytes(store, classes, division.train) <= options.memory
+    sources: list[FeatureStore | Rows] = [store, store]
+    if in_memory:
+        pairs = zip(selections, stored, strict=True)
+        sources = [load_rows(store, classes, selection, rows) for selection, rows in pairs]
+
+    def blocks(side: str) -> Iterable[Rows]:
+        number = SIDES.index(side)
+        source = sources[number]
+        if isinstance(source, Rows):
+            starts = range(0, len(source.labels), BLOCK_ROWS)
+            return (source[start : start + BLOCK_ROWS] for start in starts)
+        return labelled_batches(source, classes, selections[number])
+
+    standard = None
+    if options.standardise == "channel":
+        moments = Moments(shape[-1])
+        for block in blocks("train"):
+            moments.update(block.features)
+        standard = moments.standard()
+
+    def train(seed: int, epoch: int) -> Iterator[Rows]:
+        return epoch_batches(
+            sources[0],
+            classes,
+            division.train,
+            batch_size=options.batch_size,
+            order=Order(seed, epoch, store.spec.views),
+            pool_bytes=options.memory,
+        )
+
+    validation = partial(blocks, "validation")
+    return TrainingData(train, validation, shape, standard, division, in_memory, blocks)
 
 
 @dataclass(frozen=True)
-class TrainedHead:
-    """A fitted head at its best epoch.
+class Fit:
+    """What is known of every fitted head.
 
     Attributes:
-      model: features -> probabilities, with the best epoch's weights.
-      history: metric name -> one value an epoch.
-      best_epoch: counted from 1.
-      seconds: the fit took.
-      rows_per_second: training rows through the fit, all epochs.
-      l2: its penalty; None for a head without.
-      penalties: of an exact head: figures by penalty, else empty.
+      history: metric name -> one value per epoch.
+      best_epoch: counted from 1; 0 if the validation loss was never finite.
+      seconds: duration of the fit; a head's share, where several were fitted together.
+      rows_per_second: training rows through the head in that time, all epochs.
     """
 
-    model: keras.Model
     history: Mapping[str, Sequence[float]]
     best_epoch: int
     seconds: float
     rows_per_second: float
-    l2: float | None = None
-    penalties: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def best(self) -> dict[str, float]:
         """Each metric at the best epoch."""
         return {name: values[self.best_epoch - 1] for name, values in self.history.items()}
+
+
+@dataclass(frozen=True)
+class TrainedHead(Fit):
+    """A head to save: at its best epoch, as a Keras model.
+
+    Attributes:
+      model: features -> probabilities, with the weights of the best epoch.
+      l2: its penalty; None for a head without one.
+      penalties: figures by penalty of an exact head; empty for others.
+    """
+
+    model: keras.Model
+    l2: float | None = None
+    penalties: Mapping[str, Sequence[float]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Fits ridge, logistic and nearest-neighbour heads; each ends as a Keras model like any other."""
+"""Fits ridge, logistic and nearest-neighbour heads, each as a Keras model like any other head."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from classifier.features.division import Division, class_weights
+from classifier.features.division import Division
 from classifier.features.order import Rows
 from classifier.heads.data import TrainedHead, TrainingData
-from classifier.heads.exactspec import ExactSpec
-from classifier.heads.head import HeadSpec, Standard, build_head, outputs_for
+from classifier.heads.head import Standard, build_head, outputs_for
 from classifier.heads.logistic import fit_logistic
 from classifier.heads.neighbours import build_neighbours, metrics_of
 from classifier.heads.options import TrainOptions
 from classifier.heads.ridge.fit import RidgeFit, fit_ridge
 from classifier.heads.ridge.passes import RidgeSettings
+from classifier.heads.spec import HeadSpec
 from classifier.heads.stacked.partition import HEAD_LIMIT, state_bytes
+from classifier.heads.stacked.progress import METRICS
 from featurestore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,23 +28,24 @@ if TYPE_CHECKING:
 
 
 def check_heads(options: TrainOptions, feature_shape: Sequence[int], division: Division) -> None:
-    """Refuses heads that would need too much memory, before anything is read.
+    """Refuses heads that cannot be fitted on these rows or in memory, before features are read.
 
     Raises:
       UsageError: naming the head and what to do instead.
     """
+    outputs_for(division.classes, division.multi_label)
     if division.multi_label and options.class_weight == "balanced":
         raise UsageError(
-            "--class_weight balanced needs one label a row, and rows have several; leave it out"
+            "--class_weight balanced needs one label per row, and rows have several; leave it out"
         )
     for head in options.heads:
-        if not isinstance(head, ExactSpec):
+        if not head.is_exact:
             _check_size(head, options, feature_shape, division)
             continue
         if division.multi_label:
             raise UsageError(
-                f"--head {head} needs one label a row, and rows have several; take linear or mlp, "
-                "or give each image one label with python -m featurestore relabel"
+                f"--head {head} needs one label per row, and rows have several; take linear or "
+                "mlp, or give each image one label with python -m featurestore relabel"
             )
         if head.kind == "ridge":
             ridge_settings(head, options, feature_shape, division).check_memory()
@@ -70,14 +72,8 @@ def _check_size(
         )
 
 
-def _weights(options: TrainOptions, division: Division) -> tuple[float, ...] | None:
-    if options.class_weight != "balanced":
-        return None
-    return tuple(class_weights(division.train_counts).values())
-
-
 def ridge_settings(
-    spec: ExactSpec, options: TrainOptions, feature_shape: Sequence[int], division: Division
+    spec: HeadSpec, options: TrainOptions, feature_shape: Sequence[int], division: Division
 ) -> RidgeSettings:
     """Returns what every worker of a ridge fit has to know."""
     return RidgeSettings(
@@ -86,56 +82,58 @@ def ridge_settings(
         classes=len(division.classes),
         l2=options.penalties_of(spec),
         folds=options.folds,
-        class_weights=_weights(options, division),
+        class_weights=options.class_weights(division.train_counts),
         standardise=options.standardise == "channel",
     )
 
 
-def train_exact(spec: ExactSpec, data: TrainingData, options: TrainOptions) -> TrainedHead:
+def train_exact(spec: HeadSpec, data: TrainingData, options: TrainOptions) -> TrainedHead:
     """Fits one exact head.
 
     Args:
       spec: of the head.
       data: to fit on.
-      options: of the run.
+      options: hyperparameters of the run.
     """
     started = time.perf_counter()
     fits = {"ridge": _ridge, "logistic": _logistic, "knn": _neighbours}
-    model, l2, metrics, path = fits[spec.kind](spec, data, options)
-    return exact_head(model, l2, metrics, path, data.division, time.perf_counter() - started)
+    return fits[spec.kind](spec, data, options, started)
 
 
-def exact_head(
+def _exact_head(
     model: keras.Model,
-    l2: float | None,
     metrics: Mapping[str, float],
-    path: Mapping[str, Sequence[float]],
-    division: Division,
-    seconds: float,
+    rows: int,
+    started: float,
+    l2: float | None,
+    penalties: Mapping[str, Sequence[float]],
 ) -> TrainedHead:
-    """Returns a fitted head as the run keeps it: a history of one epoch.
+    """Returns a fitted head as a run keeps it, with a history of one epoch."""
+    history = {name: [value] for name, value in metrics.items()}
+    seconds = time.perf_counter() - started
+    return TrainedHead(history, 1, seconds, rows / max(seconds, 1e-9), model, l2, penalties)
+
+
+def _ridge(
+    spec: HeadSpec, data: TrainingData, options: TrainOptions, started: float
+) -> TrainedHead:
+    settings = ridge_settings(spec, options, data.feature_shape, data.division)
+    return ridge_head(
+        fit_ridge(settings, data.rows), data.feature_shape, data.division.stored_rows, started
+    )
+
+
+def ridge_head(
+    fit: RidgeFit, feature_shape: Sequence[int], rows: int, started: float
+) -> TrainedHead:
+    """Returns a ridge fit as a linear head whose logits are the scaled scores.
 
     Args:
-      model: features -> probabilities.
-      l2: the chosen penalty.
-      metrics: loss, accuracy, val_loss, val_accuracy.
-      path: figures by penalty.
-      division: what it was fitted on.
-      seconds: the fit took.
+      fit: of all rows.
+      feature_shape: of one stored row.
+      rows: that it was fitted on.
+      started: when the fit began, by `time.perf_counter`.
     """
-    history = {name: [value] for name, value in metrics.items()}
-    rows = division.stored_rows
-    return TrainedHead(model, history, 1, seconds, rows / max(seconds, 1e-9), l2, path)
-
-
-def _ridge(spec: ExactSpec, data: TrainingData, options: TrainOptions):
-    settings = ridge_settings(spec, options, data.feature_shape, data.division)
-    fit = fit_ridge(settings, data.rows)
-    return ridge_model(fit, data.feature_shape), fit.l2, fit.metrics, fit.penalties
-
-
-def ridge_model(fit: RidgeFit, feature_shape: Sequence[int]) -> keras.Model:
-    """Returns a ridge fit as a linear head whose logits are the scores, scaled."""
     path, size = fit.path, math.prod(feature_shape)
     centre, deviation = np.zeros(size), np.ones(size)
     if fit.standard is not None:
@@ -144,10 +142,11 @@ def ridge_model(fit: RidgeFit, feature_shape: Sequence[int]) -> keras.Model:
     weights = path.weights[:, 0]
     bias = path.target_mean + (centre - path.mean) @ weights
     if len(bias) == 1:
-        # One score between the targets 0 and 1; its logit must be 0 half-way.
+        # One score lies between the targets 0 and 1; its logit must be 0 at a half.
         bias = bias - 0.5
     kernel = weights * deviation[:, None]
-    return _linear(fit.standard, kernel * fit.scale, bias * fit.scale, feature_shape)
+    model = _linear(fit.standard, kernel * fit.scale, bias * fit.scale, feature_shape)
+    return _exact_head(model, fit.metrics, rows, started, fit.l2, fit.penalties)
 
 
 def _linear(
@@ -158,31 +157,29 @@ def _linear(
     return model
 
 
-def _logistic(spec: ExactSpec, data: TrainingData, options: TrainOptions):
+def _logistic(
+    spec: HeadSpec, data: TrainingData, options: TrainOptions, started: float
+) -> TrainedHead:
     fit, path = fit_logistic(
         data.rows,
         math.prod(data.feature_shape),
         len(data.division.classes),
         options.penalties_of(spec),
         data.standard,
-        _weights(options, data.division),
+        options.class_weights(data.division.train_counts),
     )
     model = _linear(data.standard, fit.kernel, fit.bias, data.feature_shape)
-    return model, fit.l2, fit.metrics, path
+    return _exact_head(model, fit.metrics, data.division.stored_rows, started, fit.l2, path)
 
 
-def _neighbours(spec: ExactSpec, data: TrainingData, options: TrainOptions):
+def _neighbours(
+    spec: HeadSpec, data: TrainingData, options: TrainOptions, started: float
+) -> TrainedHead:
     rows = Rows.joined(list(data.rows("train")))
     classes = len(data.division.classes)
-    outputs_for(data.division.classes)
     model = build_neighbours(spec, rows.features, rows.labels, classes, data.standard)
     held = Rows.joined(list(data.rows("validation")))
-    loss, accuracy = metrics_of(model, held.features, held.labels)
-    # Every training row is its own nearest neighbour: figures on them would say nothing.
-    nothing = float("nan")
-    return (
-        model,
-        None,
-        {"loss": nothing, "accuracy": nothing, "val_loss": loss, "val_accuracy": accuracy},
-        {},
-    )
+    # Every training row is its own nearest neighbour, so figures on these rows would say nothing.
+    figures = (math.nan, math.nan, *metrics_of(model, held.features, held.labels))
+    metrics = dict(zip(METRICS, figures, strict=True))
+    return _exact_head(model, metrics, data.division.stored_rows, started, None, {})

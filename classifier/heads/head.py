@@ -1,75 +1,38 @@
-"""Heads: small Keras classifiers on stored features, and the flag that names one.
+"""Heads as Keras models: small classifiers on stored features.
 
-A head takes features as they are stored, standardises each channel with statistics of the training
-rows (part of the head, so that evaluation and prediction cannot forget them), flattens a map,
-and ends in probabilities: one sigmoid unit for two classes, else a softmax.
+A head takes features as they are stored. It standardises each channel with statistics of the
+training rows, which are part of the head so that evaluation and prediction cannot forget them. It
+flattens a map, and ends in probabilities: one sigmoid unit for two classes, a softmax for more.
 
-Training and evaluation use the layer below the probabilities (`logits_model`): a cross entropy of
-logits stays exact where a probability has long rounded to 0 or 1.
+Training and evaluation use the layer below the probabilities (`logits_model`): the cross entropy of
+logits stays exact where a probability has long been rounded to 0 or 1.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from classifier.heads.exactspec import EXACT, ExactSpec, parse_exact
+from classifier.features.order import Rows, flattened
+from classifier.heads.spec import HeadSpec
 from classifier.runtime import import_keras
-from featurestore.errors import UsageError, unknown_choice
-from featurestore.units import shortest
+from featurestore.errors import UsageError
 
 if TYPE_CHECKING:
     import keras
 
-KINDS = ("linear", "mlp:UNITS", "ridge", "logistic", "knn:K")
-ACTIVATIONS = ("relu", "linear")
-# Dividing by the deviation of a channel that hardly moves in training would blow up any small shift
-# at prediction; the least divisor is a tenth of the root mean square deviation.
+# Dividing by the deviation of a channel that hardly varies in training would magnify every small
+# shift at prediction. The smallest divisor is a tenth of the root mean square deviation.
 LEAST_RELATIVE_DEVIATION = 0.1
 
 
 @dataclass(frozen=True)
-class HeadSpec:
-    """What a head is made of, as `--head` spells it.
-
-    Attributes:
-      units: of the hidden layer; 0 for a linear head.
-      activation: of the hidden layer.
-      dropout: fraction of hidden values dropped in training.
-    """
-
-    units: int = 0
-    activation: str = "relu"
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.units <= 1 << 20:
-            raise UsageError(f"--head: units must be 1 to 1048576, got {self.units}")
-        if self.activation not in ACTIVATIONS:
-            raise unknown_choice("--head: activation", self.activation, ACTIVATIONS)
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"--head: dropout must be from 0 to below 1, got {self.dropout}")
-
-    def __str__(self) -> str:
-        if not self.units:
-            return "linear"
-        dropout = f":dropout={shortest(self.dropout)}" if self.dropout else ""
-        return f"mlp:{self.units}:{self.activation}{dropout}"
-
-    @property
-    def slug(self) -> str:
-        """The spelling as a file name, such as ``mlp-256-relu-dropout0.5``."""
-        return str(self).replace(":", "-").replace("=", "")
-
-
-@dataclass(frozen=True)
 class Standard:
-    """What a head subtracts from and divides features by.
+    """What a head subtracts from features, and what it divides them by.
 
     Attributes:
       mean: float32 (channels,).
@@ -83,8 +46,8 @@ class Standard:
 class Moments:
     """The running mean and deviation of each channel over batches of features.
 
-    Batches are merged by Chan et al., "Updating formulae and a pairwise algorithm for computing
-    sample variances" (1979), which does not cancel as a sum of squares does.
+    The formula that merges batches is from Chan et al., "Updating formulae and a pairwise algorithm
+    for computing sample variances" (1979). Unlike a sum of squares it does not cancel.
     """
 
     def __init__(self, channels: int) -> None:
@@ -106,12 +69,12 @@ class Moments:
         self._count = total
 
     def standard(self) -> Standard:
-        """Returns the statistics, every deviation lifted to a tenth of their root mean square."""
+        """Returns the statistics; see `LEAST_RELATIVE_DEVIATION` for the smallest deviation."""
         return standard_of(self._mean, self._square / max(self._count, 1))
 
 
 def standard_of(mean: np.ndarray, variance: np.ndarray) -> Standard:
-    """Returns what to standardise by; see `LEAST_RELATIVE_DEVIATION` for its least deviation.
+    """Returns what to standardise by; see `LEAST_RELATIVE_DEVIATION` for the smallest deviation.
 
     Args:
       mean: float64 (channels,).
@@ -123,57 +86,23 @@ def standard_of(mean: np.ndarray, variance: np.ndarray) -> Standard:
     return Standard(mean.astype(np.float32), deviation.astype(np.float32))
 
 
-def parse_head(text: str) -> HeadSpec | ExactSpec:
-    """Reads one `--head`.
+def standardised(rows: Rows, standard: Standard | None) -> np.ndarray:
+    """Returns float32 (n, d): the features of rows, standardised and flattened.
 
     Args:
-      text: ``linear``, ``mlp:UNITS[:relu|linear][:dropout=P]``, ``ridge[:l2=L,L]``,
-        ``logistic[:l2=L,L]`` or ``knn:K[:cosine|euclidean][:weighted|majority]``.
-
-    Raises:
-      UsageError: naming the part that is not understood.
-
-    Example:
-      >>> parse_head("mlp:256:dropout=0.5")
-      HeadSpec(units=256, activation='relu', dropout=0.5)
-      >>> str(parse_head("mlp:256:linear"))
-      'mlp:256:linear'
+      rows: features of any float dtype.
+      standard: statistics per channel; None leaves features as they are.
     """
-    kind, *options = text.split(":")
-    if kind in EXACT:
-        return parse_exact(kind, options, text)
-    if kind not in ("linear", "mlp"):
-        raise unknown_choice("--head", kind, KINDS)
-    if kind == "linear":
-        if options:
-            raise UsageError(f"--head: linear takes no options, got {text!r}; mlp:UNITS does")
-        return HeadSpec()
-    if not options or not re.fullmatch(r"[1-9][0-9]{0,6}", options[0]):
-        raise UsageError(f"--head: mlp needs its number of units, such as mlp:256, got {text!r}")
-    settings: dict[str, Any] = {"units": int(options[0])}
-    for option in options[1:]:
-        name, equals, value = option.partition("=")
-        setting = "dropout" if equals else "activation"
-        if setting in settings:
-            raise UsageError(f"--head: {setting} is given twice in {text!r}")
-        if not equals and name not in ACTIVATIONS:
-            raise unknown_choice(f"--head: {text!r}", name, (*ACTIVATIONS, "dropout=P"))
-        if equals and name != "dropout":
-            raise unknown_choice(f"--head: {text!r}", name, ("dropout",))
-        settings[setting] = _fraction(value, text) if equals else name
-    return HeadSpec(**settings)
-
-
-def _fraction(value: str, text: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise UsageError(f"--head: dropout must be a number, got {value!r} in {text!r}") from None
+    features = rows.features.astype(np.float32)
+    if standard is not None:
+        features -= standard.mean
+        features /= standard.deviation
+    return flattened(features)
 
 
 def outputs_for(classes: Sequence[str], multi_label: bool = False) -> int:
-    """Returns the number of output units: 1 for two classes of which each row has one, else one a
-    class.
+    """Returns the number of output units: one per class, but a single one for two classes of which
+    each row has one.
 
     Raises:
       UsageError: for fewer than two classes.
@@ -200,7 +129,7 @@ def build_head(
     Args:
       spec: of the head.
       feature_shape: of one stored row, such as (5, 5, 512) or (1280,).
-      n_outputs: units of the last layer; 1 means a sigmoid, more a softmax.
+      n_outputs: units of the last layer; 1 means a sigmoid, more mean a softmax.
       seed: of the initial weights and of dropout.
       standard: statistics per channel; None leaves features as they are.
       multi_label: whether each output is a sigmoid of its own.
@@ -236,10 +165,10 @@ def build_head(
 
 
 def standardise(standard: Standard, feature_shape: Sequence[int]) -> keras.layers.Normalization:
-    """Returns a layer that standardises features of a shape."""
+    """Returns a layer that standardises features of shape (n, *feature_shape)."""
     layer = import_keras().layers.Normalization(axis=-1, name="standardise")
     layer.build((None, *feature_shape))
-    # As weights and not as arguments: arguments would be spelled out in the model's JSON.
+    # Weights, because arguments would be written out in the model's JSON.
     layer.adapt_mean.assign(standard.mean)
     layer.adapt_variance.assign(np.square(standard.deviation))
     layer.finalize_state()

@@ -1,8 +1,8 @@
-"""Multinomial logistic regression by L-BFGS over all rows, as linear probes are reported.
+"""Multinomial logistic regression by L-BFGS over all rows, the usual linear probe of publications.
 
 Minimises the mean cross entropy plus ``l2`` times the squares of the weights of standardised
 features; scikit-learn's ``LogisticRegression(C)`` is ``l2 = 1 / (2 C n)``. Penalties are fitted
-from the strongest to the weakest, each from the one before.
+from the strongest to the weakest, and each fit starts from the one before.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from classifier.features.order import Rows
-from classifier.heads.head import Standard
+from classifier.heads.head import Standard, standardised
 from classifier.heads.probabilities import log_probabilities
+from classifier.heads.stacked.progress import METRICS
 
 ITERATIONS = 200
-# The gradient of a mean of cross entropies in float32 is no better than this.
+# The gradient of a mean cross entropy in float32 is not more precise than this.
 GRADIENT_TOLERANCE = 1e-5
 
 
@@ -39,7 +40,7 @@ class LinearFit:
 
 
 class _Problem:
-    """Sums over the training rows that a step of L-BFGS asks for."""
+    """The sums over rows that a step of L-BFGS needs."""
 
     def __init__(
         self, classes: int, standard: Standard | None, class_weights: Sequence[float] | None
@@ -53,14 +54,6 @@ class _Problem:
         """Returns zeros (d + 1, k): the kernel, and the bias as its last row."""
         return np.zeros((features + 1, self._outputs))
 
-    def scaled(self, rows: Rows) -> np.ndarray:
-        """Returns float32 (n, d) standardised features."""
-        features = rows.features.astype(np.float32)
-        if self._standard is not None:
-            features -= self._standard.mean
-            features /= self._standard.deviation
-        return features.reshape(len(rows.labels), -1)
-
     def logs(self, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Returns float64 (n, classes) logarithms of probabilities."""
         return log_probabilities(x @ weights[:-1].astype(np.float32) + weights[-1])
@@ -71,7 +64,7 @@ class _Problem:
         """Returns the penalised mean loss and its gradient."""
         total, loss, gradient = 0.0, 0.0, np.zeros_like(weights)
         for rows in blocks:
-            x = self.scaled(rows)
+            x = standardised(rows, self._standard)
             logs = self.logs(x, weights)
             own = np.asarray(self._class_weights)[rows.labels]
             loss -= float(own @ logs[np.arange(len(x)), rows.labels])
@@ -90,7 +83,7 @@ class _Problem:
         """Returns (mean cross entropy, accuracy)."""
         count, loss, hits = 0, 0.0, 0
         for rows in blocks:
-            logs = self.logs(self.scaled(rows), weights)
+            logs = self.logs(standardised(rows, self._standard), weights)
             loss -= float(logs[np.arange(len(logs)), rows.labels].sum())
             hits += int((logs.argmax(axis=1) == rows.labels).sum())
             count += len(logs)
@@ -108,12 +101,12 @@ def fit_logistic(
     """Fits every penalty and keeps the one with the least validation loss.
 
     Args:
-      rows: called with ``train`` or ``validation``, gives blocks of rows; asked anew each step.
+      rows: takes ``train`` or ``validation``; returns blocks of rows. Called in every step.
       features: d, of a flattened row.
-      classes: how many there are; two share one output.
+      classes: how many there are; two classes share one output.
       l2: penalties.
       standard: of the features; None leaves them as they are.
-      class_weights: of each class, None for 1 each.
+      class_weights: of each class; None for 1 each.
 
     Returns:
       (the best fit, validation loss and accuracy by penalty).
@@ -136,12 +129,7 @@ def fit_logistic(
         found.append((penalty, weights, *problem.judge(weights, rows("validation"))))
     best = min(found, key=lambda item: item[2])
     loss, accuracy = problem.judge(best[1], rows("train"))
-    metrics = {
-        "loss": loss,
-        "accuracy": accuracy,
-        "val_loss": best[2],
-        "val_accuracy": best[3],
-    }
-    curves = zip(("l2", "val_loss", "val_accuracy"), ((0, 2, 3)), strict=True)
-    path = {name: [item[column] for item in found] for name, column in curves}
+    metrics = dict(zip(METRICS, (loss, accuracy, *best[2:]), strict=True))
+    columns = {"l2": 0, "val_loss": 2, "val_accuracy": 3}
+    path = {name: [item[column] for item in found] for name, column in columns.items()}
     return LinearFit(best[0], best[1][:-1], best[1][-1], metrics), path

@@ -1,8 +1,8 @@
 """A k-nearest-neighbour probe as a Keras model, so that it is saved and used like any head.
 
 The training rows are the kernel of a dense layer: one matrix product gives all similarities. The
-bias of ``euclidean`` makes a product half the negative squared distance, up to what is the same for
-every neighbour of an image and so changes neither their order nor their shares.
+bias of ``euclidean`` turns a product into half the negative squared distance, up to a term that is
+the same for every neighbour of an image and so changes neither their order nor their shares.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from classifier.heads.exactspec import ExactSpec
 from classifier.heads.head import Standard, standardise
+from classifier.heads.spec import HeadSpec
 from classifier.runtime import import_keras
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 # Of the votes, as in DINO (Caron et al., 2021): exp(similarity / 0.07).
 TEMPERATURE = 0.07
-# Queries at a time while validating: each needs one float32 a training row.
+# Queries at a time in validation: each needs one float32 per training row.
 QUERIES = 256
 
 
 def build_neighbours(
-    spec: ExactSpec,
+    spec: HeadSpec,
     features: np.ndarray,
     labels: np.ndarray,
     classes: int,
@@ -41,8 +41,8 @@ def build_neighbours(
       standard: of the features; None leaves them as they are.
 
     Returns:
-      A functional model, float32 (m, *feature_shape) -> float32 (m, outputs) probabilities; one
-      pseudo-neighbour is spread evenly over the classes, so that no class has probability 0.
+      A functional model, float32 (m, *feature_shape) -> float32 (m, outputs) probabilities. One
+      pseudo-neighbour votes evenly for all classes, so that no class has probability 0.
     """
     keras = import_keras()
     layers, ops = keras.layers, keras.ops
@@ -71,15 +71,15 @@ def build_neighbours(
     return keras.Model(inputs, outputs, name="head")
 
 
-def _scaled(keras, spec: ExactSpec, inputs, standard: Standard | None):
-    """Returns what similarities are products of."""
+def _scaled(keras, spec: HeadSpec, inputs, standard: Standard | None):
+    """Returns the vectors whose products are similarities."""
     layers, shape = keras.layers, inputs.shape[1:]
     x = inputs if standard is None else standardise(standard, shape)(inputs)
     if len(shape) > 1:
         x = layers.Flatten(name="flatten")(x)
     if spec.metric == "cosine":
         return layers.UnitNormalization(name="unit")(x)
-    # The mean, not the sum, of squared differences: one temperature serves any length.
+    # The mean of squared differences instead of the sum: one temperature serves any length.
     return layers.Rescaling(float(np.prod(shape)) ** -0.5, name="rescale")(x)
 
 

@@ -1,14 +1,17 @@
-"""Hyperparameters of a training run, checked where they are made."""
+"""The hyperparameters of a training run, and the trials that they make."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
-from classifier.heads.exactspec import ExactSpec
-from classifier.heads.head import HeadSpec
+import numpy as np
+
+from classifier.features.division import class_weights
+from classifier.heads.spec import PENALTIES, HeadSpec
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.units import parse_size, shortest
 
@@ -24,15 +27,15 @@ class Trial(NamedTuple):
     """One fit of a head.
 
     Attributes:
-      head: what it is made of.
+      head: its spec.
       lr: learning rate; None for an exact head.
       l2: penalty; None for an exact head, which chooses its own.
       optimizer: of `OPTIMIZERS`.
-      seed: of its initial weights and its dropout.
+      seed: of the initial weights and of dropout.
       label_smoothing: how much of a row's target is spread over all classes.
     """
 
-    head: HeadSpec | ExactSpec
+    head: HeadSpec
     lr: float | None = None
     l2: float | None = None
     optimizer: str = "adam"
@@ -44,30 +47,33 @@ class Trial(NamedTuple):
 class TrainOptions:
     """Hyperparameters of a run.
 
-    Every head that is trained by gradient steps meets every combination of learning rate, penalty,
-    dropout, optimizer, seed and label smoothing; an exact head is fitted once, and chooses among
+    Every head that is trained by gradient steps is combined with every learning rate, penalty,
+    dropout, optimizer, seed and label smoothing. An exact head is fitted once, and chooses among
     penalties of its own.
 
     Attributes:
       heads: to train.
       lr: learning rates.
-      optimizer: ``rmsprop``, ``adam`` or ``sgd`` (with momentum 0.9), as many as wanted.
+      optimizer: one or more of ``rmsprop``, ``adam`` and ``sgd`` (with momentum 0.9).
       epochs: over the training rows.
       batch_size: rows per step.
-      class_weight: ``balanced`` weighs each class inversely to its rows.
-      l2: penalties on the squares of the kernels; none means 0. See `penalties_of` for exact heads.
+      class_weight: ``none``, or ``balanced`` to weigh each class inversely to its rows.
+      l2: penalties on the squares of the kernels; empty means 0. For exact heads see
+        `penalties_of`.
       folds: of the cross-validation that chooses a ridge head's penalty; 0 for none.
-      standardise: ``channel`` subtracts each channel's mean and divides by its deviation.
-      seed: of weights and dropout, one a head; the first is that of the order of the rows, too.
-      dropout: of every mlp head instead of its own; none leaves them.
+      standardise: ``none``, or ``channel`` to subtract each channel's mean and divide by its
+        deviation.
+      seed: of weights and dropout, one per head; the first also seeds the order of the rows.
+      dropout: of every mlp head, instead of its own; empty keeps each head's own.
       label_smoothing: how much of a row's target is spread over all classes.
       patience: epochs without a lower validation loss after which a head ends; 0 for none.
-      keep: of the heads trained by gradient steps, how many of the best are saved.
-      multi_label: whether rows may have several labels: ``on``, ``off``, or ``auto``, by the rows.
-      memory: bytes that features may take before they are streamed.
+      keep: how many of the best heads are saved, of those trained by gradient steps.
+      multi_label: whether rows may have several labels: ``on``, ``off``, or ``auto``, which means
+        on if a row has several.
+      memory: bytes of features above which they are streamed.
     """
 
-    heads: tuple[HeadSpec | ExactSpec, ...] = (HeadSpec(),)
+    heads: tuple[HeadSpec, ...] = (HeadSpec(),)
     lr: tuple[float, ...] = (1e-3,)
     optimizer: tuple[str, ...] = ("adam",)
     epochs: int = 50
@@ -99,44 +105,36 @@ class TrainOptions:
             for value in values:
                 if value not in choices:
                     raise unknown_choice(flag, value, choices)
-        for flag, number, least in (
-            ("--epochs", self.epochs, 1),
-            ("--batch_size", self.batch_size, 1),
-            ("--keep", self.keep, 1),
-            ("--patience", self.patience, 0),
-        ):
-            if number < least:
-                raise UsageError(f"{flag} must be at least {least}, got {number}")
-        if self.memory < 1:
-            raise UsageError(f"--memory must be above 0, got {self.memory}; such as 500MB")
-        self._check_numbers()
+        for flag, given, is_allowed, rule in self._rules():
+            for number in given:
+                if not is_allowed(number):
+                    raise UsageError(f"{flag} must be {rule}, got {number}")
         self._check_count()
 
-    def _check_numbers(self) -> None:
-        for rate in self.lr:
-            if not 0 < rate < math.inf:
-                raise UsageError(f"--lr must be above 0, got {rate}")
-        for penalty in self.l2:
-            if not 0 <= penalty < math.inf:
-                raise UsageError(f"--l2 must be 0 or more, got {penalty}")
+    def _rules(self) -> Iterable[tuple[str, Sequence[float], Callable[[float], bool], str]]:
+        """Yields (flag, its numbers, whether a number is allowed, the rule in words)."""
+        for flag, number in (
+            ("--epochs", self.epochs),
+            ("--batch_size", self.batch_size),
+            ("--keep", self.keep),
+        ):
+            yield flag, (number,), lambda value: value >= 1, "at least 1"
+        yield "--patience", (self.patience,), lambda value: value >= 0, "at least 0"
+        yield "--memory", (self.memory,), lambda value: value >= 1, "above 0, such as 500MB"
+        yield "--lr", self.lr, lambda value: 0 < value < math.inf, "above 0"
+        yield "--l2", self.l2, lambda value: 0 <= value < math.inf, "0 or more"
         for flag, fractions in (
             ("--dropout", self.dropout),
             ("--label_smoothing", self.label_smoothing),
         ):
-            for fraction in fractions:
-                if not 0 <= fraction < 1:
-                    raise UsageError(f"{flag} must be from 0 to below 1, got {fraction}")
-        self._check_seeds()
-
-    def _check_seeds(self) -> None:
-        for seed in self.seed:
-            if not 0 <= seed < 1 << 31:
-                raise UsageError(f"--seed must be from 0 to 2147483647, got {seed}")
-        if self.folds != 0 and not 2 <= self.folds <= 100:
-            raise UsageError(
-                "--folds must be from 2 to 100, or 0 to let the validation rows choose, got "
-                f"{self.folds}"
-            )
+            yield flag, fractions, lambda value: 0 <= value < 1, "from 0 to below 1"
+        yield "--seed", self.seed, lambda value: 0 <= value < 1 << 31, "from 0 to 2147483647"
+        yield (
+            "--folds",
+            (self.folds,),
+            lambda value: value == 0 or 2 <= value <= 100,
+            "from 2 to 100, or 0 to let the validation rows choose",
+        )
 
     def _check_count(self) -> None:
         lists = (self.heads, self.dropout or (0.0,), *self._axes().values())
@@ -148,7 +146,7 @@ class TrainOptions:
             )
 
     def _axes(self) -> dict[str, tuple]:
-        """Returns what is combined with every head: field of `Trial` -> values, none twice."""
+        """Returns what every head is combined with: field of `Trial` -> distinct values."""
         values = {
             "lr": self.lr,
             "l2": self.l2 or (0.0,),
@@ -161,8 +159,7 @@ class TrainOptions:
     def trials(self) -> dict[str, Trial]:
         """Returns head_id -> trial, in the order given, without repetitions.
 
-        A head's id is its spelling and what varies in the run, so that it is short and tells heads
-        apart.
+        A head's id is its slug and the settings that vary in the run, so ids are short and unique.
 
         Example:
           >>> list(TrainOptions(lr=(0.1, 0.01), seed=(1, 2)).trials())
@@ -171,7 +168,7 @@ class TrainOptions:
         axes = self._axes()
         found: dict[str, Trial] = {}
         for head in self._heads():
-            if isinstance(head, ExactSpec):
+            if head.is_exact:
                 found[head.slug] = Trial(head)
                 continue
             for values in itertools.product(*axes.values()):
@@ -182,36 +179,41 @@ class TrainOptions:
                 found["-".join([head.slug, *parts])] = Trial(head, **settings)
         return found
 
-    def penalties_of(self, head: ExactSpec) -> tuple[float, ...]:
+    def penalties_of(self, head: HeadSpec) -> tuple[float, ...]:
         """Returns the penalties that an exact head chooses from; none for ``knn``.
 
-        Those of `l2` are for heads trained by gradient steps: the few that suit them are a poor
-        choice for a solver that tries dozens. They are its own only where a run has no others.
+        `l2` is for heads trained by gradient steps: the few penalties that suit them are a poor
+        choice for a solver that tries dozens. Exact heads take `l2` only in a run without other
+        heads.
 
         Example:
-          >>> ridge = ExactSpec("ridge")
+          >>> ridge = HeadSpec("ridge")
           >>> TrainOptions((ridge,), l2=(0.1,)).penalties_of(ridge)
           (0.1,)
           >>> len(TrainOptions((ridge, HeadSpec()), l2=(0.1,)).penalties_of(ridge))
           50
         """
-        if head.kind == "knn":
+        if head.kind not in PENALTIES:
             return ()
-        is_shared = all(isinstance(other, ExactSpec) for other in self.heads)
-        return head.l2 or (self.l2 if is_shared else ()) or head.penalties
+        is_shared = all(other.is_exact for other in self.heads)
+        return head.l2 or (self.l2 if is_shared else ()) or PENALTIES[head.kind]
 
-    def _heads(self) -> list[HeadSpec | ExactSpec]:
+    def class_weights(self, counts: np.ndarray) -> tuple[float, ...] | None:
+        """Returns the weight of each class by its number of rows; None if all rows count alike."""
+        return class_weights(counts) if self.class_weight == "balanced" else None
+
+    def _heads(self) -> list[HeadSpec]:
         """Returns the heads, each mlp head with every dropout."""
-        heads: dict[HeadSpec | ExactSpec, None] = {}
+        heads: dict[HeadSpec, None] = {}
         for head in self.heads:
-            if self.dropout and isinstance(head, HeadSpec) and head.units:
+            if self.dropout and head.units:
                 heads |= {replace(head, dropout=rate): None for rate in self.dropout}
             else:
                 heads[head] = None
         return list(heads)
 
     def to_record(self) -> dict[str, Any]:
-        """Returns the options by their flag names, fit for JSON."""
+        """Returns the options by flag name, fit for JSON."""
         record: dict[str, Any] = {"head": [str(head) for head in self.heads]}
         for part in fields(self):
             if part.name != "heads":

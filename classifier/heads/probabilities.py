@@ -1,4 +1,4 @@
-"""From logits to probabilities, in float64."""
+"""Turns logits into probabilities, in float64."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def log_probabilities(logits: np.ndarray) -> np.ndarray:
     """Returns float64 (n, k) logarithms of probabilities.
 
     Args:
-      logits: float (n, k); or (n, 1), the second class's logit of two classes.
+      logits: float (n, k); or (n, 1), the logit of the second of two classes.
 
     Example:
       >>> np.exp(log_probabilities(np.array([[0.0]])))

@@ -1,1 +1,1 @@
-"""A training run: its flags, its data, its trials."""
+"""A training run, from its flags to its page, and learning curves."""

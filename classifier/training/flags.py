@@ -1,11 +1,10 @@
-"""The flags of hyperparameters: their help, how each is read, and what a grid file adds."""
+"""The flags of hyperparameters: their help, their readers, and the grid file beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from classifier.heads.head import parse_head
 from classifier.heads.options import (
     CLASS_WEIGHTS,
     DEFAULT_MEMORY,
@@ -14,17 +13,20 @@ from classifier.heads.options import (
     STANDARDISE,
     TrainOptions,
 )
+from classifier.heads.spec import parse_head
 from classifier.training.gridfile import read_grid
 from featurestore import UsageError
 from featurestore.cli.command import Parser
 from featurestore.units import parse_size
+
+T = TypeVar("T")
 
 
 class Flag(NamedTuple):
     """A flag of hyperparameters.
 
     Attributes:
-      read: turns its values, texts, into a field of `TrainOptions`.
+      read: turns the texts of its values, and its name, into a field of `TrainOptions`.
       single: whether it takes one value only.
       help: for the user; the default is added.
     """
@@ -34,41 +36,38 @@ class Flag(NamedTuple):
     help: str
 
 
-def _numbers(texts: Sequence[str], flag: str) -> tuple[float, ...]:
-    return numbers_of(",".join(texts), flag, "1e-3,1e-4")
-
-
-def numbers_of(text: str, flag: str, example: str) -> tuple[float, ...]:
+def _numbers(texts: Sequence[str], flag: str, example: str = "1e-3,1e-4") -> tuple[float, ...]:
     """Reads numbers separated by commas.
 
     Raises:
       UsageError: for anything else.
 
     Example:
-      >>> numbers_of("1e-3,1", "--lr", "1e-3,1e-4")
-      (0.001, 1.0)
+      >>> _numbers(["1e-3", "1,10"], "--lr")
+      (0.001, 1.0, 10.0)
     """
-    try:
-        return tuple(float(number) for number in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"{flag}: expected numbers separated by commas, such as {example}, got {text!r}"
-        ) from None
-
-
-def penalties_of(text: str) -> tuple[float, ...]:
-    """Reads `--l2`; nothing means what each head takes by itself."""
-    return numbers_of(text, "--l2", "1e-3,1e-1") if text else ()
+    return _separated(float, "numbers", texts, flag, example)
 
 
 def _wholes(texts: Sequence[str], flag: str) -> tuple[int, ...]:
+    return _separated(int, "whole numbers", texts, flag, "0,1,2")
+
+
+def _separated(
+    read: Callable[[str], T], what: str, texts: Sequence[str], flag: str, example: str
+) -> tuple[T, ...]:
     text = ",".join(texts)
     try:
-        return tuple(int(number) for number in text.split(","))
+        return tuple(read(number) for number in text.split(","))
     except ValueError:
         raise UsageError(
-            f"{flag}: expected whole numbers separated by commas, such as 0,1,2, got {text!r}"
+            f"{flag}: expected {what} separated by commas, such as {example}, got {text!r}"
         ) from None
+
+
+def _penalties(texts: Sequence[str], flag: str) -> tuple[float, ...]:
+    """Reads `--l2`; nothing means what each head takes by default."""
+    return _numbers(texts, flag, "1e-3,1e-1") if ",".join(texts) else ()
 
 
 def _whole(texts: Sequence[str], flag: str) -> int:
@@ -82,53 +81,63 @@ def _names(texts: Sequence[str], flag: str) -> tuple[str, ...]:
     return tuple(",".join(texts).split(","))
 
 
+def _text(texts: Sequence[str], flag: str) -> str:
+    return texts[0]
+
+
 FLAGS = {
     "head": Flag(
-        lambda texts, flag: tuple(map(parse_head, texts)), False, "repeatable; default linear"
+        lambda texts, flag: tuple(map(parse_head, texts)),
+        False,
+        "a head to train, see below; repeatable (default linear)",
     ),
     "lr": Flag(_numbers, False, "learning rates"),
     "l2": Flag(
-        lambda texts, flag: penalties_of(",".join(texts)),
+        _penalties,
         False,
-        "penalties of linear and mlp heads; of ridge and logistic where there are no others",
+        "penalties of linear and mlp heads; ridge and logistic take them in a run without those",
     ),
-    "dropout": Flag(_numbers, False, "of every mlp head, instead of its own"),
-    "label_smoothing": Flag(_numbers, False, "of the targets, from 0 to below 1"),
+    "dropout": Flag(_numbers, False, "dropout of every mlp head, instead of that in its --head"),
+    "label_smoothing": Flag(_numbers, False, "label smoothing, from 0 to below 1"),
     "optimizer": Flag(_names, False, "|".join(OPTIMIZERS)),
-    "seed": Flag(_wholes, False, "of weights and dropout; the first is that of the rows' order"),
-    "epochs": Flag(_whole, True, "over the training rows"),
+    "seed": Flag(_wholes, False, "seeds of weights and dropout; the first also orders the rows"),
+    "epochs": Flag(_whole, True, "passes over the training rows"),
     "patience": Flag(
         _whole, True, "epochs without a lower validation loss after which a head ends; 0: never"
     ),
-    "batch_size": Flag(_whole, True, "rows"),
-    "class_weight": Flag(lambda texts, flag: texts[0], True, "|".join(CLASS_WEIGHTS)),
-    "standardise": Flag(
-        lambda texts, flag: texts[0],
+    "batch_size": Flag(_whole, True, "rows per step"),
+    "class_weight": Flag(
+        _text,
         True,
-        f"{'|'.join(STANDARDISE)}: scale features by the training rows' mean and deviation",
+        f"{'|'.join(CLASS_WEIGHTS)}: balanced weighs each class inversely to its number of rows",
+    ),
+    "standardise": Flag(
+        _text,
+        True,
+        f"{'|'.join(STANDARDISE)}: channel scales by the training rows' mean and deviation",
     ),
     "folds": Flag(
         _whole,
         True,
-        "of the cross-validation for ridge, by content; 0: the validation rows choose the penalty",
+        "folds of the cross-validation that chooses ridge's penalty; 0: the validation rows choose",
     ),
     "multi_label": Flag(
-        lambda texts, flag: texts[0],
+        _text,
         True,
-        f"{'|'.join(MULTI_LABEL)}: whether a row may have several labels; auto: if one has",
+        f"{'|'.join(MULTI_LABEL)}: whether a row may have several labels; auto: on if one has",
     ),
     "memory": Flag(
         lambda texts, flag: parse_size(texts[0], flag),
         True,
-        "for features: where they need more, they are streamed from the store, its blocks in "
-        "another order every epoch and their rows mixed in a pool",
+        "memory for features; if they need more, every epoch streams them from the store, its "
+        "blocks in another order and their rows mixed in a pool",
     ),
-    "keep": Flag(_whole, True, "how many of the best heads are saved; exact ones always are"),
+    "keep": Flag(_whole, True, "number of best heads to save; exact heads are always saved"),
 }
 
 
 def add_flags(result: Parser, names: Iterable[str] = tuple(FLAGS)) -> None:
-    """Adds flags of hyperparameters; one that is not given is None."""
+    """Adds flags of hyperparameters; a flag that is not given becomes None."""
     defaults = TrainOptions().to_record() | {"memory": DEFAULT_MEMORY}
     for name in names:
         flag = FLAGS[name]
@@ -137,17 +146,18 @@ def add_flags(result: Parser, names: Iterable[str] = tuple(FLAGS)) -> None:
             continue
         default = defaults[name]
         shown = ",".join(map(str, default)) if isinstance(default, list) else default
-        commas = "" if flag.single else ", by commas"
-        tail = f" (default {shown})" if shown != "" else ""
-        result.add_argument(f"--{name}", metavar=name.upper(), help=f"{flag.help}{commas}{tail}")
+        notes = [f"default {shown}"] if shown != "" else []
+        notes += [] if flag.single else ["separate several with commas"]
+        tail = f" ({'; '.join(notes)})" if notes else ""
+        result.add_argument(f"--{name}", metavar=name.upper(), help=f"{flag.help}{tail}")
 
 
 def options_of(arguments: Any, file_system: Mapping[str, Any]) -> TrainOptions:
-    """Builds the options from parsed arguments and the grid file they name.
+    """Builds the options from parsed arguments and the grid file that they name.
 
     Args:
-      arguments: as `add_flags` made them, and perhaps `grid`.
-      file_system: options of the grid file's.
+      arguments: of the flags of `add_flags`, and perhaps `--grid`.
+      file_system: options of the file system of the grid file.
 
     Raises:
       UsageError: naming the flag, or the key of the file.

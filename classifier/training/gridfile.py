@@ -1,14 +1,14 @@
-"""Hyperparameters from a YAML file: the same keys as the flags, scalars or lists."""
+"""Reads hyperparameters from a YAML file, with the flags as keys and scalars or lists as values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from featurestore.errors import UsageError, unknown_choice
+from featurestore.errors import UsageError, one_line, unknown_choice
 from featurestore.io.storage import Storage
 
-# YAML 1.1 reads these words as truth values.
+# YAML 1.1 reads these words as booleans.
 _SWITCHES = {True: "on", False: "off"}
 
 
@@ -19,15 +19,14 @@ def read_grid(
 
     Args:
       url: of the file, local or any fsspec URL.
-      single: the keys there may be, and whether each takes one value only.
-      file_system: options of it.
+      single: the known keys, and whether each takes one value only.
+      file_system: options of the file system.
 
     Returns:
-      The values of each key as text, as they would be typed on the command line.
+      The values of each key as text, as you would type them on the command line.
 
     Raises:
-      UsageError: for a file that cannot be read or is no mapping, and for what does not belong
-        there, with the keys there are.
+      UsageError: if the file cannot be read or is not a mapping, and for a wrong key or value.
     """
     import yaml
 
@@ -38,7 +37,7 @@ def read_grid(
         record = yaml.safe_load(Storage(folder, dict(file_system)).read(name))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(
-            f"--grid: cannot read {url!r}: {' '.join(str(error).split()) or type(error).__name__}; "
+            f"--grid: cannot read {url!r}: {one_line(error)}; "
             "give a YAML file such as 'lr: [1e-3, 1e-4]'"
         ) from error
     if not isinstance(record, dict):

@@ -1,7 +1,7 @@
-"""Accuracy over the number of training rows: would more images help?
+"""Accuracy over the number of training images: would more images help?
 
-Subsets are chosen by content hash and lie within one another, so that a point differs from the
-next by rows that came, never by rows that left; all views of an image come together.
+Content hashes decide which images a part holds, and every part contains the smaller ones. So a
+point differs from the one before only by images that were added, each with all of its views.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from classifier.features.division import Division, class_numbers, divide, single_labels, tally
+from classifier.features.sample import content_numbers
 from classifier.features.selection import Selection
-from classifier.heads.exactspec import ExactSpec
-from classifier.heads.head import parse_head
+from classifier.heads.data import prepare_data
 from classifier.heads.options import TrainOptions
+from classifier.heads.spec import parse_head
 from classifier.heads.stacked.checkpoint import Checkpoint
 from classifier.judgement.evaluation import Scores, evaluate
 from classifier.judgement.intervals import accuracy_interval
 from classifier.runs.run import Run
+from classifier.training.trials import fit_all
 from featurestore.errors import HoarfrostError, UsageError, one_line
 from featurestore.io.storage import Storage
 
@@ -39,7 +41,7 @@ def learning_curve(
     selection: Selection,
     tell: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Trains a head's settings anew on parts of the training rows, and evaluates each.
+    """Trains a head again, with its settings, on parts of the training rows, and evaluates each.
 
     Args:
       run: that trained the head.
@@ -49,16 +51,16 @@ def learning_curve(
       tell: takes lines for the user.
 
     Returns:
-      A record a fraction: ``fraction``, ``images`` (training images), ``rows`` (evaluated) and
-      ``accuracy`` as an interval's record; or ``reason`` in place of these where the head could
-      not be trained on so few.
+      A record per fraction: ``fraction``, ``images`` (training images), and either ``rows``
+      (evaluated) and ``accuracy`` (an interval's record), or ``reason`` if the head could not be
+      trained on so few images.
 
     Raises:
-      UsageError: when the store's training rows are not the run's.
+      UsageError: if the store's training rows are not the run's.
     """
     if run.multi_label:
         raise UsageError(
-            "--learning_curve needs one label a row, and the heads of this run are multi-label; "
+            "--learning_curve needs one label per row, and the heads of this run are multi-label; "
             "leave it out"
         )
     division = divide(store)
@@ -84,26 +86,26 @@ def learning_curve(
 
 
 def options_of_head(run: Run, head_id: str) -> TrainOptions:
-    """Returns the options that train one head of a run as it was trained there.
+    """Returns the options that train a head of a run again as the run trained it.
 
     Args:
-      run: knows its options, and by the leaderboard what each head took of them.
+      run: holds its options, and in the leaderboard those of each head.
       head_id: of the head.
     """
     record = next(row for row in run.leaderboard() if row["head_id"] == head_id)
     head = parse_head(run.config.heads[head_id])
-    # An exact head chose its penalty among those of the run, and is to choose again; how many
-    # epochs the run allowed says the run, not how many a head took.
-    own = {} if isinstance(head, ExactSpec) else {**record, "epochs": None}
+    # An exact head chooses its penalty again, among those of the run. The record's epochs are those
+    # that the head took; the run knows how many it allowed.
+    own = {} if head.is_exact else {**record, "epochs": None}
     left_out = {"heads", "dropout"}
     others = map(parse_head, run.config.options["head"])
-    if isinstance(head, ExactSpec) and not all(isinstance(other, ExactSpec) for other in others):
+    if head.is_exact and not all(other.is_exact for other in others):
         left_out.add("l2")  # of the run's other heads
     settings: dict[str, Any] = {}
     for option in dataclasses.fields(TrainOptions):
         value = own.get(option.name)
         value = run.config.options.get(option.name) if value is None else value
-        # The head's spelling has its own dropout, whatever others of the run had.
+        # The head's spelling holds its dropout; other heads of the run may have had others.
         if option.name in left_out or value is None:
             continue
         if isinstance(option.default, tuple):
@@ -114,8 +116,8 @@ def options_of_head(run: Run, head_id: str) -> TrainOptions:
 
 def boundaries(
     store: FeatureStore, division: Division, fractions: Sequence[float]
-) -> list[tuple[str, int]]:
-    """Finds where content hashes are cut so that parts of the training images lie below.
+) -> list[tuple[int, int]]:
+    """Finds the content numbers up to which fractions of the training images lie.
 
     Args:
       store: of the images.
@@ -123,26 +125,26 @@ def boundaries(
       fractions: of the images, up to 1.
 
     Returns:
-      (`Selection.share`, images below it) a fraction, at least one image each.
+      (`Selection.share`, number of images in it) per fraction, with at least one image each.
     """
-    ends = []
+    found = []
     survey = dataclasses.replace(division.train, views=False)
     for batch in survey.batches(store, ("labels", "content_hash"), batch_size=8192):
         known = class_numbers(single_labels(batch["labels"]), division.classes) >= 0
-        ends += [value[-8:] for value in batch["content_hash"][known]]
-    ends.sort()
-    bounds = [ends[max(1, math.ceil(fraction * len(ends))) - 1] for fraction in fractions]
-    places = np.searchsorted(np.array(ends), bounds, side="right")
-    return list(zip(bounds, places.tolist(), strict=True))
+        found.append(content_numbers(batch["content_hash"][known]))
+    numbers = np.sort(np.concatenate(found))
+    ends = [max(1, math.ceil(fraction * len(numbers))) - 1 for fraction in fractions]
+    images = np.searchsorted(numbers, numbers[ends], side="right")
+    return list(zip(numbers[ends].tolist(), images.tolist(), strict=True))
 
 
-def part_of(store: FeatureStore, division: Division, bound: str) -> Division:
-    """Returns a division that trains on less, and validates on the same rows.
+def part_of(store: FeatureStore, division: Division, bound: int) -> Division:
+    """Returns a division that trains on fewer rows, and validates on the same rows.
 
     Args:
       store: of the rows.
       division: of all of them.
-      bound: of `boundaries`.
+      bound: a `Selection.share` that `boundaries` found.
     """
     train = dataclasses.replace(division.train, share=bound)
     found = tally(store, train)
@@ -155,23 +157,20 @@ def part_of(store: FeatureStore, division: Division, bound: str) -> Division:
     )
 
 
-def _quiet(line: str) -> None:
-    """Says nothing."""
-
-
 def _accuracy(
     run: Run, store: FeatureStore, division: Division, options: TrainOptions, selection: Selection
 ) -> dict[str, Any]:
-    """Fits the one head of `options` on a division's rows and evaluates it."""
-    from classifier.training.data import prepare_data
-    from classifier.training.trials import fit_all
+    """Fits the one head of `options` on a division's rows, and evaluates it."""
+
+    def ignore(line: str) -> None:
+        """Takes a line that the user does not see."""
 
     with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
         storage = Storage(folder)
         data = prepare_data(store, division, options)
-        # Seconds of training, in a folder that goes with the process: nothing to go on from.
-        checkpoint = Checkpoint(storage, {}, _quiet, math.inf)
-        records, _ = fit_all(storage, data, options, _quiet, lambda: None, checkpoint)
+        # Never saved: the training takes seconds, and its folder is temporary.
+        checkpoint = Checkpoint(storage, {}, ignore, math.inf)
+        records, _ = fit_all(storage, data, options, ignore, lambda: None, checkpoint)
         head_id = records[0]["head_id"]
         heads = {head_id: records[0]["head"]}
         fitted = Run(storage, dataclasses.replace(run.config, heads=heads))

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from classifier.features.division import Division
+from classifier.heads.data import prepare_data
 from classifier.heads.options import TrainOptions
 from classifier.heads.stacked.checkpoint import SECONDS, Checkpoint, remove_checkpoint
 from classifier.reporting.writing import report_training
 from classifier.runs import output
 from classifier.runs import run as run_folder
-from classifier.training.data import leaderboard, prepare_data
 from classifier.training.trials import fit_all
 from featurestore import FeatureStore, __version__
 from featurestore.info import human_bytes
@@ -55,9 +55,13 @@ def train_run(
         }
         checkpoint = Checkpoint(storage, decisive, tell, checkpoint_seconds)
         data = prepare_data(store, division, options)
-        tell("features: loaded once into memory" if data.in_memory else
-             "features: streamed from the store every epoch, as they need more than --memory "
-             f"{human_bytes(options.memory)}")  # fmt: skip
+        if data.in_memory:
+            tell("features: loaded once into memory")
+        else:
+            tell(
+                "features: streamed from the store every epoch, as they need more than --memory "
+                f"{human_bytes(options.memory)}"
+            )
         records, failed = fit_all(storage, data, options, tell, replace_older, checkpoint)
         return Fitted(records, failed, "memory" if data.in_memory else "streamed")
 
@@ -65,12 +69,12 @@ def train_run(
 
 
 class Fitted(NamedTuple):
-    """What the fits of a run gave.
+    """The result of all fits of a run.
 
     Attributes:
-      records: of the heads that were saved.
-      failed: of those that were not, each with its reason.
-      features: how features were read.
+      records: of the trained heads.
+      failed: records of the heads that failed, each with its reason.
+      features: how features were read: ``memory`` or ``streamed``.
     """
 
     records: list[dict[str, Any]]
@@ -86,13 +90,13 @@ def write_run(
     tell: Callable[[str], None],
     fit: Callable[[Callable[[], None]], Fitted],
 ) -> dict[str, Any]:
-    """Writes a run around the fits of its heads; arguments and result as `train_run`.
+    """Writes a run around the fits of its heads; other arguments and result as in `train_run`.
 
     Args:
-      fit: fits and saves heads; calls what it is given once, before it saves the first.
+      fit: fits and saves heads; calls its argument once, before it saves the first head.
     """
     started = time.perf_counter()
-    # Before the fits: a store without its base must not be found out at their end.
+    # Before the fits, because a store without its base fails here.
     models = output.copy_models(store, storage)
     _tell_rows(store, division, tell)
 
@@ -117,6 +121,12 @@ def write_run(
         f"{best['val_loss']:.4f}; run written to {storage.public_url}"
     )
     return summary
+
+
+def leaderboard(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Ranks heads by validation loss, lowest first; ties go to fewer parameters, then the name."""
+    ranked = sorted(records, key=lambda r: (r["val_loss"], r["parameters"], r["head_id"]))
+    return [{"rank": rank, **record} for rank, record in enumerate(ranked, 1)]
 
 
 def _config(

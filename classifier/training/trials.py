@@ -1,23 +1,32 @@
-"""All the heads of a run: each is fitted, told of and saved; those that diverge are set aside."""
+"""Fits and saves all heads of a run; a head that diverges does not end the run.
+
+A history holds the pure cross entropy, without the L2 penalty and without class weights. So heads
+of different settings are comparable, and evaluating a saved head repeats the figure of its best
+epoch.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from classifier.figures import plots
-from classifier.heads.data import TrainedHead, TrainingData
+from classifier.heads.data import Fit, TrainedHead, TrainingData
 from classifier.heads.exact import train_exact
-from classifier.heads.exactspec import ExactSpec
-from classifier.heads.head import HeadSpec
 from classifier.heads.options import TrainOptions, Trial
 from classifier.heads.stacked.checkpoint import Checkpoint
-from classifier.heads.stacked.fit import OnEpoch, StackedFit, diverged, fit_stacked
+from classifier.heads.stacked.fit import (
+    OnEpoch,
+    StackedFit,
+    diverged,
+    fit_stacked,
+    trained_head,
+)
 from classifier.heads.stacked.progress import Progress
 from classifier.runs import run as run_folder
-from classifier.training.data import trained_head
 from featurestore.errors import RunFailed
 from featurestore.io.storage import Storage
 
@@ -34,21 +43,21 @@ def fit_all(
     replace_older: Callable[[], None],
     checkpoint: Checkpoint,
 ) -> tuple[list[Record], list[Record]]:
-    """Fits every head and saves the best; one that diverges does not end the run.
+    """Fits every head and saves the best.
 
     Args:
       storage: the run's folder.
       data: to fit on.
       options: hyperparameters.
       tell: takes lines for the user.
-      replace_older: called once, when there is something to replace an older run by.
+      replace_older: called once, as soon as there is a head to replace an older run with.
       checkpoint: keeps the state of the training.
 
     Returns:
       (records of the trained heads, records of those that failed, each with its reason).
 
     Raises:
-      RunFailed: when every head failed.
+      RunFailed: if every head failed.
     """
     trials = options.trials()
     fits, failed = _fit_gradient(trials, data, options, tell, checkpoint)
@@ -57,11 +66,10 @@ def fit_all(
     def save(name: str, trained: TrainedHead) -> None:
         if not records:
             replace_older()
-        records.append(keep_head(storage, name, trials[name], trained, tell))
-        tell(head_line(records[-1], options.epochs))
+        records.append(keep_head(storage, name, trials[name], trained, options.epochs, tell))
 
     for name, trial in trials.items():
-        if not isinstance(trial.head, ExactSpec):
+        if not trial.head.is_exact:
             continue
         if choices := options.penalties_of(trial.head):
             tell(choices_line(name, choices))
@@ -69,7 +77,7 @@ def fit_all(
             save(name, train_exact(trial.head, data, options))
         except RunFailed as error:
             failed.append(_failure(name, trial, str(error), tell))
-    for name in (name for name, fit in fits.items() if fit.weights):
+    for name in [name for name, fit in fits.items() if fit.weights]:
         save(name, trained_head(fits[name], trials[name], data))
     if not records:
         raise RunFailed(_none_left(failed))
@@ -90,12 +98,12 @@ def _fit_gradient(
     """Fits the heads that are trained by gradient steps.
 
     Returns:
-      (fits, the best first; those beyond `--keep` without weights, which would fill the memory
-      over many waves; records of the heads that diverged).
+      (fits, the best first; records of the heads that diverged). Fits beyond `--keep` are without
+      weights, which would fill the memory over many waves.
     """
     fits: dict[str, StackedFit] = {}
     failed: list[Record] = []
-    stacked = {name: trial for name, trial in trials.items() if isinstance(trial.head, HeadSpec)}
+    stacked = {name: trial for name, trial in trials.items() if not trial.head.is_exact}
     progress = _progress(options.epochs, tell)
     for wave in fit_stacked(stacked, data, options, progress, checkpoint):
         for name, fit in wave.items():
@@ -103,9 +111,12 @@ def _fit_gradient(
                 failed.append(_failure(name, trials[name], diverged(trials[name]), tell))
                 continue
             fits[name] = fit
-        ranked = sorted(fits, key=lambda name: (fits[name].best_loss, fits[name].parameters, name))
+        ranked = sorted(
+            fits,
+            key=lambda name: (fits[name].best["val_loss"], fits[name].parameters, name),
+        )
         fits = {
-            name: fits[name] if place < options.keep else fits[name].without_weights()
+            name: fits[name] if place < options.keep else replace(fits[name], weights=())
             for place, name in enumerate(ranked)
         }
     return fits, failed
@@ -126,7 +137,7 @@ def _progress(epochs: int, tell: Callable[[str], None]) -> OnEpoch:
 
     def on_epoch(epoch: int, heads: Mapping[str, Progress]) -> None:
         nonlocal last
-        # A short fit says nothing until it is done.
+        # A short fit reports nothing before its end.
         if epoch < epochs and time.monotonic() - last >= PROGRESS_SECONDS:
             last = time.monotonic()
             name = min(heads, key=lambda name: heads[name].best_loss)
@@ -144,29 +155,54 @@ def keep_head(
     head_id: str,
     trial: Trial,
     trained: TrainedHead,
+    epochs: int,
     tell: Callable[[str], None],
 ) -> Record:
-    """Saves a fitted head with its history; returns its record for the leaderboard."""
-    _save(storage, head_id, trained, isinstance(trial.head, ExactSpec), tell)
+    """Saves a fitted head with its history.
+
+    Args:
+      storage: the run's folder.
+      head_id: of the head.
+      trial: that was fitted.
+      trained: the result.
+      epochs: at most, in this run.
+      tell: takes lines for the user.
+
+    Returns:
+      Its record for the leaderboard.
+    """
+    run_folder.save_head(storage, head_id, trained.model)
+    _write_history(storage, head_id, trained, trained.penalties)
+    if not trial.head.is_exact:  # an exact head has no epochs, and so no curve
+        plots.write_or_skip(
+            storage,
+            run_folder.history_plot_file(head_id),
+            lambda: plots.history_figure(trained.history, trained.best_epoch, head_id),
+            tell,
+        )
     size = sum(math.prod(weight.shape) for weight in trained.model.trainable_weights)
-    return _record(head_id, trial, trained, trained.l2, size)
+    record = _record(head_id, trial, trained, trained.l2, size)
+    tell(_head_line(record, epochs))
+    return record
+
+
+def _write_history(
+    storage: Storage, head_id: str, fit: Fit, penalties: Mapping[str, Sequence[float]]
+) -> None:
+    history: dict[str, Any] = {**fit.history, "best_epoch": fit.best_epoch}
+    if penalties:
+        history["penalties"] = penalties
+    storage.write(run_folder.history_file(head_id), run_folder.dump_json(history))
 
 
 def _keep_history(storage: Storage, head_id: str, trial: Trial, fit: StackedFit) -> Record:
     """Saves the history of a head that is not among the best; returns its record."""
-    history = {**fit.history, "best_epoch": fit.best_epoch}
-    storage.write(run_folder.history_file(head_id), run_folder.dump_json(history))
+    _write_history(storage, head_id, fit, {})
     return {**_record(head_id, trial, fit, trial.l2, fit.parameters), "kept": False}
 
 
-def _record(
-    head_id: str,
-    trial: Trial,
-    fit: TrainedHead | StackedFit,
-    l2: float | None,
-    parameters: int,
-) -> Record:
-    exact = isinstance(trial.head, ExactSpec)
+def _record(head_id: str, trial: Trial, fit: Fit, l2: float | None, parameters: int) -> Record:
+    exact = trial.head.is_exact
     return {
         "head_id": head_id,
         "head": str(trial.head),
@@ -175,7 +211,7 @@ def _record(
         "optimizer": None if exact else trial.optimizer,
         "seed": None if exact else trial.seed,
         "label_smoothing": None if exact else trial.label_smoothing,
-        **{name: values[fit.best_epoch - 1] for name, values in fit.history.items()},
+        **fit.best,
         "best_epoch": fit.best_epoch,
         "epochs": len(fit.history["loss"]),
         "parameters": parameters,
@@ -186,7 +222,7 @@ def _record(
 
 
 def choices_line(name: str, penalties: Sequence[float]) -> str:
-    """Returns what an exact head chooses its penalty from as a line for the user.
+    """Returns the line that tells the user which penalties an exact head chooses from.
 
     Example:
       >>> choices_line("ridge", (0.01, 1.0, 100.0))
@@ -198,8 +234,7 @@ def choices_line(name: str, penalties: Sequence[float]) -> str:
     return f"{name}: chooses among {len(penalties)} penalties of {span}"
 
 
-def head_line(record: Mapping[str, Any], epochs: int) -> str:
-    """Returns a record of the leaderboard as a line for the user."""
+def _head_line(record: Record, epochs: int) -> str:
     where = "--l2 none" if record["l2"] is None else f"--l2 {record['l2']:.3g}"
     if record["lr"] is not None:
         where = f"epoch {record['best_epoch']}/{epochs}, {where}"
@@ -207,27 +242,4 @@ def head_line(record: Mapping[str, Any], epochs: int) -> str:
         f"{record['head_id']}: validation accuracy {record['val_accuracy']:.4f}, loss "
         f"{record['val_loss']:.4f} at {where}; "
         f"{record['seconds']:.1f} s, {record['rows_per_second']:,.0f} rows/s"
-    )
-
-
-def _save(
-    storage: Storage,
-    head_id: str,
-    trained: TrainedHead,
-    exact: bool,
-    tell: Callable[[str], None],
-) -> None:
-    run_folder.save_head(storage, head_id, trained.model)
-    history: dict[str, Any] = {**trained.history, "best_epoch": trained.best_epoch}
-    if trained.penalties:
-        history["penalties"] = trained.penalties
-    storage.write(run_folder.history_file(head_id), run_folder.dump_json(history))
-    if exact:
-        # A curve over epochs needs epochs.
-        return
-    plots.write_or_skip(
-        storage,
-        run_folder.history_plot_file(head_id),
-        lambda: plots.history_figure(trained.history, trained.best_epoch, head_id),
-        tell,
     )

@@ -1,4 +1,4 @@
-"""A ridge fit as Beam steps: each pass sums over the store's chunks, and the sums are merged."""
+"""A ridge fit as Beam steps: each pass sums over the store's chunks and merges the sums."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from classifier.features.division import Division
 from classifier.features.order import Rows
 from classifier.heads.ridge.fit import finished, gathered
 from classifier.heads.ridge.passes import (
-    Calibration,
     FoldStatistics,
-    Judgement,
+    PenaltyErrors,
     RidgeSettings,
+    ScaleLosses,
     Solved,
     solve,
 )
@@ -27,20 +27,20 @@ from classifier.heads.ridge.statistics import RidgePath
 from featurestore.io.storage import Storage
 from featurestore.store import open_store
 
-# Chunks are named by hexadecimal digits, uniformly; so many of the first make the references.
+# Chunk ids are uniform hexadecimal digits. A reference has at most this many of the first ones.
 MOST_DIGITS = 3
 
 
 @dataclass(frozen=True)
 class RidgeSource:
-    """Where the rows are and where the fit goes.
+    """Where the rows are, and where the fit goes.
 
     Attributes:
-      store_url: of the store.
-      run_url: of the run's folder.
+      store_url: address of the store.
+      run_url: address of the run's folder.
       storage_options: for both file systems.
       division: which rows train and validate.
-      moment: file of the run that names the commits and labels to read, see `Moment.to_json`.
+      moment: file of the run; names the commits and labels to read, see `Moment.to_json`.
     """
 
     store_url: str
@@ -51,7 +51,7 @@ class RidgeSource:
 
 
 def references(chunks: int) -> list[str]:
-    """Names groups of chunks by how their ids begin: enough to spread, few enough for a graph.
+    """Names groups of chunks by the first digits of their ids, enough of them to spread the work.
 
     Example:
       >>> references(1), len(references(17)), len(references(10**9))
@@ -64,7 +64,7 @@ def references(chunks: int) -> list[str]:
 
 
 class SumRows(beam.DoFn):
-    """Sums over the rows of some chunks; yields one sum a bundle.
+    """Sums over the rows of some chunks; yields one sum per bundle.
 
     Args:
       source: where the rows are.
@@ -103,10 +103,8 @@ class SumRows(beam.DoFn):
         division = self._source.division
         selection = division.train if side == "train" else division.validation
         markers = [marker for name, marker in self._markers.items() if name.startswith(prefix)]
-        for batch in selection.read(self._scanner, markers, row_columns(selection)):
-            rows = labelled(batch, division.classes, selection)
-            if len(rows.labels):
-                yield rows
+        batches = selection.read(self._scanner, markers, row_columns(selection))
+        return labelled(batches, division.classes, selection)
 
 
 class Merge(beam.CombineFn):
@@ -139,7 +137,7 @@ class FitRidge(beam.PTransform):
       source: where the rows are, and the run.
       settings: of the fit.
       chunks: how many the store has.
-      file: of the run, to write.
+      file: to write, in the run.
     """
 
     def __init__(
@@ -158,16 +156,16 @@ class FitRidge(beam.PTransform):
         )
         solved = self._sum(groups, FoldStatistics, SIDES[:1]) | "Solve" >> beam.Map(solve)
         # Solved
-        judged_sides = SIDES if self._settings.folds else SIDES[1:]
-        judged = self._sum(groups, Judgement, judged_sides, AsSingleton(solved))
-        # Judgement
-        path = judged | "Choose penalty" >> beam.Map(_chosen, AsSingleton(solved))
+        sides = SIDES if self._settings.folds else SIDES[1:]
+        errors = self._sum(groups, PenaltyErrors, sides, AsSingleton(solved))
+        # PenaltyErrors
+        path = errors | "Choose penalty" >> beam.Map(_chosen, AsSingleton(solved))
         # RidgePath of one penalty
         return (
-            self._sum(groups, Calibration, SIDES, AsSingleton(path))
-            # Calibration
+            self._sum(groups, ScaleLosses, SIDES, AsSingleton(path))
+            # ScaleLosses
             | "Write fit"
-            >> beam.Map(_write, AsSingleton(solved), AsSingleton(judged), self._source, self._file)
+            >> beam.Map(_write, AsSingleton(solved), AsSingleton(errors), self._source, self._file)
         )
 
     def _sum(self, groups, kind: type, sides, *given):
@@ -179,12 +177,12 @@ class FitRidge(beam.PTransform):
         )
 
 
-def _chosen(judgement: Judgement, solved: Solved) -> RidgePath:
-    return solved.full.only(judgement.choose())
+def _chosen(errors: PenaltyErrors, solved: Solved) -> RidgePath:
+    return solved.full.only(errors.choose())
 
 
 def _write(
-    calibration: Calibration, solved: Solved, judgement: Judgement, source: RidgeSource, file: str
+    losses: ScaleLosses, solved: Solved, errors: PenaltyErrors, source: RidgeSource, file: str
 ) -> None:
-    fit = finished(solved, judgement, calibration)
+    fit = finished(solved, errors, losses)
     Storage(source.run_url, source.storage_options).write(file, fit.to_bytes())

@@ -1,1 +1,1 @@
-"""Ridge regression from sums: statistics, passes over the rows, the fit."""
+"""Ridge regression from sums: the statistics, the passes over the rows, the fit."""

@@ -14,10 +14,10 @@ from classifier.features.dataset import SIDES
 from classifier.features.order import Rows
 from classifier.heads.head import Standard
 from classifier.heads.ridge.passes import (
-    Calibration,
     FoldStatistics,
-    Judgement,
+    PenaltyErrors,
     RidgeSettings,
+    ScaleLosses,
     Solved,
     solve,
 )
@@ -31,8 +31,8 @@ class RidgeFit:
     Attributes:
       l2: the chosen penalty.
       path: its solution.
-      standard: what features were standardised by, None for nothing.
-      scale: makes scores into logits.
+      standard: what features were standardised by, or None.
+      scale: turns scores into logits.
       metrics: loss, accuracy, val_loss, val_accuracy.
       penalties: accuracy and squared error by penalty.
     """
@@ -73,7 +73,7 @@ def fit_ridge(settings: RidgeSettings, rows: Callable[[str], Iterable[Rows]]) ->
 
     Args:
       settings: of the fit.
-      rows: called with ``train`` or ``validation``, gives blocks of rows.
+      rows: takes ``train`` or ``validation``; returns blocks of rows.
     """
 
     def blocks(side: str) -> Iterator[Rows]:
@@ -83,34 +83,34 @@ def fit_ridge(settings: RidgeSettings, rows: Callable[[str], Iterable[Rows]]) ->
     for block in blocks("train"):
         statistics.update(block)
     solved = solve(statistics)
-    judgement = Judgement(settings)
+    errors = PenaltyErrors(settings)
     for side in SIDES if settings.folds else SIDES[1:]:
         for block in blocks(side):
-            judgement.update(block, side, solved)
-    path = solved.full.only(judgement.choose())
-    calibration = Calibration(settings)
+            errors.update(block, side, solved)
+    path = solved.full.only(errors.choose())
+    losses = ScaleLosses(settings)
     for side in SIDES:
         for block in blocks(side):
-            calibration.update(block, side, path)
-    return finished(solved, judgement, calibration)
+            losses.update(block, side, path)
+    return finished(solved, errors, losses)
 
 
-def finished(solved: Solved, judgement: Judgement, calibration: Calibration) -> RidgeFit:
-    """Puts together what the passes found."""
-    chosen = judgement.choose()
-    scale, metrics = calibration.best()
+def finished(solved: Solved, errors: PenaltyErrors, losses: ScaleLosses) -> RidgeFit:
+    """Returns the fit that the passes found."""
+    chosen = errors.choose()
+    scale, metrics = losses.best()
     return RidgeFit(
-        l2=judgement.settings.l2[chosen],
+        l2=errors.settings.l2[chosen],
         path=solved.full.only(chosen),
         standard=solved.standard,
         scale=scale,
         metrics=metrics,
-        penalties=judgement.to_record(),
+        penalties=errors.to_record(),
     )
 
 
 def gathered(blocks: Iterable[Rows], least: int) -> Iterator[Rows]:
-    """Joins small blocks of rows into blocks of at least `least` rows, but for the last."""
+    """Joins small blocks of rows into blocks of at least `least` rows; the last may be smaller."""
     held: list[Rows] = []
     count = 0
     for block in blocks:

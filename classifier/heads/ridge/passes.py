@@ -1,36 +1,38 @@
 """The three passes of a ridge fit over rows, each a sum that can be split over machines.
 
-1. `FoldStatistics`: what ridge regression needs, of every fold. `solve` leaves each fold out by
+1. `FoldStatistics` sums what ridge regression needs, fold by fold. `solve` leaves each fold out by
    subtraction, and solves for all penalties.
-2. `Judgement`: how often each penalty is right, on held-out folds and on the validation rows;
-   `Judgement.choose` takes the best penalty.
-3. `Calibration`: ridge scores lie about 0 to 1 and are no logits; one factor that makes them so
-   is chosen by the validation loss. It changes no decision between classes.
+2. `PenaltyErrors` counts how often each penalty is right, on held-out folds and on the validation
+   rows. `PenaltyErrors.choose` takes the best penalty.
+3. `ScaleLosses` sums the cross entropy for each of several factors: ridge scores lie around 0 to 1,
+   and one factor turns them into logits. The factor with the least validation loss is taken; it
+   changes no decision between classes.
 
-Folds go by content hash, so that copies and views of an image are never on both sides.
+Content hashes decide the folds, so that copies and views of an image are always in one fold.
 """
 
 from __future__ import annotations
 
 import operator
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
+from typing import Self
 
 import numpy as np
 
 from classifier.features.dataset import SIDES
-from classifier.features.order import Rows
+from classifier.features.order import Rows, flattened
 from classifier.heads.head import Standard
 from classifier.heads.probabilities import log_probabilities
 from classifier.heads.ridge.statistics import RidgePath, Statistics, fit_path
 from featurestore.errors import UsageError
+from featurestore.io.readahead import cores
 
-# Rows a matrix product takes at once: below some hundreds it is bound by memory, not arithmetic.
+# Rows of one matrix product: with less than some hundred, memory bounds its speed, not arithmetic.
 BLOCK_BYTES = 32 << 20
 MEMORY_LIMIT = 4 << 30
-# From a flat distribution to a hard decision, in steps that change the loss by little.
+# From a flat distribution to a hard decision, in steps that hardly change the loss.
 SCALES = np.geomspace(1, 1000, 32)
 
 
@@ -41,10 +43,10 @@ class RidgeSettings:
     Attributes:
       features: d, of a flattened row.
       channels: in the last axis of a row.
-      classes: how many there are; two share one target.
+      classes: how many there are; two classes share one target.
       l2: penalties, see `classifier.heads.ridge.statistics.fit_path`.
       folds: of the cross-validation that chooses the penalty; 0 lets the validation rows choose.
-      class_weights: of each class, None for 1 each.
+      class_weights: of each class; None for 1 each.
       standardise: whether features are scaled by the training rows' mean and deviation.
     """
 
@@ -58,33 +60,33 @@ class RidgeSettings:
 
     @property
     def targets(self) -> int:
-        """k, columns of the targets."""
+        """k, the number of columns of the targets."""
         return 1 if self.classes == 2 else self.classes
 
     @property
     def block_rows(self) -> int:
-        """Rows that are worth a matrix product."""
+        """Rows that make a matrix product worthwhile."""
         return max(256, min(8192, BLOCK_BYTES // (4 * self.features)))
 
     @property
     def held_bytes(self) -> int:
-        """Memory that a fit holds: statistics of the folds and of all, and all solutions."""
+        """Memory that a fit holds: statistics of each fold and of all rows, and all solutions."""
         paths = self.features * len(self.l2) * self.targets * 12
         return (self.folds + 2) * self.features**2 * 8 + (self.folds + 1) * paths
 
     @property
     def solve_bytes(self) -> int:
-        """Memory that solving one eigenproblem takes beside: LAPACK's workspace is two matrices."""
+        """More memory to solve one eigenproblem: LAPACK's workspace is two matrices."""
         return 5 * self.features**2 * 8
 
     @property
     def lanes(self) -> int:
-        """Eigenproblems solved at once: one a core, as far as memory goes."""
+        """Eigenproblems solved at once: one per core, as far as memory allows."""
         fitting = (MEMORY_LIMIT - self.held_bytes) // self.solve_bytes
-        return max(1, min(os.cpu_count() or 1, self.folds + 1, fitting))
+        return max(1, min(cores(), self.folds + 1, fitting))
 
     def check_memory(self) -> None:
-        """Refuses what would need too much memory.
+        """Refuses a fit that would need too much memory.
 
         Raises:
           UsageError: naming what to reduce.
@@ -99,16 +101,12 @@ class RidgeSettings:
             )
 
     def targets_of(self, labels: np.ndarray) -> np.ndarray:
-        """Returns float64 (n, k) targets, 1 for the row's class; for two classes, the second's."""
+        """Returns float64 (n, k) targets: 1 for the row's class; of two classes, the second's."""
         return np.eye(self.classes)[labels][:, -self.targets :]
 
     def standard(self, statistics: Statistics) -> Standard | None:
-        """Returns what features are standardised by, None for nothing."""
+        """Returns what features are standardised by, or None."""
         return statistics.standard(self.channels) if self.standardise else None
-
-    def flat(self, rows: Rows) -> np.ndarray:
-        """Returns the features of rows (n, d)."""
-        return rows.features.reshape(len(rows.labels), -1)
 
     def fold_numbers(self, rows: Rows) -> np.ndarray:
         """Returns int (n,): each row's fold."""
@@ -130,7 +128,7 @@ class FoldStatistics:
     def update(self, rows: Rows) -> None:
         """Takes in training rows."""
         settings = self.settings
-        features, targets = settings.flat(rows), settings.targets_of(rows.labels)
+        features, targets = flattened(rows.features), settings.targets_of(rows.labels)
         weights = None
         if settings.class_weights is not None:
             weights = np.asarray(settings.class_weights)[rows.labels]
@@ -141,7 +139,7 @@ class FoldStatistics:
             self.folds[fold] += Statistics.of(features[own], targets[own], shares)
 
     def merge(self, other: FoldStatistics) -> None:
-        """Takes in what another worker read."""
+        """Takes in what another worker summed."""
         self.folds = [a + b for a, b in zip(self.folds, other.folds, strict=True)]
 
 
@@ -172,39 +170,65 @@ def solve(statistics: FoldStatistics) -> Solved:
 
     left_out = statistics.folds if settings.folds else ()
     # BLAS's own threads wait for each other by spinning, and on a busy machine that made an
-    # eigendecomposition ten times slower; whole problems side by side have nothing to wait for.
+    # eigendecomposition ten times slower. Whole problems side by side do not wait for each other.
     with threadpool_limits(1), ThreadPoolExecutor(settings.lanes) as lanes:
         full = lanes.submit(path, total)
         held_out = tuple(lanes.map(lambda fold: path(total - fold), left_out))
     return Solved(full.result(), held_out, settings.standard(total))
 
 
-class Judgement:
-    """How good each penalty is: rows, hits and squared errors on both sides.
+class SideSums:
+    """Rows, hits and errors on both sides, for each of several candidates; adding is merging.
+
+    Args:
+      settings: of the fit.
+      candidates: how many are compared.
+    """
+
+    def __init__(self, settings: RidgeSettings, candidates: int) -> None:
+        self.settings = settings
+        self.rows = dict.fromkeys(SIDES, 0)
+        self.hits = {side: np.zeros(candidates, np.int64) for side in SIDES}
+        self.errors = {side: np.zeros(candidates) for side in SIDES}
+
+    def merge(self, other: Self) -> None:
+        """Takes in what another worker summed."""
+        for side in SIDES:
+            self.rows[side] += other.rows[side]
+            self.hits[side] += other.hits[side]
+            self.errors[side] += other.errors[side]
+
+
+class PenaltyErrors(SideSums):
+    """Hits and squared errors of each penalty.
 
     Args:
       settings: of the fit.
     """
 
     def __init__(self, settings: RidgeSettings) -> None:
-        self.settings = settings
-        self.rows = dict.fromkeys(SIDES, 0)
-        self.hits = {side: np.zeros(len(settings.l2), np.int64) for side in SIDES}
-        self.errors = {side: np.zeros(len(settings.l2)) for side in SIDES}
+        super().__init__(settings, len(settings.l2))
 
     def update(self, rows: Rows, side: str, solved: Solved) -> None:
-        """Takes in rows: of ``train``, judged by what never saw their fold, or ``validation``."""
-        settings = self.settings
+        """Takes in rows.
+
+        Args:
+          rows: of one side.
+          side: ``train``, where rows are scored by the solution without their fold, or
+            ``validation``.
+          solved: all solutions.
+        """
+        features = flattened(rows.features)
         if side == "validation":
-            self._count(solved.full, settings.flat(rows), rows.labels, side)
+            self._add(solved.full, features, rows.labels, side)
             return
-        numbers = settings.fold_numbers(rows)
+        numbers = self.settings.fold_numbers(rows)
         for fold, path in enumerate(solved.held_out):
             own = numbers == fold
             if own.any():
-                self._count(path, settings.flat(rows)[own], rows.labels[own], side)
+                self._add(path, features[own], rows.labels[own], side)
 
-    def _count(self, path: RidgePath, features: np.ndarray, labels: np.ndarray, side: str) -> None:
+    def _add(self, path: RidgePath, features: np.ndarray, labels: np.ndarray, side: str) -> None:
         settings = self.settings
         step = max(1, BLOCK_BYTES // (4 * len(settings.l2) * settings.targets))
         for start in range(0, len(labels), step):
@@ -216,21 +240,14 @@ class Judgement:
             self.errors[side] += np.square(scores, out=scores).sum(axis=(0, 2), dtype=np.float64)
         self.rows[side] += len(labels)
 
-    def merge(self, other: Judgement) -> None:
-        """Takes in what another worker counted."""
-        for side in SIDES:
-            self.rows[side] += other.rows[side]
-            self.hits[side] += other.hits[side]
-            self.errors[side] += other.errors[side]
-
     def choose(self) -> int:
-        """Returns the number of the penalty that is right most often, then that errs least."""
+        """Returns the number of the penalty with the most hits, and of these the least errors."""
         side = "train" if self.settings.folds else "validation"
         ranked = np.lexsort((self.errors[side], -self.hits[side]))
         return int(ranked[0])
 
     def to_record(self) -> dict[str, list[float]]:
-        """Returns accuracy by penalty, fit for JSON."""
+        """Returns accuracy and squared error by penalty, fit for JSON."""
         record = {"l2": list(self.settings.l2)}
         for side, name in zip(SIDES, ("cv", "val"), strict=True):
             if self.rows[side]:
@@ -239,43 +256,33 @@ class Judgement:
         return record
 
 
-class Calibration:
-    """Cross entropy of the chosen solution for each factor of `SCALES`, and its accuracy.
+class ScaleLosses(SideSums):
+    """Hits and cross entropies of the chosen solution for each factor of `SCALES`.
 
     Args:
       settings: of the fit.
     """
 
     def __init__(self, settings: RidgeSettings) -> None:
-        self.settings = settings
-        self.rows = dict.fromkeys(SIDES, 0)
-        self.hits = dict.fromkeys(SIDES, 0)
-        self.losses = {side: np.zeros(len(SCALES)) for side in SIDES}
+        super().__init__(settings, len(SCALES))
 
     def update(self, rows: Rows, side: str, path: RidgePath) -> None:
-        """Takes in rows, judged by a path with one penalty."""
-        scores = path.scores(self.settings.flat(rows))[:, 0]
+        """Takes in rows of a side, scored by a path with one penalty."""
+        scores = path.scores(flattened(rows.features))[:, 0]
         if self.settings.targets == 1:
             scores = scores - 0.5
         own = np.arange(len(rows.labels)), rows.labels
         for number, scale in enumerate(SCALES):
             logs = log_probabilities(scores * scale)
-            self.losses[side][number] -= logs[own].sum()
-        self.hits[side] += int((logs.argmax(axis=1) == rows.labels).sum())
+            self.errors[side][number] -= logs[own].sum()
+            self.hits[side][number] += (logs.argmax(axis=1) == rows.labels).sum()
         self.rows[side] += len(rows.labels)
-
-    def merge(self, other: Calibration) -> None:
-        """Takes in what another worker summed."""
-        for side in SIDES:
-            self.rows[side] += other.rows[side]
-            self.hits[side] += other.hits[side]
-            self.losses[side] += other.losses[side]
 
     def best(self) -> tuple[float, dict[str, float]]:
         """Returns (the factor with the least validation loss, loss and accuracy with it)."""
-        number = int(np.argmin(self.losses["validation"]))
+        number = int(np.argmin(self.errors["validation"]))
         metrics = {}
         for side, prefix in zip(SIDES, ("", "val_"), strict=True):
-            metrics[f"{prefix}loss"] = float(self.losses[side][number] / self.rows[side])
-            metrics[f"{prefix}accuracy"] = self.hits[side] / self.rows[side]
+            metrics[f"{prefix}loss"] = float(self.errors[side][number] / self.rows[side])
+            metrics[f"{prefix}accuracy"] = float(self.hits[side][number] / self.rows[side])
         return float(SCALES[number]), metrics

@@ -1,12 +1,12 @@
 """Ridge regression from sufficient statistics: one pass over rows, then every penalty at once.
 
-What a ridge head needs of n rows are their number, the means of features and targets, and two
-centred sums: `scatter` of features with features and `cross` of features with targets. They can be
-added and subtracted, so that rows may be read in any order and on any machine, and so that leaving
-out a fold costs one subtraction instead of another pass. One eigendecomposition of the scatter then
-gives the coefficients of every penalty (Hastie, Tibshirani and Friedman, "The Elements of
-Statistical Learning", 3.4.1). Sums are of centred rows and in float64: sums of plain squares would
-cancel where a feature's mean is large beside its deviation.
+A ridge head needs the number of rows, the means of features and targets, and two centred sums:
+`scatter` of features with features, and `cross` of features with targets. These can be added and
+subtracted. So rows may be read in any order and on any machine, and leaving out a fold costs one
+subtraction instead of another pass. One eigendecomposition of the scatter then gives the
+coefficients for every penalty (Hastie, Tibshirani and Friedman, "The Elements of Statistical
+Learning", 3.4.1). Rows are centred and sums are float64: sums of plain squares would cancel where a
+feature's mean is large compared to its deviation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from classifier.heads.head import Standard, standard_of
 
-# Directions with less of the scatter than this part of the largest are rounding, not data.
+# Directions with less than this fraction of the largest scatter are rounding errors, not data.
 LEAST_RELATIVE_SCATTER = 1e-12
 
 
@@ -28,7 +28,7 @@ class Statistics:
     """What ridge regression needs of some rows; all float64.
 
     Attributes:
-      weight: the sum of the rows' weights; their number when none has a weight.
+      weight: the sum of the rows' weights; their number if rows have no weights.
       mean: (d,) of the features.
       target_mean: (k,) of the targets.
       scatter: (d, d) sum of products of centred features.
@@ -57,7 +57,7 @@ class Statistics:
         Args:
           features: of any float dtype (n, d).
           targets: (n, k).
-          weights: (n,), none of them negative; None means 1 each.
+          weights: (n,), at least 0; None means 1 each.
 
         Example:
           >>> rows = np.array([[0.0], [2.0]])
@@ -94,19 +94,19 @@ class Statistics:
         return Statistics(total, mean, self.target_mean + share * target_step, scatter, cross)
 
     def __sub__(self, other: Statistics) -> Statistics:
-        """Returns the statistics of the rows that `other`, some of these rows, leaves."""
+        """Returns the statistics of these rows without those of `other`, which are some of them."""
         if self.weight - other.weight <= 1e-9 * self.weight:
             return Statistics.empty(*self.cross.shape)
-        # The formula for adding holds for a negative weight too.
+        # The formula for adding holds for negative weights too.
         return self + Statistics(
             -other.weight, other.mean, other.target_mean, -other.scatter, -other.cross
         )
 
     def standard(self, channels: int) -> Standard:
-        """Returns mean and deviation of each channel, as gradient heads standardise by.
+        """Returns the mean and deviation of each channel, by which gradient heads standardise too.
 
         Args:
-          channels: in the last axis of a row; a map's places count together.
+          channels: in the last axis of a row; all places of a map are taken together.
         """
         means = self.mean.reshape(-1, channels)
         within = (np.diag(self.scatter) / max(self.weight, 1e-300)).reshape(-1, channels)
@@ -119,7 +119,7 @@ class RidgePath:
 
     Attributes:
       mean: float64 (d,) of the features.
-      target_mean: float64 (k,), the score of a row at the mean.
+      target_mean: float64 (k,), the score of the mean row.
       weights: float64 (d, penalties, k), for features in their own units.
     """
 
@@ -142,12 +142,8 @@ class RidgePath:
         return scores + self.target_mean.astype(np.float32)
 
     def only(self, penalty: int) -> RidgePath:
-        """Returns the path with one of its penalties, by number."""
+        """Returns the path with only one of its penalties, by number."""
         return RidgePath(self.mean, self.target_mean, self.weights[:, [penalty]])
-
-    def intercepts(self) -> np.ndarray:
-        """Returns float64 (penalties, k) scores of a row whose features are all 0."""
-        return self.target_mean - np.tensordot(self.mean, self.weights, axes=1)
 
 
 def fit_path(
@@ -157,10 +153,10 @@ def fit_path(
 
     Args:
       statistics: of the training rows.
-      l2: penalties on the squares of the weights of standardised features, beside the squared
-        error's MEAN over rows: scikit-learn's ``Ridge(alpha)`` is ``l2 = alpha / n``. At 0,
+      l2: penalties on the squares of the weights of standardised features. They are added to the
+        MEAN squared error of a row, so scikit-learn's ``Ridge(alpha)`` is ``l2 = alpha / n``. At 0,
         directions without any scatter get no weight (least norm).
-      standard: of the features; None leaves them as they are. The penalty depends on it.
+      standard: of the features, on which the penalties act; None leaves features as they are.
 
     Returns:
       Weights for the features in their own units.

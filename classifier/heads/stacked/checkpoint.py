@@ -1,12 +1,12 @@
-"""The state of a stack on disk, so that a training that was killed goes on where it was.
+"""The state of a stack on disk, so that an interrupted training resumes.
 
     RUN/checkpoint/
       state.json              what was trained, how far, each head's history; names the arrays
       <wave>-<epoch>-<n>.npz  weights, best weights and slots of a group; NumPy's format
 
-``state.json`` is replaced in one step, after the arrays it names: whenever a process dies, one
-whole state is there. Order and dropout are known by seed and epoch, so that a training that was
-resumed ends with the same weights as one that was not.
+``state.json`` is replaced in one step, after the arrays that it names were written. So one whole
+state exists whenever a process dies. Order and dropout depend on seed and epoch only, so a resumed
+training ends with the same weights as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from featurestore.errors import one_line
 from featurestore.io.storage import Storage
 
 if TYPE_CHECKING:
@@ -41,13 +42,13 @@ class Checkpoint:
         tell: Callable[[str], None],
         seconds: float = SECONDS,
     ) -> None:
-        """Reads what is there.
+        """Reads the state, if there is one.
 
         Args:
           storage: the run's folder.
-          run: what decides the result: a state of another run is not gone on with.
+          run: what decides the result; the state of another run is left unused.
           tell: takes lines for the user.
-          seconds: at least between two states; 0 for one every epoch.
+          seconds: at least between two states; 0 for a state every epoch.
         """
         self._storage, self._tell, self._seconds = storage, tell, seconds
         self._run = json.loads(json.dumps({**run, "format_version": FORMAT_VERSION}))
@@ -75,7 +76,7 @@ class Checkpoint:
         """Puts a stack into its kept state, or starts it.
 
         Returns:
-          Epochs that are done.
+          How many epochs are done.
         """
         kept = self._waves.get(str(wave))
         if kept is None:
@@ -85,7 +86,7 @@ class Checkpoint:
             arrays = [self._load(name) for name in kept["files"]]
             stack.restore(kept["stack"], arrays)
         except (OSError, ValueError, KeyError, BadZipFile) as error:
-            self._tell(f"note: the checkpoint is damaged ({error}): training starts anew")
+            self._tell(f"note: the checkpoint is damaged ({one_line(error)}): training starts anew")
             self._waves.clear()
             stack.start()
             return 0
@@ -98,7 +99,7 @@ class Checkpoint:
             return [file[key] for key in file.files]
 
     def save(self, wave: int, epochs: int, stack: Stack) -> None:
-        """Keeps a stack's state, unless the last one was kept just now.
+        """Keeps a stack's state, unless the last state is too recent.
 
         Args:
           wave: the stack's number.

@@ -1,63 +1,41 @@
-"""All gradient heads of a run: waves of stacks over the epochs, and what became of each head."""
+"""Fits all gradient heads of a run: waves of stacks over the epochs, and the result per head."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from classifier.features.division import class_weights
-from classifier.heads.head import HeadSpec, build_head, outputs_for
+from classifier.features.order import Rows
+from classifier.heads.data import Fit, TrainedHead, TrainingData
+from classifier.heads.head import build_head, outputs_for, standardised
 from classifier.heads.options import TrainOptions, Trial
 from classifier.heads.stacked.checkpoint import Checkpoint
 from classifier.heads.stacked.objective import Objective
 from classifier.heads.stacked.partition import STATE_BUDGET, waves
 from classifier.heads.stacked.progress import Progress
 from classifier.heads.stacked.stack import Stack
-from classifier.heads.stacked.stream import prepared
+from classifier.heads.stacked.stream import Batch
 from featurestore.errors import RunFailed
 
-if TYPE_CHECKING:
-    import keras
-
-    from classifier.heads.data import TrainingData
-
-# Told the epoch, counted from 1, and the courses of a wave's heads by head_id.
+# Called with the epoch, counted from 1, and the progress of a wave's heads by head_id.
 OnEpoch = Callable[[int, Mapping[str, Progress]], None]
 
 
 @dataclass(frozen=True)
-class StackedFit:
-    """What became of a head.
+class StackedFit(Fit):
+    """A head that was fitted in a stack.
 
     Attributes:
-      weights: of its best epoch, as a Keras head lists them; empty when they are not kept.
-      history: metric name -> one value an epoch.
-      best_epoch: counted from 1; 0 when its validation loss was never finite.
-      parameters: numbers it learned.
-      seconds: its share of the time that the wave took.
-      rows_per_second: training rows through the head in that time.
+      weights: of its best epoch, as a Keras head lists them; empty if they are not kept.
+      parameters: how many numbers it learned.
     """
 
     weights: Sequence[np.ndarray]
-    history: Mapping[str, Sequence[float]]
-    best_epoch: int
     parameters: int
-    seconds: float
-    rows_per_second: float
-
-    @property
-    def best_loss(self) -> float:
-        """The validation loss at the best epoch."""
-        return self.history["val_loss"][self.best_epoch - 1]
-
-    def without_weights(self) -> StackedFit:
-        """Returns what is known of it, without what it learned."""
-        return replace(self, weights=())
 
 
 def fit_stacked(
@@ -68,15 +46,15 @@ def fit_stacked(
     checkpoint: Checkpoint | None = None,
     state_budget: int = STATE_BUDGET,
 ) -> Iterator[dict[str, StackedFit]]:
-    """Fits heads by gradient steps; each as if it were alone.
+    """Fits heads by gradient steps, each as if it were alone.
 
     Args:
       trials: of the heads, by head_id.
       data: to fit on.
-      options: of the run.
-      on_epoch: told the epoch, counted from 1, and the courses of the heads under way.
-      checkpoint: keeps the state, None for none.
-      state_budget: bytes of weights and slots at once; what exceeds it waits for a later wave.
+      options: hyperparameters of the run.
+      on_epoch: called after every epoch.
+      checkpoint: keeps the state; None keeps nothing.
+      state_budget: bytes of weights and slots at once; more heads wait for a later wave.
 
     Yields:
       The fits of a wave, by head_id.
@@ -84,9 +62,7 @@ def fit_stacked(
     several = data.division.multi_label
     outputs = outputs_for(data.division.classes, several)
     inputs = math.prod(data.feature_shape)
-    balanced = options.class_weight == "balanced"
-    weights = class_weights(data.division.train_counts) if balanced else None
-    objective = Objective(outputs, several, weights)
+    objective = Objective(outputs, several, options.class_weights(data.division.train_counts))
     rows = data.division.rows[0]
     for index, wave in enumerate(waves(trials, inputs, outputs, state_budget)):
         stack = Stack([trials[name] for name in wave], inputs, objective, options.patience)
@@ -98,8 +74,8 @@ def fit_stacked(
                 if stack.ended:
                     break
                 started = time.perf_counter()
-                train = prepared(data.train(options.seed[0], epoch), data.standard)
-                stack.train_epoch(train, prepared(data.validation(), data.standard), lanes)
+                train = _prepared(data.train(options.seed[0], epoch), data)
+                stack.train_epoch(train, _prepared(data.validation(), data), lanes)
                 stack.seconds += time.perf_counter() - started
                 if on_epoch:
                     on_epoch(epoch + 1, dict(zip(wave, stack.heads, strict=True)))
@@ -112,22 +88,30 @@ def fit_stacked(
         }
 
 
+def _prepared(batches: Iterable[Rows], data: TrainingData) -> Iterator[Batch]:
+    return ((standardised(batch, data.standard), batch.labels) for batch in batches)
+
+
 def _result(
     course: Progress, weights: Sequence[np.ndarray], seconds: float, rows: int
 ) -> StackedFit:
     parameters = sum(array.size for array in weights)
     rate = rows * course.epochs / seconds
-    return StackedFit(weights, course.history, course.best_epoch, parameters, seconds, rate)
+    return StackedFit(course.history, course.best_epoch, seconds, rate, weights, parameters)
 
 
-def keras_head(fit: StackedFit, trial: Trial, data: TrainingData) -> keras.Model:
-    """Returns a fitted head as Keras has it: features -> probabilities.
+def trained_head(fit: StackedFit, trial: Trial, data: TrainingData) -> TrainedHead:
+    """Returns a fitted head with its Keras model.
+
+    Args:
+      fit: with its weights.
+      trial: that was fitted.
+      data: that it was fitted on.
 
     Raises:
-      RunFailed: when it diverged.
+      RunFailed: if it diverged.
     """
     spec = trial.head
-    assert isinstance(spec, HeadSpec) and trial.lr is not None
     if not fit.best_epoch:
         raise RunFailed(diverged(trial))
     model = build_head(
@@ -140,11 +124,13 @@ def keras_head(fit: StackedFit, trial: Trial, data: TrainingData) -> keras.Model
     )
     for name, start in (("hidden", 0), ("logits", 2)) if spec.units else (("logits", 0),):
         model.get_layer(name).set_weights(fit.weights[start : start + 2])
-    return model
+    return TrainedHead(
+        fit.history, fit.best_epoch, fit.seconds, fit.rows_per_second, model, trial.l2
+    )
 
 
 def diverged(trial: Trial) -> str:
-    """Returns why a head came to nothing, for the user."""
+    """Returns the reason that a head failed, for the user."""
     return (
         f"diverged: its validation loss was never finite with --lr {trial.lr:g}; lower --lr, or "
         "leave --standardise at channel"

@@ -1,4 +1,4 @@
-"""Heads of one structure that are trained as one: their arrays, a step, and their figures."""
+"""Heads of one structure that are trained together: their arrays, a step, and their figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from classifier.heads.head import HeadSpec
 from classifier.heads.options import Trial
 from classifier.heads.stacked.objective import Objective
 from classifier.heads.stacked.parameters import InputKernel, Parameter
@@ -15,7 +14,7 @@ from classifier.heads.stacked.updates import RULES
 
 
 class Structure(NamedTuple):
-    """What heads must have in common to lie side by side; all else may differ."""
+    """What heads must have in common to lie side by side."""
 
     units: int
     activation: str
@@ -25,17 +24,16 @@ class Structure(NamedTuple):
     def of(cls, trial: Trial) -> Structure:
         """Returns the structure of a trial's head."""
         spec = trial.head
-        assert isinstance(spec, HeadSpec)
         return cls(spec.units, spec.activation if spec.units else "", trial.optimizer)
 
 
 class Group:
-    """Heads of one structure under way.
+    """Heads of one structure in training.
 
-    Subclasses say how features become logits and back.
+    Subclasses compute logits from features, and the gradients back.
 
     Attributes:
-      members: of each head, its number in the run.
+      members: the number of each head in the run.
       kernel: of the layer that reads the features.
       rest: the other parameters, in the order of a Keras head's weights.
       steps: taken so far.
@@ -52,10 +50,10 @@ class Group:
         """Makes a group.
 
         Args:
-          members: the heads' numbers.
-          trials: of each.
-          weights: of each, its initial weights as a Keras head lists them.
-          objective: of the run.
+          members: the numbers of the heads.
+          trials: one per head.
+          weights: the initial weights of each head, as a Keras head lists them.
+          objective: the loss of all heads of the run.
         """
         self.members = list(members)
         self.steps = 0
@@ -83,13 +81,12 @@ class Group:
 
     @property
     def parameters(self) -> list[Parameter]:
-        """All of them, in the order of a Keras head's weights."""
+        """All parameters, in the order of a Keras head's weights."""
         return [self.kernel, *self.rest]
 
     def train(self, batches: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
         """Takes a step for each batch of (float32 (n, features), labels)."""
-        # In the thread that computes: NumPy keeps this setting by thread. A head that diverges is
-        # found by its loss.
+        # Set here, as NumPy keeps this setting per thread. The loss shows a head that diverges.
         with np.errstate(all="ignore"):
             for features, labels in batches:
                 logits = self._forward(features, True)
@@ -104,7 +101,7 @@ class Group:
             self.sums += self._objective.measure(self._forward(features, False), labels)
 
     def take_sums(self) -> np.ndarray:
-        """Returns the sums and starts anew."""
+        """Returns the sums, and sets them to zero."""
         sums, self.sums = self.sums, np.zeros_like(self.sums)
         return sums
 
@@ -113,7 +110,7 @@ class Group:
         return [part.weights(position) for part in self.parameters]
 
     def remember(self, heads: np.ndarray) -> None:
-        """Takes the weights of some heads, bool (heads,), as their best so far."""
+        """Keeps the weights of some heads, bool (heads,), as their best so far."""
         for part in self.parameters:
             part.remember(heads)
 
@@ -159,11 +156,7 @@ class MlpGroup(Group):
     def _read_trials(self) -> None:
         super()._read_trials()
         self._relu = Structure.of(self._trials[0]).activation == "relu"
-        self._dropout = [
-            (trial.seed, trial.head.dropout)
-            for trial in self._trials
-            if isinstance(trial.head, HeadSpec)
-        ]
+        self._dropout = [(trial.seed, trial.head.dropout) for trial in self._trials]
         self._hidden = self._slope = np.empty(0, np.float32)
 
     def _forward(self, features: np.ndarray, training: bool) -> np.ndarray:
@@ -179,13 +172,13 @@ class MlpGroup(Group):
         return np.ascontiguousarray(logits.transpose(1, 2, 0))
 
     def _drop(self, hidden: np.ndarray) -> None:
-        """Drops hidden values, float32 (n, heads, units), and keeps the slope of what is left."""
+        """Drops hidden values, float32 (n, heads, units), and keeps the slope of the others."""
         self._slope = (hidden > 0).astype(np.float32) if self._relu else np.ones_like(hidden)
         for position, (seed, rate) in enumerate(self._dropout):
             if not rate:
                 continue
-            # Numbers of a head's own, known by its seed and the step: the same in any company,
-            # and after a resume.
+            # The head's seed and the step decide the random numbers, so that they do not depend on
+            # other heads or on a resume.
             key = np.array([seed, self.steps], np.uint64)
             random = np.random.Generator(np.random.Philox(key=key))
             kept = random.random((len(hidden), hidden.shape[2]), np.float32) >= rate
@@ -211,6 +204,6 @@ def make_group(
     weights: Sequence[Sequence[np.ndarray]],
     objective: Objective,
 ) -> Group:
-    """Returns a group of heads of one structure; arguments as of `Group`."""
+    """Returns a group of heads of one structure; takes the arguments of `Group`."""
     kind = MlpGroup if Structure.of(trials[0]).units else LinearGroup
     return kind(members, trials, weights, objective)

@@ -1,12 +1,12 @@
-"""Cross entropy of many heads at once: what it is, who is right, and its gradient by the logits.
+"""Cross entropy of many heads at once: its value, the accuracy, and its gradient by the logits.
 
 Logits are float32 (n, outputs, heads): the heads come last, because sums over a short last axis are
-slow. One output is the second class's logit of two classes.
+slow. A single output is the logit of the second of two classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,17 +14,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss, and what each row counts in it.
+    """A loss, and the weight of each row in it.
 
     Attributes:
       outputs: logits of a row.
-      multi_label: whether a row may be of several classes: one sigmoid each.
-      class_weights: by class index, None when rows count alike; not for multi-label heads.
+      multi_label: whether a row may be of several classes, with one sigmoid each.
+      class_weights: by class index; None if all rows count alike. Not for multi-label heads.
     """
 
     outputs: int
     multi_label: bool = False
-    class_weights: Mapping[int, float] | None = None
+    class_weights: Sequence[float] | None = None
 
     @property
     def sigmoid(self) -> bool:
@@ -34,12 +34,13 @@ class Objective:
     def measure(self, logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns sums over rows of each head's cross entropy and accuracy, float64 (heads,).
 
-        Without class weights and label smoothing: heads stay comparable. Of multi-label heads both
-        are means over the classes. The logits are overwritten by what `gradient` needs.
+        Class weights and label smoothing are left out, so that heads stay comparable. For
+        multi-label heads both figures are means over the classes. The logits are overwritten by
+        what `gradient` needs.
 
         Args:
           logits: float32 (n, outputs, heads).
-          labels: int64 (n,) class indices; of multi-label heads (n, outputs) of 0 and 1.
+          labels: int64 (n,) class indices; for multi-label heads (n, outputs) of 0 and 1.
         """
         if self.sigmoid:
             return _sigmoid(logits, self._targets(labels))
@@ -51,9 +52,9 @@ class Objective:
         """Returns the gradient of the mean loss by the logits; overwrites the probabilities.
 
         Args:
-          probabilities: what `measure` left of the logits.
-          labels: as there.
-          smoothing: float32 (heads,) fractions of label smoothing, None for none.
+          probabilities: what `measure` left in place of the logits.
+          labels: as in `measure`.
+          smoothing: float32 (heads,) fractions of label smoothing; None for none.
         """
         result, rows = probabilities, len(labels)
         if self.sigmoid:
@@ -67,7 +68,7 @@ class Objective:
         if self.class_weights is None:
             result *= np.float32(scale)
             return result
-        by_class = np.array([weight for _, weight in sorted(self.class_weights.items())])
+        by_class = np.array(self.class_weights)
         result *= (by_class[labels] * scale).astype(np.float32)[:, None, None]
         return result
 
@@ -90,7 +91,7 @@ def _sigmoid(logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.nd
     classes = logits.shape[1]
     right = (logits > 0) == (targets > 0)
     hits = right.sum(axis=(0, 1)) / classes
-    # exp of a negative number only: it cannot overflow.
+    # The exponent is never positive, so it cannot overflow.
     small = np.exp(-np.abs(logits))
     entropy = np.maximum(logits, 0) - logits * targets + np.log1p(small)
     loss = entropy.sum(axis=(0, 1), dtype=np.float64) / classes

@@ -1,4 +1,4 @@
-"""One array of weights of every head of a group, with the optimizer's slots beside it."""
+"""An array of weights of all heads of a group, with the optimizer's slots beside it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from classifier.heads.stacked.updates import Rule
 
 # Numbers that are updated at a time. Fewer would fit a smaller cache, but each of the ten passes
-# over a piece hands Python's lock over, which threads of other groups wait for: 1 << 15 took 1.2
+# over a piece hands over Python's lock, which threads of other groups wait for: 1 << 15 took 1.2
 # times as long on two cores.
 PIECE = 1 << 17
 
@@ -20,8 +20,8 @@ class Parameter:
     Attributes:
       value: float32, of any shape.
       axis: of the heads.
-      slots: the optimizer's, shaped as `value`.
-      best: the weights at each head's best epoch; all there is to keep of a head in the end.
+      slots: of the optimizer, shaped like `value`.
+      best: the weights of each head's best epoch, which are kept in the end.
     """
 
     def __init__(self, heads: Sequence[np.ndarray], axis: int, rule: Rule) -> None:
@@ -32,7 +32,7 @@ class Parameter:
         self._rule = rule
 
     def spread(self, numbers: np.ndarray) -> np.ndarray | np.float32:
-        """Returns a number a head such that it multiplies `value`; one for all is a scalar."""
+        """Returns one number per head, shaped to multiply `value`; a scalar if all are equal."""
         if (numbers == numbers[0]).all():
             return np.float32(numbers[0])
         shape = [1] * self.value.ndim
@@ -43,9 +43,9 @@ class Parameter:
         """Updates all of it.
 
         Args:
-          gradient: shaped as `value`; overwritten.
+          gradient: shaped like `value`; overwritten.
           rates: (heads,).
-          decay: (heads,) factors of the weights to add to the gradient, None for none.
+          decay: (heads,) factors of the weights to add to the gradient; None for none.
         """
         if decay is not None:
             gradient += self.value * self.spread(decay)
@@ -53,7 +53,7 @@ class Parameter:
         self._rule.apply(self.value, self.slots, gradient, spare, self.spread(rates))
 
     def remember(self, heads: np.ndarray) -> None:
-        """Takes the weights of some heads as their best so far.
+        """Keeps the weights of some heads as their best so far.
 
         Args:
           heads: bool (heads,).
@@ -71,14 +71,14 @@ class Parameter:
         return np.take(self.best, position, self.axis)
 
     def arrays(self) -> list[np.ndarray]:
-        """Returns all that it holds: weights, best weights, slots."""
+        """Returns all arrays: weights, best weights, slots."""
         return [self.value, self.best, *self.slots]
 
     def restore(self, arrays: Sequence[np.ndarray]) -> None:
-        """Takes back what `arrays` gave.
+        """Sets the arrays that `arrays` returned.
 
         Raises:
-          ValueError: when it is of other heads or features.
+          ValueError: if they are of other heads or features.
         """
         shapes = {array.shape for array in arrays}
         if len(arrays) != len(self.arrays()) or shapes != {self.value.shape}:
@@ -87,11 +87,11 @@ class Parameter:
 
 
 class InputKernel(Parameter):
-    """The kernel of the layer that reads the features: nearly all the numbers that a head has.
+    """The kernel of the layer that reads the features, with nearly all numbers of a head.
 
-    `value` is in units of learning rates: the weights divided by the head's rate. Steps are then of
-    one size for all heads, and an update multiplies by a scalar, for whose sake a factor a head
-    comes in after the product, where numbers are few.
+    `value` holds the weights divided by the head's learning rate. Steps then have one size for all
+    heads, so an update multiplies by a scalar. In return a product is multiplied by one factor per
+    head, which is cheap, as a product has few numbers.
     """
 
     def __init__(
@@ -100,13 +100,13 @@ class InputKernel(Parameter):
         """Takes initial weights.
 
         Args:
-          heads: of each, its kernel, float32 (features, numbers of a row).
+          heads: the kernel of each, float32 (features, numbers of a row).
           axis: of the heads.
           rule: the optimizer.
           rates: (heads,) learning rates.
         """
-        # A head's own, whatever company it is in: what a checkpoint kept has these units, too.
-        # Beyond these bounds a quotient may leave float32.
+        # Each head keeps its own unit in any group: a checkpoint's arrays have these units too.
+        # Beyond these bounds a quotient may overflow float32.
         self._unit = np.clip(rates, 1e-20, 1e20)
         units = self._unit.astype(np.float32)
         kernels = [kernel / unit for kernel, unit in zip(heads, units, strict=True)]
@@ -128,11 +128,11 @@ class InputKernel(Parameter):
     ) -> None:
         """Updates a kernel whose gradient is inputs.T @ gradient, piece by piece.
 
-        A piece of the gradient is used while it is in the cache, and never seen by main memory.
+        A piece of the gradient is used while it is in the cache, and never reaches main memory.
 
         Args:
           inputs: float32 (n, rows of the kernel).
-          gradient: float32 (n, all other numbers of a row), by the layer's output.
+          gradient: float32 (n, all other numbers of a row), of the loss by the layer's output.
           rates: as in `step`.
           decay: as in `step`.
         """
@@ -153,11 +153,11 @@ class InputKernel(Parameter):
             self._rule.apply(weights, slots, by_weights, more, _first(rate, len(weights)))
 
     def _by_row(self, numbers: np.ndarray, rows: int) -> np.ndarray | np.float32:
-        """Returns numbers a head for some rows of the kernel; one for all is a scalar."""
+        """Returns one number per head for some rows of the kernel; a scalar if all are equal."""
         wide = self.spread(numbers)
         if not wide.ndim:
             return wide
-        # Spelled out for every row: broadcasting one costs more.
+        # Repeated for every row, because broadcasting one row takes longer.
         whole = np.broadcast_to(wide, (rows, *self.value.shape[1:]))
         return np.ascontiguousarray(whole).reshape(rows, -1)
 

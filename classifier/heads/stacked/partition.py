@@ -1,4 +1,4 @@
-"""Which heads are trained together: runs of bounded memory, and groups that fit the cache."""
+"""Which heads are trained together: waves of bounded memory, and groups that fit the cache."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from classifier.heads.head import HeadSpec
 from classifier.heads.options import Trial
+from classifier.heads.spec import HeadSpec
 from classifier.heads.stacked.groups import Structure
 from classifier.heads.stacked.updates import RULES
 
-# Weights, slots and best weights of all heads that are under way at once, in bytes; heads beyond it
-# wait for a pass of their own over the rows.
+# Bytes of the weights, slots and best weights of all heads in training at once. Heads beyond this
+# wait for a wave of their own.
 STATE_BUDGET = 2 << 30
-# Bytes that a single head may take.
+# Bytes that a single head may need.
 HEAD_LIMIT = 4 << 30
 # Numbers of a group's kernels: with Adam's slots 6 MB, which the last cache holds.
 GROUP_NUMBERS = 1 << 19
 
 
 def parameter_count(spec: HeadSpec, inputs: int, outputs: int) -> int:
-    """Returns the numbers a head learns.
+    """Returns how many numbers a head learns.
 
     Example:
       >>> parameter_count(HeadSpec(), 1280, 10)
@@ -34,7 +34,7 @@ def parameter_count(spec: HeadSpec, inputs: int, outputs: int) -> int:
 
 
 def state_bytes(spec: HeadSpec, optimizer: str, inputs: int, outputs: int) -> int:
-    """Returns what a head under way takes: weights, best weights and the optimizer's slots.
+    """Returns the bytes of a head in training: weights, best weights and the optimizer's slots.
 
     Example:
       >>> state_bytes(HeadSpec(), "adam", 1280, 10)
@@ -44,7 +44,7 @@ def state_bytes(spec: HeadSpec, optimizer: str, inputs: int, outputs: int) -> in
 
 
 def waves(trials: Mapping[str, Trial], inputs: int, outputs: int, budget: int) -> list[list[str]]:
-    """Cuts heads into runs whose state fits the budget, in order, each of at least one head.
+    """Cuts heads into waves whose state fits the budget, in order, each of at least one head.
 
     Args:
       trials: by head_id.
@@ -55,7 +55,6 @@ def waves(trials: Mapping[str, Trial], inputs: int, outputs: int, budget: int) -
     result: list[list[str]] = []
     held = 0
     for head_id, trial in trials.items():
-        assert isinstance(trial.head, HeadSpec)
         size = state_bytes(trial.head, trial.optimizer, inputs, outputs)
         if not result or held + size > budget:
             result.append([])
@@ -68,7 +67,7 @@ def waves(trials: Mapping[str, Trial], inputs: int, outputs: int, budget: int) -
 def partition(
     trials: Sequence[Trial], inputs: int, outputs: int, lanes: int
 ) -> list[tuple[int, ...]]:
-    """Groups heads of one structure, such that the lanes have equally much to do.
+    """Groups heads of one structure, such that all lanes have equally much to do.
 
     Args:
       trials: of one wave.
@@ -84,11 +83,9 @@ def partition(
         by_structure.setdefault(Structure.of(trial), []).append(number)
     groups: list[tuple[int, tuple[int, ...]]] = []
     for numbers in by_structure.values():
-        spec = trials[numbers[0]].head
-        assert isinstance(spec, HeadSpec)
-        size = parameter_count(spec, inputs, outputs)
+        size = parameter_count(trials[numbers[0]].head, inputs, outputs)
         most = max(1, GROUP_NUMBERS // size)
-        # A multiple of the lanes where there are heads enough, so that none waits for another.
+        # A multiple of the lanes if there are enough heads, so that no lane waits for another.
         count = min(len(numbers), lanes * math.ceil(len(numbers) / (most * lanes)))
         for part in np.array_split(numbers, count):
             groups.append((size * len(part), tuple(part.tolist())))

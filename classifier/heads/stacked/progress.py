@@ -1,4 +1,4 @@
-"""What is known of each head while it is trained: history, best epoch, whether it goes on."""
+"""The progress of each head in training: history, best epoch, and whether it continues."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 @dataclass
 class Progress:
-    """One head's course.
+    """The progress of one head.
 
     Attributes:
       patience: epochs without a lower validation loss after which it ends; 0 for never.
-      history: metric name -> one value an epoch.
+      history: metric name -> one value per epoch.
       best_epoch: counted from 1; 0 while the validation loss was never finite.
-      ended: whether it takes no more part.
+      ended: whether its training has ended.
     """
 
     patience: int = 0
@@ -27,7 +27,7 @@ class Progress:
 
     @property
     def epochs(self) -> int:
-        """Epochs it took part in."""
+        """Epochs that it was trained for."""
         return len(self.history["loss"])
 
     @property
@@ -52,6 +52,6 @@ class Progress:
         if better:
             self.best_epoch = self.epochs
         waited = self.epochs - self.best_epoch
-        # NaN in the weights stays for ever.
+        # Weights that are NaN stay NaN.
         self.ended = math.isnan(loss + val_loss) or bool(self.patience and waited >= self.patience)
         return better

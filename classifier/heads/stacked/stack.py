@@ -1,4 +1,4 @@
-"""A stack: all heads of a wave over the epochs, groups side by side in threads."""
+"""A stack: trains all heads of a wave, with its groups side by side in threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from classifier.heads.head import HeadSpec
 from classifier.heads.options import Trial
 from classifier.heads.stacked.groups import Group, make_group
 from classifier.heads.stacked.objective import Objective
@@ -26,10 +25,10 @@ class Stack:
     """Heads that are trained over one stream.
 
     Attributes:
-      heads: the course of each.
-      groups: of those that still take part, the largest first.
-      done: best weights of the heads that do not, by number.
-      seconds: spent on epochs, those before a resume included.
+      heads: the progress of each.
+      groups: of the heads in training, the largest first.
+      done: number of a head whose training has ended -> its best weights.
+      seconds: spent on epochs, including those before a resume.
     """
 
     def __init__(
@@ -40,7 +39,7 @@ class Stack:
         Args:
           trials: of the heads.
           inputs: numbers of a row.
-          objective: of the run.
+          objective: the loss of all heads of the run.
           patience: epochs; 0 for none.
         """
         self.heads = [Progress(patience) for _ in trials]
@@ -61,10 +60,10 @@ class Stack:
         return make_group(members, trials, weights, self._objective)
 
     def state(self) -> tuple[dict[str, Any], list[list[np.ndarray]]]:
-        """Returns all there is to go on from, between two epochs.
+        """Returns the state between two epochs, from which training can resume.
 
         Returns:
-          (what is fit for JSON, arrays: of each group, then of each head that ended).
+          (a record fit for JSON, arrays of each group and then of each head that ended).
         """
         record = {
             "groups": [{"members": group.members, "steps": group.steps} for group in self.groups],
@@ -78,10 +77,10 @@ class Stack:
         return record, arrays + [self.done[number] for number in sorted(self.done)]
 
     def restore(self, record: Mapping[str, Any], arrays: Sequence[list[np.ndarray]]) -> None:
-        """Takes back what `state` gave.
+        """Sets the state that `state` returned.
 
         Raises:
-          KeyError, ValueError: when something is missing.
+          KeyError, ValueError: if something is missing.
         """
         groups = [self._group(kept["members"]) for kept in record["groups"]]
         held, ended = arrays[: len(groups)], arrays[len(groups) :]
@@ -97,13 +96,13 @@ class Stack:
 
     @property
     def ended(self) -> bool:
-        """Whether no head takes part any more."""
+        """Whether the training of all heads has ended."""
         return not self.groups
 
     def train_epoch(
         self, train: Iterator[Batch], validation: Iterator[Batch], lanes: Executor
     ) -> None:
-        """Takes all heads through an epoch, then validates them.
+        """Trains all heads for an epoch, then validates them.
 
         Args:
           train: batches of the training rows.
@@ -126,7 +125,7 @@ class Stack:
         self._judge(np.concatenate([trained, validated]))
 
     def _run(self, lanes: Executor, work: Callable[[Group], None]) -> None:
-        # Taken as a list, so that what a group raised is raised here.
+        # The list raises here what a group raised.
         list(lanes.map(work, self.groups))
 
     def _collect(self, figures: np.ndarray, rows: int) -> None:
@@ -134,7 +133,7 @@ class Stack:
             figures[:, group.members] = group.take_sums() / rows
 
     def _judge(self, figures: np.ndarray) -> None:
-        """Enters an epoch's figures, float64 (metrics, heads), and lets ended heads go."""
+        """Adds an epoch's figures, float64 (metrics, heads), and takes out heads that ended."""
         for group in self.groups:
             better = np.zeros(len(group.members), bool)
             for position, number in enumerate(group.members):
@@ -144,7 +143,7 @@ class Stack:
         self._compact()
 
     def _compact(self) -> None:
-        """Takes ended heads out of groups in which at most half of the heads go on."""
+        """Takes ended heads out of groups in which at most half of the heads continue."""
         for group in self.groups:
             on = np.array([not self.heads[number].ended for number in group.members])
             if 2 * on.sum() > len(on):
@@ -164,8 +163,8 @@ class Stack:
 
     @contextmanager
     def lanes(self) -> Iterator[Executor]:
-        """Yields threads for the groups; each leaves the other cores to the others."""
-        # Not above: importing what needs only the options must stay cheap.
+        """Yields threads for the groups; they share the cores evenly."""
+        # Imported here, so that reading the options stays quick.
         from threadpoolctl import threadpool_limits
 
         most = max(1, min(cores(), len(self.groups)))
@@ -176,7 +175,6 @@ class Stack:
 def initial_weights(trial: Trial, inputs: int, outputs: int) -> list[np.ndarray]:
     """Returns the weights that `classifier.heads.head.build_head` gives a head of this seed."""
     spec = trial.head
-    assert isinstance(spec, HeadSpec)
     sizes = [(inputs, outputs, 2)]
     if spec.units:
         sizes = [(inputs, spec.units, 1), (spec.units, outputs, 2)]

@@ -1,7 +1,7 @@
-"""Optimizers as updates in place, of arrays of any shape; Keras's formulas and its defaults.
+"""Optimizers as in-place updates of arrays of any shape, by Keras's formulas and defaults.
 
-Slots are kept without their constant factors (Adam's first moment divided by 1 - beta_1 and so on),
-which saves a pass over each; the rate makes up for it.
+Slots are kept without their constant factors (Adam's first moment is divided by 1 - beta_1, and so
+on), which saves a pass over each. The rate makes up for the factors.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Rule(NamedTuple):
     """An optimizer.
 
     Attributes:
-      slots: arrays it keeps beside each array of weights.
+      slots: how many arrays it keeps beside each array of weights.
       scale: factor of the learning rate at a step, counted from 1.
-      apply: updates (weights, slots) by (gradient, spare, rate), all float32 of one shape but the
-        rate, which is broadcast; gradient and spare are overwritten.
+      apply: updates (weights, slots) by (gradient, spare, rate). All are float32 of one shape, but
+        the rate is broadcast. Gradient and spare are overwritten.
     """
 
     slots: int

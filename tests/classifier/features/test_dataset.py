@@ -208,5 +208,5 @@ def test_rows_with_several_labels_are_counted_by_label_and_refused_when_told(tmp
     assert division.train_counts.tolist() == [2, 1]
     rows = load_rows(store, division.classes, division.validation, 1)
     assert rows.labels.tolist() == [[0, 1]]
-    with pytest.raises(UsageError, match="one label a row is needed here, and a row has 2"):
+    with pytest.raises(UsageError, match="one label per row is needed here, and a row has 2"):
         divide(store, "off")

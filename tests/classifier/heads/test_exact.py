@@ -13,16 +13,15 @@ from support.optional import optional
 from classifier.evaluate import run as evaluate
 from classifier.features.division import divide
 from classifier.features.order import Rows
+from classifier.heads.data import prepare_data
 from classifier.heads.exact import check_heads, train_exact
-from classifier.heads.exactspec import ExactSpec
-from classifier.heads.head import parse_head
 from classifier.heads.logistic import fit_logistic
 from classifier.heads.neighbours import TEMPERATURE, build_neighbours
 from classifier.heads.options import TrainOptions
+from classifier.heads.spec import parse_head
 from classifier.predict import run as predict
 from classifier.runs.run import load_run
 from classifier.train import run as train
-from classifier.training.data import prepare_data
 from classifier.training.learning_curve import options_of_head
 from featurestore import UsageError
 
@@ -148,7 +147,7 @@ def test_penalties_are_trials_of_gradient_heads_only():
 )
 def test_exact_heads_choose_from_penalties_of_their_own(heads, l2, found):
     options = TrainOptions(heads=tuple(map(parse_head, heads)), l2=l2)
-    exact = [head for head in options.heads if isinstance(head, ExactSpec)]
+    exact = [head for head in options.heads if head.is_exact]
     assert {str(head): len(options.penalties_of(head)) for head in exact} == found
     for head in exact:
         assert parse_head(str(head)) == head

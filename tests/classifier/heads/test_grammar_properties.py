@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from classifier.heads.exactspec import METRICS, VOTES, ExactSpec
-from classifier.heads.head import ACTIVATIONS, HeadSpec, parse_head
+from classifier.heads.spec import ACTIVATIONS, METRICS, VOTES, HeadSpec, parse_head
 from classifier.pixels.views import LAYERS, Views, canonical, parse_augment
 from featurestore.errors import UsageError
 from featurestore.units import shortest
@@ -15,16 +14,19 @@ from featurestore.units import shortest
 fast = settings(max_examples=100, deadline=None, derandomize=True)
 
 dropouts = st.floats(0, 1, exclude_max=True, allow_subnormal=True)
-mlps = st.builds(HeadSpec, st.integers(1, 1 << 20), st.sampled_from(ACTIVATIONS), dropouts)
-neighbours = st.builds(
-    ExactSpec,
-    st.just("knn"),
-    st.integers(1, 99_999),
-    st.sampled_from(METRICS),
-    st.sampled_from(VOTES),
+mlps = st.builds(
+    HeadSpec, st.just("mlp"), st.integers(1, 1 << 20), st.sampled_from(ACTIVATIONS), dropouts
 )
-plain = st.sampled_from([HeadSpec(), ExactSpec("ridge"), ExactSpec("logistic")])
-heads = st.one_of(mlps, neighbours, plain)
+neighbours = st.builds(
+    HeadSpec,
+    st.just("knn"),
+    neighbours=st.integers(1, 99_999),
+    metric=st.sampled_from(METRICS),
+    vote=st.sampled_from(VOTES),
+)
+penalties = st.lists(st.floats(0, 1e9), unique=True, max_size=6).map(tuple)
+solved = st.builds(HeadSpec, st.sampled_from(["ridge", "logistic"]), l2=penalties)
+heads = st.one_of(mlps, neighbours, solved, st.just(HeadSpec()))
 
 words = (
     "linear mlp ridge logistic knn relu cosine euclidean weighted majority dropout dropout= "

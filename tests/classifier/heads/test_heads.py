@@ -3,15 +3,9 @@
 import numpy as np
 import pytest
 
-from classifier.heads.head import (
-    HeadSpec,
-    Moments,
-    build_head,
-    import_keras,
-    logits_model,
-    outputs_for,
-    parse_head,
-)
+from classifier.heads.head import Moments, build_head, logits_model, outputs_for
+from classifier.heads.spec import HeadSpec, parse_head
+from classifier.runtime import import_keras
 from featurestore.errors import UsageError
 
 
@@ -19,12 +13,12 @@ from featurestore.errors import UsageError
     ("text", "spec"),
     [
         ("linear", HeadSpec()),
-        ("mlp:1", HeadSpec(1)),
-        ("mlp:256", HeadSpec(256)),
-        ("mlp:256:relu:dropout=0.5", HeadSpec(256, "relu", 0.5)),
-        ("mlp:256:dropout=0.5:relu", HeadSpec(256, "relu", 0.5)),
-        ("mlp:256:linear", HeadSpec(256, "linear")),
-        ("mlp:64:dropout=0.25", HeadSpec(64, "relu", 0.25)),
+        ("mlp:1", HeadSpec("mlp", 1)),
+        ("mlp:256", HeadSpec("mlp", 256)),
+        ("mlp:256:relu:dropout=0.5", HeadSpec("mlp", 256, "relu", 0.5)),
+        ("mlp:256:dropout=0.5:relu", HeadSpec("mlp", 256, "relu", 0.5)),
+        ("mlp:256:linear", HeadSpec("mlp", 256, "linear")),
+        ("mlp:64:dropout=0.25", HeadSpec("mlp", 64, "relu", 0.25)),
     ],
 )
 def test_spelling_is_read_and_round_trips(text, spec):

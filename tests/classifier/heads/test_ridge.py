@@ -1,14 +1,23 @@
 """Ridge regression from sufficient statistics, beside scikit-learn and explicit fits."""
 
+import os
+
 import numpy as np
 import pytest
 from support.optional import optional
 
+from classifier.features.dataset import SIDES
 from classifier.features.order import Rows
 from classifier.heads.head import Standard
 from classifier.heads.ridge.fit import fit_ridge, gathered
-from classifier.heads.ridge.passes import FoldStatistics, Judgement, RidgeSettings, solve
-from classifier.heads.ridge.statistics import Statistics, fit_path
+from classifier.heads.ridge.passes import (
+    FoldStatistics,
+    PenaltyErrors,
+    RidgeSettings,
+    ScaleLosses,
+    solve,
+)
+from classifier.heads.ridge.statistics import RidgePath, Statistics, fit_path
 from featurestore.errors import UsageError
 
 L2 = (1e-4, 1e-2, 1.0, 100.0)
@@ -27,6 +36,11 @@ def settings_of(rows, classes=3, **changes):
     width = rows.features[0].size
     defaults = {"l2": L2, "folds": 3}
     return RidgeSettings(width, rows.features.shape[-1], classes, **{**defaults, **changes})
+
+
+def intercepts(path: RidgePath) -> np.ndarray:
+    """The scores, float64 (penalties, k), of a row whose features are all 0."""
+    return path.target_mean - np.tensordot(path.mean, path.weights, axes=1)
 
 
 def assert_same(a, b, whole):
@@ -79,7 +93,7 @@ def test_coefficients_are_scikit_learns(count, features, standardise, offset):
         np.testing.assert_allclose(
             path.weights[:, number], wanted, rtol=0, atol=1e-6 * np.abs(wanted).max()
         )
-        np.testing.assert_allclose(path.intercepts()[number], reference.intercept_, atol=1e-6)
+        np.testing.assert_allclose(intercepts(path)[number], reference.intercept_, atol=1e-6)
         np.testing.assert_allclose(
             path.scores(rows.features)[:, number], reference.predict(scaled), atol=2e-4
         )
@@ -99,7 +113,7 @@ def test_multi_label_targets_and_weights_are_scikit_learns():
     reference = linear.Ridge(alpha=0.1 * weights.sum())
     reference.fit(rows.features.astype(np.float64), targets, sample_weight=weights)
     np.testing.assert_allclose(path.weights[:, 0].T, reference.coef_, atol=1e-6)
-    np.testing.assert_allclose(path.intercepts()[0], reference.intercept_, atol=1e-6)
+    np.testing.assert_allclose(intercepts(path)[0], reference.intercept_, atol=1e-6)
 
 
 def test_without_a_penalty_a_constant_feature_gets_no_weight():
@@ -130,7 +144,33 @@ def test_leaving_a_fold_out_equals_fitting_without_it(weights):
         explicit = Statistics.of(kept.features, np.eye(3)[kept.labels], shares)
         wanted = fit_path(explicit, L2, explicit.standard(7))
         np.testing.assert_allclose(path.weights, wanted.weights, rtol=1e-8, atol=1e-10)
-        np.testing.assert_allclose(path.intercepts(), wanted.intercepts(), atol=1e-8)
+        np.testing.assert_allclose(intercepts(path), intercepts(wanted), atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 3, 4)])
+def test_a_block_without_rows_changes_nothing(shape):
+    rows = some_rows(60, int(np.prod(shape)))
+    rows = Rows(rows.features.reshape(-1, *shape), rows.labels, rows.content)
+    settings = settings_of(rows)
+    statistics, errors, losses = (
+        kind(settings) for kind in (FoldStatistics, PenaltyErrors, ScaleLosses)
+    )
+    for block in (rows[:0], rows, rows[:0]):
+        statistics.update(block)
+    solved = solve(statistics)
+    assert sum(fold.weight for fold in statistics.folds) == 60
+    for side in SIDES:
+        for block in (rows[:0], rows, rows[:0]):
+            errors.update(block, side, solved)
+            losses.update(block, side, solved.full.only(0))
+        assert errors.rows[side] == losses.rows[side] == 60
+
+
+@pytest.mark.parametrize("allowed", [1, 3, 6, 7])
+def test_eigenproblems_run_on_the_cores_that_the_process_may_use(monkeypatch, allowed):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert RidgeSettings(10, 10, 3, L2, folds=5).lanes == min(allowed, 6)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -140,9 +180,9 @@ def test_hits_are_those_of_explicit_predictions(classes):
     settings = settings_of(rows, classes, standardise=False)
     statistics = FoldStatistics(settings)
     statistics.update(rows)
-    judgement = Judgement(settings)
-    judgement.update(rows, "train", solve(statistics))
-    hits, errors = np.zeros(len(L2)), np.zeros(len(L2))
+    errors = PenaltyErrors(settings)
+    errors.update(rows, "train", solve(statistics))
+    hits, squares = np.zeros(len(L2)), np.zeros(len(L2))
     targets = settings.targets_of(rows.labels)
     x = rows.features.astype(np.float64)
     for number, l2 in enumerate(L2):
@@ -152,11 +192,11 @@ def test_hits_are_those_of_explicit_predictions(classes):
             found = fitted.predict(x[held]).reshape(held.sum(), -1)
             guess = found[:, 0] > 0.5 if classes == 2 else found.argmax(1)
             hits[number] += (guess == rows.labels[held]).sum()
-            errors[number] += np.square(found - targets[held]).sum()
-    assert judgement.hits["train"].tolist() == hits.tolist()
-    np.testing.assert_allclose(judgement.errors["train"], errors, rtol=1e-4)
-    assert hits[judgement.choose()] == hits.max()
-    assert judgement.rows["train"] == 200
+            squares[number] += np.square(found - targets[held]).sum()
+    assert errors.hits["train"].tolist() == hits.tolist()
+    np.testing.assert_allclose(errors.errors["train"], squares, rtol=1e-4)
+    assert hits[errors.choose()] == hits.max()
+    assert errors.rows["train"] == 200
 
 
 def test_copies_are_in_one_fold():

@@ -10,15 +10,16 @@ from support.stacks import blurred
 
 from classifier.evaluate import run as evaluate
 from classifier.features.division import class_weights, divide
-from classifier.heads.head import build_head, logits_model, parse_head
+from classifier.heads.data import prepare_data
+from classifier.heads.head import build_head, logits_model
 from classifier.heads.options import TrainOptions, Trial
+from classifier.heads.spec import parse_head
 from classifier.heads.stacked import stack as stack_module
 from classifier.heads.stacked.fit import fit_stacked
 from classifier.heads.stacked.partition import partition, waves
 from classifier.runs.run import load_run
 from classifier.runtime import import_keras
 from classifier.train import run as train
-from classifier.training.data import prepare_data
 from featurestore import UsageError
 
 
@@ -157,7 +158,7 @@ def test_multi_label_heads_equal_keras_and_are_evaluated(tmp_path, monkeypatch, 
     folder = str(tmp_path / "run")
     flags = ["--store", store.url, "--output", folder, "--epochs", "2", "--lr", "0.01,0.02"]
     assert train([*flags, "--head", "linear", "--head", "mlp:4"]) == 0
-    assert "note: heads are multi-label: one sigmoid a class" in capsys.readouterr().out
+    assert "note: heads are multi-label: one sigmoid per class" in capsys.readouterr().out
     best = load_run(folder).leaderboard()[0]
     evaluate(["--run", folder, "--store", store.url, "--split", "validation", "--json"])
     record = json.loads(capsys.readouterr().out)
@@ -165,7 +166,7 @@ def test_multi_label_heads_equal_keras_and_are_evaluated(tmp_path, monkeypatch, 
     assert record["accuracy"] == pytest.approx(best["val_accuracy"])
     assert 0 < record["macro_f1"] < 1 and len(record["per_class"]) == 4
     for refused in (["--head", "ridge"], ["--class_weight", "balanced"], ["--multi_label", "off"]):
-        with pytest.raises(UsageError, match="one label a row"):
+        with pytest.raises(UsageError, match="one label per row"):
             train([*flags[:2], "--output", str(tmp_path / "other"), *refused])
     last_weights(monkeypatch)
     trial = Trial(parse_head("linear"), 0.01, 0.01, "adam", 1, 0.1)

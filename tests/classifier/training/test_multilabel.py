@@ -52,7 +52,7 @@ def test_the_page_leaves_out_what_needs_one_label(trained):
 @pytest.mark.parametrize("flags", [("--compare", "mlp-8-relu"), ("--learning_curve",)])
 def test_what_needs_one_label_is_refused_in_one_line(trained, flags):
     run, store = trained
-    with pytest.raises(UsageError, match=f"{flags[0]} needs one label a row") as error:
+    with pytest.raises(UsageError, match=f"{flags[0]} needs one label (a|per) row") as error:
         evaluate_command(["--run", run.url, "--store", store.url, *flags])
     assert "\n" not in str(error.value)
 
@@ -60,7 +60,7 @@ def test_what_needs_one_label_is_refused_in_one_line(trained, flags):
 @pytest.mark.parametrize("head", ["ridge", "logistic", "knn:3"])
 def test_exact_heads_need_one_label(trained, tmp_path, head):
     _, store = trained
-    with pytest.raises(UsageError, match=f"--head {head}.* needs one label a row"):
+    with pytest.raises(UsageError, match=f"--head {head}.* needs one label per row"):
         train_command(["--store", store.url, "--output", str(tmp_path / "r"), "--head", head])
 
 

@@ -12,12 +12,15 @@ from support.features import clusters, make_store, spec_of
 
 from classifier.features.division import divide
 from classifier.figures import plots
-from classifier.heads.head import logits_model, parse_head
+from classifier.heads.data import prepare_data
+from classifier.heads.head import logits_model
 from classifier.heads.options import TrainOptions, Trial
+from classifier.heads.spec import parse_head
+from classifier.heads.stacked.fit import fit_stacked, trained_head
 from classifier.runs import output
 from classifier.runs.run import Run, RunConfig, load_run
 from classifier.train import run
-from classifier.training.data import leaderboard, prepare_data, train_head
+from classifier.training.run import leaderboard
 from featurestore import RunFailed, UsageError, layout, open_store
 from featurestore.errors import CorruptStore
 from featurestore.io.storage import Storage
@@ -95,12 +98,17 @@ def test_the_leaderboard_goes_by_validation_loss():
     ]
 
 
+def fit_alone(trial, data, options):
+    (fits,) = fit_stacked({"head": trial}, data, options)
+    return trained_head(fits["head"], trial, data)
+
+
 def fit(store, head="linear", **changes):
     options = TrainOptions(
         heads=(parse_head(head),), **{"epochs": 5, "batch_size": 16, "l2": (0.0,), **changes}
     )
     data = prepare_data(store, divide(store), options)
-    return train_head(next(iter(options.trials().values())), data, options)
+    return fit_alone(next(iter(options.trials().values())), data, options)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -148,7 +156,7 @@ def test_streaming_learns_what_memory_learns(store):
     in_memory = prepare_data(store, division, TrainOptions())
     assert in_memory.in_memory
     np.testing.assert_allclose(data.standard.mean, in_memory.standard.mean, rtol=1e-5)
-    streamed = train_head(Trial(options.heads[0], 5e-3, 0.0), data, options)
+    streamed = fit_alone(Trial(options.heads[0], 5e-3, 0.0), data, options)
     assert streamed.best["val_accuracy"] > 0.8
     assert len(streamed.history["loss"]) == 15
 
@@ -318,7 +326,7 @@ def test_an_output_that_cannot_be_written_is_told_before_training(store, tmp_pat
 def train_quickly(arguments):
     """Runs the command up to the first fit, which must not be reached."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("classifier.train.prepare_data", lambda *_: pytest.fail("it trains"))
+        patch.setattr("classifier.training.run.prepare_data", lambda *_: pytest.fail("it trains"))
         return run(arguments)
 
 

@@ -10,20 +10,20 @@ from support.commands import assert_one_line_error
 from support.features import clusters, hash_of, make_store, spec_of
 
 from classifier.features.division import divide
+from classifier.heads.data import prepare_data
 from classifier.heads.exact import ridge_settings
-from classifier.heads.exactspec import ExactSpec
 from classifier.heads.options import TrainOptions
 from classifier.heads.ridge.fit import fit_ridge
+from classifier.heads.spec import HeadSpec
 from classifier.runs.run import load_run
 from classifier.train import run as train
-from classifier.training.data import prepare_data
 from featurestore import UsageError, open_store
 from featurestore.commit import commit
 from featurestore.io.storage import Storage
 from featurestore.labels.overlay import write_overlay
 from pipelines.ridge import FIT, fit_by_beam, run
 
-RIDGE = ExactSpec("ridge")
+RIDGE = HeadSpec("ridge")
 
 
 @pytest.fixture(scope="module")
