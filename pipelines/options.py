@@ -13,10 +13,12 @@ from classifier.engines.options import EngineOptions
 from classifier.inputs import InputOptions
 from classifier.inputs.labels import LabelOptions
 from classifier.pixels.views import BOOK, canonical
-from featurestore.errors import UsageError
-from featurestore.spec import PixelSpec, check_views
+from featurestore.errors import UsageError, unknown_choice
+from featurestore.spec import DTYPES, PixelSpec, check_views
 
 SPLITS = ("train", "validation", "test")
+SPLITS_EXAMPLE = "train=.8,validation=.1,test=.1"
+DEFAULT_OUTPUT = "hoarfrost-store"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class SplitFractions:
             if name.strip() not in SPLITS or not 0 <= share <= 1:
                 raise UsageError(
                     f"--split_fractions: expected {'|'.join(SPLITS)}=FRACTION, got {item!r}; for "
-                    "example train=.8,validation=.1,test=.1"
+                    f"example {SPLITS_EXAMPLE}"
                 )
             shares[name.strip()] = share
         return cls(shares)
@@ -221,11 +223,11 @@ class ExtractOptions:
       splits: shares for inputs without splits.
       views: augmented views of training images.
       seed: of splits, views and random weights.
-      plan_only: whether to say what would run instead of running it.
+      plan: whether to say what would run instead of running it.
       beam_arguments: Beam's own flags.
     """
 
-    output: str
+    output: str = DEFAULT_OUTPUT
     inputs: tuple[str, ...] = ()
     base: BaseRequest = field(default_factory=BaseRequest)
     pixels: Mapping[str, str] = field(default_factory=dict)
@@ -240,11 +242,13 @@ class ExtractOptions:
     splits: SplitFractions = field(default_factory=SplitFractions)
     views: ViewOptions = field(default_factory=ViewOptions)
     seed: int = 0
-    plan_only: bool = False
+    plan: bool = False
     beam_arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         PixelSpec((1, 1), **self.pixels)
+        if self.dtype not in ("auto", *DTYPES):
+            raise unknown_choice("--dtype", self.dtype, ("auto", *DTYPES))
         if not self.output or "" in self.inputs:
             raise UsageError("--input and --output need a folder or URL, got ''")
         if not 0 <= self.seed < 2**32:

@@ -28,11 +28,12 @@ from classifier.inputs import (
 )
 from classifier.inputs.found import Found
 from classifier.pixels.filetypes import sniff
-from featurestore.cli.command import Parser, key_values, main, say
+from featurestore.cli.command import Parser, main, say
 from featurestore.errors import UsageError, one_line, unknown_choice
 from featurestore.ignored import note_lines
 from featurestore.io.storage import Storage, public_url
 from featurestore.ledger import Ledger
+from pipelines.flags import FLAGS, add_flags, reading_options
 from pipelines.packing.pack import SHARD_FILES, Item, ShardWriter
 from pipelines.packing.unpack import LABELS_FILE, FolderWriter
 
@@ -228,17 +229,13 @@ def problems_of(options: PackOptions, record: Mapping[str, Any]) -> tuple[list[s
 def build_parser() -> Parser:
     """Returns the command's parser."""
     parser = Parser(prog="python -m pipelines.pack", description=__doc__)
-    parser.add_argument("--input", nargs="+", action="extend", default=[], metavar="URI")
-    parser.add_argument("--output", default="", metavar="FOLDER", help="a new folder")
-    parser.add_argument("--format", default="tar", metavar="|".join(FORMATS), help="default tar")
-    parser.add_argument("--shard_size", type=int, default=1000, metavar="N", help="default 1000")
-    parser.add_argument("--layout", default="auto", metavar="auto|class|split|flat")
-    for flag in ("--image_column", "--label_column"):
-        text = "of a list, Parquet or TFRecord"
-        parser.add_argument(flag, default="", metavar="NAME", help=text)
-    parser.add_argument("--max_bad_fraction", type=float, default=0.1, metavar="F")
-    parser.add_argument("--storage_options", nargs="+", action="extend", default=[], metavar="K=V")
-    parser.add_argument("--json", action="store_true", help="print pack.json and no more")
+    add = parser.add_argument
+    add_flags(add, ("input", "storage_options", "layout", "image_column", "max_bad_fraction"))
+    add("--label_column", default="", metavar="NAME", help=FLAGS["image_column"].help)
+    add("--output", default="", metavar="FOLDER", help="a new folder")
+    add("--format", default="tar", metavar="|".join(FORMATS), help="default tar")
+    add("--shard_size", type=int, default=1000, metavar="N", help="images per shard; default 1000")
+    add("--json", action="store_true", help="print pack.json only")
     return parser
 
 
@@ -251,11 +248,7 @@ def run(argv: Sequence[str]) -> int:
         format=args.format,
         shard_size=args.shard_size,
         max_bad_fraction=args.max_bad_fraction,
-        reading=InputOptions(
-            args.layout,
-            key_values(args.storage_options, "--storage_options"),
-            Asked(args.image_column, args.label_column),
-        ),
+        reading=reading_options(args, Asked(args.image_column, args.label_column)),
     )
     record = pack(options, None if args.json else say)
     problems, code = problems_of(options, record)
