@@ -19,15 +19,14 @@ from featurestore.io.storage import Storage, public_url
 from featurestore.relabel import relabel, summary_lines
 from featurestore.store import FeatureStore
 from pipelines.beam.run import run_pipeline
-from pipelines.finishing.books import RunFacts, finish_run, write_record
-from pipelines.finishing.settlement import prune
+from pipelines.finishing.record import RunFacts, finish_run, write_record
 from pipelines.finishing.verdict import Outcome, judge
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.planning.inventory import Inventory
+from pipelines.planning.keyclashes import refuse_key_clashes
 from pipelines.planning.listing import Listing
-from pipelines.planning.moved import require_moved
 from pipelines.planning.plan import Plan, chunk_size, write_plan
-from pipelines.planning.pruning import gone_inputs
+from pipelines.planning.pruning import gone_inputs, prune
 from pipelines.watching.lease import lease, new_run_id
 from pipelines.watching.progress import Monitor, driver_folder
 from pipelines.watching.timing import Laps
@@ -100,7 +99,7 @@ def _plan(
     """Plans what is new, and prunes what is gone."""
     inventory = Inventory.read(store, options.upkeep.retry)
     plan = write_plan(store.storage, run_id, refs, inventory, chunk_sizes(options, store))
-    require_moved(store, inventory, options.storage_options)
+    refuse_key_clashes(store, inventory, options.storage_options)
     if options.upkeep.prune:
         pruned = prune(store, run_id, gone_inputs(store, inventory, options.storage_options))
         say(f"{pruned:,} stored images are no longer in the input; they count no more")

@@ -14,6 +14,7 @@ import json
 from collections.abc import Sequence
 
 from featurestore.cli.command import Parser, main, quiet_libraries, say
+from featurestore.cli.streams import say_unless
 from featurestore.ignored import note_lines
 from pipelines.driver import Say, extract
 from pipelines.finishing.timereport import time_lines
@@ -104,7 +105,7 @@ def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     quiet_libraries()
     options, as_json = parse_options(argv)
-    tell = (lambda line: None) if as_json else say
+    tell = say_unless(as_json)
     if options.plan:
         return _plan(options, as_json, tell)
     outcome = extract(options, tell, not as_json)

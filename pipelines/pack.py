@@ -34,8 +34,8 @@ from featurestore.ignored import note_lines
 from featurestore.io.storage import Storage, public_url
 from featurestore.ledger import Ledger
 from pipelines.flags import FLAGS, add_flags, reading_options
-from pipelines.packing.pack import SHARD_FILES, Item, ShardWriter
-from pipelines.packing.unpack import LABELS_FILE, FolderWriter
+from pipelines.packing.folders import LABELS_FILE, FolderWriter
+from pipelines.packing.shards import SHARD_FILES, Item, ShardWriter
 
 KEPT = "--output is unfinished; delete what is in it, and give the same command again"
 RECORD = "pack.json"

@@ -22,7 +22,8 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.runner import create_runner
 
 from featurestore.cli.command import VERBOSE, Parser
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, one_line
+from featurestore.io.readahead import cores
 
 LOCAL_RUNNERS = ("directrunner", "direct", "switchingdirectrunner", "bundlebaseddirectrunner")
 
@@ -97,7 +98,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
         lines = said.getvalue().strip().splitlines() or ["a flag of Beam's is wrong"]
         raise UsageError(lines[-1].partition("error: ")[2] or lines[-1]) from error
     except (ValueError, ImportError, AttributeError) as error:
-        raise UsageError(f"--runner: {' '.join(str(error).split())}") from error
+        raise UsageError(f"--runner: {one_line(error)}") from error
     if workers < 0:
         raise UsageError(f"--direct_num_workers must be 0 (all cores) or more, got {workers}")
 
@@ -115,6 +116,9 @@ def make_options(arguments: Sequence[str]) -> PipelineOptions:
         # Worker processes on this machine write to the user's terminal.
         options.view_as(WorkerOptions).default_sdk_harness_log_level = "CRITICAL"
     if is_local(options):
+        direct = options.view_as(DirectOptions)
+        # Beam would start a process per core of the machine, also where this one has only a few.
+        direct.direct_num_workers = direct.direct_num_workers or cores()
         # The local runner first tries Prism, which wants a download. A pipeline that allows unsafe
         # triggers is not eligible for it, and ours have no triggers at all.
         options.view_as(TypeOptions).allow_unsafe_triggers = True
@@ -146,4 +150,4 @@ def process_count(options: PipelineOptions) -> int:
     direct = options.view_as(DirectOptions)
     if not is_local(options) or direct.direct_running_mode != "multi_processing":
         return 1
-    return direct.direct_num_workers or os.cpu_count() or 1
+    return direct.direct_num_workers

@@ -27,7 +27,7 @@ from pipelines.extraction.dedupe import (
     copies_part,
     first_part,
 )
-from pipelines.finishing.books import DeadChunk, RunFacts, finish_run
+from pipelines.finishing.record import DeadChunk, RunFacts, finish_run
 from pipelines.options import WorkerSettings
 from pipelines.planning.plan import Chunk, Plan, read_chunk
 

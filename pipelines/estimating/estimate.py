@@ -25,8 +25,8 @@ from pipelines.opening.store import existing_store, join_store
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.planning.digits import write_digits
 from pipelines.planning.inventory import Inventory
+from pipelines.planning.keyclashes import refuse_key_clashes
 from pipelines.planning.listing import Listing
-from pipelines.planning.moved import require_moved
 from pipelines.planning.plan import Plan, write_plan
 from pipelines.planning.pruning import gone_inputs
 from pipelines.watching.timing import Laps
@@ -60,7 +60,7 @@ def estimate(options: ExtractOptions, say: Say) -> dict[str, Any]:
         plan = write_plan(scratch, RUN_ID, listing.refs, inventory, chunk_sizes(options, joined))
         record = _facts(options, joined, listing, plan)
         if existing:
-            require_moved(existing, inventory, options.storage_options)
+            refuse_key_clashes(existing, inventory, options.storage_options)
             if options.upkeep.prune:
                 gone = gone_inputs(existing, inventory, options.storage_options)
                 record["pruned"] = sum(len(some.images) for some in gone)

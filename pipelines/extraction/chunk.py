@@ -31,7 +31,7 @@ from featurestore.store import FeatureStore
 from featurestore.writer import PartWriter, Written, write_quarantine
 from pipelines.extraction.group import GroupDecoder, GroupResult
 from pipelines.extraction.source import ChunkSource, Fetched, batched
-from pipelines.planning.inventory import held_by_shard, keys_of
+from pipelines.planning.inventory import committed_keys, images_of_shard
 from pipelines.planning.plan import Chunk
 from pipelines.watching.timing import ChunkClock, LaneClock
 
@@ -167,13 +167,13 @@ class Extractor:
     def _done(self, chunk: Chunk) -> frozenset[str]:
         """Returns the keys that the first chunk of a shard has taken."""
         first = committed(self.store.storage, chunk.after) if chunk.after else None
-        return frozenset(keys_of(self.store, first)) if first else frozenset()
+        return frozenset(committed_keys(self.store, first)) if first else frozenset()
 
     def _held(self, chunk: Chunk) -> Mapping[str, str]:
         """Returns what the chunk replaces: key -> ``row`` or ``quarantined``."""
         if chunk.shard is None:
             return {image.ref.key: image.replaces for image in chunk.images if image.replaces}
-        return held_by_shard(self.store, chunk.first_key) if chunk.shard.replaces else {}
+        return images_of_shard(self.store, chunk.first_key) if chunk.shard.replaces else {}
 
     def _read_ahead(self, source: ChunkSource) -> Iterator[list[Fetched]]:
         """Yields groups of a batch's size with their bytes, images read ahead of the lanes."""

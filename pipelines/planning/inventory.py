@@ -28,7 +28,7 @@ from featurestore.errors import UsageError
 from featurestore.reading.scan import ScanOptions
 from featurestore.reading.visibility import Visibility
 from featurestore.store import FeatureStore
-from pipelines.planning.heldshards import shards_held
+from pipelines.planning.storedshards import stored_shards
 
 _COLUMNS = ("key", "uri", "size", "etag")
 
@@ -103,14 +103,14 @@ class Inventory:
     def read(cls, store: FeatureStore, retry: bool = False) -> Inventory:
         """Reads it off the rows and the quarantine of a store, as they count today."""
         result = cls(retry)
-        for marker, kind, rows in live_inputs(store):
+        for marker, kind, rows in visible_inputs(store):
             if not marker.source:
                 for row in rows:
                     result._hold(kind, row, marker.run_id)
             elif kind != "row" and rows:
                 # A shard with a quarantined image is wanted again by a retry.
                 result.held[digest("bad shard", marker.source["key"])] = Held(kind, b"", b"", "")
-        for key, shard in shards_held(store.markers().values()).items():
+        for key, shard in stored_shards(store.markers().values()).items():
             result._hold("shard", (key, *shard.file), shard.run_id)
             uri, size, etag = shard.file
             result.by_columns[digest(key)] = digest(size, unmarked(etag))
@@ -206,7 +206,7 @@ def _part(ref: ImageRef | ShardRef, records: Ranges) -> ImageRef | ShardRef:
     return ref if isinstance(ref, ImageRef) else with_records(ref, records)
 
 
-def live_inputs(store: FeatureStore) -> Iterator[tuple[Marker, str, list[tuple]]]:
+def visible_inputs(store: FeatureStore) -> Iterator[tuple[Marker, str, list[tuple]]]:
     """Yields what counts in a store, commit by commit.
 
     Yields:
@@ -230,20 +230,20 @@ def live_inputs(store: FeatureStore) -> Iterator[tuple[Marker, str, list[tuple]]
 
 
 def counted_as(kind: str) -> str:
-    """Returns ``row`` or ``quarantined`` for a kind of `live_inputs`."""
+    """Returns ``row`` or ``quarantined`` for a kind of `visible_inputs`."""
     return "row" if kind == "row" else "quarantined"
 
 
-def held_by_shard(store: FeatureStore, shard_key: str) -> dict[str, str]:
+def images_of_shard(store: FeatureStore, shard_key: str) -> dict[str, str]:
     """Returns what counts of a shard's images: key -> ``row`` or ``quarantined``."""
     held: dict[str, str] = {}
-    for marker, kind, rows in live_inputs(store):
+    for marker, kind, rows in visible_inputs(store):
         if marker.source and marker.source["key"] == shard_key:
             held.update((row[0], counted_as(kind)) for row in rows)
     return held
 
 
-def keys_of(store: FeatureStore, marker: Marker) -> Iterator[str]:
+def committed_keys(store: FeatureStore, marker: Marker) -> Iterator[str]:
     """Yields the keys of a commit's rows and quarantined images, whether they count or not."""
     for folder, name in (("parts", marker.part), ("quarantine", marker.quarantine)):
         if name:

@@ -1,16 +1,20 @@
-"""Finds the stored images that a complete listing no longer names, for ``--prune``."""
+"""Finds and drops the stored images that a complete listing no longer names, for ``--prune``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from classifier.inputs import SHARD_ERRORS, Ignored, ShardRef, iter_shard
 from classifier.inputs.records import file_etag, records_of, with_records, without
+from featurestore.commit import Marker, commit
 from featurestore.errors import UsageError
+from featurestore.ledger import superseded_ledger
 from featurestore.store import FeatureStore
-from pipelines.planning.inventory import Inventory, counted_as, digest, live_inputs
+from pipelines.planning.inventory import Inventory, counted_as, digest, visible_inputs
+from pipelines.planning.storedshards import pruning_id
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def gone_inputs(
     files: dict[str, str] = {}
     cut: dict[str, dict[str, str]] = {}
     names: dict[str, frozenset[str] | None] = {}
-    for marker, kind, rows in live_inputs(store):
+    for marker, kind, rows in visible_inputs(store):
         source = marker.source
         listed = _listed(inventory, source)
         if listed is None:
@@ -63,6 +67,34 @@ def gone_inputs(
             files.update(shard.images)
     found = [Gone(files, {}), *(shard for shard in shards if shard.shard)]
     return [gone for gone in found if gone.images]
+
+
+def prune(store: FeatureStore, run_id: str, gone: Iterable[Gone]) -> int:
+    """Commits that stored images no longer count; the parts that hold them stay as they are.
+
+    Args:
+      store: that holds the images.
+      run_id: of the run that prunes.
+      gone: from `gone_inputs`.
+
+    Returns:
+      The number of images.
+    """
+    pruned = 0
+    for some in gone:
+        commit(
+            store.storage,
+            Marker(
+                chunk_id=pruning_id(run_id, some.shard.get("key", "")),
+                run_id=run_id,
+                first_key="",
+                source=some.shard,
+                supersedes=tuple(sorted(some.images)),
+                superseded=superseded_ledger(Counter(some.images.values())),
+            ),
+        )
+        pruned += len(some.images)
+    return pruned
 
 
 def _listed(inventory: Inventory, source: Mapping[str, Any]) -> ShardRef | None:

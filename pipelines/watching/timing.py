@@ -70,6 +70,10 @@ class LaneClock:
         if chunk in self._chunks:
             self._chunks.remove(chunk)
 
+    def date(self) -> float:
+        """Returns now, in seconds since the epoch."""
+        return self._epoch + self._now()
+
     @contextmanager
     def _moment(self) -> Iterator[float]:
         """Books the time since the last moment; what changes inside counts from now on.
@@ -140,8 +144,7 @@ class ChunkClock:
     def passed(self, images: Sequence[Mapping[str, Any]]) -> None:
         """Notes images that are through, with their width and height in pixels."""
         if not self._first:
-            with self._clock._moment() as self._first:
-                pass
+            self._first = self._clock.date()
         self._images += len(images)
         self._megapixels += sum(image["width"] * image["height"] for image in images) / 1e6
 

@@ -16,7 +16,7 @@ from classifier.inputs.refs import UniqueNames
 from classifier.inputs.trees import Folder, MemberTree
 from featurestore.io.retry import retrying
 from featurestore.io.storage import Storage
-from pipelines.packing.pack import Classes, Item
+from pipelines.packing.shards import Classes, Item
 
 LABELS_FILE = "labels.csv"
 _UNSAFE = re.compile(r"[/\\\0]")

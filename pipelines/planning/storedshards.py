@@ -11,7 +11,7 @@ from featurestore.commit import Marker
 
 
 @dataclass(frozen=True)
-class HeldShard:
+class StoredShard:
     """What is stored of the newest version of a shard.
 
     Attributes:
@@ -25,9 +25,9 @@ class HeldShard:
     run_id: str
 
 
-def shards_held(markers: Iterable[Marker]) -> dict[str, HeldShard]:
+def stored_shards(markers: Iterable[Marker]) -> dict[str, StoredShard]:
     """Returns what commits have stored of shards, by key; what was pruned is stored no longer."""
-    held: dict[str, HeldShard] = {}
+    held: dict[str, StoredShard] = {}
     # A run prunes before it writes.
     for marker in sorted(markers, key=lambda marker: (marker.run_id, not is_pruning(marker))):
         source = marker.source
@@ -39,7 +39,7 @@ def shards_held(markers: Iterable[Marker]) -> dict[str, HeldShard]:
             records, before = records_of(source["etag"]), held.get(source["key"])
             if before and before.file == file and not is_pruning(marker):
                 records = union(before.records, records)
-            held[source["key"]] = HeldShard(file, records, marker.run_id)
+            held[source["key"]] = StoredShard(file, records, marker.run_id)
     return held
 
 

@@ -15,14 +15,16 @@ from classifier.inputs.lister import Lister
 from featurestore.errors import UsageError
 from featurestore.io.urls import connect
 from featurestore.store import FeatureStore
-from pipelines.planning.inventory import Inventory, digest, live_inputs
+from pipelines.planning.inventory import Inventory, digest, visible_inputs
 
 _AT_ONCE = 32
 _BLOCK = 4096
 Clash = tuple[str, str, str]  # (key, address that is stored, address that is listed)
 
 
-def require_moved(store: FeatureStore, inventory: Inventory, options: Mapping[str, Any]) -> None:
+def refuse_key_clashes(
+    store: FeatureStore, inventory: Inventory, options: Mapping[str, Any]
+) -> None:
     """Refuses inputs that merely have the keys of other images, which are still where they were.
 
     A folder that moved keeps its keys, and is welcome. Another folder with the same names below it
@@ -58,7 +60,7 @@ def _clashes(store: FeatureStore, inventory: Inventory) -> Iterator[Clash]:
     if not inventory.moved:
         return
     seen: set[str] = set()
-    for marker, _, rows in live_inputs(store):
+    for marker, _, rows in visible_inputs(store):
         shard = marker.source
         named = [(shard["key"], shard["uri"])] if shard else ((row[0], row[1]) for row in rows)
         for key, stored in named:
