@@ -3,9 +3,9 @@
     python -m pipelines.extract --runner=DirectRunner
     python -m pipelines.extract --input photos --output features --model MobileNetV2 --pooling avg
 
-Without --input it runs on a built-in sample of handwritten digits. Interrupted, it goes on where it
-stopped when the same command is given again. Flags that are not listed here go to Apache Beam, such
-as --runner, --direct_num_workers or --region.
+Without --input it runs on a built-in sample of handwritten digits. To resume an interrupted run,
+give the same command again. Flags that are not listed here go to Apache Beam, such as --runner,
+--direct_num_workers or --region.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
     """Turns arguments into checked options.
 
     Returns:
-      (options, whether JSON was asked for).
+      (options, whether to print JSON).
 
     Raises:
-      UsageError: for an unknown flag, near ones suggested, or a bad value.
+      UsageError: for a bad value, or for an unknown flag, with the nearest known one.
     """
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
@@ -56,7 +56,7 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
 
 
 def summary_lines(outcome: Outcome) -> list[str]:
-    """Lays out a run's record for a person."""
+    """Returns the lines of a run's record for a person."""
     record, ledger = outcome.record, outcome.record["ledger"]
     spec = outcome.store.spec
     shape = ", ".join(map(str, spec.feature_shape))
@@ -78,8 +78,8 @@ def summary_lines(outcome: Outcome) -> list[str]:
         lines.append(f"ignored: {shown}{more} (all in summary.json)")
     if unmarked := record["unmarked"]:
         lines.append(
-            f"kept: {unmarked:,} files of parts/ and quarantine/, though markers/ is empty and "
-            "nothing says what they are; restore markers/ and manifest/ from a backup"
+            f"kept: {unmarked:,} files of parts/ and quarantine/, although markers/ is empty and "
+            "nothing describes them; restore markers/ and manifest/ from a backup"
         )
     if "labels" not in record:
         lines.extend(record.get("found", ()))
@@ -92,7 +92,7 @@ def summary_lines(outcome: Outcome) -> list[str]:
 
 
 def _plan(options: ExtractOptions, as_json: bool, tell: Say) -> int:
-    # TensorFlow comes with it.
+    # Imports TensorFlow.
     from pipelines.estimating.estimate import estimate, plan_lines
 
     record = estimate(options, tell)

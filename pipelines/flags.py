@@ -1,4 +1,4 @@
-"""The flags of an extraction, each written once: the parser and the options are made from a table.
+"""The flags of an extraction, in a table that makes both the parser and the options.
 
 A flag takes its type and its default from the field that it fills.
 """

@@ -1,9 +1,9 @@
-"""Packs a folder of images into shards, or shards into a folder; bytes stay as they are.
+"""Packs a folder of images into shards, or shards into a folder, without changing the images.
 
     python -m pipelines.pack --input photos --output shards --format tar
     python -m pipelines.pack --input 'shards/*.tar' --output photos-again --format folder
 
-Keys, labels and splits go along. OUTPUT/pack.json accounts for every image.
+Keys, labels and splits are kept. OUTPUT/pack.json accounts for every image.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from pipelines.flags import FLAGS, add_flags, reading_options
 from pipelines.packing.folders import LABELS_FILE, FolderWriter
 from pipelines.packing.shards import SHARD_FILES, Item, ShardWriter
 
-KEPT = "--output is unfinished; delete what is in it, and give the same command again"
+KEPT = "--output is unfinished; delete its content, and give the same command again"
 RECORD = "pack.json"
 FORMATS = (*SHARD_FILES, "folder")
 MAX_LISTED = 1000
@@ -55,7 +55,7 @@ class PackOptions:
       output: an empty or new folder.
       format: ``tar``, ``tfrecord``, ``parquet`` or ``folder``.
       shard_size: images per shard.
-      max_bad_fraction: of unreadable images, beyond which the run has failed.
+      max_bad_fraction: fraction of unreadable images above which the run fails.
       reading: how inputs are read.
     """
 
@@ -92,12 +92,12 @@ class _Account:
     found: Found = field(default_factory=Found)
 
 
-def pack(options: PackOptions, told: Callable[[str], None] | None = None) -> Mapping[str, Any]:
+def pack(options: PackOptions, say: Callable[[str], None] | None = None) -> Mapping[str, Any]:
     """Packs every image of the inputs.
 
     Args:
       options: what to do.
-      told: is given one line for every list and kind of shard: the columns taken.
+      say: shows a line about the columns of each list and kind of shard.
 
     Returns:
       The content of ``pack.json``.
@@ -108,7 +108,7 @@ def pack(options: PackOptions, told: Callable[[str], None] | None = None) -> Map
     """
     storage = Storage(options.output, options.reading.storage_options)
     account = _Account()
-    sources = _sources(options, account, told)
+    sources = _sources(options, account, say)
     head = list(itertools.islice(sources, 1))
     _check_output(options, storage)
     if not head and not account.damaged:
@@ -146,22 +146,19 @@ def _check_output(options: PackOptions, storage: Storage) -> None:
 
 
 def _sources(
-    options: PackOptions, account: _Account, told: Callable[[str], None] | None
+    options: PackOptions, account: _Account, say: Callable[[str], None] | None
 ) -> Iterator[Source]:
-    """Yields every image with its bytes, in order; notes the shards that are damaged."""
+    """Yields every image with its bytes, in order; notes the damaged shards."""
     settings = options.reading.storage_options
     reading = replace(options.reading, output=options.output)
-    refs = list_inputs(options.inputs, reading, account.ignored, account.found, told)
+    refs = list_inputs(options.inputs, reading, account.ignored, account.found, say)
     for kind, group in itertools.groupby(refs, key=type):
         if kind is ImageRef:
-            while images := [r for r in itertools.islice(group, _READ_AT_ONCE)]:
-                found = [ref for ref in images if isinstance(ref, ImageRef)]
-                for ref, data in zip(found, read_many(found, settings), strict=True):
+            images = (ref for ref in group if isinstance(ref, ImageRef))
+            while some := list(itertools.islice(images, _READ_AT_ONCE)):
+                for ref, data in zip(some, read_many(some, settings), strict=True):
                     yield ref, data, None
-            continue
-        for shard in group:
-            if not isinstance(shard, ShardRef):
-                continue
+        for shard in (ref for ref in group if isinstance(ref, ShardRef)):
             try:
                 for ref, data in iter_shard(shard, settings, account.ignored):
                     yield ref, data, shard
@@ -175,7 +172,7 @@ def _item(ref: ImageRef, data: bytes, shard: ShardRef | None) -> Item:
         return Item(ref.key, ref.labels, ref.split, data)
     path = ref.key.removeprefix(f"{shard.key}/")
     if shard.format in ("tfrecord", "parquet") and path.isdigit() and (kind := sniff(data)):
-        # A record without a name of its own; as a file it needs a suffix.
+        # A record has no name of its own; a file needs a suffix.
         path += _SUFFIXES.get(kind, f".{kind}")
     origin = posixpath.basename(shard.key).partition(".")[0]
     return Item(path, ref.labels, ref.split, data, origin)
@@ -197,7 +194,7 @@ def _record(
         },
         "files": writer.files,
         "classes": list(writer.classes.numbers),
-        "labels_in_folders": writer.told,
+        "labels_in_folders": writer.labels_in_folders,
         "found": account.found.lines(),
         "ignored": ignored.names,
         "notes": list(ignored.notes.values()),
@@ -207,13 +204,13 @@ def _record(
 
 
 def problems_of(options: PackOptions, record: Mapping[str, Any]) -> tuple[list[str], int]:
-    """Checks a finished run: (one line for each problem, exit code 0, 1 or 3)."""
+    """Checks a finished run; returns a line for each problem, and the exit code 0, 1 or 3."""
     ledger, problems, code = record["ledger"], [], 0
     if record["damaged"]:
         first = record["damaged"][0]
         problems.append(
             f"{ledger['damaged_shards']} damaged or unreadable shards, first {first['key']!r}: "
-            f"{first['message']}; what was readable before is packed"
+            f"{first['message']}; the images before the damage are packed"
         )
         code = 3
     images, bad = ledger["images_in"], ledger["unreadable"]
@@ -268,7 +265,7 @@ def run(argv: Sequence[str]) -> int:
         say(f"{len(record['files']):,} {what} in {public_url(options.output)}, see {RECORD}")
         if not record["labels_in_folders"]:
             say(
-                f"the folders alone do not tell every label: give {LABELS_FILE}, which lies beside "
+                f"the folders alone do not show every label: give {LABELS_FILE}, which is beside "
                 "them, as --labels"
             )
     for problem in problems:

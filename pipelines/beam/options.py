@@ -1,4 +1,4 @@
-"""Beam's own options: which flags exist, and what every pipeline of ours sets."""
+"""Beam's own options: its flags, and the settings of all our pipelines."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def _beam_actions() -> list[argparse.Action]:
 
 
 def beam_flags() -> list[str]:
-    """Lists every flag that Beam knows."""
+    """Returns every flag that Beam knows."""
     return [name for action in _beam_actions() for name in action.option_strings]
 
 
 def split_unknown(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separates what Beam understands from what nobody does.
+    """Separates the arguments that Beam knows from unknown ones.
 
     Args:
-      arguments: left over by our own parser.
+      arguments: those that our own parser left over.
 
     Returns:
       (Beam's arguments, unknown ones).
@@ -67,14 +67,14 @@ def split_unknown(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def check_beam_arguments(parser: Parser, rest: Sequence[str]) -> tuple[str, ...]:
-    """Returns what a command's own parser left over, when Beam knows it all.
+    """Returns the arguments that a command's own parser left over, if Beam accepts them all.
 
     Args:
-      parser: of the command, to suggest its flags too.
-      rest: the arguments left over.
+      parser: of the command, whose flags are suggested too.
+      rest: the arguments that it left over.
 
     Raises:
-      UsageError: for an unknown flag, near ones suggested, or a bad value.
+      UsageError: for a bad value, or for an unknown flag, with the nearest known one.
     """
     arguments, unknown = split_unknown(rest)
     parser.refuse_unknown(unknown, beam_flags())
@@ -83,7 +83,7 @@ def check_beam_arguments(parser: Parser, rest: Sequence[str]) -> tuple[str, ...]
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Refuses values that Beam would refuse only later, and in many lines.
+    """Refuses bad values at once and in one line; Beam would do so later and in many.
 
     Raises:
       UsageError: for a value of the wrong type, an unknown runner or a negative worker count.
@@ -95,7 +95,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
             workers = options.view_as(DirectOptions).direct_num_workers
             create_runner(runner_name(options))
     except SystemExit as error:
-        lines = said.getvalue().strip().splitlines() or ["a flag of Beam's is wrong"]
+        lines = said.getvalue().strip().splitlines() or ["one of Beam's flags is wrong"]
         raise UsageError(lines[-1].partition("error: ")[2] or lines[-1]) from error
     except (ValueError, ImportError, AttributeError) as error:
         raise UsageError(f"--runner: {one_line(error)}") from error
@@ -104,7 +104,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
 
 
 def make_options(arguments: Sequence[str]) -> PipelineOptions:
-    """Builds the options of a pipeline of ours.
+    """Builds the options of one of our pipelines.
 
     Args:
       arguments: Beam's own flags.
@@ -117,14 +117,14 @@ def make_options(arguments: Sequence[str]) -> PipelineOptions:
         options.view_as(WorkerOptions).default_sdk_harness_log_level = "CRITICAL"
     if is_local(options):
         direct = options.view_as(DirectOptions)
-        # Beam would start a process per core of the machine, also where this one has only a few.
+        # Beam would count the machine's cores, of which this process may use only a few.
         direct.direct_num_workers = direct.direct_num_workers or cores()
-        # The local runner first tries Prism, which wants a download. A pipeline that allows unsafe
-        # triggers is not eligible for it, and ours have no triggers at all.
+        # The local runner first tries Prism, which needs a download. Beam does not try it for a
+        # pipeline that allows unsafe triggers, and ours have no triggers at all.
         options.view_as(TypeOptions).allow_unsafe_triggers = True
     if runner_name(options).rsplit(".", 1)[-1] == "DataflowRunner":
-        # Dataflow would start a process for each core, and each of ours takes all cores of its
-        # machine: as many copies of the base.
+        # Dataflow would start a process per core, each with a copy of the base; but one of our
+        # processes uses all cores of its machine.
         options.view_as(DebugOptions).add_experiment("no_use_multiple_sdk_containers")
     return options
 

@@ -23,21 +23,20 @@ def write_digits(folder: Path) -> int:
     """Writes the digits below `folder` as split/class/number.png, unless they are there.
 
     Args:
-      folder: appears complete or not at all.
+      folder: it appears complete or not at all.
 
     Returns:
       The number of images.
 
     Raises:
-      UsageError: when scikit-learn is not installed, or `folder` is something else.
+      UsageError: when scikit-learn is not installed, or when `folder` holds something else.
     """
     if folder.is_dir():
         count = sum(1 for _ in folder.glob("*/*/*.png"))
         if count:
             return count
         raise UsageError(
-            f"{folder} is there but holds no digits; remove it, or give your own images "
-            "with --input"
+            f"{folder} exists but holds no digits; remove it, or give your own images with --input"
         )
     try:
         from sklearn.datasets import load_digits
@@ -73,12 +72,8 @@ def write_digits(folder: Path) -> int:
 
 def _splits(count: int) -> list[str]:
     order = np.random.default_rng(SEED).permutation(count)
-    names = [""] * count
-    start = 0
-    for position, (name, share) in enumerate(SPLIT_SHARES):
-        last = position == len(SPLIT_SHARES) - 1
-        stop = count if last else start + round(share * count)
-        for index in order[start:stop]:
-            names[index] = name
-        start = stop
-    return names
+    ends = np.cumsum([round(share * count) for _, share in SPLIT_SHARES[:-1]])
+    names = np.empty(count, object)
+    for (name, _), places in zip(SPLIT_SHARES, np.split(order, ends), strict=True):
+        names[places] = name
+    return names.tolist()

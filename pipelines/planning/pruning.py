@@ -23,8 +23,8 @@ class Gone:
 
     Attributes:
       images: key -> ``row`` or ``quarantined``.
-      shard: what stays of the shard that held them, as a marker's ``source``; empty where nothing
-        stays or there is no shard.
+      shard: what stays of the shard that held them, as a marker's ``source``; empty if nothing
+        stays or they were files.
     """
 
     images: Mapping[str, str]
@@ -34,14 +34,14 @@ class Gone:
 def gone_inputs(
     store: FeatureStore, inventory: Inventory, options: Mapping[str, Any]
 ) -> list[Gone]:
-    """Returns what a complete listing no longer named.
+    """Returns the stored images that a complete listing did not name.
 
-    A shard of which fewer records are listed than stored, or that has changed, is read for its
-    names; where it cannot be read to its end, all of its images stay.
+    A shard that has changed, or that has stored records which are not listed, is read for the names
+    of its images. If it cannot be read to its end, all of its images stay.
 
     Args:
-      store: that holds the images.
-      inventory: that decided on the listing.
+      store: the one with the images.
+      inventory: of the store, after it decided on every input.
       options: for the inputs' file systems.
     """
     files: dict[str, str] = {}
@@ -73,7 +73,7 @@ def prune(store: FeatureStore, run_id: str, gone: Iterable[Gone]) -> int:
     """Commits that stored images no longer count; the parts that hold them stay as they are.
 
     Args:
-      store: that holds the images.
+      store: the one with the images.
       run_id: of the run that prunes.
       gone: from `gone_inputs`.
 
@@ -105,7 +105,7 @@ def _listed(inventory: Inventory, source: Mapping[str, Any]) -> ShardRef | None:
 
 
 def _covers(listed: ShardRef, source: Mapping[str, Any]) -> bool:
-    """Whether a listed shard is the stored one, with all of the records that a commit took."""
+    """Whether a listed shard is the stored one and has all records of a commit."""
     if (listed.size, file_etag(listed.etag)) != (source["size"], file_etag(source["etag"])):
         return False
     return not without(records_of(source["etag"]), records_of(listed.etag))

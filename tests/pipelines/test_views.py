@@ -333,7 +333,7 @@ def test_a_plan_forecasts_images_with_their_views(photos, tmp_path):
     one, four = records
     assert four["views"] == 4 and four["images"] == one["images"] == 20
     assert 3 < four["image_bytes"] / one["image_bytes"] < 5
-    assert f"views: 4 of a training image: {BOOK}" in plan_lines(four)
+    assert f"views: 4 per training image: {BOOK}" in plan_lines(four)
     assert not any(line.startswith("views") for line in plan_lines(one))
 
 
