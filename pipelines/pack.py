@@ -36,6 +36,7 @@ from featurestore.ledger import Ledger
 from pipelines.flags import FLAGS, add_flags, reading_options
 from pipelines.packing.folders import LABELS_FILE, FolderWriter
 from pipelines.packing.shards import SHARD_FILES, Item, ShardWriter
+from pipelines.planning.listing import no_images
 
 KEPT = "--output is unfinished; delete its content, and give the same command again"
 RECORD = "pack.json"
@@ -112,12 +113,7 @@ def pack(options: PackOptions, say: Callable[[str], None] | None = None) -> Mapp
     head = list(itertools.islice(sources, 1))
     _check_output(options, storage)
     if not head and not account.damaged:
-        where = ", ".join(repr(public_url(uri)) for uri in options.inputs)
-        others = [
-            f"{account.ignored.count} other files",
-            *note_lines(account.ignored.notes.values()),
-        ]
-        raise UsageError(f"--input: no images in {where}; {'; '.join(others)}")
+        raise no_images(options.inputs, account.ignored)
     writer: ShardWriter | FolderWriter = FolderWriter(storage)
     if options.format != "folder":
         writer = ShardWriter(storage, options.format, options.shard_size)

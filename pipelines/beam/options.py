@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from apache_beam.options import pipeline_options
 from apache_beam.options.pipeline_options import (
@@ -28,30 +27,18 @@ from featurestore.io.readahead import cores
 LOCAL_RUNNERS = ("directrunner", "direct", "switchingdirectrunner", "bundlebaseddirectrunner")
 
 
-def _beam_actions() -> list[argparse.Action]:
+def _beam_flags() -> dict[str, bool]:
+    """Returns every flag that Beam knows, and whether it takes a value."""
     parser = pipeline_options._BeamArgumentParser(add_help=False, conflict_handler="resolve")
     for options in PipelineOptions.__subclasses__():
         options._add_argparse_args(parser)
-    return parser._actions
+    return {name: action.nargs != 0 for action in parser._actions for name in action.option_strings}
 
 
-def beam_flags() -> list[str]:
-    """Returns every flag that Beam knows."""
-    return [name for action in _beam_actions() for name in action.option_strings]
-
-
-def split_unknown(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separates the arguments that Beam knows from unknown ones.
-
-    Args:
-      arguments: those that our own parser left over.
-
-    Returns:
-      (Beam's arguments, unknown ones).
-    """
-    takes_value = {
-        name: action.nargs != 0 for action in _beam_actions() for name in action.option_strings
-    }
+def _split_unknown(
+    arguments: Sequence[str], takes_value: Mapping[str, bool]
+) -> tuple[list[str], list[str]]:
+    """Returns (the arguments that Beam knows, unknown ones)."""
     beam: list[str] = []
     unknown: list[str] = []
     awaits_value = False
@@ -76,18 +63,15 @@ def check_beam_arguments(parser: Parser, rest: Sequence[str]) -> tuple[str, ...]
     Raises:
       UsageError: for a bad value, or for an unknown flag, with the nearest known one.
     """
-    arguments, unknown = split_unknown(rest)
-    parser.refuse_unknown(unknown, beam_flags())
-    check_arguments(arguments)
+    flags = _beam_flags()
+    arguments, unknown = _split_unknown(rest, flags)
+    parser.refuse_unknown(unknown, list(flags))
+    _check_values(arguments)
     return tuple(arguments)
 
 
-def check_arguments(arguments: Sequence[str]) -> None:
-    """Refuses bad values at once and in one line; Beam would do so later and in many.
-
-    Raises:
-      UsageError: for a value of the wrong type, an unknown runner or a negative worker count.
-    """
+def _check_values(arguments: Sequence[str]) -> None:
+    """Refuses bad values at once and in one line; Beam would do so later and in many."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,20 +69,19 @@ def choose_engine(
       UsageError: when the engine or precision cannot run here, or when int8 is too inexact.
     """
     found = candidates(options.engine, hardware)
-    load = partial(_load, base, found.engine, options.chunks.batch_size)
+
+    def load(precision: str) -> Engine:
+        choice = EngineChoice(found.engine, precision)
+        return load_engine(base, choice, options.chunks.batch_size, lane_count(1))
+
     if found.precisions == ("int8",):
         require_quantiser(hardware)
-        return _quantised(options, base, load("float32"), sample(_FOR_INT8))
+        return _quantised(
+            options, base, load("float32"), sample(CALIBRATION_IMAGES + 2 * HELD_OUT_IMAGES)
+        )
     if found.precisions == ("float32",):
         return Chosen.of(EngineChoice(found.engine), found.reason)
     return _measured(found, load, sample(SAMPLE_IMAGES))
-
-
-_FOR_INT8 = CALIBRATION_IMAGES + 2 * HELD_OUT_IMAGES
-
-
-def _load(base: StoredBase, engine: str, batch_size: int, precision: str) -> Engine:
-    return load_engine(base, EngineChoice(engine, precision), batch_size, lane_count(1))
 
 
 def _measured(found: Candidates, load: Callable[[str], Engine], images: np.ndarray) -> Chosen:

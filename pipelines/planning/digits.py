@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, cannot_write
 
 SPLIT_SHARES = (("train", 0.6), ("validation", 0.2), ("test", 0.2))
 SEED = 0
@@ -51,10 +51,8 @@ def write_digits(folder: Path) -> int:
     try:
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     except OSError as error:
-        raise UsageError(
-            f"the built-in sample cannot be written to {folder}: {error}; change to a folder that "
-            "you may write to, or give your own images with --input FOLDER"
-        ) from error
+        fix = "change to a folder that you may write to, or give your own images with --input"
+        raise cannot_write("the built-in sample", str(folder), error, fix) from error
     try:
         for index, split in enumerate(_splits(len(digits.images))):
             target = draft / split / str(digits.target[index])

@@ -10,6 +10,7 @@ from classifier.inputs import Ignored, ImageRef, ShardRef, list_inputs
 from classifier.inputs.found import Found
 from classifier.inputs.labels import Labeller
 from featurestore.errors import UsageError
+from featurestore.ignored import note_lines
 from featurestore.io.storage import public_url
 from pipelines.options import ExtractOptions
 from pipelines.planning.plan import select
@@ -86,7 +87,7 @@ def _check_head(
 ) -> None:
     """Refuses an empty input, and limits that cannot be applied."""
     if not head:
-        raise UsageError(_nothing_found(inputs, ignored))
+        raise no_images(inputs, ignored)
     limited = options.selection.limit or options.selection.limit_per_class
     if limited and any(isinstance(ref, ShardRef) for ref in head):
         raise UsageError(
@@ -95,11 +96,11 @@ def _check_head(
         )
 
 
-def _nothing_found(inputs: Sequence[str], ignored: Ignored) -> str:
+def no_images(inputs: Sequence[str], ignored: Ignored) -> UsageError:
+    """Builds the error for inputs without images, with what was found instead."""
     where = ", ".join(repr(public_url(uri)) for uri in inputs)
-    if not ignored.count:
-        return f"--input: {where} is empty; give a folder of images or *.tar shards"
-    return (
-        f"--input: no images in {where}; {ignored.count} other files are there, such as "
-        f"{ignored.names[0]!r}"
-    )
+    found = note_lines(ignored.notes.values())
+    if ignored.count:
+        found.insert(0, f"{ignored.count} other files are there, such as {ignored.names[0]!r}")
+    reason = "; ".join(found) or "it is empty; give a folder of images, or shards"
+    return UsageError(f"--input: no images in {where}; {reason}")
