@@ -76,7 +76,7 @@ def estimate(options: ExtractOptions, say: Say) -> dict[str, Any]:
 
 
 def _digits(folder: str) -> str:
-    """Returns the folder of the built-in sample: the current one if there, else one in `folder`."""
+    """Returns the folder of the built-in sample; writes it into `folder` if no run has made it."""
     path = Path(SAMPLE_FOLDER)
     if not path.is_dir():
         path = Path(folder, SAMPLE_FOLDER)
@@ -220,8 +220,8 @@ def plan_lines(record: dict[str, Any]) -> list[str]:
         )
     if record["perhaps_stored"]:
         lines.append(
-            f"at most: {record['perhaps_stored']:,} inputs were moved or are tried again; what is "
-            "stored of them already is not computed"
+            f"at most: {record['perhaps_stored']:,} inputs were moved or are tried again; those "
+            "that are stored already are not computed"
         )
     lines.append(f"bound by {timed['bound']}: {timed['advice']}")
     return lines

@@ -75,8 +75,8 @@ def first_part(chunk: Chunk, copies: Collection[str]) -> Chunk | None:
 def copies_part(chunk: Chunk, copies: Collection[str], first: Marker | None) -> Chunk | None:
     """Returns what `first_part` left out; None when that is nothing.
 
-    Of a shard this is everything that its first commit lacks. An earlier run may have made that
-    commit and died, with other copies in mind than this run.
+    Of a shard this is everything that its first commit lacks, because an earlier run may have made
+    that commit, with other copies left out, and died.
 
     Args:
       chunk: of the plan.

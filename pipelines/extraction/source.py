@@ -12,8 +12,7 @@ from classifier.inputs.shards import iter_shard
 from pipelines.planning.inventory import Wanted
 from pipelines.planning.plan import Chunk
 
-# A group of a shard's images ends at this size, which is known only when they are read: each lane
-# holds one.
+# A group of a shard's images ends at this size, because each lane holds a group in memory.
 GROUP_BYTES = 1 << 28
 A = TypeVar("A")
 B = TypeVar("B")

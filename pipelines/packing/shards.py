@@ -31,7 +31,7 @@ class Item:
     """One image to pack.
 
     Attributes:
-      path: relative; folders stay.
+      path: relative, with its folders.
       labels: class names.
       split: or None.
       data: the file's content.
