@@ -23,6 +23,7 @@ from classifier.runs.run import Run, dump_json, load_run
 from classifier.training.learning_curve import learning_curve
 from featurestore import UsageError, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.cli.streams import say_unless
 from featurestore.errors import cannot_write, unknown_choice
 from featurestore.io.storage import Storage
 
@@ -67,10 +68,7 @@ def run(argv: Sequence[str]) -> int:
     store = open_store(arguments.store, file_system).at_this_moment()
     require_same_features(trained, store)
     other = _other_head(trained, head_id, arguments.compare)
-
-    def tell(line: str) -> None:
-        if not arguments.json:
-            say(line)
+    tell = say_unless(arguments.json)
 
     judgement = judge(trained, head_id, store, arguments.split)
     record = judgement.record

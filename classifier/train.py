@@ -14,6 +14,7 @@ from classifier.training.flags import add_flags, options_of
 from classifier.training.run import train_run
 from featurestore import open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.cli.streams import say_unless
 from featurestore.io.storage import Storage
 from featurestore.reading.cache import AUTO, VARIABLE, parse_limit
 
@@ -94,10 +95,7 @@ def run(argv: Sequence[str]) -> int:
     if arguments.overwrite and not storage.exists(run_folder.RUN):
         # --overwrite replaces an unfinished training too.
         remove_checkpoint(storage)
-
-    def tell(line: str) -> None:
-        if not arguments.json:
-            say(line)
+    tell = say_unless(arguments.json)
 
     summary = train_run(store, storage, division, options, tell, arguments.checkpoint)
     if arguments.json:

@@ -1,8 +1,8 @@
-"""The main job on the built-in digits: extract once, train a linear head, measure it.
+"""Extracts the built-in digits, trains a linear head on their features, and evaluates it.
 
     python -m pipelines.demo
 
-Every step is a command that you can copy; the steps are printed before they run.
+Every step is a command, which is printed before it runs and which you can copy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from featurestore.cli.command import Parser, main, say
 from featurestore.errors import RunFailed
 from pipelines.driver import SAMPLE_FOLDER
 
-KEPT = "what its steps finished stays in ./demo; give the same command again"
+KEPT = "finished steps stay in ./demo; give the same command again"
 FOLDER = Path("demo")
 STORE, RUN = FOLDER / "store", FOLDER / "run"
 STEPS = (
@@ -46,19 +46,19 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _run_step(step: str) -> int:
-    """Runs a command to its end, or to its own clean end after an interruption."""
+    """Runs a command; after an interruption waits until it has ended cleanly."""
     with subprocess.Popen([sys.executable, "-m", *shlex.split(step)]) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            # From a terminal it has the signal already, and takes the two for one.
+            # From a terminal the command has the signal already, and ignores a second one.
             process.send_signal(signal.SIGINT)
             process.wait()
             raise
 
 
 def closing_lines() -> list[str]:
-    """Reads what the steps wrote and sums it up."""
+    """Returns the lines that sum up what the steps wrote."""
     runs = [json.loads(path.read_text()) for path in sorted((STORE / "runs").glob("*.json"))]
     extraction = max(runs, key=lambda record: record["ledger"]["rows"])
     predicted = _predict_command()

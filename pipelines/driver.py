@@ -1,4 +1,4 @@
-"""Drives an extraction: input, base, store, plan, pipeline, verdict."""
+"""Runs an extraction: input, base, store, plan, pipeline, verdict."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from featurestore.io.storage import Storage, public_url
 from featurestore.relabel import relabel, summary_lines
 from featurestore.store import FeatureStore
 from pipelines.beam.run import run_pipeline
-from pipelines.finishing.books import RunFacts, finish_run, write_record
-from pipelines.finishing.settlement import prune
+from pipelines.finishing.record import RunFacts, finish_run, write_record
 from pipelines.finishing.verdict import Outcome, judge
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.planning.inventory import Inventory
+from pipelines.planning.keyclashes import refuse_key_clashes
 from pipelines.planning.listing import Listing
-from pipelines.planning.moved import require_moved
 from pipelines.planning.plan import Plan, chunk_size, write_plan
-from pipelines.planning.pruning import gone_inputs
+from pipelines.planning.pruning import gone_inputs, prune
 from pipelines.watching.lease import lease, new_run_id
 from pipelines.watching.progress import Monitor, driver_folder
 from pipelines.watching.timing import Laps
@@ -42,21 +41,21 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     Args:
       options: what to do.
       say: shows one line to the user.
-      show_progress: whether a terminal shows a line that moves.
+      show_progress: whether a terminal shows a progress line.
 
     Returns:
       The outcome; everything in it is on disk too.
 
     Raises:
       UsageError: for a mistake in the options, the input or the store.
-      RunFailed: when the run cannot go on.
+      RunFailed: when the run cannot continue.
     """
     started, laps = time.time(), Laps()
     inputs = options.inputs or (_sample(say),)
     listing = Listing.open(options, inputs, say)
     laps.lap("listing")
     storage = Storage(options.output, options.storage_options)
-    # TensorFlow is loaded only now: mistakes in the flags and the input are answered at once.
+    # Loads TensorFlow: mistakes in the flags and in the input are reported before, at once.
     from pipelines.opening.store import join_store
 
     store, chosen = join_store(options, storage, listing, say)
@@ -70,18 +69,15 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
         facts = RunFacts(
             run_id=run_id,
             started=started,
+            plan=plan,
             inputs=tuple(public_url(uri) for uri in inputs),
-            listed=plan.listed,
-            committed=plan.committed,
-            repeated=plan.repeated,
-            planned_images=plan.images,
             ignored=listing.ignored.count,
             ignored_names=tuple(listing.ignored.names),
             steps=laps.seconds,
             engine=chosen.record,
         )
         if plan.chunks:
-            _run_pipeline(options, store, plan, facts, show_progress, chosen.choice)
+            _run_pipeline(options, store, facts, show_progress, chosen.choice)
         else:
             finish_run(storage, facts, [], [])
     record = json.loads(storage.read(layout.run_file(run_id)))
@@ -97,13 +93,13 @@ def _plan(
     refs: Iterable[ImageRef | ShardRef],
     say: Say,
 ) -> Plan:
-    """Plans what is new, and prunes what is gone."""
+    """Plans what is new, and prunes what is gone from the input."""
     inventory = Inventory.read(store, options.upkeep.retry)
     plan = write_plan(store.storage, run_id, refs, inventory, chunk_sizes(options, store))
-    require_moved(store, inventory, options.storage_options)
+    refuse_key_clashes(store, inventory, options.storage_options)
     if options.upkeep.prune:
         pruned = prune(store, run_id, gone_inputs(store, inventory, options.storage_options))
-        say(f"{pruned:,} stored images are no longer in the input; they count no more")
+        say(f"{pruned:,} stored images are no longer in the input; their rows were dropped")
     say(plan_line(plan))
     if line := splits_line(options, plan):
         say(line)
@@ -111,14 +107,14 @@ def _plan(
 
 
 def chunk_sizes(options: ExtractOptions, store: FeatureStore) -> Callable[[int], int]:
-    """Returns what gives the images per chunk by the number listed."""
+    """Returns a function from the number of listed inputs to the images per chunk."""
     return partial(chunk_size, options.chunks.chunk_size, store.spec.image_bytes)
 
 
 def _relabel(
     store: FeatureStore, record: dict[str, Any], labeller: Labeller, say: Say
 ) -> dict[str, Any]:
-    """Gives rows of earlier runs and of shards their labels, as a version; adds to the record."""
+    """Labels the rows of earlier runs and of shards, as a label version; adds it to the record."""
     done = relabel(store, labeller)
     record = {**record, "labels": done.to_record()}
     write_record(store.storage, record)
@@ -136,7 +132,7 @@ def _sample(say: Say) -> str:
 
 
 def plan_line(plan: Plan) -> str:
-    """Says what a plan holds."""
+    """Returns a line about what a plan holds."""
     found = f"{plan.listed:,} inputs"
     if plan.repeated:
         found += f", {plan.repeated:,} of them listed twice"
@@ -151,15 +147,17 @@ def plan_line(plan: Plan) -> str:
 
 
 def splits_line(options: ExtractOptions, plan: Plan) -> str:
-    """Says what ``--split_fractions`` does not apply to; "" where there is no such thing."""
+    """Returns a line about the inputs that ``--split_fractions`` leaves alone; "" for none."""
     if not options.splits.shares:
         return ""
     others = []
     if plan.with_split:
         new = plan.images + plan.shards
-        others.append(f"{plan.with_split:,} of {new:,} new inputs, whose folder, list or name says")
+        others.append(
+            f"{plan.with_split:,} of {new:,} new inputs, whose folder, list or name has one"
+        )
     if plan.shards:
-        others.append("images of shards whose record says")
+        others.append("images of shards whose record has one")
     if plan.committed:
         others.append(f"{plan.committed:,} stored inputs, which keep what they have")
     return f"--split_fractions does not give the split of {'; of '.join(others)}" if others else ""
@@ -168,7 +166,6 @@ def splits_line(options: ExtractOptions, plan: Plan) -> str:
 def _run_pipeline(
     options: ExtractOptions,
     store: FeatureStore,
-    plan: Plan,
     facts: RunFacts,
     show_progress: bool,
     engine: EngineChoice,
@@ -176,6 +173,7 @@ def _run_pipeline(
     from pipelines.beam import options as beam_options
     from pipelines.beam.transforms import ExtractFeatures
 
+    plan = facts.plan
     pipeline_options = beam_options.make_options(options.beam_arguments)
     local = beam_options.runs_here(pipeline_options)
     before = len(store.storage.list("markers"))
@@ -199,6 +197,6 @@ def _run_pipeline(
         with progress:
             run_pipeline(
                 pipeline_options,
-                lambda pipeline: pipeline | ExtractFeatures(settings, plan, counted),
-                "what was committed stays, the same command goes on from there",
+                lambda pipeline: pipeline | ExtractFeatures(settings, counted),
+                "what was committed stays; give the same command again to go on from there",
             )

@@ -1,4 +1,4 @@
-"""What a user may ask of an extraction: frozen dataclasses that check themselves."""
+"""The options of an extraction: frozen dataclasses that check themselves."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from classifier.engines.options import EngineOptions
 from classifier.inputs import InputOptions
 from classifier.inputs.labels import LabelOptions
 from classifier.pixels.views import BOOK, canonical
-from featurestore.errors import UsageError
-from featurestore.spec import PixelSpec, check_views
+from featurestore.errors import UsageError, unknown_choice
+from featurestore.spec import DTYPES, PixelSpec, check_views
 
 SPLITS = ("train", "validation", "test")
+SPLITS_EXAMPLE = "train=.8,validation=.1,test=.1"
+DEFAULT_OUTPUT = "hoarfrost-store"
 
 
 @dataclass(frozen=True)
 class SplitFractions:
-    """Shares of images per split, for inputs that give none: an image's share is its content's.
+    """Divides an input without splits, by the content of its images.
 
     Attributes:
-      shares: split name -> fraction; they sum to 1, or there are none.
+      shares: split name -> fraction of the images; the sum is 1, or the mapping is empty.
     """
 
     shares: Mapping[str, float] = field(default_factory=dict)
@@ -52,13 +54,13 @@ class SplitFractions:
             if name.strip() not in SPLITS or not 0 <= share <= 1:
                 raise UsageError(
                     f"--split_fractions: expected {'|'.join(SPLITS)}=FRACTION, got {item!r}; for "
-                    "example train=.8,validation=.1,test=.1"
+                    f"example {SPLITS_EXAMPLE}"
                 )
             shares[name.strip()] = share
         return cls(shares)
 
     def choose(self, seed: int, content_hash: str) -> str | None:
-        """Returns the split of an image by its content, so that copies never straddle splits.
+        """Returns the split of an image by its content, so that copies have the same split.
 
         Args:
           seed: of the store.
@@ -80,11 +82,11 @@ class SplitFractions:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of the listed images are taken.
+    """Which of the listed images are extracted.
 
     Attributes:
-      limit: images at most, or 0 for all.
-      limit_per_class: images at most of each split and class, or 0 for all.
+      limit: number of images at most; 0 for all.
+      limit_per_class: number of images of each split and class at most; 0 for all.
     """
 
     limit: int = 0
@@ -101,7 +103,7 @@ class ChunkOptions:
     """How the work is cut.
 
     Attributes:
-      chunk_size: images per chunk; 0 chooses by the number of images.
+      chunk_size: images per chunk; 0 for one that suits the number of images.
       batch_size: images per call of the base.
     """
 
@@ -122,8 +124,8 @@ class ViewOptions:
     """Augmented views of training images.
 
     Attributes:
-      views: rows per training image; 1 is the image as it is.
-      augment: what makes views 1 and up, in its canonical spelling; "" for one view.
+      views: rows per training image; with 1 it is not augmented.
+      augment: the operations that make further views, in their canonical spelling; "" for one view.
     """
 
     views: int = 1
@@ -145,9 +147,9 @@ class Upkeep:
     """What a run does besides extracting what is new.
 
     Attributes:
-      retry: quarantined images are tried again.
-      prune: rows whose input is gone no longer count.
-      dedupe: each distinct content is computed once.
+      retry: whether quarantined images are tried again.
+      prune: whether rows whose image is gone from the input are dropped.
+      dedupe: whether each distinct content is computed once.
     """
 
     retry: bool = False
@@ -157,11 +159,11 @@ class Upkeep:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a run may lose before it counts as failed.
+    """What a run may lose before it fails.
 
     Attributes:
-      max_bad_fraction: quarantined images over images in, of the whole store.
-      allow_dead_chunks: whether dead chunks leave the exit code at 0.
+      max_bad_fraction: largest fraction of quarantined images in the whole store.
+      allow_dead_chunks: whether a run with dead chunks exits with 0.
     """
 
     max_bad_fraction: float = 0.1
@@ -174,19 +176,19 @@ class Limits:
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What a worker needs to know; travels with the pipeline, so it stays small.
+    """What a worker needs to know; travels with the pipeline, and must stay small.
 
     Attributes:
       store_url: of the store.
       storage_options: for inputs and output.
       run_id: of this run.
       batch_size: images per call of the base.
-      processes: worker processes that share this machine's cores.
+      processes: number of worker processes that share this machine's cores.
       splits: shares for inputs without splits.
-      progress_folder: where a worker on the driver's machine reports, or "".
+      progress_folder: where a worker on the driver's machine reports; or "".
       trust_model: whether a stored base may hold Python code (Lambda layers).
       dedupe: whether each distinct content is computed once.
-      engine: what every worker computes with.
+      engine: the engine and precision of every worker.
     """
 
     store_url: str
@@ -203,29 +205,29 @@ class WorkerSettings:
 
 @dataclass(frozen=True)
 class ExtractOptions:
-    """What ``python -m pipelines.extract`` was asked for.
+    """The options of ``python -m pipelines.extract``.
 
     Attributes:
-      inputs: URIs; none means the built-in sample.
-      output: the store's folder.
+      output: folder or URL of the store.
+      inputs: URIs; none for the built-in sample.
       base: the frozen base.
-      pixels: the fields of `PixelSpec` but the size.
+      pixels: the fields of `PixelSpec` without the size.
       dtype: ``auto``, ``float16`` or ``float32``.
-      engine: which engine and precision, as far as the user says.
+      engine: the user's choice of engine and precision.
       reading: how inputs are read.
       labels: where labels come from besides folders and shards.
-      selection: which images are taken.
+      selection: which images are extracted.
       chunks: how the work is cut.
-      limits: what may be lost.
-      upkeep: what is done besides.
+      limits: what the run may lose.
+      upkeep: what the run does besides.
       splits: shares for inputs without splits.
       views: augmented views of training images.
       seed: of splits, views and random weights.
-      plan_only: whether to say what would run instead of running it.
+      plan: whether to show what would run, and run nothing.
       beam_arguments: Beam's own flags.
     """
 
-    output: str
+    output: str = DEFAULT_OUTPUT
     inputs: tuple[str, ...] = ()
     base: BaseRequest = field(default_factory=BaseRequest)
     pixels: Mapping[str, str] = field(default_factory=dict)
@@ -240,11 +242,13 @@ class ExtractOptions:
     splits: SplitFractions = field(default_factory=SplitFractions)
     views: ViewOptions = field(default_factory=ViewOptions)
     seed: int = 0
-    plan_only: bool = False
+    plan: bool = False
     beam_arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         PixelSpec((1, 1), **self.pixels)
+        if self.dtype not in ("auto", *DTYPES):
+            raise unknown_choice("--dtype", self.dtype, ("auto", *DTYPES))
         if not self.output or "" in self.inputs:
             raise UsageError("--input and --output need a folder or URL, got ''")
         if not 0 <= self.seed < 2**32:

@@ -1,9 +1,9 @@
-"""Packs a folder of images into shards, or shards into a folder; bytes stay as they are.
+"""Packs a folder of images into shards, or shards into a folder, without changing the images.
 
     python -m pipelines.pack --input photos --output shards --format tar
     python -m pipelines.pack --input 'shards/*.tar' --output photos-again --format folder
 
-Keys, labels and splits go along. OUTPUT/pack.json accounts for every image.
+Keys, labels and splits are kept. OUTPUT/pack.json accounts for every image.
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ from classifier.inputs import (
 )
 from classifier.inputs.found import Found
 from classifier.pixels.filetypes import sniff
-from featurestore.cli.command import Parser, key_values, main, say
+from featurestore.cli.command import Parser, main, say
 from featurestore.errors import UsageError, one_line, unknown_choice
 from featurestore.ignored import note_lines
 from featurestore.io.storage import Storage, public_url
 from featurestore.ledger import Ledger
-from pipelines.packing.pack import SHARD_FILES, Item, ShardWriter
-from pipelines.packing.unpack import LABELS_FILE, FolderWriter
+from pipelines.flags import FLAGS, add_flags, reading_options
+from pipelines.packing.folders import LABELS_FILE, FolderWriter
+from pipelines.packing.shards import SHARD_FILES, Item, ShardWriter
+from pipelines.planning.listing import no_images
 
-KEPT = "--output is unfinished; delete what is in it, and give the same command again"
+KEPT = "--output is unfinished; delete its content, and give the same command again"
 RECORD = "pack.json"
 FORMATS = (*SHARD_FILES, "folder")
 MAX_LISTED = 1000
@@ -54,7 +56,7 @@ class PackOptions:
       output: an empty or new folder.
       format: ``tar``, ``tfrecord``, ``parquet`` or ``folder``.
       shard_size: images per shard.
-      max_bad_fraction: of unreadable images, beyond which the run has failed.
+      max_bad_fraction: fraction of unreadable images above which the run fails.
       reading: how inputs are read.
     """
 
@@ -91,12 +93,12 @@ class _Account:
     found: Found = field(default_factory=Found)
 
 
-def pack(options: PackOptions, told: Callable[[str], None] | None = None) -> Mapping[str, Any]:
+def pack(options: PackOptions, say: Callable[[str], None] | None = None) -> Mapping[str, Any]:
     """Packs every image of the inputs.
 
     Args:
       options: what to do.
-      told: is given one line for every list and kind of shard: the columns taken.
+      say: shows a line about the columns of each list and kind of shard.
 
     Returns:
       The content of ``pack.json``.
@@ -107,16 +109,11 @@ def pack(options: PackOptions, told: Callable[[str], None] | None = None) -> Map
     """
     storage = Storage(options.output, options.reading.storage_options)
     account = _Account()
-    sources = _sources(options, account, told)
+    sources = _sources(options, account, say)
     head = list(itertools.islice(sources, 1))
     _check_output(options, storage)
     if not head and not account.damaged:
-        where = ", ".join(repr(public_url(uri)) for uri in options.inputs)
-        others = [
-            f"{account.ignored.count} other files",
-            *note_lines(account.ignored.notes.values()),
-        ]
-        raise UsageError(f"--input: no images in {where}; {'; '.join(others)}")
+        raise no_images(options.inputs, account.ignored)
     writer: ShardWriter | FolderWriter = FolderWriter(storage)
     if options.format != "folder":
         writer = ShardWriter(storage, options.format, options.shard_size)
@@ -145,22 +142,19 @@ def _check_output(options: PackOptions, storage: Storage) -> None:
 
 
 def _sources(
-    options: PackOptions, account: _Account, told: Callable[[str], None] | None
+    options: PackOptions, account: _Account, say: Callable[[str], None] | None
 ) -> Iterator[Source]:
-    """Yields every image with its bytes, in order; notes the shards that are damaged."""
+    """Yields every image with its bytes, in order; notes the damaged shards."""
     settings = options.reading.storage_options
     reading = replace(options.reading, output=options.output)
-    refs = list_inputs(options.inputs, reading, account.ignored, account.found, told)
+    refs = list_inputs(options.inputs, reading, account.ignored, account.found, say)
     for kind, group in itertools.groupby(refs, key=type):
         if kind is ImageRef:
-            while images := [r for r in itertools.islice(group, _READ_AT_ONCE)]:
-                found = [ref for ref in images if isinstance(ref, ImageRef)]
-                for ref, data in zip(found, read_many(found, settings), strict=True):
+            images = (ref for ref in group if isinstance(ref, ImageRef))
+            while some := list(itertools.islice(images, _READ_AT_ONCE)):
+                for ref, data in zip(some, read_many(some, settings), strict=True):
                     yield ref, data, None
-            continue
-        for shard in group:
-            if not isinstance(shard, ShardRef):
-                continue
+        for shard in (ref for ref in group if isinstance(ref, ShardRef)):
             try:
                 for ref, data in iter_shard(shard, settings, account.ignored):
                     yield ref, data, shard
@@ -174,7 +168,7 @@ def _item(ref: ImageRef, data: bytes, shard: ShardRef | None) -> Item:
         return Item(ref.key, ref.labels, ref.split, data)
     path = ref.key.removeprefix(f"{shard.key}/")
     if shard.format in ("tfrecord", "parquet") and path.isdigit() and (kind := sniff(data)):
-        # A record without a name of its own; as a file it needs a suffix.
+        # A record has no name of its own; a file needs a suffix.
         path += _SUFFIXES.get(kind, f".{kind}")
     origin = posixpath.basename(shard.key).partition(".")[0]
     return Item(path, ref.labels, ref.split, data, origin)
@@ -196,7 +190,7 @@ def _record(
         },
         "files": writer.files,
         "classes": list(writer.classes.numbers),
-        "labels_in_folders": writer.told,
+        "labels_in_folders": writer.labels_in_folders,
         "found": account.found.lines(),
         "ignored": ignored.names,
         "notes": list(ignored.notes.values()),
@@ -206,13 +200,13 @@ def _record(
 
 
 def problems_of(options: PackOptions, record: Mapping[str, Any]) -> tuple[list[str], int]:
-    """Checks a finished run: (one line for each problem, exit code 0, 1 or 3)."""
+    """Checks a finished run; returns a line for each problem, and the exit code 0, 1 or 3."""
     ledger, problems, code = record["ledger"], [], 0
     if record["damaged"]:
         first = record["damaged"][0]
         problems.append(
             f"{ledger['damaged_shards']} damaged or unreadable shards, first {first['key']!r}: "
-            f"{first['message']}; what was readable before is packed"
+            f"{first['message']}; the images before the damage are packed"
         )
         code = 3
     images, bad = ledger["images_in"], ledger["unreadable"]
@@ -228,17 +222,13 @@ def problems_of(options: PackOptions, record: Mapping[str, Any]) -> tuple[list[s
 def build_parser() -> Parser:
     """Returns the command's parser."""
     parser = Parser(prog="python -m pipelines.pack", description=__doc__)
-    parser.add_argument("--input", nargs="+", action="extend", default=[], metavar="URI")
-    parser.add_argument("--output", default="", metavar="FOLDER", help="a new folder")
-    parser.add_argument("--format", default="tar", metavar="|".join(FORMATS), help="default tar")
-    parser.add_argument("--shard_size", type=int, default=1000, metavar="N", help="default 1000")
-    parser.add_argument("--layout", default="auto", metavar="auto|class|split|flat")
-    for flag in ("--image_column", "--label_column"):
-        text = "of a list, Parquet or TFRecord"
-        parser.add_argument(flag, default="", metavar="NAME", help=text)
-    parser.add_argument("--max_bad_fraction", type=float, default=0.1, metavar="F")
-    parser.add_argument("--storage_options", nargs="+", action="extend", default=[], metavar="K=V")
-    parser.add_argument("--json", action="store_true", help="print pack.json and no more")
+    add = parser.add_argument
+    add_flags(add, ("input", "storage_options", "layout", "image_column", "max_bad_fraction"))
+    add("--label_column", default="", metavar="NAME", help=FLAGS["image_column"].help)
+    add("--output", default="", metavar="FOLDER", help="a new folder")
+    add("--format", default="tar", metavar="|".join(FORMATS), help="default tar")
+    add("--shard_size", type=int, default=1000, metavar="N", help="images per shard; default 1000")
+    add("--json", action="store_true", help="print pack.json only")
     return parser
 
 
@@ -251,11 +241,7 @@ def run(argv: Sequence[str]) -> int:
         format=args.format,
         shard_size=args.shard_size,
         max_bad_fraction=args.max_bad_fraction,
-        reading=InputOptions(
-            args.layout,
-            key_values(args.storage_options, "--storage_options"),
-            Asked(args.image_column, args.label_column),
-        ),
+        reading=reading_options(args, Asked(args.image_column, args.label_column)),
     )
     record = pack(options, None if args.json else say)
     problems, code = problems_of(options, record)
@@ -275,7 +261,7 @@ def run(argv: Sequence[str]) -> int:
         say(f"{len(record['files']):,} {what} in {public_url(options.output)}, see {RECORD}")
         if not record["labels_in_folders"]:
             say(
-                f"the folders alone do not tell every label: give {LABELS_FILE}, which lies beside "
+                f"the folders alone do not show every label: give {LABELS_FILE}, which is beside "
                 "them, as --labels"
             )
     for problem in problems:

@@ -26,6 +26,7 @@ from classifier.training.run import Fitted, write_run
 from classifier.training.trials import choices_line, keep_head
 from featurestore import FeatureStore, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.cli.streams import say_unless
 from featurestore.io.storage import Storage
 
 KEPT = "no head was saved; give the same command again"
@@ -64,10 +65,7 @@ def run(argv: Sequence[str]) -> int:
     division = divide(store)
     check_heads(options, store.spec.feature_shape, division)
     output.prepare_output(storage, store, args.overwrite)
-
-    def tell(line: str) -> None:
-        if not args.json:
-            say(line)
+    tell = say_unless(args.json)
 
     def fit(replace_older: Callable[[], None]) -> Fitted:
         tell(choices_line(HEAD.slug, options.penalties_of(HEAD)))

@@ -20,7 +20,8 @@ ROOMS = {
         "reporting training"
     ).split(),
     "pipelines": (
-        "options watching packing planning extraction opening finishing beam driver estimating"
+        "options flags watching packing planning extraction opening finishing beam driver "
+        "estimating"
     ).split(),
 }
 COMMANDS = {

@@ -34,8 +34,8 @@ class KeyDigests:
         for key, view in zip(batch["key"], batch["view"].tolist(), strict=True):
             self._digests += row_digest(key, view)
 
-    def repeated(self) -> tuple[int, set[bytes]]:
-        """Counts the digests that occur more than once, and returns the first hundred.
+    def repeated(self, most: int | None = LISTED) -> tuple[int, set[bytes]]:
+        """Counts the digests that occur more than once, and returns the first `most`, or all.
 
         Sorts in place; two different rows share a digest with a chance of one in 10^20 at a
         billion rows (birthday bound for 128 bits).
@@ -45,7 +45,7 @@ class KeyDigests:
         digests.sort()
         positions = np.flatnonzero(digests[1:] == digests[:-1])
         repeated = np.unique(digests[positions])
-        listed = repeated[:LISTED].tolist()
+        listed = repeated[:most].tolist()
         return len(repeated), {digest.ljust(16, b"\0") for digest in listed}
 
 

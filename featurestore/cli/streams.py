@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import TextIO
 
 
@@ -57,6 +58,11 @@ def say(line: str = "", *, to_stderr: bool = False, end: str = "\n") -> None:
         if not to_stderr and not isinstance(error, BrokenPipeError):
             reason = error.strerror or type(error).__name__
             say(f"note: standard output cannot be written to ({reason})", to_stderr=True)
+
+
+def say_unless(silent: bool) -> Callable[[str], None]:
+    """Returns `say`; for a command that prints JSON only, a function that prints nothing."""
+    return (lambda line: None) if silent else say
 
 
 def flush() -> None:

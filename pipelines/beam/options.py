@@ -1,12 +1,11 @@
-"""Beam's own options: which flags exist, and what every pipeline of ours sets."""
+"""Beam's own options: its flags, and the settings of all our pipelines."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from apache_beam.options import pipeline_options
 from apache_beam.options.pipeline_options import (
@@ -22,35 +21,24 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.runner import create_runner
 
 from featurestore.cli.command import VERBOSE, Parser
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, one_line
+from featurestore.io.readahead import cores
 
 LOCAL_RUNNERS = ("directrunner", "direct", "switchingdirectrunner", "bundlebaseddirectrunner")
 
 
-def _beam_actions() -> list[argparse.Action]:
+def _beam_flags() -> dict[str, bool]:
+    """Returns every flag that Beam knows, and whether it takes a value."""
     parser = pipeline_options._BeamArgumentParser(add_help=False, conflict_handler="resolve")
     for options in PipelineOptions.__subclasses__():
         options._add_argparse_args(parser)
-    return parser._actions
+    return {name: action.nargs != 0 for action in parser._actions for name in action.option_strings}
 
 
-def beam_flags() -> list[str]:
-    """Lists every flag that Beam knows."""
-    return [name for action in _beam_actions() for name in action.option_strings]
-
-
-def split_unknown(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separates what Beam understands from what nobody does.
-
-    Args:
-      arguments: left over by our own parser.
-
-    Returns:
-      (Beam's arguments, unknown ones).
-    """
-    takes_value = {
-        name: action.nargs != 0 for action in _beam_actions() for name in action.option_strings
-    }
+def _split_unknown(
+    arguments: Sequence[str], takes_value: Mapping[str, bool]
+) -> tuple[list[str], list[str]]:
+    """Returns (the arguments that Beam knows, unknown ones)."""
     beam: list[str] = []
     unknown: list[str] = []
     awaits_value = False
@@ -66,27 +54,24 @@ def split_unknown(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def check_beam_arguments(parser: Parser, rest: Sequence[str]) -> tuple[str, ...]:
-    """Returns what a command's own parser left over, when Beam knows it all.
+    """Returns the arguments that a command's own parser left over, if Beam accepts them all.
 
     Args:
-      parser: of the command, to suggest its flags too.
-      rest: the arguments left over.
+      parser: of the command, whose flags are suggested too.
+      rest: the arguments that it left over.
 
     Raises:
-      UsageError: for an unknown flag, near ones suggested, or a bad value.
+      UsageError: for a bad value, or for an unknown flag, with the nearest known one.
     """
-    arguments, unknown = split_unknown(rest)
-    parser.refuse_unknown(unknown, beam_flags())
-    check_arguments(arguments)
+    flags = _beam_flags()
+    arguments, unknown = _split_unknown(rest, flags)
+    parser.refuse_unknown(unknown, list(flags))
+    _check_values(arguments)
     return tuple(arguments)
 
 
-def check_arguments(arguments: Sequence[str]) -> None:
-    """Refuses values that Beam would refuse only later, and in many lines.
-
-    Raises:
-      UsageError: for a value of the wrong type, an unknown runner or a negative worker count.
-    """
+def _check_values(arguments: Sequence[str]) -> None:
+    """Refuses bad values at once and in one line; Beam would do so later and in many."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -94,16 +79,16 @@ def check_arguments(arguments: Sequence[str]) -> None:
             workers = options.view_as(DirectOptions).direct_num_workers
             create_runner(runner_name(options))
     except SystemExit as error:
-        lines = said.getvalue().strip().splitlines() or ["a flag of Beam's is wrong"]
+        lines = said.getvalue().strip().splitlines() or ["one of Beam's flags is wrong"]
         raise UsageError(lines[-1].partition("error: ")[2] or lines[-1]) from error
     except (ValueError, ImportError, AttributeError) as error:
-        raise UsageError(f"--runner: {' '.join(str(error).split())}") from error
+        raise UsageError(f"--runner: {one_line(error)}") from error
     if workers < 0:
         raise UsageError(f"--direct_num_workers must be 0 (all cores) or more, got {workers}")
 
 
 def make_options(arguments: Sequence[str]) -> PipelineOptions:
-    """Builds the options of a pipeline of ours.
+    """Builds the options of one of our pipelines.
 
     Args:
       arguments: Beam's own flags.
@@ -115,12 +100,15 @@ def make_options(arguments: Sequence[str]) -> PipelineOptions:
         # Worker processes on this machine write to the user's terminal.
         options.view_as(WorkerOptions).default_sdk_harness_log_level = "CRITICAL"
     if is_local(options):
-        # The local runner first tries Prism, which wants a download. A pipeline that allows unsafe
-        # triggers is not eligible for it, and ours have no triggers at all.
+        direct = options.view_as(DirectOptions)
+        # Beam would count the machine's cores, of which this process may use only a few.
+        direct.direct_num_workers = direct.direct_num_workers or cores()
+        # The local runner first tries Prism, which needs a download. Beam does not try it for a
+        # pipeline that allows unsafe triggers, and ours have no triggers at all.
         options.view_as(TypeOptions).allow_unsafe_triggers = True
     if runner_name(options).rsplit(".", 1)[-1] == "DataflowRunner":
-        # Dataflow would start a process for each core, and each of ours takes all cores of its
-        # machine: as many copies of the base.
+        # Dataflow would start a process per core, each with a copy of the base; but one of our
+        # processes uses all cores of its machine.
         options.view_as(DebugOptions).add_experiment("no_use_multiple_sdk_containers")
     return options
 
@@ -146,4 +134,4 @@ def process_count(options: PipelineOptions) -> int:
     direct = options.view_as(DirectOptions)
     if not is_local(options) or direct.direct_running_mode != "multi_processing":
         return 1
-    return direct.direct_num_workers or os.cpu_count() or 1
+    return direct.direct_num_workers

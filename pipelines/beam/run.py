@@ -1,4 +1,4 @@
-"""Runs a Beam pipeline to its end; whatever the runner raises becomes one line."""
+"""Runs a Beam pipeline to its end, and turns any error of the runner into one line."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def run_pipeline(
     Args:
       options: as `beam_options.make_options` builds them.
       build: adds the steps to the pipeline.
-      after: what holds after a failure, and what to do, for the message.
+      after: what is left after a failure, and what to do, for the message.
 
     Raises:
-      HoarfrostError: in one line, whatever the runner raised.
+      HoarfrostError: for any error of the runner, in one line.
     """
     import apache_beam as beam
     from apache_beam.runners.runner import PipelineState
@@ -45,13 +45,13 @@ def run_pipeline(
         except HoarfrostError as error:
             _raise_interrupt(error)
             raise type(error)(_WHERE.sub("", str(error))) from error
-        # Runners raise what they like; the user gets one line of it.
+        # A runner may raise any exception; the user gets one line of it.
         except Exception as error:
             raise _explain(error, after) from error
 
 
 def _explain(error: Exception, after: str) -> HoarfrostError:
-    """Turns what a runner raised into one line; our own errors are found in its text."""
+    """Turns a runner's error into one line: that of our own error, if its text holds one."""
     _raise_interrupt(error)
     found = _OURS.findall(str(error))
     if found:
@@ -64,6 +64,6 @@ def _explain(error: Exception, after: str) -> HoarfrostError:
 
 
 def _raise_interrupt(error: Exception) -> None:
-    """Goes on with an interruption that the runner, or its workers' end, made an error of."""
+    """Raises the interruption that caused the runner's error, if one did."""
     if interrupts.received() or "KeyboardInterrupt" in str(error):
         raise KeyboardInterrupt from error

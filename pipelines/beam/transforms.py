@@ -27,20 +27,20 @@ from pipelines.extraction.dedupe import (
     copies_part,
     first_part,
 )
-from pipelines.finishing.books import DeadChunk, RunFacts, finish_run
+from pipelines.finishing.record import DeadChunk, RunFacts, finish_run
 from pipelines.options import WorkerSettings
-from pipelines.planning.plan import Chunk, Plan, read_chunk
+from pipelines.planning.plan import Chunk, read_chunk
 
 NAMESPACE = "hoarfrost"
 DEAD, LATER = "dead", "later"
 AT_ONCE = 2
-# A marker, or a dead chunk for its output; of each group: computed, quarantined, seconds by batch.
+# (marker, or dead chunk for its output; per group: rows computed, quarantined, seconds by batch)
 Attempt = tuple[Marker | TaggedOutput, list[tuple[int, int, list[float]]]]
 _LOG = logging.getLogger(__name__)
 
 
 class OnWorker(beam.DoFn):
-    """A step that needs this process's worker.
+    """A step that uses this process's worker.
 
     Args:
       settings: of the run.
@@ -50,7 +50,7 @@ class OnWorker(beam.DoFn):
         self._settings = settings
 
     def setup(self) -> None:
-        # TensorFlow is imported where chunks are extracted, not where the graph is built.
+        # Imports TensorFlow, which only workers need: the driver just builds the graph.
         from pipelines.extraction.worker import shared_worker
 
         self._worker = shared_worker(self._settings)
@@ -64,11 +64,11 @@ class OnWorker(beam.DoFn):
         return read_chunk(self._worker.store.storage, *reference)
 
     def extract(self, chunk: Chunk) -> Marker | TaggedOutput:
-        """Extracts and commits a chunk; gives the dead chunk for the `DEAD` output instead."""
+        """Extracts and commits a chunk; a dead chunk comes back for the `DEAD` output."""
         return self.counted(*self.attempt(chunk))
 
     def attempt(self, chunk: Chunk) -> Attempt:
-        """Does so in any thread; what it counts is left to `counted`."""
+        """Does the work of `extract` in any thread, without Beam's counters."""
         groups: list[tuple[int, int, list[float]]] = []
 
         def on_group(group) -> None:
@@ -84,7 +84,7 @@ class OnWorker(beam.DoFn):
     def counted(
         self, done: Marker | TaggedOutput, groups: list[tuple[int, int, list[float]]]
     ) -> Marker | TaggedOutput:
-        """Counts a chunk's groups; Beam's counters work in its own thread only."""
+        """Counts a chunk's groups, in Beam's own thread, where its counters work."""
         for computed, quarantined, seconds in groups:
             self._inferences.inc(computed)
             self._quarantined.inc(quarantined)
@@ -96,8 +96,7 @@ class OnWorker(beam.DoFn):
 class ExtractChunk(OnWorker):
     """Extracts planned chunks; yields their markers, and dead chunks on the `DEAD` output.
 
-    Two are under way at once: the lanes go on with one while the other is written to its end and
-    committed.
+    Two chunks are under way at once, so that the lanes work on one while the other is committed.
     """
 
     def start_bundle(self) -> None:
@@ -139,7 +138,7 @@ class HashChunk(OnWorker):
 
 
 class ExtractFirsts(OnWorker):
-    """Extracts a chunk without its copies; names what is left on the `LATER` output."""
+    """Extracts a chunk without its copies, which go to the `LATER` output."""
 
     def process(self, joined) -> Iterator[str | TaggedOutput]:
         reference, groups = joined
@@ -156,7 +155,7 @@ class ExtractFirsts(OnWorker):
 
 
 class ExtractCopies(OnWorker):
-    """Extracts what was left of a chunk, its features found in the store."""
+    """Extracts the copies of a chunk, whose features are in the store."""
 
     def process(self, later: tuple[Reference, list[str], str]) -> Iterator[str | TaggedOutput]:
         reference, copies, first_id = later
@@ -168,7 +167,7 @@ class ExtractCopies(OnWorker):
 
 
 def dead_chunk(chunk: Chunk, error: BaseException) -> DeadChunk:
-    """Describes a chunk that `error` ended."""
+    """Describes a chunk that failed with `error`."""
     message = one_line(error)
     first = chunk.first_key
     _LOG.warning("chunk of %s failed: %s: %s", first, type(error).__name__, message)
@@ -176,7 +175,7 @@ def dead_chunk(chunk: Chunk, error: BaseException) -> DeadChunk:
 
 
 class FinishRun(beam.DoFn):
-    """Writes the run's ledger when every chunk is through."""
+    """Writes the run's record when every chunk is done."""
 
     def __init__(self, settings: WorkerSettings, facts: RunFacts) -> None:
         self._settings, self._facts = settings, facts
@@ -192,7 +191,7 @@ class FinishRun(beam.DoFn):
 
 
 class DedupeAndExtract(beam.PTransform):
-    """Chunk references -> results, each distinct content computed once."""
+    """Chunk references -> markers and dead chunks; computes each distinct content once."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         super().__init__()
@@ -214,7 +213,7 @@ class DedupeAndExtract(beam.PTransform):
             | "Extract firsts"
             >> beam.ParDo(ExtractFirsts(self._settings)).with_outputs(DEAD, LATER, main="markers")
         )
-        # The shuffle is a barrier: copies begin when every first is committed.
+        # The shuffle is a barrier: copies start when every first is committed.
         later = (
             firsts[LATER]
             | "Await firsts" >> beam.Reshuffle()
@@ -227,22 +226,21 @@ class DedupeAndExtract(beam.PTransform):
 
 
 class ExtractFeatures(beam.PTransform):
-    """Runs a plan: every chunk extracted and committed, then the run's ledger written.
+    """Extracts and commits every chunk of a plan, then writes the run's record.
 
     Args:
       settings: for the workers.
-      plan: what to run.
-      facts: for the run's record.
+      facts: of the run; its plan names the chunks.
     """
 
-    def __init__(self, settings: WorkerSettings, plan: Plan, facts: RunFacts) -> None:
+    def __init__(self, settings: WorkerSettings, facts: RunFacts) -> None:
         super().__init__()
-        self._settings, self._plan, self._facts = settings, plan, facts
+        self._settings, self._facts = settings, facts
 
     def expand(self, pipeline):
         references = (
             pipeline
-            | "List plan files" >> beam.Create(list(self._plan.files))
+            | "List plan files" >> beam.Create(list(self._facts.plan.files))
             # (plan file, number of chunks)
             | "Name chunks" >> beam.FlatMap(name_chunks)
             # (plan file, number of the chunk)

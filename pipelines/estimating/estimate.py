@@ -1,7 +1,7 @@
 """What a run would do and cost, for ``--plan``: counts, a short calibration, hours and bytes.
 
-Everything is done as a run does it, in a temporary folder that stands in for the store: the base,
-the plan, and the chunk of a few images that is timed. The output is only read.
+The base, the plan and a timed chunk of a few images are made as in a run, but in a temporary folder
+instead of the store. The output is only read.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from pipelines.opening.store import existing_store, join_store
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.planning.digits import write_digits
 from pipelines.planning.inventory import Inventory
+from pipelines.planning.keyclashes import refuse_key_clashes
 from pipelines.planning.listing import Listing
-from pipelines.planning.moved import require_moved
 from pipelines.planning.plan import Plan, write_plan
 from pipelines.planning.pruning import gone_inputs
 from pipelines.watching.timing import Laps
@@ -35,14 +35,14 @@ ROUND_NUMBER = 1_000_000
 
 
 def estimate(options: ExtractOptions, say: Say) -> dict[str, Any]:
-    """Finds out what a run would do and cost; writes nothing to the output.
+    """Estimates what a run would do and cost; writes nothing to the output.
 
     Args:
       options: of the run.
       say: shows one line to the user.
 
     Returns:
-      The facts, JSON-ready; see docs/operations.md. Without new images there is no calibration.
+      The estimate, JSON-ready; see docs/operations.md. Without new images it has no calibration.
 
     Raises:
       UsageError: for the mistakes that the run would refuse.
@@ -60,7 +60,7 @@ def estimate(options: ExtractOptions, say: Say) -> dict[str, Any]:
         plan = write_plan(scratch, RUN_ID, listing.refs, inventory, chunk_sizes(options, joined))
         record = _facts(options, joined, listing, plan)
         if existing:
-            require_moved(existing, inventory, options.storage_options)
+            refuse_key_clashes(existing, inventory, options.storage_options)
             if options.upkeep.prune:
                 gone = gone_inputs(existing, inventory, options.storage_options)
                 record["pruned"] = sum(len(some.images) for some in gone)
@@ -76,7 +76,7 @@ def estimate(options: ExtractOptions, say: Say) -> dict[str, Any]:
 
 
 def _digits(folder: str) -> str:
-    """Returns the built-in sample's folder; the run makes it here, the plan elsewhere."""
+    """Returns the folder of the built-in sample; writes it into `folder` if no run has made it."""
     path = Path(SAMPLE_FOLDER)
     if not path.is_dir():
         path = Path(folder, SAMPLE_FOLDER)
@@ -87,7 +87,7 @@ def _digits(folder: str) -> str:
 def _join(
     options: ExtractOptions, storage: Storage, scratch: Storage, listing: Listing, say: Say
 ) -> tuple[FeatureStore, Chosen]:
-    """Returns a store in `scratch` like the one the run would write to, checked as by the run."""
+    """Returns a store in `scratch` like the one of the run, with the same checks."""
     if existing_store(storage):
         for name in (layout.SPEC, *(f"model/{file.name}" for file in storage.list("model"))):
             scratch.write(name, storage.read(name))
@@ -121,7 +121,7 @@ def _facts(
 def _sizes(scratch: Storage, plan: Plan) -> dict[str, int]:
     """Adds up the bytes of a plan's images and shards, and counts those that may be stored already.
 
-    What was moved, touched or is tried again is read, and perhaps not computed.
+    A run reads what was moved, touched or is retried, but perhaps computes nothing for it.
     """
     sizes = {"new_image_bytes": 0, "new_shard_bytes": 0, "perhaps_stored": 0}
     for file, _ in plan.files:
@@ -145,7 +145,7 @@ def _costs(
     shard_bytes: int,
     laps: Laps,
 ) -> dict[str, Any]:
-    """Times a sample, and carries its time and its size over to the input."""
+    """Times a sample, and extrapolates its time and its size to the input."""
     worker = Worker(
         WorkerSettings(
             scratch.url,
@@ -167,7 +167,7 @@ def _costs(
     record: dict[str, Any] = {"images": sample.images_in_all, "start_seconds": start}
     if marker is None:
         return record
-    # Of an image: all its views are in it.
+    # Bytes per image, with all its views.
     rows = marker.ledger.rows
     image_bytes = marker.part_bytes / rows if rows else worker.store.spec.image_bytes
     calibration = rate(marker, sample.read_seconds)
@@ -190,7 +190,7 @@ def _costs(
 
 
 def plan_lines(record: dict[str, Any]) -> list[str]:
-    """Lays an estimate out for a person."""
+    """Returns the lines of an estimate for a person."""
     base, shape = record["base"], ", ".join(map(str, record["feature_shape"]))
     lines = [
         f"plan: {record['summary']}; nothing was run",
@@ -198,12 +198,12 @@ def plan_lines(record: dict[str, Any]) -> list[str]:
         f"{base['pooling']}: ({shape}) {record['dtype']}",
     ]
     if record["views"] > 1:
-        lines.append(f"views: {record['views']} of a training image: {record['augment']}")
+        lines.append(f"views: {record['views']} per training image: {record['augment']}")
     if record.get("pruned"):
         lines.append(f"{record['pruned']:,} stored images are gone from the input: --prune")
     if "forecast" not in record:
         if record["chunks"]:
-            lines.append("no image could be read for a calibration; run it and see why")
+            lines.append("no image could be read for a calibration; start the run to see why")
         return lines
     timed = record["calibration"]
     spent = sum(timed["lane_seconds"].values()) or 1.0
@@ -220,8 +220,8 @@ def plan_lines(record: dict[str, Any]) -> list[str]:
         )
     if record["perhaps_stored"]:
         lines.append(
-            f"at most: what of {record['perhaps_stored']:,} inputs is stored already, because they "
-            "were moved or are tried again, is not computed"
+            f"at most: {record['perhaps_stored']:,} inputs were moved or are tried again; those "
+            "that are stored already are not computed"
         )
     lines.append(f"bound by {timed['bound']}: {timed['advice']}")
     return lines

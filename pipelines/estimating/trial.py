@@ -1,4 +1,4 @@
-"""Times a few images on this machine, as a run would extract them."""
+"""Times a few images on this machine by extracting them in the same way as a run."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ SAMPLE_CHUNKS = 8
 
 @dataclass(frozen=True)
 class Sample:
-    """Some of the images to extract, and what they tell of the others.
+    """Some of the images to extract, and facts about all of them.
 
     Attributes:
-      images: on any file system.
-      images_in_all: to extract; estimated by bytes where they are in shards.
-      read_seconds: an image, where a shard was read for them; else 0.
+      images: the sample, on any file system.
+      images_in_all: number of images to extract; estimated by bytes if they are in shards.
+      read_seconds: seconds per image to read a shard; 0 for files.
     """
 
     images: Sequence[ImageRef]
@@ -44,14 +44,14 @@ class Sample:
 def take_sample(
     options: ExtractOptions, scratch: Storage, plan: Plan, shard_bytes: int, count: int
 ) -> Sample:
-    """Takes images from all over a plan, or the first ones of its first shard.
+    """Takes images from the whole plan, or the first images of its first shard.
 
     Args:
       options: of the run.
-      scratch: of the plan; images of shards are written there.
+      scratch: holds the plan, and gets the images of shards.
       plan: of at least one chunk.
-      shard_bytes: of all its shards.
-      count: images at most.
+      shard_bytes: size of all its shards.
+      count: number of images at most.
     """
     names = [(file, number) for file, chunks in plan.files for number in range(chunks)]
     if plan.shards:
@@ -74,7 +74,7 @@ def _from_shard(
     shard_bytes: int,
     count: int,
 ) -> Sample:
-    """Unpacks the first images of a shard, and carries their number over to all shards."""
+    """Unpacks the first images of a shard, and extrapolates their number to all shards."""
     taken: list[ImageRef] = []
     size, spent = 0, 0.0
     stream = iter_shard(replace(shard, layout="flat"), options.storage_options, Ignored())
@@ -84,7 +84,7 @@ def _from_shard(
             found = next(stream, None)
             spent += time.monotonic() - started
             if found is None:
-                # The whole of it was read, its headers and compression included.
+                # The whole shard was read, with headers and compression.
                 size = shard.size
                 break
             ref, data = found
@@ -106,7 +106,7 @@ def sample_size(worker: Worker) -> int:
     """Returns how many images to time: 64, or more for many lanes, or fewer for a slow base.
 
     Args:
-      worker: its base runs twice here, the first time to be compiled.
+      worker: whose base runs twice here; the first time compiles it.
     """
     size, lanes = worker.engine.batch_size, worker.extractor.clock.lanes
     batch = np.zeros((size, *worker.store.spec.pixels.image_size, 3), np.uint8)
@@ -124,13 +124,13 @@ def extract_sample(worker: Worker, sample: Sample) -> Marker:
 
 
 def rate(marker: Marker, read_seconds: float) -> dict[str, Any]:
-    """Turns the time of a sample into images/s of a run that is long.
+    """Turns the time of a sample into images/s of a long run.
 
-    The sample's chunk ends are left out: in a long run they are rare.
+    The end of the sample's chunk is left out, because chunks seldom end in a long run.
 
     Args:
       marker: of the sample's chunk.
-      read_seconds: an image, where one thread streams shards ahead of the lanes; else 0.
+      read_seconds: per image, if one thread streams shards ahead of the lanes; else 0.
 
     Returns:
       images, lanes, images_per_second, lane_seconds by state, bound and advice.

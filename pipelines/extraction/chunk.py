@@ -1,8 +1,7 @@
 """Extracts one chunk: read, decode, batch, infer, write, commit. Needs no Beam.
 
-One lane per core decodes and infers its own batches; one thread, the caller's, writes. Groups of a
-batch's size go through in order, so that rows lie in the part in the order of the input, however
-the lanes race.
+One lane per core decodes and infers its own batches; the caller's thread writes. Groups of a
+batch's size are written in order, so that the rows of a part have the order of the input.
 """
 
 from __future__ import annotations
@@ -31,25 +30,25 @@ from featurestore.store import FeatureStore
 from featurestore.writer import PartWriter, Written, write_quarantine
 from pipelines.extraction.group import GroupDecoder, GroupResult
 from pipelines.extraction.source import ChunkSource, Fetched, batched
-from pipelines.planning.inventory import held_by_shard, keys_of
+from pipelines.planning.inventory import committed_keys, images_of_shard
 from pipelines.planning.plan import Chunk
 from pipelines.watching.timing import ChunkClock, LaneClock
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """What extracts chunks in one process; shared by its threads.
+    """Extracts chunks in one process, whose threads share it.
 
     Attributes:
-      store: that is written to.
+      store: gets the rows.
       engine: runs the base.
       lanes: threads that decode and infer.
       readers: threads that read ahead.
       clock: of the lanes.
-      name: of this process, for its time in the markers.
+      name: of this process, for the times in the markers.
       decoder: turns bytes into rows and pixels.
       storage_options: for the inputs.
-      stored: finds features by content, as of before the chunk.
+      stored: returns what finds the features that were stored before a chunk, by content.
     """
 
     store: FeatureStore
@@ -69,10 +68,10 @@ class Extractor:
         Args:
           chunk: the images or the shard.
           run_id: recorded in the marker.
-          on_group: told of every group when it is through, in the caller's thread.
+          on_group: is called with every group that is done, in the caller's thread.
 
         Returns:
-          The marker that counts, be it another attempt's.
+          The committed marker, which may be another attempt's.
 
         Raises:
           OSError, ShardDamaged: when the input as a whole cannot be read.
@@ -87,7 +86,7 @@ class Extractor:
             with space as folder, self.clock.chunk() as clock:
                 return self._attempt(chunk, run_id, on_group, folder, clock)
         except FileNotFoundError:
-            # Another attempt that committed sweeps this one's files away.
+            # Another attempt that committed removes this one's files.
             if marker := committed(storage, chunk_id):
                 return marker
             raise
@@ -165,15 +164,15 @@ class Extractor:
         return commit(storage, dataclasses.replace(marker, time=clock.record(self.name)))
 
     def _done(self, chunk: Chunk) -> frozenset[str]:
-        """Returns the keys that the first chunk of a shard has taken."""
+        """Returns the keys that the first chunk of a shard has extracted."""
         first = committed(self.store.storage, chunk.after) if chunk.after else None
-        return frozenset(keys_of(self.store, first)) if first else frozenset()
+        return frozenset(committed_keys(self.store, first)) if first else frozenset()
 
     def _held(self, chunk: Chunk) -> Mapping[str, str]:
         """Returns what the chunk replaces: key -> ``row`` or ``quarantined``."""
         if chunk.shard is None:
             return {image.ref.key: image.replaces for image in chunk.images if image.replaces}
-        return held_by_shard(self.store, chunk.first_key) if chunk.shard.replaces else {}
+        return images_of_shard(self.store, chunk.first_key) if chunk.shard.replaces else {}
 
     def _read_ahead(self, source: ChunkSource) -> Iterator[list[Fetched]]:
         """Yields groups of a batch's size with their bytes, images read ahead of the lanes."""
@@ -202,7 +201,7 @@ class Extractor:
         return result.without_non_finite()
 
     def _lane_pixels(self) -> np.ndarray:
-        """Returns the calling lane's own uint8 (batch_size, H, W, 3), the same each time."""
+        """Returns the calling lane's own uint8 (batch_size, H, W, 3), which it uses again."""
         if not hasattr(self._of_lane, "pixels"):
             shape = (self.engine.batch_size, *self.store.spec.pixels.image_size, 3)
             self._of_lane.pixels = np.empty(shape, np.uint8)

@@ -1,8 +1,8 @@
 """Finds copies among the images of a run, so that each content is computed once. Needs no Beam.
 
-Every chunk is read once for its content hashes; Beam groups them, at any scale. Of equal contents
-the first in order is computed with its chunk. The others are left for a second pass over the chunks
-concerned, which finds their features in the store.
+Every chunk is read once for its content hashes, which Beam groups at any scale. Of equal images the
+first one in order is computed with its chunk. A second pass over the chunks with copies then finds
+the features of the others in the store.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ READ_AT_ONCE = 32
 def content_hashes(chunk: Chunk, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yields (content hash, key) of a chunk's images that can be read.
 
-    What cannot be read is left to the extraction, which says so.
+    The extraction reports what cannot be read.
 
     Args:
       chunk: the images or the shard.
@@ -45,7 +45,7 @@ def content_hashes(chunk: Chunk, options: Mapping[str, Any]) -> Iterator[tuple[s
 
 
 def copies_of(occurrences: Iterable[Occurrence]) -> Iterator[tuple[Reference, str]]:
-    """Yields (chunk, key) of every occurrence of a content but the first in order.
+    """Yields (chunk, key) of every occurrence of a content except the first in order.
 
     Example:
       >>> list(copies_of([("p", 1, "b"), ("p", 0, "a"), ("p", 1, "c")]))
@@ -56,7 +56,9 @@ def copies_of(occurrences: Iterable[Occurrence]) -> Iterator[tuple[Reference, st
 
 
 def first_part(chunk: Chunk, copies: Collection[str]) -> Chunk | None:
-    """Returns the chunk without its copies, its contents looked up in the store; None when empty.
+    """Returns the chunk without its copies; None when nothing is left.
+
+    The contents of its images are looked up in the store.
 
     Args:
       chunk: of the plan.
@@ -71,15 +73,15 @@ def first_part(chunk: Chunk, copies: Collection[str]) -> Chunk | None:
 
 
 def copies_part(chunk: Chunk, copies: Collection[str], first: Marker | None) -> Chunk | None:
-    """Returns what `first_part` left out; None when nothing was.
+    """Returns what `first_part` left out; None when that is nothing.
 
-    Of a shard that is whatever its first commit lacks, also when an earlier run made that commit
-    and died: so that no image depends on what this run thinks is a copy.
+    Of a shard this is everything that its first commit lacks, because an earlier run may have made
+    that commit, with other copies left out, and died.
 
     Args:
       chunk: of the plan.
       copies: keys of its images that are copies.
-      first: the commit of the first part, None when that was empty.
+      first: the commit of the first part; None when that was empty.
     """
     if chunk.shard is not None:
         if first is None or first.source.get("complete", True):

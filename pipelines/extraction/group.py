@@ -1,4 +1,4 @@
-"""One group of images on its way through a lane: bytes to rows, and what is left to compute."""
+"""Turns a group of images into rows, in a lane: decodes them, and finds stored features."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Fresh(NamedTuple):
 
     Attributes:
       row: its number in the group.
-      pixels: uint8 (H, W, 3) of its image as it is; all views of an image share them.
+      pixels: uint8 (H, W, 3) of the image, not augmented; all its views share them.
       content_hash: of the image.
-      view: which of its views.
+      view: number of the view.
     """
 
     row: int
@@ -42,11 +42,11 @@ class GroupResult:
     """What became of one group of images.
 
     Attributes:
-      rows: columns of `schema.META_FIELDS`, one mapping a row: image by image, view by view.
+      rows: columns of `schema.META_FIELDS`, one mapping per row: image by image, view by view.
       features: float32 (len(rows), *feature_shape).
-      quarantined: columns of `schema.QUARANTINE_SCHEMA`, one mapping an image.
-      infer_seconds: spent in the base, batch by batch.
-      computed: rows whose features were computed and not found by content.
+      quarantined: columns of `schema.QUARANTINE_SCHEMA`, one mapping per image.
+      infer_seconds: time in the base, batch by batch.
+      computed: number of rows whose features were computed, and not found by content.
     """
 
     rows: list[Mapping[str, Any]]
@@ -57,12 +57,12 @@ class GroupResult:
 
     @property
     def images(self) -> list[Mapping[str, Any]]:
-        """The view-0 rows, one an image."""
+        """The view-0 rows, one per image."""
         return [row for row in self.rows if row["view"] == 0]
 
     @property
     def every(self) -> list[Mapping[str, Any]]:
-        """The images of the group, whatever became of them."""
+        """The images of the group, with the quarantined ones."""
         return [*self.images, *self.quarantined]
 
     def without_non_finite(self) -> GroupResult:
@@ -87,7 +87,7 @@ class GroupDecoder:
     Attributes:
       spec: of the store.
       views: of its images.
-      splits: shares for inputs without splits.
+      splits: shares of the splits, for inputs without splits.
     """
 
     spec: StoreSpec
@@ -97,14 +97,14 @@ class GroupDecoder:
     def decode(
         self, group: list[Fetched], stored: StoredFeatures | None
     ) -> tuple[GroupResult, list[Fresh]]:
-        """Decodes each image once; finds the features that are known already.
+        """Decodes each image once, and finds the features that are stored already.
 
         Args:
           group: images with their bytes.
-          stored: finds features by content, or None.
+          stored: finds features by content; or None.
 
         Returns:
-          (rows, those of them whose features are still to be computed).
+          (the rows, those whose features are still to be computed).
         """
         rows: list[Mapping[str, Any]] = []
         quarantined: list[Mapping[str, Any]] = []
@@ -134,14 +134,13 @@ class GroupDecoder:
         known = {numbers[place]: values for place, values in found.items()}
         for number, values in known.items():
             features[number] = values
-        return GroupResult(rows, features, quarantined), [
-            one for one in fresh if one.row not in known
-        ]
+        fresh = [one for one in fresh if one.row not in known]
+        return GroupResult(rows, features, quarantined), fresh
 
     def _views_of(
         self, ref: ImageRef, facts: Mapping[str, Any], data: bytes, decoded: Decoded
     ) -> Iterator[Mapping[str, Any]]:
-        """Yields the columns of each view of an image but its features."""
+        """Yields the columns of each view of an image, without its features."""
         content_hash = hashlib.sha256(data).hexdigest()
         split = ref.split or self.splits.choose(self.spec.seed, content_hash)
         for view in range(self.views.count_of(split)):

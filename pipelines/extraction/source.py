@@ -1,4 +1,4 @@
-"""Where a chunk's bytes come from: images one by one, or a shard as a stream."""
+"""Reads the bytes of a chunk: images one by one, or a shard as a stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from classifier.inputs.shards import iter_shard
 from pipelines.planning.inventory import Wanted
 from pipelines.planning.plan import Chunk
 
-# A shard gives no sizes before it is read; so much of it is held by each lane at least.
+# A group of a shard's images ends at this size, because each lane holds a group in memory.
 GROUP_BYTES = 1 << 28
 A = TypeVar("A")
 B = TypeVar("B")
@@ -20,13 +20,13 @@ Fetched = tuple[Wanted, bytes | OSError]
 
 
 class ChunkSource:
-    """Reads the images of one chunk once, and keeps count.
+    """Reads the images of one chunk once, and counts them.
 
     Args:
       chunk: the images or the shard.
       storage_options: for the inputs.
-      held: what the chunk replaces: key -> ``row`` or ``quarantined``; a shard that is retried
-        gives only its quarantined ones.
+      held: what the chunk replaces: key -> ``row`` or ``quarantined``. Of a shard that is retried,
+        only the quarantined images are read.
       skip: keys of the shard's images that are left out.
     """
 
@@ -45,7 +45,7 @@ class ChunkSource:
 
     @property
     def shard_facts(self) -> Mapping[str, Any]:
-        """The shard's key, uri, size, etag and whether nothing is left; empty for images."""
+        """The shard's key, uri, size, etag and whether it is complete; empty for images."""
         if self.chunk.shard is None:
             return {}
         shard = self.chunk.shard.ref
@@ -62,12 +62,12 @@ class ChunkSource:
         return batched(self.chunk.images, size)
 
     def read(self, images: list[Wanted]) -> list[Fetched]:
-        """Returns images with their bytes, or with the error of each that cannot be read."""
+        """Returns each image with its bytes, or with its error if it cannot be read."""
         refs = [image.ref for image in images if isinstance(image.ref, ImageRef)]
         return list(zip(images, read_many(refs, self._options), strict=True))
 
     def groups(self, size: int) -> Iterator[list[Fetched]]:
-        """Yields the shard's images in groups of `size`, fewer of large ones, up to its damage."""
+        """Yields the shard's images up to any damage, in groups of `size` or `GROUP_BYTES`."""
         group: list[Fetched] = []
         held = 0
         for image, data in self._stream():

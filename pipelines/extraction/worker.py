@@ -1,4 +1,4 @@
-"""One process's extractor: the base loaded once, its lanes, its progress file."""
+"""The worker of a process: loads the base once, and keeps the lanes and the progress file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SHARED: dict[WorkerSettings, Worker] = {}
 
 
 def shared_worker(settings: WorkerSettings) -> Worker:
-    """Returns this process's worker of a run; Beam makes a `DoFn` for each of its threads."""
+    """Returns this process's worker of a run, which all of Beam's threads share."""
     with _SHARING:
         if settings not in _SHARED:
             for old in _SHARED.values():
@@ -46,12 +46,12 @@ class Worker:
       settings: of the run.
 
     Raises:
-      UsageError: when this machine cannot compute what the driver chose.
-      SpecMismatch: when it computes otherwise than the store allows.
+      UsageError: when this machine does not have the engine or precision that the driver chose.
+      SpecMismatch: when its features differ from the store's by more than the store allows.
     """
 
     def __init__(self, settings: WorkerSettings) -> None:
-        # First of all: it watches whether the driver lives, and loading a base takes long.
+        # Comes first, because it watches whether the driver lives, and loading a base takes long.
         self.reporter = Reporter(settings.progress_folder)
         self.store = open_store(settings.store_url, settings.storage_options)
         lanes = lane_count(settings.processes)
@@ -73,13 +73,13 @@ class Worker:
         )
 
     def close(self) -> None:
-        """Lets the threads go."""
+        """Ends the threads when they are idle."""
         self.feeders.shutdown(wait=False)
         self.extractor.lanes.shutdown(wait=False)
         self.extractor.readers.shutdown(wait=False)
 
     def _stored(self, chunk: Chunk) -> StoredFeatures:
-        """Indexes the store when a chunk first asks, and again for the copies of a dedupe."""
+        """Indexes the store for the first chunk that needs it, and again for copies."""
         with self._indexing:
             if chunk.is_copies not in self._indexes:
                 self._indexes[chunk.is_copies] = StoredFeatures.of(self.store)
@@ -87,26 +87,25 @@ class Worker:
 
     def report(self, group: GroupResult) -> None:
         """Counts a group for the driver's progress line."""
-        bad = len(group.quarantined)
-        self.reporter.add(len(group.every), bad)
+        self.reporter.add(len(group.every), len(group.quarantined))
 
 
 def lane_count(processes: int) -> int:
-    """Returns the threads that decode and infer in each of `processes` worker processes."""
+    """Returns how many threads decode and infer in each of `processes` worker processes."""
     return max(1, cores() // max(1, processes))
 
 
 def shared_engine(store: FeatureStore, settings: WorkerSettings) -> Engine:
-    """Returns the engine of a store's base, loaded once per process.
+    """Returns the engine of a store's base, which is loaded once per process.
 
-    Only the newest is kept: a process works for one store at a time.
+    Only the newest engine is kept, because a process works for one store at a time.
     """
     spec, batch_size = store.spec, settings.batch_size
     name = (spec.base, spec.pixels.image_size, settings.engine, batch_size)
     with _LOADING:
         if name not in _ENGINES:
-            # The driver asked its own machine, which this need not be: an engine would compute in
-            # another precision without a word.
+            # The driver may run on another machine. An engine that lacks a precision here would
+            # silently compute in another one.
             require_able(settings.engine, this_machine())
             base = StoredBase(store.storage, spec, settings.trust_model)
             lanes = lane_count(settings.processes)

@@ -1,4 +1,4 @@
-"""Adds up where a run's time went, and says which part bounds it and what to change."""
+"""Adds up where a run's time went, and finds its bottleneck and what to change."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import Any
 
 from pipelines.watching.timing import STATES
 
-# Images of cameras and scanners: decoding them costs more than a small base does.
+# Images of cameras and scanners, whose decoding costs more than a small base.
 LARGE_MEGAPIXELS = 2.0
 _ADVICE = {
     "infer": "the base is the bound; a faster engine or precision (--engine, --precision), a GPU "
     "or more workers would help",
     "decode": "more cores or more workers would help",
-    "read": "put the input nearer, or pack it into shards (python -m pipelines.pack)",
-    "read shards": "put the input nearer, or let more workers read shards of their own "
+    "read": "move the input closer, or pack it into shards (python -m pipelines.pack)",
+    "read shards": "move the input closer, or let more workers read shards of their own "
     "(--direct_num_workers)",
-    "write": "the store takes the rows too slowly; put it nearer",
+    "write": "the store is too slow; move it closer",
     "chunk ends": "the lanes wait at the ends of chunks; use a larger --chunk_size",
-    "no chunk": "there were fewer chunks than the workers could share; use a smaller --chunk_size",
-    "start": "loading the libraries and the base takes longer than these images; more of them at "
-    "once make up for it",
+    "no chunk": "there were too few chunks for the workers; use a smaller --chunk_size",
+    "start": "loading the libraries and the base takes longer than these images; extract more "
+    "images per run",
 }
 
 
 @dataclass(frozen=True)
 class RunTime:
-    """What a report needs to know of a run besides its chunks' times.
+    """What a report needs to know about a run besides its chunks' times.
 
     Attributes:
-      started: in seconds since the epoch.
-      finished: likewise.
+      started: seconds since the epoch.
+      finished: seconds since the epoch.
       steps: of the driver before the workers begin: name -> seconds.
-      workers: processes that there are at least; 0 when unknown.
+      workers: lower bound of the number of processes; 0 when unknown.
       shards: whether the input is shards.
     """
 
@@ -48,18 +48,18 @@ class RunTime:
 def time_report(times: Sequence[Mapping[str, Any]], run: RunTime) -> dict[str, Any]:
     """Adds up the times of a run's chunks.
 
-    A worker's lanes are idle, too, before its first chunk, between chunks, and after its last while
-    others are at work.
+    A worker's lanes also count as idle before its first chunk, between chunks, and after its last
+    chunk while other workers go on.
 
     Args:
       times: `ChunkClock.record` of each chunk.
-      run: that they are of.
+      run: the run of these chunks.
 
     Returns:
-      seconds of the run; steps before the first image, ``workers`` being the start of theirs; and,
-      when there were chunks: seconds to_first_image and after_last_chunk; workers; lanes of them
-      all; lane_seconds by state; idle_seconds by cause; megapixels of an image; bound, ``start`` or
-      a state; advice.
+      seconds of the run, and its steps before the first image, of which ``workers`` is their start.
+      If there were chunks, also seconds to_first_image and after_last_chunk; workers; their lanes;
+      lane_seconds by state; idle_seconds by cause; megapixels per image; bound (``start`` or a
+      state); advice.
     """
     seconds = round(run.finished - run.started, 3)
     report: dict[str, Any] = {"seconds": seconds, "steps": dict(run.steps)}
@@ -94,7 +94,7 @@ def time_report(times: Sequence[Mapping[str, Any]], run: RunTime) -> dict[str, A
 
 
 def _spans(times: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float, float]]:
-    """Returns for each worker: its first start, its last end, and seconds without a chunk."""
+    """Returns the first start, the last end and the seconds between chunks of each worker."""
     by_worker = defaultdict(list)
     for one in times:
         by_worker[one["worker"]].append((one["started"], one["finished"]))
@@ -110,14 +110,14 @@ def _spans(times: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float, 
 
 
 def find_bound(report: Mapping[str, Any], shards: bool) -> tuple[str, str]:
-    """Says which part bounds a run.
+    """Finds the bottleneck of a run.
 
     Args:
-      report: of `time_report`, but for bound and advice.
+      report: of `time_report`, without bound and advice.
       shards: whether the input is shards.
 
     Returns:
-      (``start`` or a state, the cause to give advice on).
+      (``start`` or a state, the cause to advise on).
     """
     if 2 * report["to_first_image"] > report["seconds"]:
         return "start", "start"
@@ -129,22 +129,22 @@ def find_bound(report: Mapping[str, Any], shards: bool) -> tuple[str, str]:
 
 
 def advice(cause: str, megapixels: float) -> str:
-    """Says what a cause means, and what to change.
+    """Returns what a cause means, and what to change.
 
     Args:
       cause: from `find_bound`.
-      megapixels: of an image, on average.
+      megapixels: average per image.
     """
     if cause == "decode" and megapixels > LARGE_MEGAPIXELS:
         return (
-            f"the images are of {megapixels:.0f} megapixels; scale them down once, or use more "
+            f"the images have {megapixels:.0f} megapixels; scale them down once, or use more "
             "workers"
         )
     return _ADVICE[cause]
 
 
 def time_lines(report: Mapping[str, Any]) -> list[str]:
-    """Lays a report out for a person, in two lines; none for a run without chunks."""
+    """Returns a report as two lines for a person; none for a run without chunks."""
     if "lane_seconds" not in report:
         return []
     spent, lanes = report["lane_seconds"], report["lanes"]

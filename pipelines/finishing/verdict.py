@@ -1,4 +1,4 @@
-"""The verdict on a finished run: what failed its checks, and the exit code."""
+"""The verdict on a finished run: the checks that failed, and the exit code."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-      store: what it wrote to.
+      store: the one with its rows.
       record: the content of ``summary.json``.
       problems: one line for each check that failed.
-      exit_code: 0, 1 or 3, as the commands' contract says.
+      exit_code: 0 done, 1 a check failed, 3 dead chunks or damaged shards.
     """
 
     store: FeatureStore
@@ -32,12 +32,12 @@ def judge(store: FeatureStore, record: Mapping[str, Any], limits: Limits) -> Out
     """Checks a finished run against its limits.
 
     Args:
-      store: that was written to.
+      store: the one with the run's rows.
       record: of the run.
-      limits: what may be lost.
+      limits: what the run may lose.
 
     Returns:
-      The outcome: exit code 1 beats 3, and 3 beats 0.
+      The outcome. If several checks fail, exit code 1 takes precedence over 3.
     """
     problems, code = [], 0
     dead = record["ledger"]["dead_chunks"]
@@ -52,8 +52,8 @@ def judge(store: FeatureStore, record: Mapping[str, Any], limits: Limits) -> Out
         first = damaged[0]
         problems.append(
             f"{len(damaged)} damaged shard{'s' if len(damaged) > 1 else ''}, first "
-            f"{first['shard']!r}: {first['damage']}; what could be read of it is stored; mend the "
-            "shard and run the same command again"
+            f"{first['shard']!r}: {first['damage']}; what could be read of it is stored; "
+            "repair the shard and run the same command again"
         )
         code = 3
     whole = record["store_ledger"]
@@ -62,14 +62,14 @@ def judge(store: FeatureStore, record: Mapping[str, Any], limits: Limits) -> Out
         problems.append(
             f"{bad} of {images} images in the store are quarantined, {bad / images:.2%}, more than "
             f"--max_bad_fraction {limits.max_bad_fraction:g} allows; look at the reasons in "
-            f"{store.url}/quarantine, mend the images, or allow more"
+            f"{store.url}/quarantine, repair the images, or allow more"
         )
         code = 1
     given = record["ledger"]["images_in"] or record["already_committed"]
     if code == 0 and not (images and given):
         problems.append(
             "no image was found in the input: "
-            + ("; ".join(note_lines(record["notes"])) or "it holds other things")
+            + ("; ".join(note_lines(record["notes"])) or "it holds other files")
         )
         code = 1
     return Outcome(store, record, tuple(problems), code)

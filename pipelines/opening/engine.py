@@ -1,11 +1,10 @@
-"""Chooses a run's engine and precision: for a new store by measurement, for an old one its own."""
+"""Chooses the engine and precision of a new store, by measurement if you leave it to `auto`."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,19 +27,19 @@ from pipelines.extraction.worker import lane_count
 from pipelines.options import ExtractOptions
 
 SAMPLE_IMAGES = 64
-# Images of the input: how many at most -> uint8 (n, H, W, 3).
+# How many images of the input at most -> uint8 (n, H, W, 3).
 Sample = Callable[[int], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A decision, and what it rests on.
+    """A choice of engine and precision, with its reason.
 
     Attributes:
       choice: engine and precision.
-      line: of the decision, for the user.
-      record: of it, JSON-ready, for the run's record.
-      quantised: the int8 model, to be stored, or b"".
+      line: the choice and its reason, for the user.
+      record: the same, JSON-ready, for the run's record.
+      quantised: the int8 model, to be stored; or b"".
     """
 
     choice: EngineChoice
@@ -50,7 +49,7 @@ class Chosen:
 
     @classmethod
     def of(cls, choice: EngineChoice, reason: str, **facts: Any) -> Chosen:
-        """Makes a decision with its line and its record."""
+        """Makes the line and the record of a choice."""
         record = {**dataclasses.asdict(choice), "reason": reason, **facts}
         return cls(choice, f"engine: {choice.label}: {reason}", record)
 
@@ -58,7 +57,7 @@ class Chosen:
 def choose_engine(
     options: ExtractOptions, base: StoredBase, sample: Sample, hardware: Hardware
 ) -> Chosen:
-    """Decides what a new store is made with.
+    """Chooses the engine and precision of a new store.
 
     Args:
       options: of the run.
@@ -67,31 +66,30 @@ def choose_engine(
       hardware: of this machine.
 
     Raises:
-      UsageError: when what was asked for cannot run here, or is refused for its error.
+      UsageError: when the engine or precision cannot run here, or when int8 is too inexact.
     """
     found = candidates(options.engine, hardware)
-    load = partial(_load, base, found.engine, options.chunks.batch_size)
+
+    def load(precision: str) -> Engine:
+        choice = EngineChoice(found.engine, precision)
+        return load_engine(base, choice, options.chunks.batch_size, lane_count(1))
+
     if found.precisions == ("int8",):
         require_quantiser(hardware)
-        return _quantised(options, base, load("float32"), sample(_FOR_INT8))
+        return _quantised(
+            options, base, load("float32"), sample(CALIBRATION_IMAGES + 2 * HELD_OUT_IMAGES)
+        )
     if found.precisions == ("float32",):
         return Chosen.of(EngineChoice(found.engine), found.reason)
     return _measured(found, load, sample(SAMPLE_IMAGES))
 
 
-_FOR_INT8 = CALIBRATION_IMAGES + 2 * HELD_OUT_IMAGES
-
-
-def _load(base: StoredBase, engine: str, batch_size: int, precision: str) -> Engine:
-    return load_engine(base, EngineChoice(engine, precision), batch_size, lane_count(1))
-
-
 def _measured(found: Candidates, load: Callable[[str], Engine], images: np.ndarray) -> Chosen:
-    """Tries precisions on images of the input; what was asked for is tried, and then taken."""
+    """Measures precisions on images of the input; takes yours, or else the fastest good one."""
     if not len(images):
         return Chosen.of(
             EngineChoice(found.engine, found.precisions[0]),
-            f"{found.reason}; no image of the input could be read to try others on",
+            f"{found.reason}; no image of the input could be read to try the other precisions",
         )
     tried = {name: load(name) for name in dict.fromkeys(("float32", *found.precisions))}
     measured = measure(tried, images, lane_count(1))
@@ -112,7 +110,7 @@ def _measured(found: Candidates, load: Callable[[str], Engine], images: np.ndarr
 def _quantised(
     options: ExtractOptions, base: StoredBase, exact: Engine, images: np.ndarray
 ) -> Chosen:
-    """Makes the int8 model of a new store, and holds it against float32."""
+    """Makes the int8 model of a new store, and compares it with float32."""
     calibration, held_out = divide(images)
     model = quantise(base.packed(), calibration)
     choice = EngineChoice("openvino", "int8", layout.quantised_hash(model))

@@ -1,4 +1,4 @@
-"""A sample of the input, decoded: what engines are tried and int8 is calibrated on."""
+"""A decoded sample of the input, to try engines on and to calibrate int8 with."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ SHARDS_AT_MOST = 8
 def spread(
     refs: Iterable[ImageRef | ShardRef], count: int, seed: int = 0
 ) -> list[ImageRef | ShardRef]:
-    """Draws inputs evenly from the whole list, or from its first 100,000; the same every time.
+    """Draws inputs evenly from the list, or from its first 100,000 entries; the same every time.
 
     Args:
       refs: the inputs, in order.
-      count: of them, at most.
+      count: how many to draw at most.
       seed: of the draw.
 
     Returns:
-      The drawn ones, in a random order.
+      The drawn inputs, in a random order.
     """
     rng = random.Random(seed)
     drawn: list[ImageRef | ShardRef] = []
@@ -52,11 +52,11 @@ def decoded_images(
     pixels: PixelSpec,
     storage_options: Mapping[str, Any],
 ) -> np.ndarray:
-    """Decodes the first good images of some inputs; bad ones are passed over.
+    """Decodes the first good images of some inputs, and skips bad ones.
 
     Args:
-      refs: images, and shards, whose first images are taken.
-      count: of images, at most.
+      refs: images, and shards, of which only the first images are read.
+      count: number of images at most.
       pixels: how they are decoded.
       storage_options: for the inputs.
 
@@ -83,12 +83,12 @@ def _contents(
             yield data
     shards = [ref for ref in refs if isinstance(ref, ShardRef)][:SHARDS_AT_MOST]
     for shard in shards:
-        # Only bytes are wanted: its folders need not be read.
+        # With this layout the shard is not read for its folders: only bytes are needed.
         members = iter_shard(replace(shard, layout="flat"), storage_options, Ignored())
         try:
             for _, data in itertools.islice(members, -(-count // len(shards))):
                 if isinstance(data, bytes):
                     yield data
         except (OSError, ShardDamaged):
-            # The run itself reports a shard that cannot be read; here it only yields no images.
+            # The run itself reports a shard that cannot be read.
             continue

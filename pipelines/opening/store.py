@@ -31,20 +31,20 @@ from pipelines.opening.sample import decoded_images, spread
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.planning.listing import Listing
 
-# Marks a base whose ImageNet weights could not be had and were replaced, so that no run on a
-# user's own images ever takes it for the real one.
+# Marks a base with other weights than the ImageNet ones, which could not be downloaded, so that no
+# run on your own images uses it.
 PACKAGED = "+packaged"
 
 
 def join_store(
     options: ExtractOptions, storage: Storage, listing: Listing, say: Callable[[str], None]
 ) -> tuple[FeatureStore, Chosen]:
-    """Opens the store for a run, creating it when it is not there.
+    """Opens the store of a run, or creates it.
 
     Args:
       options: of the run.
       storage: of the output.
-      listing: of the input; the probe images are taken from its head.
+      listing: of the input, whose first images become the probe images.
       say: shows one line to the user.
 
     Returns:
@@ -58,7 +58,7 @@ def join_store(
     requests = {digest} if options.inputs else {digest, digest + PACKAGED}
     chosen = None
     if existing and existing.spec.base.request in requests and _has_model(existing):
-        # The store keeps its base: nothing is downloaded or built again.
+        # The store holds the base, which need not be downloaded or built again.
         height_width = options.base.image_size or existing.spec.pixels.image_size
         wanted = dataclasses.replace(
             existing.spec,
@@ -75,7 +75,10 @@ def join_store(
     say(chosen.line)
     difference = _check_numerics(options, store, listing, chosen)
     if difference is not None:
-        say(f"other numerics than the store's; probe images agree to {difference:.1e}")
+        say(
+            "this machine computes with other numerics than the store's; probe images agree within "
+            f"{difference:.1e}"
+        )
     return store, chosen
 
 
@@ -86,9 +89,9 @@ def _with_base(
     listing: Listing,
     say: Callable[[str], None],
 ) -> tuple[FeatureStore, Chosen | None]:
-    """Builds the base, and holds it against the existing store or creates one."""
+    """Builds the base, and compares it with the existing store or creates one."""
     import_keras()
-    # Before the first variable: TensorFlow would take all of a GPU's memory from the workers.
+    # Must precede the first variable: TensorFlow would take all of a GPU's memory from the workers.
     limit_threads(cores(), cores())
     base = build_base(options.base, allow_packaged=not options.inputs)
     for note in base.notes:
@@ -105,19 +108,19 @@ def _with_base(
 def _create(
     options: ExtractOptions, storage: Storage, base: FrozenBase, listing: Listing
 ) -> tuple[FeatureStore, Chosen]:
-    """Creates the store; another job may be faster, and then it is that job's."""
+    """Creates the store, or opens the one that another job created meanwhile."""
     spec = make_spec(options, base)
-    # Whether the views can be made of images of this size.
+    # Refuses views that cannot be made of images of this size.
     Views.of(spec)
 
     def sample(count: int) -> np.ndarray:
-        # A quarter more than is wanted: some may be bad.
+        # Draws a quarter more than needed, since some may be bad.
         refs = spread(listing.again(), count + count // 4)
         return decoded_images(refs, count, spec.pixels, options.storage_options)
 
     stored = StoredBase(storage, spec, options.base.trust_model, base.model)
     chosen = choose_engine(options, stored, sample, this_machine())
-    # The spec last and exclusively: a store that can be seen has its base.
+    # The spec is written last and exclusively, so that a visible store has its base.
     _write_model(storage, base, spec)
     if chosen.quantised:
         storage.write(layout.quantised_file(chosen.choice.model), chosen.quantised)
@@ -126,7 +129,7 @@ def _create(
 
 
 def _chosen_by_store(options: ExtractOptions, store: FeatureStore) -> Chosen:
-    """Keeps the engine of an existing store unless flags or this machine say otherwise."""
+    """Keeps the engine of an existing store, unless the flags or this machine need another."""
     choice, reason = for_stored(store.spec.numerics, this_machine(), options.engine)
     return Chosen.of(choice, reason or "the store's own")
 
@@ -134,10 +137,10 @@ def _chosen_by_store(options: ExtractOptions, store: FeatureStore) -> Chosen:
 def _check_numerics(
     options: ExtractOptions, store: FeatureStore, listing: Listing, chosen: Chosen
 ) -> float | None:
-    """Makes the probes of a new store; on an old one lets other numerics join if they agree.
+    """Makes the probes of a new store; refuses numerics that disagree with those of an old one.
 
     Returns:
-      By how much other numerics differ, or None when they are the store's.
+      By how much the numerics differ from the store's; None when they are the same.
     """
     has_probes = store.storage.exists(layout.PROBES)
     is_own = chosen.choice.numerics.hash == store.spec.numerics.hash
@@ -145,9 +148,9 @@ def _check_numerics(
         return None
     if not has_probes and not is_own:
         raise SpecMismatch(
-            f"the store at {store.url} has no probe images yet, so nothing says whether "
+            f"the store at {store.url} has no probe images yet, which would show whether "
             f"{chosen.choice.label} agrees with its {store.spec.numerics.label}; run once with its "
-            "own engine, precision and versions, which makes them"
+            "own engine, precision and versions to make them"
         )
     settings = WorkerSettings(
         store.storage.url,
@@ -174,14 +177,14 @@ def _check_numerics(
 
 
 def choose_dtype(asked: str, feature_shape: tuple[int, ...]) -> str:
-    """Returns the stored dtype: maps default to float16, embeddings to float32."""
+    """Returns the stored dtype; by default float16 for maps and float32 for embeddings."""
     if asked != "auto":
         return asked
     return "float16" if len(feature_shape) > 1 else "float32"
 
 
 def make_spec(options: ExtractOptions, base: FrozenBase) -> StoreSpec:
-    """Returns the spec of the features that `options` asks for."""
+    """Returns the spec of the features that the options and the base give."""
     request = options.base.digest
     if options.base.application and base.spec.weights != options.base.weights == "imagenet":
         request += PACKAGED
@@ -196,15 +199,15 @@ def make_spec(options: ExtractOptions, base: FrozenBase) -> StoreSpec:
 
 
 def _views_of(options: ExtractOptions) -> dict[str, Any]:
-    """Returns the fields of a spec that say which views there are."""
+    """Returns the fields of a spec that define the views."""
     return {**vars(options.views), "seed": options.seed}
 
 
 def existing_store(storage: Storage) -> FeatureStore | None:
-    """Opens the store that is there, if any.
+    """Opens the store if it exists.
 
     Raises:
-      UsageError: when the place cannot be reached.
+      UsageError: when the output cannot be reached.
     """
     try:
         found = storage.exists(layout.SPEC)

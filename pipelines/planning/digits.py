@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, cannot_write
 
 SPLIT_SHARES = (("train", 0.6), ("validation", 0.2), ("test", 0.2))
 SEED = 0
@@ -23,21 +23,20 @@ def write_digits(folder: Path) -> int:
     """Writes the digits below `folder` as split/class/number.png, unless they are there.
 
     Args:
-      folder: appears complete or not at all.
+      folder: it appears complete or not at all.
 
     Returns:
       The number of images.
 
     Raises:
-      UsageError: when scikit-learn is not installed, or `folder` is something else.
+      UsageError: when scikit-learn is not installed, or when `folder` holds something else.
     """
     if folder.is_dir():
         count = sum(1 for _ in folder.glob("*/*/*.png"))
         if count:
             return count
         raise UsageError(
-            f"{folder} is there but holds no digits; remove it, or give your own images "
-            "with --input"
+            f"{folder} exists but holds no digits; remove it, or give your own images with --input"
         )
     try:
         from sklearn.datasets import load_digits
@@ -52,10 +51,8 @@ def write_digits(folder: Path) -> int:
     try:
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     except OSError as error:
-        raise UsageError(
-            f"the built-in sample cannot be written to {folder}: {error}; change to a folder that "
-            "you may write to, or give your own images with --input FOLDER"
-        ) from error
+        fix = "change to a folder that you may write to, or give your own images with --input"
+        raise cannot_write("the built-in sample", str(folder), error, fix) from error
     try:
         for index, split in enumerate(_splits(len(digits.images))):
             target = draft / split / str(digits.target[index])
@@ -73,12 +70,8 @@ def write_digits(folder: Path) -> int:
 
 def _splits(count: int) -> list[str]:
     order = np.random.default_rng(SEED).permutation(count)
-    names = [""] * count
-    start = 0
-    for position, (name, share) in enumerate(SPLIT_SHARES):
-        last = position == len(SPLIT_SHARES) - 1
-        stop = count if last else start + round(share * count)
-        for index in order[start:stop]:
-            names[index] = name
-        start = stop
-    return names
+    ends = np.cumsum([round(share * count) for _, share in SPLIT_SHARES[:-1]])
+    names = np.empty(count, object)
+    for (name, _), places in zip(SPLIT_SHARES, np.split(order, ends), strict=True):
+        names[places] = name
+    return names.tolist()

@@ -1,9 +1,9 @@
-"""What a store holds already, and what that makes of each listed input.
+"""What a store holds, and so which listed inputs a run has to extract.
 
-An input is known by its key or by its address: so neither a folder that moved nor a second
-``--input``, which prefixes the keys of the first, makes stored images new. Of a shard the records
-count one by one: a slice is new as far as no other slice of the same file holds its records.
-Everything is kept as digests; an image costs about 400 bytes of the driver's memory.
+An input is recognised by its key or by its address. So a stored image is not new because its folder
+moved, or because a second ``--input`` prefixes its key. The records of a shard count one by one: a
+slice of a shard is new if no other slice of the same file stored its records.
+The driver keeps digests only, about 400 bytes of memory per image.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from featurestore.errors import UsageError
 from featurestore.reading.scan import ScanOptions
 from featurestore.reading.visibility import Visibility
 from featurestore.store import FeatureStore
-from pipelines.planning.heldshards import shards_held
+from pipelines.planning.storedshards import stored_shards
 
 _COLUMNS = ("key", "uri", "size", "etag")
 
@@ -44,10 +44,10 @@ class Wanted:
 
     Attributes:
       ref: the image or the shard.
-      replaces: what counts under its key until now: ``row``, ``quarantined`` or "" for nothing. A
-        shard that replaces ``quarantined`` is read for its quarantined images only.
-      replaces_run: the run that wrote that.
-      known: whether its very content may be stored, under this key or another.
+      replaces: what its key stands for until now: ``row``, ``quarantined`` or "" for nothing. Of a
+        shard that replaces ``quarantined``, only the quarantined images are extracted.
+      replaces_run: the run that wrote what is replaced.
+      known: whether the same content may be stored, under this key or another.
     """
 
     ref: ImageRef | ShardRef
@@ -57,14 +57,15 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Stored:
     """What is stored under one key.
 
     Attributes:
-      kind: ``row``, ``quarantined``, ``unreadable`` (quarantined for its reading) or ``shard``.
-      version: digest of size and etag; of a shard the file's.
+      kind: ``row``, ``quarantined``, ``unreadable`` (quarantined because it could not be read) or
+        ``shard``.
+      version: digest of the file's size and etag.
       address: digest of the uri.
-      run_id: that wrote it.
+      run_id: the run that wrote it.
     """
 
     kind: str
@@ -78,19 +79,19 @@ class Inventory:
     """The inputs that a store accounts for.
 
     Attributes:
-      retry: whether quarantined images are wanted again.
-      held: digest of the key -> what is stored under it.
-      addresses: digests of (uri, size, etag) of what is stored.
+      retry: whether quarantined images are extracted again.
+      stored: digest of a key -> what is stored under it.
+      addresses: digests of the (uri, size, etag) of each stored image.
       by_columns: digest of a shard's key -> its version, whatever columns it was read by.
-      records: those of shards, each with the records that are stored of it.
-      contents: digests of (size, etag) of rows: a new key with one of them was renamed or copied.
-      listed: digests of the keys and addresses that a listing named.
-      shards: those of shards, each with all of its records that the listing named.
-      moved: key digests -> address of the inputs whose key is stored with another address.
+      records: digest of a shard's (uri, size, etag) -> its records that are stored.
+      contents: digests of the (size, etag) of rows; a new key with one of them is a copy, perhaps.
+      listed: digests of the keys and addresses that the listing named.
+      shards: digest of a shard's key or address -> the shard, with all records that were listed.
+      moved: digest of a key -> its listed address, where that is not the stored one.
     """
 
     retry: bool = False
-    held: dict[bytes, Held] = field(default_factory=dict)
+    stored: dict[bytes, Stored] = field(default_factory=dict)
     addresses: set[bytes] = field(default_factory=set)
     by_columns: dict[bytes, bytes] = field(default_factory=dict)
     records: dict[bytes, Ranges] = field(default_factory=dict)
@@ -101,45 +102,47 @@ class Inventory:
 
     @classmethod
     def read(cls, store: FeatureStore, retry: bool = False) -> Inventory:
-        """Reads it off the rows and the quarantine of a store, as they count today."""
+        """Reads the rows and the quarantine of a store, without those that were superseded."""
         result = cls(retry)
-        for marker, kind, rows in live_inputs(store):
+        for marker, kind, rows in visible_inputs(store):
             if not marker.source:
                 for row in rows:
-                    result._hold(kind, row, marker.run_id)
+                    result._add(kind, row, marker.run_id)
             elif kind != "row" and rows:
-                # A shard with a quarantined image is wanted again by a retry.
-                result.held[digest("bad shard", marker.source["key"])] = Held(kind, b"", b"", "")
-        for key, shard in shards_held(store.markers().values()).items():
-            result._hold("shard", (key, *shard.file), shard.run_id)
+                # A retry reads a shard with a quarantined image again.
+                result.stored[digest("bad shard", marker.source["key"])] = Stored(
+                    kind, b"", b"", ""
+                )
+        for key, shard in stored_shards(store.markers().values()).items():
+            result._add("shard", (key, *shard.file), shard.run_id)
             uri, size, etag = shard.file
             result.by_columns[digest(key)] = digest(size, unmarked(etag))
-            # A shard that is listed without naming columns stays as it was read.
+            # If the listing names no columns, the shard stays as it was read.
             for version in {etag, unmarked(etag)}:
                 address = digest(uri, size, version)
                 result.records[address] = union(result.records.get(address, ()), shard.records)
         return result
 
-    def _hold(self, kind: str, row: tuple, run_id: str) -> None:
+    def _add(self, kind: str, row: tuple, run_id: str) -> None:
         key, uri, size, etag = row
-        held = self.held.get(digest(key))
-        if held is None or held.run_id <= run_id:
-            self.held[digest(key)] = Held(kind, digest(size, etag), digest(uri), run_id)
+        stored = self.stored.get(digest(key))
+        if stored is None or stored.run_id <= run_id:
+            self.stored[digest(key)] = Stored(kind, digest(size, etag), digest(uri), run_id)
         if kind != "shard":
             self.addresses.add(digest(uri, size, etag))
         if kind == "row":
             self.contents.add(digest(size, etag))
 
     def see(self, ref: ImageRef | ShardRef) -> ImageRef | ShardRef | None:
-        """Takes note of a listed input.
+        """Notes that an input was listed.
 
         Returns:
-          It, or the records of a shard that were not listed before; None when nothing is left.
+          The input; of a shard, the records that were not listed before. None when nothing is left.
 
         Raises:
           UsageError: when another image or shard was listed under its key.
         """
-        # Addresses of images that cannot be read may be shortened: the etag says which it is.
+        # The address of an image that cannot be read may be shortened; its etag distinguishes it.
         lost = isinstance(ref, ImageRef) and ref.problem
         key, address = digest(ref.key), digest(ref.uri, ref.etag) if lost else digest(ref.uri)
         if key in self.listed and address not in self.listed:
@@ -159,13 +162,13 @@ class Inventory:
         return with_records(ref, fresh) if fresh else None
 
     def decide(self, ref: ImageRef | ShardRef) -> Wanted | None:
-        """Says what is to be done with an input that `see` let through.
+        """Decides what is to be done with an input that `see` returned.
 
         Returns:
-          None for what is stored; else the input, or the records of it that are not stored, with
-          what it replaces, and whether its content may be stored already.
+          None if it is stored; else the input, or its records that are not stored, with what it
+          replaces and whether its content may be stored already.
         """
-        held, is_image = self.held.get(digest(ref.key)), isinstance(ref, ImageRef)
+        held, is_image = self.stored.get(digest(ref.key)), isinstance(ref, ImageRef)
         version = digest(ref.size, file_etag(ref.etag))
         kind = "row" if held and held.kind in ("row", "shard") else "quarantined"
         if held:
@@ -173,7 +176,7 @@ class Inventory:
             if moved:
                 self.moved[digest(ref.key)] = ref.uri
             if moved or version not in (held.version, self.by_columns.get(digest(ref.key))):
-                # A file that was only touched or moved holds what it held.
+                # The content may be unchanged: the file was perhaps only touched or moved.
                 return Wanted(ref, kind, held.run_id, known=is_image and kind == "row")
         again = held is not None and self._is_wanted_again(ref, held)
         missing = self._missing(ref)
@@ -191,14 +194,14 @@ class Inventory:
             return () if address in self.addresses else WHOLE
         return without(records_of(ref.etag), self.records.get(address, ()))
 
-    def _is_wanted_again(self, ref: ImageRef | ShardRef, held: Held) -> bool:
-        """Whether what is quarantined under a key is to be read once more."""
-        # What could not be read may be readable now: permissions and networks are mended outside.
-        is_bad = held.kind == "quarantined" or digest("bad shard", ref.key) in self.held
+    def _is_wanted_again(self, ref: ImageRef | ShardRef, held: Stored) -> bool:
+        """Whether the quarantined images under a key are to be read once more."""
+        # An unreadable image may be readable now: permissions and networks change.
+        is_bad = held.kind == "quarantined" or digest("bad shard", ref.key) in self.stored
         return held.kind == "unreadable" or (self.retry and is_bad)
 
     def is_listed(self, key: str, uri: str) -> bool:
-        """Whether the listing that was decided on named this input."""
+        """Whether the listing named this input."""
         return digest(key) in self.listed or digest(uri) in self.listed
 
 
@@ -206,8 +209,8 @@ def _part(ref: ImageRef | ShardRef, records: Ranges) -> ImageRef | ShardRef:
     return ref if isinstance(ref, ImageRef) else with_records(ref, records)
 
 
-def live_inputs(store: FeatureStore) -> Iterator[tuple[Marker, str, list[tuple]]]:
-    """Yields what counts in a store, commit by commit.
+def visible_inputs(store: FeatureStore) -> Iterator[tuple[Marker, str, list[tuple]]]:
+    """Yields the images of a store that were not superseded, commit by commit.
 
     Yields:
       (commit, ``row``, ``quarantined`` or ``unreadable``, (key, uri, size, etag) of some images).
@@ -230,21 +233,21 @@ def live_inputs(store: FeatureStore) -> Iterator[tuple[Marker, str, list[tuple]]
 
 
 def counted_as(kind: str) -> str:
-    """Returns ``row`` or ``quarantined`` for a kind of `live_inputs`."""
+    """Returns ``row`` or ``quarantined`` for a kind of `visible_inputs`."""
     return "row" if kind == "row" else "quarantined"
 
 
-def held_by_shard(store: FeatureStore, shard_key: str) -> dict[str, str]:
-    """Returns what counts of a shard's images: key -> ``row`` or ``quarantined``."""
+def images_of_shard(store: FeatureStore, shard_key: str) -> dict[str, str]:
+    """Returns a shard's images that were not superseded: key -> ``row`` or ``quarantined``."""
     held: dict[str, str] = {}
-    for marker, kind, rows in live_inputs(store):
+    for marker, kind, rows in visible_inputs(store):
         if marker.source and marker.source["key"] == shard_key:
             held.update((row[0], counted_as(kind)) for row in rows)
     return held
 
 
-def keys_of(store: FeatureStore, marker: Marker) -> Iterator[str]:
-    """Yields the keys of a commit's rows and quarantined images, whether they count or not."""
+def committed_keys(store: FeatureStore, marker: Marker) -> Iterator[str]:
+    """Yields the keys of a commit's rows and quarantined images, superseded ones too."""
     for folder, name in (("parts", marker.part), ("quarantine", marker.quarantine)):
         if name:
             with store.storage.open_parquet(f"{folder}/{name}") as file:

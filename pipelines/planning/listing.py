@@ -1,4 +1,4 @@
-"""The inputs of a run as they are listed: labelled, limited, and checked not to be empty."""
+"""Lists the inputs of a run: labels them, applies the limits, and refuses an empty input."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from classifier.inputs import Ignored, ImageRef, ShardRef, list_inputs
 from classifier.inputs.found import Found
 from classifier.inputs.labels import Labeller
 from featurestore.errors import UsageError
+from featurestore.ignored import note_lines
 from featurestore.io.storage import public_url
 from pipelines.options import ExtractOptions
 from pipelines.planning.plan import select
@@ -19,15 +20,15 @@ HEAD = 64
 
 @dataclass(frozen=True)
 class Listing:
-    """The inputs of a run, listed as they are taken.
+    """The inputs of a run, listed lazily.
 
     Attributes:
-      head: the first of them.
-      refs: all of them, once, up to the limits; they have their labels.
-      ignored: collects the files that are no images, as `refs` is taken.
-      found: collects layouts, classes and splits, as `refs` is taken.
-      labeller: what labels them besides folders and shards, or None.
-      again: lists them once more from the start, to draw a sample.
+      head: the first inputs.
+      refs: all inputs up to the limits, with their labels; can be iterated once.
+      ignored: collects the files that are not images while `refs` is iterated.
+      found: collects layouts, classes and splits while `refs` is iterated.
+      labeller: labels images from a table or from their names; or None.
+      again: lists the inputs once more from the start, to draw a sample.
     """
 
     head: Sequence[ImageRef | ShardRef]
@@ -42,28 +43,28 @@ class Listing:
         cls,
         options: ExtractOptions,
         inputs: Sequence[str],
-        told: Callable[[str], None] | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> Listing:
-        """Begins to list.
+        """Starts to list.
 
         Args:
           options: of the run.
-          inputs: to list.
-          told: is given one line for every table, list and kind of shard: the columns taken.
+          inputs: their URIs.
+          say: shows a line about the columns of each table, list and kind of shard.
 
         Raises:
-          UsageError: for an input that is missing or empty, and limits that cannot be kept.
+          UsageError: for a missing or empty input, and for limits that cannot be applied.
         """
         ignored, found = Ignored(), Found()
         reading = replace(options.reading, output=options.output)
         labeller = options.labels.labeller(options.storage_options) if options.labels else None
-        if told and labeller and labeller.table:
-            told(labeller.table.columns)
+        if say and labeller and labeller.table:
+            say(labeller.table.columns)
 
         def take(
-            left_out: Ignored, found: Found, told: Callable[[str], None] | None = None
+            ignored: Ignored, found: Found, say: Callable[[str], None] | None = None
         ) -> Iterator[ImageRef | ShardRef]:
-            refs = list_inputs(inputs, reading, left_out, found, told)
+            refs = list_inputs(inputs, reading, ignored, found, say)
             if labeller:
                 refs = (labeller.apply(r) if isinstance(r, ImageRef) else r for r in refs)
             for ref in select(refs, options.selection):
@@ -71,7 +72,7 @@ class Listing:
                     found.count(ref.labels, ref.split)
                 yield ref
 
-        refs = take(ignored, found, told)
+        refs = take(ignored, found, say)
         head = list(itertools.islice(refs, HEAD))
         _check_head(options, inputs, head, ignored)
         every = itertools.chain(head, refs)
@@ -84,22 +85,22 @@ def _check_head(
     head: Sequence[ImageRef | ShardRef],
     ignored: Ignored,
 ) -> None:
-    """Refuses an empty input, and limits that cannot be kept."""
+    """Refuses an empty input, and limits that cannot be applied."""
     if not head:
-        raise UsageError(_nothing_found(inputs, ignored))
+        raise no_images(inputs, ignored)
     limited = options.selection.limit or options.selection.limit_per_class
     if limited and any(isinstance(ref, ShardRef) for ref in head):
         raise UsageError(
-            "--limit and --limit_per_class count images, and those of a shard are known only when "
-            "it has been read; name fewer shards, or unpack them with python -m pipelines.pack"
+            "--limit and --limit_per_class count images, and the images of a shard are known only "
+            "when it is read; name fewer shards, or unpack them with python -m pipelines.pack"
         )
 
 
-def _nothing_found(inputs: Sequence[str], ignored: Ignored) -> str:
+def no_images(inputs: Sequence[str], ignored: Ignored) -> UsageError:
+    """Builds the error for inputs without images, with what was found instead."""
     where = ", ".join(repr(public_url(uri)) for uri in inputs)
-    if not ignored.count:
-        return f"--input: {where} is empty; give a folder of images or *.tar shards"
-    return (
-        f"--input: no images in {where}; {ignored.count} other files are there, such as "
-        f"{ignored.names[0]!r}"
-    )
+    found = note_lines(ignored.notes.values())
+    if ignored.count:
+        found.insert(0, f"{ignored.count} other files are there, such as {ignored.names[0]!r}")
+    reason = "; ".join(found) or "it is empty; give a folder of images, or shards"
+    return UsageError(f"--input: no images in {where}; {reason}")

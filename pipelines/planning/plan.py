@@ -1,7 +1,7 @@
 """Plans a run: which images are new, and how they are cut into chunks. Needs no Beam.
 
-A plan is a few Parquet files below ``plans/<run_id>/``, one row group a chunk, so that only (file,
-row group) pairs travel through the pipeline: job graphs are limited to a few megabytes.
+A plan is a few Parquet files below ``plans/<run_id>/`` with one row group per chunk. So only (file,
+row group) pairs travel through the pipeline, whose graph may have a few megabytes at most.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from pipelines.options import Selection
 from pipelines.planning.inventory import Inventory, Wanted
 
 CHUNKS_PER_FILE = 256
-# Small inputs still give every one of a few workers eight chunks; large ones keep parts of a size
+# A small input still has eight chunks for each of four workers; a large one gets parts of a size
 # that scans well.
 CHUNKS_AIMED_AT = 32
-# Multiples of the usual batch: a chunk's last batch is computed whole, be it full or not.
+# Multiples of the usual batch, because a chunk's last batch costs as much as a full one.
 CHUNK_SIZES, CHUNK_STEP = (32, 1024), 16
 CHUNK_BYTES = 256 << 20
 _OF_REF = ("key", "uri", "size", "etag", "split")
@@ -57,8 +57,8 @@ class Chunk:
     Attributes:
       images: the images, in order; empty for a shard.
       shard: the archive, or None.
-      skip: keys of the shard's images that another chunk takes.
-      after: the first chunk of the shard, whose images this one leaves out; or "".
+      skip: keys of the shard's images that another chunk extracts.
+      after: the first chunk of the shard, whose images this one skips; or "".
       is_copies: whether these are copies of images that other chunks have computed.
     """
 
@@ -80,10 +80,10 @@ class Chunk:
 
     @property
     def chunk_id(self) -> str:
-        """32 hex digits naming these versions of these inputs, and what they replace.
+        """32 hex digits for these versions of these inputs, and for what they replace.
 
-        What is replaced counts, or a file that is changed and then restored would name the chunk
-        that is committed already.
+        Without what is replaced, a file that was changed and then restored would name a chunk that
+        is committed already.
         """
         refs = [member.ref for member in self.members]
         names = [(ref.uri, ref.size, ref.etag) for ref in refs]
@@ -98,13 +98,13 @@ class Plan:
 
     Attributes:
       files: (path relative to the store, number of chunks in it).
-      chunks: in all.
-      images: that are in them and countable; shards' images are not.
-      shards: chunks that are a whole shard.
-      listed: images and shards that the input holds.
-      committed: of them, those that are in the store already.
+      chunks: number of chunks in all files.
+      images: new images; those inside shards are not counted.
+      shards: new shards, each a chunk of its own.
+      listed: images and shards in the input.
+      committed: listed ones that are in the store already.
       with_split: new ones that come with a split.
-      repeated: of them, those that were listed before.
+      repeated: listed ones that were listed before.
     """
 
     files: tuple[tuple[str, int], ...] = ()
@@ -118,14 +118,14 @@ class Plan:
 
 
 def chunk_size(asked: int, image_bytes: int, listed: int) -> int:
-    """Returns the images per chunk: what was asked for, or what suits the input.
+    """Returns the images per chunk: as many as the user wants, or as suit the input.
 
-    Depends only on what is listed, never on what is done, so that a resumed run cuts the same
-    chunks.
+    The size depends on what is listed, and not on what is stored, so that a resumed run cuts the
+    same chunks.
 
     Args:
-      asked: by the user; 0 chooses.
-      image_bytes: of the stored features of an image, all views of it.
+      asked: the user's choice; 0 for none.
+      image_bytes: size of the stored features of an image, with all its views.
       listed: images in the input.
     """
     if asked:
@@ -139,7 +139,7 @@ def chunk_size(asked: int, image_bytes: int, listed: int) -> int:
 def select(
     refs: Iterable[ImageRef | ShardRef], selection: Selection
 ) -> Iterator[ImageRef | ShardRef]:
-    """Yields the first inputs that the limits let through; shards pass and are limited within."""
+    """Yields the first inputs within the limits; shards are not limited."""
     per_class: Counter[tuple] = Counter()
     taken = 0
     for ref in refs:
@@ -158,7 +158,7 @@ def cut(inputs: Iterable[Wanted], size: int) -> Iterator[Chunk]:
     """Cuts inputs into chunks in order; a shard is always a chunk of its own.
 
     Args:
-      inputs: new ones only: what is committed is dropped before, never after.
+      inputs: new ones only; those that are stored must be dropped before the cut.
       size: images per chunk.
     """
     images: list[Wanted] = []
@@ -187,11 +187,12 @@ def write_plan(
       storage: of the store.
       run_id: of the run.
       refs: the selected inputs, in order.
-      inventory: of the store; it decides what is new, and learns what was listed.
-      size_for: images per chunk by the number listed, counted up to where it no longer matters.
+      inventory: of the store; decides what is new, and notes what was listed.
+      size_for: returns the images per chunk for a number of listed inputs, which is counted up to
+        the point where it no longer matters.
 
     Returns:
-      What was planned; no file is written when nothing is new.
+      The plan; without files when nothing is new.
     """
     refs = iter(refs)
     head = list(itertools.islice(refs, CHUNKS_AIMED_AT * CHUNK_SIZES[1]))
@@ -253,7 +254,7 @@ def read_chunk(storage: Storage, file: str, number: int) -> Chunk:
     Args:
       storage: of the store.
       file: path relative to the store.
-      number: of the chunk in the file.
+      number: the place of the chunk in the file.
     """
     with storage.open_parquet(file) as plan:
         rows = plan.read_row_group(number).to_pylist()

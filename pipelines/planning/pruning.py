@@ -1,16 +1,20 @@
-"""Finds the stored images that a complete listing no longer names, for ``--prune``."""
+"""Finds and drops the stored images that a complete listing no longer names, for ``--prune``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from classifier.inputs import SHARD_ERRORS, Ignored, ShardRef, iter_shard
 from classifier.inputs.records import file_etag, records_of, with_records, without
+from featurestore.commit import Marker, commit
 from featurestore.errors import UsageError
+from featurestore.ledger import superseded_ledger
 from featurestore.store import FeatureStore
-from pipelines.planning.inventory import Inventory, counted_as, digest, live_inputs
+from pipelines.planning.inventory import Inventory, counted_as, digest, visible_inputs
+from pipelines.planning.storedshards import pruning_id
 
 
 @dataclass(frozen=True)
@@ -19,8 +23,8 @@ class Gone:
 
     Attributes:
       images: key -> ``row`` or ``quarantined``.
-      shard: what stays of the shard that held them, as a marker's ``source``; empty where nothing
-        stays or there is no shard.
+      shard: what stays of the shard that held them, as a marker's ``source``; empty if nothing
+        stays or they were files.
     """
 
     images: Mapping[str, str]
@@ -30,20 +34,20 @@ class Gone:
 def gone_inputs(
     store: FeatureStore, inventory: Inventory, options: Mapping[str, Any]
 ) -> list[Gone]:
-    """Returns what a complete listing no longer named.
+    """Returns the stored images that a complete listing did not name.
 
-    A shard of which fewer records are listed than stored, or that has changed, is read for its
-    names; where it cannot be read to its end, all of its images stay.
+    A shard that has changed, or that has stored records which are not listed, is read for the names
+    of its images. If it cannot be read to its end, all of its images stay.
 
     Args:
-      store: that holds the images.
-      inventory: that decided on the listing.
+      store: the one with the images.
+      inventory: of the store, after it decided on every input.
       options: for the inputs' file systems.
     """
     files: dict[str, str] = {}
     cut: dict[str, dict[str, str]] = {}
     names: dict[str, frozenset[str] | None] = {}
-    for marker, kind, rows in live_inputs(store):
+    for marker, kind, rows in visible_inputs(store):
         source = marker.source
         listed = _listed(inventory, source)
         if listed is None:
@@ -65,6 +69,34 @@ def gone_inputs(
     return [gone for gone in found if gone.images]
 
 
+def prune(store: FeatureStore, run_id: str, gone: Iterable[Gone]) -> int:
+    """Commits that stored images no longer count; the parts that hold them stay as they are.
+
+    Args:
+      store: the one with the images.
+      run_id: of the run that prunes.
+      gone: from `gone_inputs`.
+
+    Returns:
+      The number of images.
+    """
+    pruned = 0
+    for some in gone:
+        commit(
+            store.storage,
+            Marker(
+                chunk_id=pruning_id(run_id, some.shard.get("key", "")),
+                run_id=run_id,
+                first_key="",
+                source=some.shard,
+                supersedes=tuple(sorted(some.images)),
+                superseded=superseded_ledger(Counter(some.images.values())),
+            ),
+        )
+        pruned += len(some.images)
+    return pruned
+
+
 def _listed(inventory: Inventory, source: Mapping[str, Any]) -> ShardRef | None:
     if not source:
         return None
@@ -73,7 +105,7 @@ def _listed(inventory: Inventory, source: Mapping[str, Any]) -> ShardRef | None:
 
 
 def _covers(listed: ShardRef, source: Mapping[str, Any]) -> bool:
-    """Whether a listed shard is the stored one, with all of the records that a commit took."""
+    """Whether a listed shard is the stored one and has all records of a commit."""
     if (listed.size, file_etag(listed.etag)) != (source["size"], file_etag(source["etag"])):
         return False
     return not without(records_of(source["etag"]), records_of(listed.etag))

@@ -1,8 +1,8 @@
-"""A run's lease on a store: holds its plan while it lives, and sweeps what dead runs left.
+"""A run's lease on a store: keeps its plan while it lives, and removes what dead runs left.
 
-A live run is one whose plan folder is there. On a local store its driver also holds a lock in that
-folder, which the operating system lets go when the driver dies, however it dies; elsewhere a plan
-counts as dead when it is a week old.
+A run is alive while its plan folder exists. On a local store its driver also holds a lock in that
+folder, which the operating system releases when the driver dies. On other stores a plan counts as
+dead when it is a week old.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DEAD_AFTER_SECONDS = 7 * 24 * 3600.0
 
 @contextmanager
 def lease(storage: Storage, run_id: str) -> Iterator[None]:
-    """Holds the plan folder of a run; removes it at the end, and first what dead runs left.
+    """Keeps the plan folder of a run, and removes it at the end; first removes dead runs' files.
 
     Args:
       storage: of the store.
@@ -48,7 +48,7 @@ def lease(storage: Storage, run_id: str) -> Iterator[None]:
         with at_interrupt(partial(storage.remove, folder)):
             yield
     finally:
-        # What cannot be removed now is a dead run's plan, which a later run sweeps.
+        # A plan that cannot be removed now is a dead run's, and a later run removes it.
         with suppress(OSError):
             storage.remove(folder)
         if lock:
@@ -56,7 +56,7 @@ def lease(storage: Storage, run_id: str) -> Iterator[None]:
 
 
 def _create_locked(folder: str) -> IO[str]:
-    """Makes a folder that appears with its lock held, and returns the lock."""
+    """Creates a folder that is locked from the start, and returns the lock."""
     parent, name = os.path.split(folder)
     os.makedirs(parent, exist_ok=True)
     draft = os.path.join(parent, f".{name}")
@@ -67,11 +67,11 @@ def _create_locked(folder: str) -> IO[str]:
 
 
 def new_run_id(now: float, others: Iterable[str]) -> str:
-    """Names a run so that it sorts after every other, whatever this machine's clock says.
+    """Returns a run id that sorts after every other, even if this machine's clock is slow.
 
     Args:
       now: seconds since the epoch.
-      others: run ids there are.
+      others: the run ids of the store.
     """
     stamp = int(now * 1e6)
     for other in others:
@@ -92,7 +92,7 @@ def sweep_dead_runs(storage: Storage, now: float) -> list[str]:
     Returns:
       The run ids whose plans were removed.
     """
-    # Attempts first, plans second: a run that begins in between is then seen as alive.
+    # Lists attempts before plans, so that a run which begins in between counts as alive.
     attempts = storage.path("tmp")
     unfinished = os.listdir(attempts) if storage.is_local and os.path.isdir(attempts) else []
     newest: dict[str, float] = defaultdict(float)
@@ -114,7 +114,7 @@ def sweep_dead_runs(storage: Storage, now: float) -> list[str]:
 
 
 def _sweep_drafts(root: str) -> None:
-    """Removes the half-written files of processes of this machine that are gone."""
+    """Removes the half-written files of this machine's dead processes."""
     for folder in ("", *layout.FOLDERS):
         path = os.path.join(root, folder)
         for name in os.listdir(path) if os.path.isdir(path) else ():

@@ -1,4 +1,4 @@
-"""Locks that say whether a process lives: the operating system lets go of them, however it dies."""
+"""Locks that show whether a process lives: the operating system releases them when it dies."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import IO
 
 try:
     import fcntl
-except ImportError:  # Windows has no flock; what asks then goes by other signs.
+except ImportError:  # Windows has no flock; callers check `SUPPORTED`.
     fcntl = None  # type: ignore[assignment]
 
 SUPPORTED = fcntl is not None
 
 
 def hold(path: Path, text: str = "") -> IO[str]:
-    """Creates a file, locks it for this process and returns it; closing it lets go.
+    """Creates a file, locks it for this process and returns it; closing it releases the lock.
 
     Args:
       path: of the file.
-      text: written into it before it is locked.
+      text: content of the file.
     """
     lock = open(path, "w")
     lock.write(text)

@@ -1,10 +1,12 @@
-"""Progress that moves while a chunk runs, and workers that end when their driver died.
+"""The progress line of a run, and the end of workers whose driver died.
 
-A local runner blocks the driver and keeps its metrics to itself until the end. So each worker
-process writes a small file into a folder of the driver's machine, and a thread of the driver adds
-the files up. The driver holds a lock in that folder for as long as it lives, however it dies: a
-worker that can take the lock is an orphan and ends itself, lest it write into a store that nobody
-awaits.
+A local runner blocks the driver and reports its metrics only at the end. So each worker process
+writes a small file into a folder of the driver's machine, and a thread of the driver adds the files
+up. The driver holds a lock in that folder for as long as it lives. A worker that can take the lock
+is an orphan and ends itself, so that it does not write into the store any longer.
+
+The line is our own: tqdm is not among our dependencies, and rich, which comes with Keras, would
+replace ten lines (clock and redrawing) by as many for its columns.
 """
 
 from __future__ import annotations
@@ -28,13 +30,13 @@ from pipelines.watching import locks
 LOCK = "driver.lock"
 REPORT_SECONDS = 0.5
 SHOW_SECONDS = 0.5
-# A count of commits is a listing of a remote folder, which takes time and costs money.
+# Counting commits lists a remote folder, which takes time and costs money.
 COUNT_SECONDS = 15.0
 WATCH_SECONDS = 1.0
 
 
 class Reporter:
-    """A worker process's side: counts images and writes them down twice a second."""
+    """Counts the images of a worker process, and writes the counts twice a second."""
 
     def __init__(self, folder: str) -> None:
         path = Path(folder)
@@ -46,7 +48,7 @@ class Reporter:
             threading.Thread(target=_end_with_driver, args=(path,), daemon=True).start()
 
     def add(self, images: int, quarantined: int) -> None:
-        """Counts images that are through, of which some were quarantined."""
+        """Adds images that are done, the quarantined ones among them."""
         with self._lock:
             self._counts["images"] += images
             self._counts["quarantined"] += quarantined
@@ -73,8 +75,9 @@ def _driver_pid(folder: Path) -> int | None:
 
 def _end_with_driver(folder: Path) -> None:
     if not locks.SUPPORTED:
-        return  # A worker then ends with its broken connection.
-    # An interrupted driver removes the folder; one that finished has ended its workers before.
+        return  # Such a worker ends when its connection breaks.
+    # A driver that finishes ends its workers before it removes the folder; an interrupted one
+    # does not.
     with suppress(FileNotFoundError):
         while locks.is_held(folder / LOCK):
             time.sleep(WATCH_SECONDS)
@@ -95,14 +98,14 @@ def driver_folder() -> Iterator[Path]:
 
 
 class Monitor:
-    """The driver's side: shows images/s, the time left and the quarantined on a terminal.
+    """Shows images/s, the time left and the quarantined images on the driver's terminal.
 
     Args:
-      folder: that workers report to.
-      total: images to expect, or 0 when unknown.
-      chunks_done: tells how many chunks are committed, for workers on other machines; called every
-        `COUNT_SECONDS` at most.
-      chunks: in all.
+      folder: where workers report.
+      total: number of images to expect, or 0 when unknown.
+      chunks_done: returns how many chunks are committed, for workers on other machines; is called
+        once per `COUNT_SECONDS` at most.
+      chunks: number of chunks of the run.
     """
 
     def __init__(
@@ -132,7 +135,7 @@ class Monitor:
             self._draw("")
 
     def counts(self) -> tuple[int, int]:
-        """Adds up what the workers reported: (images, quarantined)."""
+        """Adds up the workers' reports: (images, quarantined)."""
         images = quarantined = 0
         for file in self._folder.glob("*.json"):
             try:
@@ -147,7 +150,7 @@ class Monitor:
         """Returns the line to show.
 
         Args:
-          now: seconds on a clock that only goes forward.
+          now: seconds on a monotonic clock.
         """
         images, quarantined = self.counts()
         if not images:
@@ -171,7 +174,7 @@ class Monitor:
         """Returns how many chunks are committed, as of the last count."""
         if self._counted is None or now - self._counted[0] >= COUNT_SECONDS:
             done = self._counted[1] if self._counted else 0
-            # A line on the terminal is nothing to fail for; the next count may succeed.
+            # A run must not fail for its progress line; the next count may succeed.
             with suppress(OSError):
                 done = count()
             self._counted = now, done

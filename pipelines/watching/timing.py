@@ -1,8 +1,8 @@
 """Measures where the lanes' time goes: what they do, and what they wait for.
 
-A lane decodes, infers or waits. While it waits, the thread that feeds it is the reason: it waits
-for bytes (``read``), it writes rows (``write``), or it has handed out all there is (``idle``). So
-each moment of each lane falls into one state, and the states add up to lanes times seconds.
+A lane decodes, infers or waits. It waits for the thread that feeds it: because that reads bytes
+(``read``), writes rows (``write``), or has no more images (``idle``). So each moment of each lane
+has one state, and the states add up to lanes times seconds.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ STATES = ("read", "decode", "infer", "write", "idle")
 
 
 class Laps:
-    """Seconds between the steps of one thread.
+    """Measures the steps of one thread, in seconds.
 
     Args:
-      now: a clock in seconds that only goes forward.
+      now: a monotonic clock, in seconds.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -30,33 +30,33 @@ class Laps:
         self.seconds: dict[str, float] = {}
 
     def lap(self, step: str) -> None:
-        """Ends a step: the time since the last one ended is its."""
+        """Ends a step, which takes the time since the last one ended."""
         now = self._now()
         self.seconds[step] = round(now - self._last, 3)
         self._last = now
 
 
 class LaneClock:
-    """The clock of one process's lanes; chunks that run at once share them.
+    """The clock of one process's lanes, which the chunks under way share.
 
-    The time of a lane that waits is divided among the chunks under way.
+    The time of a waiting lane is divided among these chunks.
 
     Args:
-      lanes: threads that decode and infer.
-      now: a clock in seconds that only goes forward.
+      lanes: number of threads that decode and infer.
+      now: a monotonic clock, in seconds.
     """
 
     def __init__(self, lanes: int, now: Callable[[], float] = time.monotonic) -> None:
         self.lanes = lanes
         self._now, self._last = now, now()
-        # Added to `now` it gives seconds since the epoch: what is booked and what is dated agree.
+        # Add it to `now` for seconds since the epoch, so that dates agree with booked times.
         self._epoch = time.time() - self._last
         self._lock = threading.Lock()
         self._chunks: list[ChunkClock] = []
 
     @contextmanager
     def chunk(self) -> Iterator[ChunkClock]:
-        """Yields the clock of one chunk, which is under way until its record is made."""
+        """Yields the clock of one chunk, which is under way until `ChunkClock.record`."""
         with self._moment() as date:
             chunk = ChunkClock(self, date)
             self._chunks.append(chunk)
@@ -70,9 +70,13 @@ class LaneClock:
         if chunk in self._chunks:
             self._chunks.remove(chunk)
 
+    def date(self) -> float:
+        """Returns now, in seconds since the epoch."""
+        return self._epoch + self._now()
+
     @contextmanager
     def _moment(self) -> Iterator[float]:
-        """Books the time since the last moment; what changes inside counts from now on.
+        """Books the time since the last moment; changes of state inside count from now on.
 
         Yields:
           Now, in seconds since the epoch.
@@ -93,8 +97,8 @@ class ChunkClock:
 
     Attributes:
       seconds: lane-seconds by state.
-      working: lanes in each working state now.
-      reason: why a lane of this chunk that waits does so now.
+      working: number of lanes that are in each working state now.
+      reason: what a waiting lane of this chunk waits for now.
     """
 
     def __init__(self, clock: LaneClock, started: float) -> None:
@@ -107,7 +111,7 @@ class ChunkClock:
 
     @contextmanager
     def works(self, state: str) -> Iterator[None]:
-        """Counts the calling lane as ``decode`` or ``infer`` meanwhile."""
+        """Books the calling lane under ``decode`` or ``infer`` while the context lasts."""
         with self._clock._moment():
             self.working[state] += 1
         try:
@@ -118,7 +122,7 @@ class ChunkClock:
 
     @contextmanager
     def feeds(self, state: str) -> Iterator[None]:
-        """Says that lanes that wait meanwhile do so for ``read`` or ``write``."""
+        """Books waiting lanes under ``read`` or ``write`` while the context lasts."""
         with self._clock._moment():
             before, self.reason = self.reason, state
         try:
@@ -128,7 +132,7 @@ class ChunkClock:
                 self.reason = before
 
     def reading(self, items: Iterable[T]) -> Iterator[T]:
-        """Yields `items`; fetching one counts as ``read``."""
+        """Yields `items`, and books the time to fetch each one under ``read``."""
         iterator, end = iter(items), object()
         while True:
             with self.feeds("read"):
@@ -138,10 +142,9 @@ class ChunkClock:
             yield item
 
     def passed(self, images: Sequence[Mapping[str, Any]]) -> None:
-        """Notes images that are through, with their width and height in pixels."""
+        """Adds images that are done, with their width and height in pixels."""
         if not self._first:
-            with self._clock._moment() as self._first:
-                pass
+            self._first = self._clock.date()
         self._images += len(images)
         self._megapixels += sum(image["width"] * image["height"] for image in images) / 1e6
 
@@ -149,14 +152,14 @@ class ChunkClock:
         """Ends the chunk, and returns what its marker keeps, JSON-ready.
 
         Args:
-          worker: names the process.
+          worker: name of the process.
 
         Returns:
-          worker and its lanes; started, first (image through) and finished, in seconds since the
+          worker and its lanes; started, first (image done) and finished, in seconds since the
           epoch; lane_seconds by state; images decoded, and their megapixels.
         """
         with self._clock._moment() as finished:
-            # What is booked after its record would be nobody's.
+            # Time booked after this record would be lost.
             self._clock._end(self)
         return {
             "worker": worker,

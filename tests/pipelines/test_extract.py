@@ -305,7 +305,7 @@ def test_finite_values_beyond_float16_fail_the_run_in_one_line(scaling_model, tm
         (["--direct_num_worker=2"], "did you mean --direct_num_workers?"),
         (["--limit", "1", "photos"], "unknown argument 'photos'"),
         (["--input", "missing"], "'missing' does not exist"),
-        (["--input", "empty"], "'empty' is empty"),
+        (["--input", "empty"], "no images in 'empty'; it is empty"),
         (["--input", "texts"], "no images in 'texts'; 1 other files are there, such as 'a.txt'"),
         (["--model", "VGG61"], "did you mean VGG16"),
         (["--model", "gone.keras"], "gone.keras"),

@@ -211,7 +211,7 @@ def test_an_original_that_cannot_be_asked_for_is_not_taken_for_moved(world, tmp_
         def kind(self, path):
             raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr("pipelines.planning.moved.Lister", Failing)
+    monkeypatch.setattr("pipelines.planning.keyclashes.Lister", Failing)
     with pytest.raises(UsageError, match="nothing says whether that has moved: .*denied"):
         run("--input", moved, *arguments[2:])
 

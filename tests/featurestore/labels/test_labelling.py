@@ -97,7 +97,7 @@ def test_where_split_fractions_do_not_apply_is_said(tmp_path):
     lines, store = said(*arguments, *shares)
     assert "images of column 'path', labels of 'label', splits of 'split'" in lines
     words = "--split_fractions does not give the split of "
-    assert words + "2 of 4 new inputs, whose folder, list or name says" in lines
+    assert words + "2 of 4 new inputs, whose folder, list or name has one" in lines
     found = sorted(store.load(["split"])["split"])
     assert found == ["test", "train", "validation", "validation"]
     assert words + "4 stored inputs, which keep what they have" in said(*arguments, *shares)[0]

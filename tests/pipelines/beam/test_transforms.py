@@ -106,3 +106,17 @@ def test_dataflow_starts_one_process_a_machine():
     for runner, wanted in (("DataflowRunner", ["no_use_multiple_sdk_containers"]), ("", [])):
         options = make_options([f"--runner={runner}"] if runner else [])
         assert (options.view_as(DebugOptions).experiments or []) == wanted
+
+
+@pytest.mark.parametrize("asked, processes", [(0, 3), (1, 1), (5, 5)])
+def test_all_cores_are_those_that_this_process_may_use(monkeypatch, asked, processes):
+    """Beam counts the cores of the machine, which a container may not have."""
+    from apache_beam.options.pipeline_options import DirectOptions
+
+    from pipelines.beam import options as beam_options
+
+    monkeypatch.setattr(beam_options, "cores", lambda: 3)
+    flags = ["--direct_running_mode=multi_processing", f"--direct_num_workers={asked}"]
+    options = beam_options.make_options(flags)
+    assert options.view_as(DirectOptions).direct_num_workers == processes
+    assert beam_options.process_count(options) == processes

@@ -107,7 +107,7 @@ def test_what_may_be_stored_already_makes_the_forecast_a_bound(tmp_path):
     (tmp_path / "before").rename(tmp_path / "after")
     record = plan("--input", tmp_path / "after", "--output", tmp_path / "s", *SMALL)
     assert (record["new_images"], record["perhaps_stored"]) == (4, 4)
-    assert plan_lines(record)[-2].startswith("at most: what of 4 inputs is stored already")
+    assert plan_lines(record)[-2].startswith("at most: 4 inputs were moved or are tried again")
 
 
 def test_shards_are_counted_by_their_first(photos, store, tmp_path):

@@ -58,7 +58,7 @@ def test_chunks_that_overlap_in_one_worker_leave_no_gap():
     [
         ([chunk(infer=9)], LONG, "infer", "--precision"),
         ([chunk(decode=9)], LONG, "decode", "more cores"),
-        ([chunk(decode=9, megapixels=120)], LONG, "decode", "of 12 megapixels; scale them down"),
+        ([chunk(decode=9, megapixels=120)], LONG, "decode", "have 12 megapixels; scale them down"),
         ([chunk(read=9)], LONG, "read", "pipelines.pack"),
         ([chunk(read=9)], RunTime(8, 31, shards=True), "read", "shards of their own"),
         ([chunk(write=9)], LONG, "write", "the store"),

@@ -8,33 +8,32 @@ import posixpath
 import re
 import uuid
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from classifier.inputs.layouts import Facts, Layout, find_layout
 from classifier.inputs.refs import UniqueNames
 from classifier.inputs.trees import Folder, MemberTree
 from featurestore.io.retry import retrying
 from featurestore.io.storage import Storage
-from pipelines.packing.pack import Classes, Item
+from pipelines.packing.shards import Classes, Item
 
 LABELS_FILE = "labels.csv"
 _UNSAFE = re.compile(r"[/\\\0]")
 
 
 class FolderWriter:
-    """Writes images as files, in folders that tell their class and split; a context manager.
+    """Writes images as files, in folders for their class and split; a context manager.
 
     Attributes:
-      classes: none have numbers here.
-      files: name -> images in it: one line for each first-level folder.
-      told: whether folders tell every label and split; if not, ``labels.csv`` does.
+      classes: stays empty, because folders do not number classes.
+      files: first-level folder -> number of images in it.
+      labels_in_folders: whether the folders show every label and split; ``labels.csv`` does if not.
     """
 
     def __init__(self, storage: Storage) -> None:
         self.classes = Classes()
         self.files: dict[str, int] = {}
-        self.told = True
+        self.labels_in_folders = True
         self._storage = storage
         self._names = UniqueNames()
         self._above: Folder = ()
@@ -47,20 +46,15 @@ class FolderWriter:
         self._csv.writerow(("key", "label", "split"))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: Any) -> None:
         self._handle.close()
         try:
-            if kind is None:
-                self.told = self._is_told()
-                if not self.told:
+            if raised[0] is None:
+                self.labels_in_folders = self._are_labels_in_folders()
+                if not self.labels_in_folders:
                     self._storage.publish(self._table, LABELS_FILE)
         finally:
-            self._workspace.__exit__(kind, error, trace)
+            self._workspace.__exit__(*raised)
 
     def add(self, item: Item) -> None:
         """Writes one image."""
@@ -75,8 +69,8 @@ class FolderWriter:
         for label in item.labels or ("",):
             self._csv.writerow((name, label, item.split or ""))
 
-    def _is_told(self) -> bool:
-        """Reads the table again, to see whether the folders alone tell what stands in it."""
+    def _are_labels_in_folders(self) -> bool:
+        """Reads the table again, and compares it with what the folders alone say."""
         layout = find_layout(MemberTree(name for name, _ in self._written()))
         return all(layout.facts(name) == facts for name, facts in self._written())
 
@@ -90,11 +84,11 @@ class FolderWriter:
 
 
 def place(item: Item, above: Folder = ()) -> tuple[str, Folder]:
-    """Returns where an image goes in a folder: where it was, if that tells its class and split.
+    """Returns the path of an image: its own, if that shows its class and split.
 
     Args:
       item: the image.
-      above: folders that wrap what was placed before, if any do.
+      above: folders that wrap the images that were placed before, if any do.
 
     Returns:
       (path, the folders that wrap it).
@@ -111,8 +105,8 @@ def place(item: Item, above: Folder = ()) -> tuple[str, Folder]:
     names = tuple(item.path.split("/")[:-1])
     for depth in range(len(names) + 1):
         wraps = names[:depth]
-        told = Layout(kind, wraps, is_found=False).facts(item.path) == (item.labels, item.split)
-        if told and (not wraps or above in ((), wraps)):
+        facts = Layout(kind, wraps, is_found=False).facts(item.path)
+        if facts == (item.labels, item.split) and (not wraps or above in ((), wraps)):
             return item.path, wraps or above
     folders = [item.split] if item.split else []
     folders += item.labels[:1]

@@ -1,4 +1,4 @@
-"""Tells a folder that moved from another folder of the same names, whose images are others."""
+"""Tells a folder that moved from another folder with the same names and other images."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from classifier.inputs.lister import Lister
 from featurestore.errors import UsageError
 from featurestore.io.urls import connect
 from featurestore.store import FeatureStore
-from pipelines.planning.inventory import Inventory, digest, live_inputs
+from pipelines.planning.inventory import Inventory, digest, visible_inputs
 
 _AT_ONCE = 32
 _BLOCK = 4096
 Clash = tuple[str, str, str]  # (key, address that is stored, address that is listed)
 
 
-def require_moved(store: FeatureStore, inventory: Inventory, options: Mapping[str, Any]) -> None:
-    """Refuses inputs that merely have the keys of other images, which are still where they were.
+def refuse_key_clashes(
+    store: FeatureStore, inventory: Inventory, options: Mapping[str, Any]
+) -> None:
+    """Refuses an input that has the key of a stored image which is still at its own address.
 
-    A folder that moved keeps its keys, and is welcome. Another folder with the same names below it
-    would take the place of the stored images. Each stored address is asked for: of a folder some
-    images may be gone and others in place.
+    A folder that moved keeps its keys, and that is fine. Another folder with the same names below
+    it would replace the stored images. Each stored address is looked up, because some images of a
+    folder may be gone and others in place.
 
     Args:
-      store: that holds the keys.
-      inventory: that decided on the inputs.
+      store: the one with the stored images.
+      inventory: of the store, after it decided on every input.
       options: for the inputs' file systems.
 
     Raises:
-      UsageError: naming one such input, or one of which nothing says whether it is there.
+      UsageError: names one such input, or one whose stored address cannot be looked up.
     """
     clashes = _clashes(store, inventory)
     pool = ThreadPoolExecutor(_AT_ONCE)
@@ -54,17 +56,17 @@ def require_moved(store: FeatureStore, inventory: Inventory, options: Mapping[st
 
 
 def _clashes(store: FeatureStore, inventory: Inventory) -> Iterator[Clash]:
-    """Yields each key that is stored with another address than the listed one."""
+    """Yields each key whose stored address is not the listed one."""
     if not inventory.moved:
         return
     seen: set[str] = set()
-    for marker, _, rows in live_inputs(store):
+    for marker, _, rows in visible_inputs(store):
         shard = marker.source
         named = [(shard["key"], shard["uri"])] if shard else ((row[0], row[1]) for row in rows)
         for key, stored in named:
             listed = inventory.moved.get(digest(key))
-            # A shard has several commits; of older versions the address no longer counts.
-            if listed is None or inventory.held[digest(key)].address != digest(stored):
+            # A shard has several commits; only the address of the newest version counts.
+            if listed is None or inventory.stored[digest(key)].address != digest(stored):
                 continue
             if shard and key in seen:
                 continue
@@ -73,7 +75,7 @@ def _clashes(store: FeatureStore, inventory: Inventory) -> Iterator[Clash]:
 
 
 def _is_in_place(clash: Clash, options: Mapping[str, Any]) -> bool:
-    """Whether the stored address still leads to a file, and to another one than the listed."""
+    """Whether a file is still at the stored address, and is not the listed one."""
     _, stored, listed = clash
     try:
         fs, path = connect(stored, options)

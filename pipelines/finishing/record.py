@@ -1,4 +1,4 @@
-"""Ends a run: its ledger, its manifest, its summary. Needs no Beam."""
+"""The record of a run, made at its end: its ledger, its counts, its dead chunks. Needs no Beam."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
+from classifier.inputs.found import Found
 from classifier.inputs.records import file_etag
 from featurestore import layout
 from featurestore.commit import Marker, find_orphans, sweep_store, write_manifest
@@ -16,10 +19,11 @@ from featurestore.errors import RunFailed
 from featurestore.ignored import merge_notes
 from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
-from featurestore.store import open_store
-from pipelines.finishing.settlement import count_classes, count_duplicates, resolve_races
+from featurestore.store import FeatureStore, open_store
+from pipelines.finishing.races import resolve_races
 from pipelines.finishing.timereport import RunTime, time_report
-from pipelines.planning.heldshards import is_pruning
+from pipelines.planning.plan import Plan
+from pipelines.planning.storedshards import is_pruning
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,9 @@ class DeadChunk:
     Attributes:
       chunk_id: 32 hex digits.
       first: key of its first input.
-      images: in it, 0 where not countable.
-      kind: the error's type.
-      message: the error's text, in one line.
+      images: how many are in it; 0 for a shard, whose images are not counted beforehand.
+      kind: the class of the error.
+      message: the text of the error, in one line.
     """
 
     chunk_id: str
@@ -43,30 +47,24 @@ class DeadChunk:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the driver knows of a run before it starts.
+    """What the driver knows of a run before its workers start.
 
     Attributes:
       run_id: of the run.
       started: seconds since the epoch.
+      plan: what is to be extracted.
       inputs: their addresses without credentials.
-      listed: images and shards in the input.
-      committed: of them, those in the store already.
-      repeated: of them, those that were listed before.
-      planned_images: to be extracted, those in shards not counted.
-      ignored: files that are no images.
+      ignored: how many files are not images.
       ignored_names: the first thousand of them.
-      steps: seconds of what the driver did until now, by name.
-      workers: processes that share this machine, 0 when the runner decides.
+      steps: seconds that each step of the driver took: name -> seconds.
+      workers: processes that share this machine; 0 when the runner decides.
       engine: which one was chosen, why, and what was measured.
     """
 
     run_id: str
     started: float
+    plan: Plan = field(default_factory=Plan)
     inputs: tuple[str, ...] = ()
-    listed: int = 0
-    committed: int = 0
-    repeated: int = 0
-    planned_images: int = 0
     ignored: int = 0
     ignored_names: tuple[str, ...] = field(default=(), repr=False)
     steps: Mapping[str, float] = field(default_factory=dict)
@@ -77,33 +75,33 @@ class RunFacts:
 def finish_run(
     storage: Storage, facts: RunFacts, markers: Sequence[Marker], dead: Sequence[DeadChunk]
 ) -> dict[str, Any]:
-    """Writes ``runs/<run_id>.json``, the manifest and ``summary.json``; sweeps what died earlier.
+    """Writes ``runs/<run_id>.json``, the manifest and ``summary.json``; removes orphaned files.
 
-    Safe to repeat, as a runner may repeat its last step.
+    It is safe to repeat, because a runner may repeat its last step.
 
     Args:
       storage: of the store.
       facts: from the driver.
-      markers: of the chunks this run handled.
+      markers: of the chunks that this run handled.
       dead: the chunks that failed.
 
     Returns:
       The run's record, JSON-ready.
 
     Raises:
-      RunFailed: when images are unaccounted for.
+      RunFailed: when an image is unaccounted for.
     """
     resolve_races(storage)
     store = open_store(storage.url, storage.options).at_this_moment()
     every = list(store.markers().values())
-    ledger = _ledger(storage, facts, markers, dead)
+    ledger = _ledger(store, facts, markers, dead)
     ours = [marker for marker in every if marker.run_id == facts.run_id]
     record = {
         **_times(facts, ours, ledger.rows),
         "inputs": list(facts.inputs),
-        "listed": facts.listed,
-        "already_committed": facts.committed,
-        "listed_twice": facts.repeated,
+        "listed": facts.plan.listed,
+        "already_committed": facts.plan.committed,
+        "listed_twice": facts.plan.repeated,
         "chunks": len(markers) + len(dead),
         "ledger": asdict(ledger),
         "augmented": sum(marker.augmented for marker in ours),
@@ -112,15 +110,15 @@ def finish_run(
         "unmarked": 0 if every else len(find_orphans(storage, {})),
         "damaged": damaged_shards(every),
         "notes": merge_notes(note for marker in newest_of_shards(every) for note in marker.notes),
-        "quarantined_by_kind": quarantined_by_kind(storage, facts.run_id),
+        "quarantined_by_kind": quarantined_by_kind(store, facts.run_id),
         "dead": [asdict(chunk) for chunk in dead],
         "ignored": [*facts.ignored_names, *(name for marker in markers for name in marker.ignored)],
         "engine": dict(facts.engine),
         "numerics": _distinct([dict(marker.numerics) for marker in markers]),
     }
     if any(marker.source for marker in ours):
-        # What shards hold is known only now; of folders the driver has said it.
-        record["found"] = count_classes(storage, facts.run_id).lines()
+        # Only now are the images of shards known; those of folders the driver has counted.
+        record["found"] = count_classes(store, ours).lines()
     write_manifest(storage, facts.run_id, every)
     write_record(storage, record)
     sweep_store(storage, time.time())
@@ -128,7 +126,7 @@ def finish_run(
 
 
 def _times(facts: RunFacts, ours: Sequence[Marker], rows: int) -> dict[str, Any]:
-    """Returns the part of a run's record that says when it was and where its time went."""
+    """Returns the part of a run's record about its time."""
     finished = time.time()
     seconds = finished - facts.started
     shards = any(marker.source for marker in ours)
@@ -151,30 +149,30 @@ def write_record(storage: Storage, record: Mapping[str, Any]) -> None:
 
 
 def _ledger(
-    storage: Storage, facts: RunFacts, markers: Sequence[Marker], dead: Sequence[DeadChunk]
+    store: FeatureStore, facts: RunFacts, markers: Sequence[Marker], dead: Sequence[DeadChunk]
 ) -> Ledger:
     """Adds up a run's ledger, and checks it against itself and against the plan."""
     lost = sum(chunk.images for chunk in dead)
     handled = lost + sum(marker.ledger.images_in for marker in markers if not marker.source)
-    if handled != facts.planned_images:
+    if handled != facts.plan.images:
         raise RunFailed(
-            f"run {facts.run_id}: {facts.planned_images} images were planned, and {handled} came "
+            f"run {facts.run_id}: {facts.plan.images} images were planned, and {handled} came "
             "out of the chunks; please report this with the store's runs/ folder"
         )
-    # A chunk that another job was faster with is in that job's ledger.
+    # A chunk that another job committed first is in that job's ledger.
     ours = Ledger.total(m.ledger for m in markers if m.run_id == facts.run_id)
     rest = Ledger(
         images_in=lost,
         dead_images=lost,
         dead_chunks=len(dead),
-        duplicates=count_duplicates(storage, facts.run_id),
+        duplicates=count_duplicates(store, facts.run_id),
         ignored=facts.ignored,
     )
     return (ours + rest).check(f"run {facts.run_id}")
 
 
 def newest_of_shards(markers: Iterable[Marker]) -> list[Marker]:
-    """Returns the commits of each shard's newest version; slices of one file are commits each."""
+    """Returns the commits of each shard's newest version: one per slice of the file."""
     newest: dict[str, tuple[Any, dict[str, Marker]]] = {}
     for marker in sorted(markers, key=lambda marker: marker.run_id):
         source = marker.source
@@ -196,9 +194,35 @@ def damaged_shards(markers: Iterable[Marker]) -> list[dict[str, str]]:
     return [{"shard": key, "damage": message} for key, message in sorted(damage.items())]
 
 
-def quarantined_by_kind(storage: Storage, run_id: str) -> dict[str, int]:
+def count_classes(store: FeatureStore, markers: Sequence[Marker]) -> Found:
+    """Counts the images of some commits by class and by split."""
+    found = Found()
+    for batch in store.scan_markers(markers, ["labels", "split"], views=[0]):
+        for labels, split in zip(batch["labels"], batch["split"], strict=True):
+            found.count(labels, split)
+    return found
+
+
+def count_duplicates(store: FeatureStore, run_id: str) -> int:
+    """Counts the view-0 rows of a run whose content an earlier row has.
+
+    It holds eight bytes per row. At a hundred million rows the chance that two different images
+    count as one is 1 in 3,700 (birthday bound for 64 bits).
+    """
+    before, ours = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+    markers = store.markers().values()
+    for target, wanted in ((before, False), (ours, True)):
+        chosen = [marker for marker in markers if (marker.run_id == run_id) is wanted]
+        for batch in store.scan_markers(chosen, ["content_hash"], views=[0]):
+            hashes = [int(text[:16], 16) for text in batch["content_hash"]]
+            target.append(np.array(hashes, np.uint64))
+    old, new = np.unique(np.concatenate(before)), np.concatenate(ours)
+    distinct = np.setdiff1d(new, old)
+    return len(new) - len(distinct)
+
+
+def quarantined_by_kind(store: FeatureStore, run_id: str) -> dict[str, int]:
     """Counts a run's quarantined images by kind."""
-    store = open_store(storage.url, storage.options)
     kinds = Counter(row["kind"] for row in store.quarantined(run_id))
     return dict(sorted(kinds.items()))
 

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import pyarrow as pa
@@ -32,11 +31,11 @@ class Item:
     """One image to pack.
 
     Attributes:
-      path: relative, with the folders that it shall have again.
+      path: relative, with its folders.
       labels: class names.
       split: or None.
       data: the file's content.
-      origin: the shard it comes from, to tell apart what has the same path in two of them.
+      origin: the shard that it comes from; distinguishes images with the same path in two shards.
     """
 
     path: str
@@ -48,7 +47,7 @@ class Item:
 
 @dataclass
 class Classes:
-    """Numbers for class names, in the order in which they occur."""
+    """Numbers class names in the order in which they occur."""
 
     numbers: dict[str, int] = field(default_factory=dict)
 
@@ -58,7 +57,7 @@ class Classes:
 
 
 class ShardFile(Protocol):
-    """One shard that is being written."""
+    """A shard that is being written."""
 
     def __init__(self, path: Path, classes: Classes) -> None: ...
 
@@ -82,13 +81,13 @@ class TarShard:
         self._names: set[str] = set()
 
     def takes(self, item: Item) -> bool:
-        # Images that share a stem share the notes beside them.
+        # Images with the same stem share their note.
         facts = (item.labels, item.split)
         stem = posixpath.splitext(item.path)[0]
         return item.path not in self._names and self._noted.get(stem, facts) == facts
 
     def add(self, item: Item) -> None:
-        # Its notes come first: where a file is cut, no image is left without its label.
+        # The note comes first, so that no image of a cut file is without its label.
         self._note(item)
         self._member(item.path, item.data)
         self._names.add(item.path)
@@ -163,7 +162,7 @@ class ParquetShard:
     """Parquet as Hugging Face datasets write it: ``image`` is a struct {bytes, path}."""
 
     def __init__(self, path: Path, classes: Classes) -> None:
-        # Images are compressed already; checksums let a reader tell a damaged page.
+        # Images are compressed already; by the checksums a reader recognises a damaged page.
         self._writer = pq.ParquetWriter(
             path, PARQUET_SCHEMA, compression="none", write_page_checksum=True, use_dictionary=False
         )
@@ -202,20 +201,20 @@ SHARD_FILES: Mapping[str, type[ShardFile]] = {
 
 
 class ShardWriter:
-    """Cuts images into shards of one format, a series for each split; a context manager.
+    """Writes images into shards of one format, a series for each split; a context manager.
 
     A shard appears in the output when it is complete.
 
     Attributes:
-      classes: the numbers given to class names.
-      files: name -> images in it, of the shards that are complete.
-      told: always: shards tell every label and split.
+      classes: numbers of the class names.
+      files: name of each complete shard -> number of images in it.
+      labels_in_folders: True, since shards hold every label and split.
     """
 
     def __init__(self, storage: Storage, kind: str, shard_size: int) -> None:
         self.classes = Classes()
         self.files: dict[str, int] = {}
-        self.told = True
+        self.labels_in_folders = True
         self._storage, self._kind, self._size = storage, kind, shard_size
         self._open: dict[str, tuple[ShardFile, Path, int]] = {}
         self._numbers: dict[str, int] = {}
@@ -225,20 +224,15 @@ class ShardWriter:
         self._folder = self._workspace.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: Any) -> None:
         try:
             for series in list(self._open):
-                if kind is None:
+                if raised[0] is None:
                     self._finish(series)
                 else:
                     self._open.pop(series)[0].close()
         finally:
-            self._workspace.__exit__(kind, error, trace)
+            self._workspace.__exit__(*raised)
 
     def add(self, item: Item) -> None:
         """Writes one image."""

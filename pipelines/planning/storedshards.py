@@ -1,4 +1,4 @@
-"""Which records of which shards a store holds, read off its commits."""
+"""Which records of which shards a store holds, according to its commits."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from featurestore.commit import Marker
 
 
 @dataclass(frozen=True)
-class HeldShard:
+class StoredShard:
     """What is stored of the newest version of a shard.
 
     Attributes:
       file: its uri, size and etag.
-      records: of it, that are stored.
-      run_id: that wrote it last.
+      records: those that are stored.
+      run_id: the run that wrote it last.
     """
 
     file: tuple[str, int, str]
@@ -25,9 +25,9 @@ class HeldShard:
     run_id: str
 
 
-def shards_held(markers: Iterable[Marker]) -> dict[str, HeldShard]:
-    """Returns what commits have stored of shards, by key; what was pruned is stored no longer."""
-    held: dict[str, HeldShard] = {}
+def stored_shards(markers: Iterable[Marker]) -> dict[str, StoredShard]:
+    """Returns what commits stored of each shard, by key, without what was pruned."""
+    held: dict[str, StoredShard] = {}
     # A run prunes before it writes.
     for marker in sorted(markers, key=lambda marker: (marker.run_id, not is_pruning(marker))):
         source = marker.source
@@ -39,7 +39,7 @@ def shards_held(markers: Iterable[Marker]) -> dict[str, HeldShard]:
             records, before = records_of(source["etag"]), held.get(source["key"])
             if before and before.file == file and not is_pruning(marker):
                 records = union(before.records, records)
-            held[source["key"]] = HeldShard(file, records, marker.run_id)
+            held[source["key"]] = StoredShard(file, records, marker.run_id)
     return held
 
 
@@ -49,13 +49,13 @@ def is_pruning(marker: Marker) -> bool:
 
 
 def pruning_id(run_id: str, shard_key: str = "") -> str:
-    """Returns the chunk_id of the commit by which a run prunes: all files, or a shard."""
+    """Returns the chunk_id of the commit by which a run prunes files, or a shard."""
     names = [("prune", 0, run_id), *([("shard", 0, shard_key)] if shard_key else [])]
     return layout.chunk_id(names)
 
 
 def _shards_above(keys: Iterable[str], shards: Collection[str]) -> set[str]:
-    """Returns the shards that images belong to."""
+    """Returns the shards that the keys of images begin with."""
     folders = {key.rpartition("/")[0] for key in keys}
     above = (folder.split("/") for folder in folders)
     names = {"/".join(parts[:depth]) for parts in above for depth in range(1, len(parts) + 1)}
