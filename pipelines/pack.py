@@ -18,7 +18,6 @@ from typing import Any
 from classifier.inputs import (
     SHARD_ERRORS,
     Asked,
-    Ignored,
     ImageRef,
     InputOptions,
     ShardRef,
@@ -87,7 +86,6 @@ class _Account:
     unreadable: int = 0
     messages: list[Mapping[str, str]] = field(default_factory=list)
     damaged: list[Mapping[str, Any]] = field(default_factory=list)
-    ignored: Ignored = field(default_factory=Ignored)
     found: Found = field(default_factory=Found)
 
 
@@ -106,15 +104,15 @@ def pack(options: PackOptions, told: Callable[[str], None] | None = None) -> Map
       RunFailed: when an image is unaccounted for.
     """
     storage = Storage(options.output, options.reading.storage_options)
-    account = _Account()
-    sources = _sources(options, account, told)
+    account = _Account(found=Found(say=told))
+    sources = _sources(options, account)
     head = list(itertools.islice(sources, 1))
     _check_output(options, storage)
     if not head and not account.damaged:
         where = ", ".join(repr(public_url(uri)) for uri in options.inputs)
         others = [
-            f"{account.ignored.count} other files",
-            *note_lines(account.ignored.notes.values()),
+            f"{account.found.ignored.count} other files",
+            *note_lines(account.found.ignored.notes.values()),
         ]
         raise UsageError(f"--input: no images in {where}; {'; '.join(others)}")
     writer: ShardWriter | FolderWriter = FolderWriter(storage)
@@ -144,13 +142,11 @@ def _check_output(options: PackOptions, storage: Storage) -> None:
         )
 
 
-def _sources(
-    options: PackOptions, account: _Account, told: Callable[[str], None] | None
-) -> Iterator[Source]:
+def _sources(options: PackOptions, account: _Account) -> Iterator[Source]:
     """Yields every image with its bytes, in order; notes the shards that are damaged."""
     settings = options.reading.storage_options
     reading = replace(options.reading, output=options.output)
-    refs = list_inputs(options.inputs, reading, account.ignored, account.found, told)
+    refs = list_inputs(options.inputs, reading, account.found)
     for kind, group in itertools.groupby(refs, key=type):
         if kind is ImageRef:
             while images := [r for r in itertools.islice(group, _READ_AT_ONCE)]:
@@ -162,7 +158,7 @@ def _sources(
             if not isinstance(shard, ShardRef):
                 continue
             try:
-                for ref, data in iter_shard(shard, settings, account.ignored):
+                for ref, data in iter_shard(shard, settings, account.found.ignored):
                     yield ref, data, shard
             except SHARD_ERRORS as error:
                 place = {"key": shard.key, "offset": getattr(error, "offset", None)}
@@ -183,7 +179,7 @@ def _item(ref: ImageRef, data: bytes, shard: ShardRef | None) -> Item:
 def _record(
     options: PackOptions, account: _Account, writer: ShardWriter | FolderWriter
 ) -> Mapping[str, Any]:
-    ignored = account.ignored
+    ignored = account.found.ignored
     counts = (account.images_in, account.packed, account.unreadable)
     Ledger(*counts, ignored=ignored.count).check("pack")
     return {

@@ -54,16 +54,14 @@ class Listing:
         Raises:
           UsageError: for an input that is missing or empty, and limits that cannot be kept.
         """
-        ignored, found = Ignored(), Found()
+        found = Found(say=told)
         reading = replace(options.reading, output=options.output)
         labeller = options.labels.labeller(options.storage_options) if options.labels else None
         if told and labeller and labeller.table:
             told(labeller.table.columns)
 
-        def take(
-            left_out: Ignored, found: Found, told: Callable[[str], None] | None = None
-        ) -> Iterator[ImageRef | ShardRef]:
-            refs = list_inputs(inputs, reading, left_out, found, told)
+        def take(found: Found) -> Iterator[ImageRef | ShardRef]:
+            refs = list_inputs(inputs, reading, found)
             if labeller:
                 refs = (labeller.apply(r) if isinstance(r, ImageRef) else r for r in refs)
             for ref in select(refs, options.selection):
@@ -71,11 +69,11 @@ class Listing:
                     found.count(ref.labels, ref.split)
                 yield ref
 
-        refs = take(ignored, found, told)
+        refs = take(found)
         head = list(itertools.islice(refs, HEAD))
-        _check_head(options, inputs, head, ignored)
+        _check_head(options, inputs, head, found.ignored)
         every = itertools.chain(head, refs)
-        return cls(head, every, ignored, found, labeller, lambda: take(Ignored(), Found()))
+        return cls(head, every, found.ignored, found, labeller, lambda: take(Found()))
 
 
 def _check_head(

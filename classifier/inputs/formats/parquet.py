@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from classifier.inputs.columns import Asked, Columns, find_columns, image_columns
+from classifier.inputs.columns import Asked, Columns, find_columns, holds_bytes, image_columns
 from classifier.inputs.refs import (
     MAX_MEMBER_BYTES,
     ImageRef,
@@ -47,8 +47,8 @@ def iter_parquet(
 
     Raises:
       OSError: when the file cannot be read.
-      ShardDamaged: for a file without its end, at once; for row groups that cannot be read, after
-        all others were.
+      ShardDamaged: at once for a file that lacks its end, or that holds images in another shape
+        than one a row; for row groups that cannot be read, after all others were.
     """
     with _open(shard, storage_options) as file:
         try:
@@ -56,10 +56,11 @@ def iter_parquet(
         except UsageError as error:
             raise ShardDamaged(str(error)) from error
         if columns is None:
+            if reason := _other_shape(file.schema_arrow):
+                raise ShardDamaged(reason)
             ignored.add(shard.key)
             return
-        if columns.is_unclear:
-            ignored.add(f"{shard.key}: labels in {', '.join(columns.others)}")
+        columns.note_unlabelled(shard.key, ignored)
         yield from _rows(shard, file, columns)
 
 
@@ -166,3 +167,36 @@ def _offset(group: Any) -> int:
         column = group.column(index)
         starts += [column.dictionary_page_offset or column.data_page_offset]
     return min(starts, default=0)
+
+
+def _other_shape(schema: pa.Schema) -> str:
+    """Explains how a table without one image column holds images; "" where it holds none.
+
+    Example:
+      >>> _other_shape(pa.schema([("images", pa.list_(pa.binary()))]))
+      "no image in it: the column 'images' holds a list of images per row; write one image per row"
+      >>> _other_shape(pa.schema([("id", pa.int64())]))
+      ''
+    """
+    single = image_columns(schema)
+    if single:
+        return (
+            f"no image in it: any of the columns {', '.join(map(repr, single))} could hold them; "
+            "name one by --image_column"
+        )
+    lists = [field.name for field in schema if _holds_lists(field.type)]
+    if lists:
+        return (
+            f"no image in it: the column {lists[0]!r} holds a list of images per row; write one "
+            "image per row"
+        )
+    return ""
+
+
+def _holds_lists(kind: pa.DataType) -> bool:
+    if pa.types.is_map(kind):
+        return holds_bytes(kind.item_type)
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if is_list or pa.types.is_fixed_size_list(kind):
+        return holds_bytes(kind.value_type) or _holds_lists(kind.value_type)
+    return False

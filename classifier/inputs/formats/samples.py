@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from classifier.inputs.layouts import FolderReader
 from classifier.inputs.refs import has_image_suffix, is_hidden
 from classifier.pixels.filetypes import sniff
+from featurestore.labels.cells import labels_of, text_of
+from featurestore.labels.columns import SPLIT_COLUMNS, find_column
+from featurestore.labels.splits import split_in_cell
 
 # The first that gives a label counts: names before numbers.
 LABEL_SUFFIXES = ("json", "cls", "txt")
 # Members that share a name are held together up to here.
 _MAX_SAMPLE_BYTES = 1 << 27
+_LABEL_KEYS = ("labels", "class_name", "label", "cls", "class")
 Content = bytes | OSError
 Member = tuple[str, Content]
+Labels = tuple[str, ...] | None
+Notes = Mapping[tuple[str, str], bytes]  # (name without suffix, suffix) -> content
 
 
 class Sample:
@@ -84,3 +92,67 @@ def note_suffix(name: str) -> str:
     """Returns the suffix of a label file, "" for any other."""
     suffix = name.rpartition(".")[2].lower()
     return suffix if suffix in LABEL_SUFFIXES else ""
+
+
+def owner_and_suffix(name: str) -> tuple[str, str]:
+    """Splits the name of a label file: (name of its image without suffix, its own suffix)."""
+    return posixpath.splitext(name)[0], note_suffix(name)
+
+
+def _found_notes(name: str, stem: str, notes: Notes) -> Iterator[tuple[Labels, str | None]]:
+    """Yields what an image's label files say: its own first, then the sample's."""
+    for owner in dict.fromkeys((posixpath.splitext(name)[0], stem)):
+        for suffix in LABEL_SUFFIXES:
+            data = notes.get((owner, suffix))
+            if data is not None:
+                yield _read_note(suffix, data)
+
+
+def facts_of(
+    name: str, stem: str, notes: Notes, folders: FolderReader
+) -> tuple[tuple[str, ...], str | None]:
+    """Finds an image's labels and split: its own notes first, then the sample's, then folders."""
+    labels: Labels = None
+    split: str | None = None
+    for found, noted_split in _found_notes(name, stem, notes):
+        labels = found if labels is None else labels
+        split = noted_split if split is None else split
+    if labels is not None and split is not None:
+        return labels, split or None
+    by_folder, folder_split = folders.facts(name)
+    split = folder_split if split is None else split
+    return by_folder if labels is None else labels, split or None
+
+
+def disagree(name: str, stem: str, notes: Notes) -> bool:
+    """Whether the label files of one owner give an image different labels."""
+    for owner in dict.fromkeys((posixpath.splitext(name)[0], stem)):
+        own = {key: data for key, data in notes.items() if key[0] == owner}
+        if len(own) == 1:
+            return False
+        found = {labels for labels, _ in _found_notes(owner, owner, own) if labels is not None}
+        if found:
+            return len(found) > 1
+    return False
+
+
+def _read_note(suffix: str, data: bytes) -> tuple[Labels, str | None]:
+    """Reads a label file: (labels, split), each None where it says nothing, a null split as ""."""
+    if suffix != "json":
+        return labels_of(data) or None, None
+    try:
+        record = json.loads(text_of(data))
+    except ValueError:
+        return None, None
+    split = None
+    if isinstance(record, dict):
+        named = find_column(record, SPLIT_COLUMNS)
+        if isinstance(record.get(named), str):
+            split = split_in_cell(record[named])
+        elif named and record[named] is None:
+            split = ""
+        record = record.get(find_column(record, _LABEL_KEYS))
+    if isinstance(record, dict):
+        return None, split
+    # An empty list says that there is no label; a null says nothing.
+    return labels_of(record) or (() if isinstance(record, list) else None), split

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,12 +10,15 @@ from typing import Any, NamedTuple
 from fsspec.implementations.local import LocalFileSystem
 
 from classifier.inputs.formats.samples import (
-    LABEL_SUFFIXES,
     Content,
     Member,
+    Notes,
     Sample,
+    disagree,
+    facts_of,
     is_image,
     note_suffix,
+    owner_and_suffix,
     parted,
     split_member,
 )
@@ -41,15 +43,7 @@ from classifier.pixels.filetypes import sniff
 from featurestore.ignored import Ignored
 from featurestore.io.steady import SteadyFile
 from featurestore.io.storage import connect
-from featurestore.labels.cells import labels_of, text_of
-from featurestore.labels.columns import SPLIT_COLUMNS, find_column
-from featurestore.labels.splits import split_in_cell
 from featurestore.labels.table import member_name
-
-_LABEL_KEYS = ("labels", "class_name", "label", "cls", "class")
-Labels = tuple[str, ...] | None
-Notes = Mapping[tuple[str, str], bytes]  # (name without suffix, suffix) -> content
-
 
 # A label file that is larger holds something else.
 _MAX_NOTE_BYTES = 1 << 24
@@ -197,11 +191,11 @@ def _images(
         key = f"{shard.key}/{claimed}"
         if claimed != name:
             ignored.note(REPEATED, key)
-        labels, split = _facts(name, sample.stem, texts, folders)
+        labels, split = facts_of(name, sample.stem, texts, folders)
         if not is_sure:
             ignored.note(AMBIGUOUS, key)
             labels = ()
-        elif _disagree(name, sample.stem, texts):
+        elif disagree(name, sample.stem, texts):
             ignored.note(DISAGREEING, key)
         size = len(data) if isinstance(data, bytes) else 0
         yield shard.image(claimed, size, labels, split), data
@@ -221,7 +215,7 @@ def _notes(
         if is_image(name, data):
             continue
         key = f"{shard.key}/{name}"
-        owner, suffix = _owner_and_suffix(name)
+        owner, suffix = owner_and_suffix(name)
         if is_hidden(name):
             ignored.add(key)
         elif suffix and isinstance(data, bytes):
@@ -236,10 +230,6 @@ def _notes(
     return notes
 
 
-def _owner_and_suffix(name: str) -> tuple[str, str]:
-    return posixpath.splitext(name)[0], note_suffix(name)
-
-
 def _note_lonely(shard: ShardRef, context: _Context) -> None:
     """Notes the label files that came without an image; a text file may be anything."""
     names, _, lonely, ignored = context
@@ -248,67 +238,8 @@ def _note_lonely(shard: ShardRef, context: _Context) -> None:
     owners = {posixpath.splitext(name)[0] for name in names.taken}
     owners |= {split_member(name)[0] for name in names.taken}
     for name in lonely:
-        owner, suffix = _owner_and_suffix(name)
+        owner, suffix = owner_and_suffix(name)
         if owner in owners:
             ignored.note(APART, f"{shard.key}/{name}")
         elif suffix == "cls":
             ignored.note(WITHOUT_IMAGE, f"{shard.key}/{name}")
-
-
-def _found_notes(name: str, stem: str, notes: Notes) -> Iterator[tuple[Labels, str | None]]:
-    """Yields what an image's label files say: its own first, then the sample's."""
-    for owner in dict.fromkeys((posixpath.splitext(name)[0], stem)):
-        for suffix in LABEL_SUFFIXES:
-            data = notes.get((owner, suffix))
-            if data is not None:
-                yield _read_note(suffix, data)
-
-
-def _facts(
-    name: str, stem: str, notes: Notes, folders: FolderReader
-) -> tuple[tuple[str, ...], str | None]:
-    """Finds an image's labels and split: its own notes first, then the sample's, then folders."""
-    labels: Labels = None
-    split: str | None = None
-    for found, noted_split in _found_notes(name, stem, notes):
-        labels = found if labels is None else labels
-        split = noted_split if split is None else split
-    if labels is not None and split is not None:
-        return labels, split or None
-    by_folder, folder_split = folders.facts(name)
-    split = folder_split if split is None else split
-    return by_folder if labels is None else labels, split or None
-
-
-def _disagree(name: str, stem: str, notes: Notes) -> bool:
-    """Whether the label files of one owner give an image different labels."""
-    for owner in dict.fromkeys((posixpath.splitext(name)[0], stem)):
-        own = {key: data for key, data in notes.items() if key[0] == owner}
-        if len(own) == 1:
-            return False
-        found = {labels for labels, _ in _found_notes(owner, owner, own) if labels is not None}
-        if found:
-            return len(found) > 1
-    return False
-
-
-def _read_note(suffix: str, data: bytes) -> tuple[Labels, str | None]:
-    """Reads a label file: (labels, split), each None where it says nothing, a null split as ""."""
-    if suffix != "json":
-        return labels_of(data) or None, None
-    try:
-        record = json.loads(text_of(data))
-    except ValueError:
-        return None, None
-    split = None
-    if isinstance(record, dict):
-        named = find_column(record, SPLIT_COLUMNS)
-        if isinstance(record.get(named), str):
-            split = split_in_cell(record[named])
-        elif named and record[named] is None:
-            split = ""
-        record = record.get(find_column(record, _LABEL_KEYS))
-    if isinstance(record, dict):
-        return None, split
-    # An empty list says that there is no label; a null says nothing.
-    return labels_of(record) or (() if isinstance(record, list) else None), split

@@ -12,7 +12,6 @@ import itertools
 import struct
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from classifier.inputs.columns import Asked, Columns, LabelColumn
@@ -73,42 +72,73 @@ def iter_tfrecord(
       ShardDamaged: at the first record that is cut or whose checksum is wrong.
     """
     fs, path = connect(shard.uri, storage_options)
-    class_names = tfds.read_class_names(fs, path)
+    records = _Records(shard, tfds.read_class_names(fs, path), ignored)
     wanted = records_of(shard.etag)
-    asked, unclear = Asked.of(shard.etag), False
-    unique = UniqueNames()
     with SteadyFile(fs, path) as file:
-        for number, data in enumerate(read_records(file)):
-            if number >= wanted[-1][1]:
-                return
-            is_wanted = holds(wanted, number)
-            try:
-                features = parse_example(data)
-            except ValueError as error:
-                name = unique.claim(str(number))
-                if is_wanted:
-                    yield shard.image(name, len(data)), OSError(str(error))
-                continue
-            columns = find_features(features, class_names, asked)
-            images = features.get(columns.image) if columns.image else _by_content(features)
-            if images is None:
-                if is_wanted:
-                    is_sequence = has_feature_lists(data)
-                    note = partial(ignored.leave_out, SEQUENCES) if is_sequence else ignored.add
-                    note(f"{shard.key}/{number}")
-                continue
-            # Records that are passed over have their names too: a key never depends on the slice.
-            name = unique.claim(member_name(_text(features, NAME_FEATURES)), str(number))
-            if not is_wanted:
-                continue
-            if columns.is_unclear and not unclear:
-                unclear = True
-                ignored.add(f"{shard.key}: labels in {', '.join(columns.others)}")
-            labels = labels_of(features, columns)
-            split = split_in_cell(_text(features, (columns.split,)))
-            content = _content(images)
-            size = len(content) if isinstance(content, bytes) else 0
-            yield shard.image(name, size, labels, split), content
+        try:
+            for number, data in enumerate(read_records(file)):
+                if number >= wanted[-1][1]:
+                    return
+                if found := records.image(number, data, holds(wanted, number)):
+                    yield found
+        finally:
+            records.note_unlabelled()
+
+
+class _Records:
+    """The images of a shard's records, in order; it notes the records that hold none."""
+
+    def __init__(
+        self, shard: ShardRef, class_names: Mapping[str, Sequence[str]], ignored: Ignored
+    ) -> None:
+        self._shard, self._class_names, self._ignored = shard, class_names, ignored
+        self._asked = Asked.of(shard.etag)
+        self._unique = UniqueNames()
+        self._is_labelled = False
+        self._unlabelled: Columns | None = None
+
+    def image(
+        self, number: int, data: bytes, is_wanted: bool
+    ) -> tuple[ImageRef, bytes | OSError] | None:
+        """Returns a record's image; None for a record that holds none, or is not wanted.
+
+        A record that is not wanted claims its name too: a key never depends on the slice.
+        """
+        try:
+            features = parse_example(data)
+        except ValueError as error:
+            ref = self._shard.image(self._unique.claim(str(number)), len(data))
+            return (ref, OSError(str(error))) if is_wanted else None
+        columns = find_features(features, self._class_names, self._asked)
+        images = features.get(columns.image) if columns.image else _by_content(features)
+        if images is None:
+            if is_wanted:
+                self._leave_out(number, data)
+            return None
+        name = self._unique.claim(member_name(_text(features, NAME_FEATURES)), str(number))
+        if not is_wanted:
+            return None
+        self._is_labelled |= bool(columns.label)
+        if not columns.label and columns.others:
+            self._unlabelled = self._unlabelled or columns
+        labels = cells.labels_of(features.get(columns.label), columns.class_names)
+        split = split_in_cell(_text(features, (columns.split,)))
+        content = _content(images)
+        size = len(content) if isinstance(content, bytes) else 0
+        return self._shard.image(name, size, labels, split), content
+
+    def _leave_out(self, number: int, data: bytes) -> None:
+        name = f"{self._shard.key}/{number}"
+        if has_feature_lists(data):
+            self._ignored.leave_out(SEQUENCES, name)
+        else:
+            self._ignored.add(name)
+
+    def note_unlabelled(self) -> None:
+        """Notes a shard without labels; single records may lack theirs."""
+        columns = self._unlabelled
+        if columns and (columns.is_unclear or not self._is_labelled):
+            columns.note_unlabelled(self._shard.key, self._ignored)
 
 
 def _by_content(features: Mapping[str, Values]) -> Values | None:
@@ -181,20 +211,6 @@ def tfrecord_columns(shard: ShardRef, storage_options: Mapping[str, Any] | None)
         require_column(asked.label, "--label_column", known)
     columns = find_features(features, class_names, asked)
     return columns.told(shard.key) if columns.image else ""
-
-
-def labels_of(features: Mapping[str, Values], columns: Columns) -> tuple[str, ...]:
-    """Returns an Example's labels, by name where names are known.
-
-    Args:
-      features: of the Example.
-      columns: which of them mean what.
-
-    Example:
-      >>> labels_of({"label": [1]}, Columns("image", "label", class_names=("cat", "dog")))
-      ('dog',)
-    """
-    return cells.labels_of(features.get(columns.label), columns.class_names)
 
 
 def _text(features: Mapping[str, Values], names: Sequence[str]) -> str:

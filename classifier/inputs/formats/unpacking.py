@@ -7,13 +7,8 @@ import copy
 import lzma
 import struct
 import zipfile
-import zlib
-from collections.abc import Callable
-from typing import IO, Any
+from typing import IO
 
-from classifier.inputs.refs import MAX_MEMBER_BYTES
-
-_BLOCK = 1 << 16
 _LZMA_HEADER = struct.Struct("<HHBL")  # version, size of what follows, lc/lp/pb, dictionary
 
 
@@ -48,34 +43,3 @@ def _as_stored(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
     raw.compress_type, raw.file_size = zipfile.ZIP_STORED, info.compress_size
     del raw.CRC
     return raw
-
-
-def inflate(read: Callable[[int], bytes], limit: int = MAX_MEMBER_BYTES) -> tuple[bytes, int]:
-    """Unpacks a raw deflate stream of unknown length.
-
-    Args:
-      read: gives the next bytes, b"" at the end.
-      limit: of the content, in bytes.
-
-    Returns:
-      (content, compressed bytes).
-
-    Raises:
-      BadZipFile: when it is cut, or its content is larger than the limit.
-      zlib.error: when it is damaged.
-    """
-    unpacker: Any = zlib.decompressobj(-15)
-    parts: list[bytes] = []
-    taken = total = 0
-    while not unpacker.eof:
-        block = unpacker.unconsumed_tail
-        if not block:
-            block = read(_BLOCK)
-            taken += len(block)
-        if not block:
-            raise zipfile.BadZipFile("its compressed bytes are cut")
-        parts.append(unpacker.decompress(block, limit + 1 - total))
-        total += len(parts[-1])
-        if total > limit:
-            raise zipfile.BadZipFile(f"it unpacks to more than {limit:,} bytes")
-    return b"".join(parts), taken - len(unpacker.unused_data)

@@ -1,21 +1,17 @@
-"""Streams images out of zip archives of class folders.
-
-An archive that lost its end has lost its table of contents: then its members are found one behind
-the other from the start, until the first that is not whole.
-"""
+"""Streams images out of zip archives of class folders."""
 
 from __future__ import annotations
 
-import io
 import lzma
 import ntpath
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from classifier.inputs.formats.unpacking import inflate, open_member
+from classifier.inputs.formats.unpacking import open_member
 from classifier.inputs.layouts import FolderReader
 from classifier.inputs.refs import (
     HEAD_BYTES,
@@ -32,6 +28,7 @@ from classifier.inputs.refs import (
     too_large,
 )
 from classifier.pixels.filetypes import sniff
+from featurestore.errors import one_line
 from featurestore.ignored import Ignored
 from featurestore.io.steady import SteadyFile
 from featurestore.io.storage import connect
@@ -48,11 +45,15 @@ _UNREADABLE = (
     struct.error,
 )
 _ENCRYPTED = 0x1
-_SIZES_FOLLOW = 0x8
-_UTF8 = 0x800
 _UNIX = (3, 19)  # who made an archive: APPNOTE.TXT 4.4.2
-_LOCAL_HEADER = struct.Struct("<4sHHHHHLLLHH")
+_LOCAL_HEADER_BYTES = 30
 _LOCAL_MAGIC = b"PK\3\4"
+# A zip has its table of contents at its end, which a cut takes away.
+_NO_CONTENTS = "the table of contents at the end of the zip is missing or damaged"
+_MEND = (
+    "nothing was read; recover the members with zip -FF broken.zip --out mended.zip (answer y), "
+    "and give mended.zip"
+)
 _OVERLAPS = "its bytes are those of another member, too, as in a zip bomb; write the archive again"
 Content = bytes | OSError
 
@@ -75,36 +76,29 @@ def iter_zip(
 
     Raises:
       OSError: when the archive cannot be read.
-      ShardDamaged: when it is cut; what came before the cut was yielded.
+      ShardDamaged: at once for an archive without a table of contents, such as one that was cut;
+        at the end for one behind another archive.
     """
-    fs, path = connect(shard.uri, storage_options)
-    with SteadyFile(fs, path) as file:
-        try:
-            archive = zipfile.ZipFile(file)
-        except (*_UNREADABLE, NotImplementedError) as error:
-            file.seek(0)
-            names = list(_names_without_contents(file, error))
-            context = (UniqueNames(), FolderReader(shard.layout, lambda: names), ignored)
-            file.seek(0)
-            for name, content in _without_contents(file, error):
-                yield from _image(shard, name, content, context)
-            return
-        with archive:
-            yield from _members(shard, archive, ignored)
+    with _open(shard, storage_options) as archive:
+        yield from _members(shard, archive, ignored)
 
 
 def zip_names(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> Iterator[str]:
-    """Yields the names of a zip's files, as far as it is whole."""
+    """Yields the names of a zip's files; raises what `iter_zip` raises."""
+    with _open(shard, storage_options) as archive:
+        yield from (name for name, _ in _files(archive))
+
+
+@contextmanager
+def _open(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> Iterator[zipfile.ZipFile]:
     fs, path = connect(shard.uri, storage_options)
     with SteadyFile(fs, path) as file:
         try:
             archive = zipfile.ZipFile(file)
         except (*_UNREADABLE, NotImplementedError) as error:
-            file.seek(0)
-            yield from _names_without_contents(file, error)
-            return
+            raise ShardDamaged(f"{_NO_CONTENTS}: {one_line(error)}; {_MEND}", 0) from error
         with archive:
-            yield from (name for name, _ in _files(archive))
+            yield archive
 
 
 def _files(archive: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]:
@@ -207,7 +201,7 @@ def _overlapping(archive: zipfile.ZipFile) -> set[int]:
     """
     shared, following = set(), archive.start_dir
     for info in sorted(archive.infolist(), key=lambda info: info.header_offset, reverse=True):
-        if info.header_offset + _LOCAL_HEADER.size + info.compress_size > following:
+        if info.header_offset + _LOCAL_HEADER_BYTES + info.compress_size > following:
             shared.add(info.header_offset)
         following = info.header_offset
     return shared
@@ -230,70 +224,3 @@ def _image(
         ignored.note(REPEATED, f"{shard.key}/{claimed}")
     size = len(content) if isinstance(content, bytes) else 0
     yield shard.image(claimed, size, *facts), content
-
-
-def _names_without_contents(file: SteadyFile, cause: Exception) -> Iterator[str]:
-    """Yields the members' names of an archive without a table of contents."""
-    try:
-        yield from (name for name, _ in _without_contents(file, cause))
-    except ShardDamaged:
-        return  # whoever reads the members says so
-
-
-def _without_contents(file: SteadyFile, cause: Exception) -> Iterator[tuple[str, Content]]:
-    """Yields (name, content) of the members of an archive without a table of contents.
-
-    Raises:
-      ShardDamaged: always, with the place where members end.
-    """
-    at = 0
-    while True:
-        try:
-            name, content, end = _local_member(file, at)
-        except _UNREADABLE as error:
-            raise ShardDamaged(f"not a whole zip ({cause}); {error}", at) from cause
-        if "\\" in name and "/" not in name:
-            name = _with_slashes(name)
-        if not name.endswith("/"):
-            yield member_name(name), content
-        at = end
-
-
-def _local_member(file: SteadyFile, at: int) -> tuple[str, Content, int]:
-    """Reads the member whose own header begins at `at`: (name, content, where it ends)."""
-    file.seek(at)
-    fields = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-    magic, _, flags, method, _, _, crc, packed, size, name_length, extra_length = fields
-    if magic != _LOCAL_MAGIC:
-        raise zipfile.BadZipFile("no member begins here")
-    raw = file.read(name_length)
-    file.seek(extra_length, 1)
-    name = raw.decode("utf-8" if flags & _UTF8 else "cp437", errors="replace")
-    if flags & _SIZES_FOLLOW and not packed and method != zipfile.ZIP_DEFLATED:
-        raise zipfile.BadZipFile(f"the size of {name!r} stands in the lost table of contents")
-    if 0xFFFFFFFF in (packed, size) or max(packed, size) > MAX_MEMBER_BYTES:
-        raise zipfile.BadZipFile(f"{name!r} is too large to be an image")
-    begin = at + _LOCAL_HEADER.size + name_length + extra_length
-    if flags & _SIZES_FOLLOW and not packed:
-        data, packed = inflate(file.read)
-        file.seek(begin + packed)
-        trailer = file.read(16)
-        known = trailer.startswith(b"PK\7\10")
-        (crc,) = struct.unpack("<L", trailer[4:8] if known else trailer[:4])
-        end = begin + packed + (16 if known else 12)
-    else:
-        end = begin + packed
-        block = file.read(packed)
-        if len(block) < packed:
-            raise zipfile.BadZipFile(f"{name!r} is cut")
-        if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or flags & _ENCRYPTED:
-            return name, OSError("encrypted, or compressed in a rare way"), end
-        try:
-            data = block
-            if method == zipfile.ZIP_DEFLATED:
-                data, _ = inflate(io.BytesIO(block).read, size)
-        except (zlib.error, zipfile.BadZipFile) as error:
-            return name, OSError(f"damaged in the archive: {error}"), end
-    if zlib.crc32(data) != crc:
-        return name, OSError(f"damaged in the archive: Bad CRC-32 for file {name!r}"), end
-    return name, data, end
