@@ -102,13 +102,13 @@ class Columns:
         """The names of all these columns."""
         return [name for name in (self.image, self.label, self.split, self.name) if name]
 
-    def told(self, where: str) -> str:
+    def describe(self, where: str) -> str:
         """Returns one line for the user: which columns are read, and how to choose others.
 
         Example:
-          >>> Columns("img", others=("fine", "coarse")).told("a.parquet")
+          >>> Columns("img", others=("fine", "coarse")).describe("a.parquet")
           "a.parquet: images of column 'img', no labels: name one of fine, coarse by --label_column"
-          >>> Columns("img", "label", "split", others=("breed",)).told("a.parquet")
+          >>> Columns("img", "label", "split", others=("breed",)).describe("a.parquet")
           "a.parquet: images of column 'img', labels of 'label' (not of breed), splits of 'split'"
         """
         others = ", ".join(self.others)

@@ -108,7 +108,7 @@ def read_list(
         columns = _columns(public_url(url), names, asked or Asked())
         found = found or Found()
         if found.say:
-            found.say(columns.told(f"--input {public_url(url)!r}"))
+            found.say(columns.describe(f"--input {public_url(url)!r}"))
         places = _Places(url, storage_options)
         seen: dict[bytes, bytes] = {}
         merged = _merge(_listed(rows, columns, posixpath.basename(public_url(url)), found.ignored))

@@ -28,7 +28,7 @@ from classifier.inputs.refs import (
 )
 from classifier.inputs.roots import Entry, Root
 from classifier.inputs.series import with_layouts
-from classifier.inputs.shards import WITH_COLUMNS, columns_told
+from classifier.inputs.shards import WITH_COLUMNS, describe_columns
 from classifier.pixels.filetypes import sniff
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.io.urls import public_url, query_of
@@ -79,7 +79,7 @@ def list_inputs(
             tables.add(ref.format)
             ref = replace(ref, etag=options.asked.mark(ref.etag))
             if found.say and ref.format not in explained:
-                if line := columns_told(ref, options.storage_options):
+                if line := describe_columns(ref, options.storage_options):
                     explained.add(ref.format)
                     found.say(line)
         yield ref

@@ -114,16 +114,21 @@ class ShardRef:
     layout: str = "auto"
 
     def image(
-        self, name: str, size: int, labels: tuple[str, ...] = (), split: str | None = None
+        self,
+        name: str,
+        content: bytes | OSError,
+        labels: tuple[str, ...] = (),
+        split: str | None = None,
     ) -> ImageRef:
         """Returns the reference to one of its images.
 
         Args:
           name: of the member, unique in the shard.
-          size: in bytes.
+          content: of the member, or the reason why it cannot be read.
           labels: class names.
           split: the member's own; default the shard's.
         """
+        size = len(content) if isinstance(content, bytes) else 0
         return ImageRef(
             f"{self.key}/{name}", f"{self.uri}/{name}", size, self.etag, labels, split or self.split
         )

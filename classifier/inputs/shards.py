@@ -70,7 +70,7 @@ def iter_shard(
         ignored.include(own)
 
 
-def columns_told(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> str:
+def describe_columns(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> str:
     """Returns one line about the columns that are read of a shard; "" for none, or for damage.
 
     Raises:

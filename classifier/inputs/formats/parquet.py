@@ -1,4 +1,4 @@
-"""Streams images out of Parquet files: plain bytes, or Hugging Face datasets' {bytes, path}."""
+"""Streams images from Parquet files: plain bytes, or the {bytes, path} of Hugging Face."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from classifier.inputs.columns import Asked, Columns, find_columns, holds_bytes, image_columns
+from classifier.inputs.formats.members import is_damage
 from classifier.inputs.refs import (
     MAX_MEMBER_BYTES,
     ImageRef,
@@ -27,7 +28,7 @@ from featurestore.labels.splits import split_in_cell
 from featurestore.labels.table import member_name
 
 BATCH_ROWS = 64
-# Of the images that are held at once: a dictionary lets many rows share a large one.
+# The images held at once; in a dictionary column many rows may share a large one.
 _BATCH_BYTES = 1 << 28
 
 
@@ -39,7 +40,7 @@ def iter_parquet(
     Args:
       shard: the file.
       storage_options: for its file system.
-      ignored: gets the file itself when it has no column of images.
+      ignored: gets the file itself when it has no image, and a note when it has no labels.
 
     Yields:
       (reference, image file content), or an OSError for a row without bytes. The key is
@@ -75,23 +76,23 @@ def _open(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> Iterato
                 raise
             where = handle.seek(0, 2)
             raise ShardDamaged(
-                f"no readable end of a Parquet file: {one_line(error, 300)}", where
+                f"the end of the Parquet file cannot be read: {one_line(error, 300)}", where
             ) from error
         with file:
             yield file
 
 
 def parquet_columns(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> str:
-    """Says in one line which columns of a Parquet file are taken; "" for one without images.
+    """Returns one line about the columns that are read of a Parquet file; "" without images.
 
     Raises:
-      UsageError: for a column that the user named and that is not there.
+      UsageError: for a column that the user named and that the file does not have.
       OSError, ShardDamaged: when the file cannot be read.
     """
     with _open(shard, storage_options) as file:
         columns = find_columns(file.schema_arrow, Asked.of(shard.etag))
         if columns:
-            return columns.told(shard.key)
+            return columns.describe(shard.key)
         several = image_columns(file.schema_arrow)
     if len(several) < 2:
         return ""
@@ -129,13 +130,12 @@ def _group(
             name = member_name(name or (row.get(columns.name) if columns.name else "") or "")
             labels = labels_of(row.get(columns.label), columns.class_names)
             split = split_in_cell(row.get(columns.split))
-            size = len(data) if isinstance(data, bytes) else 0
-            yield shard.image(names.claim(name, str(number)), size, labels, split), data
+            yield shard.image(names.claim(name, str(number)), data, labels, split), data
             number += 1
 
 
 def _rows_at_once(group: Any, image: str) -> int:
-    """Returns how many rows fit into the memory, were each as large as the whole column."""
+    """Returns how many rows fit into memory if each is as large as the whole column."""
     chunks = [group.column(index) for index in range(group.num_columns)]
     size = sum(
         chunk.total_uncompressed_size
@@ -157,8 +157,7 @@ def _content(value: Any) -> tuple[bytes | OSError, str]:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether Arrow complains about bytes; a file system's errors have a number or a subclass."""
-    return isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
+    return isinstance(error, pa.ArrowException) or is_damage(error)
 
 
 def _offset(group: Any) -> int:

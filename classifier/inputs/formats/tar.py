@@ -1,41 +1,35 @@
-"""Streams images out of tar shards: WebDataset's groups of members, or class folders in a tar."""
+"""Streams images from tar shards: WebDataset's samples, or class folders in a tar."""
 
 from __future__ import annotations
 
 import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
+from classifier.inputs.formats.members import Content, Members, is_image
 from classifier.inputs.formats.samples import (
-    Content,
     Member,
     Notes,
     Sample,
     disagree,
     facts_of,
-    is_image,
     note_suffix,
     owner_and_suffix,
     parted,
     split_member,
 )
 from classifier.inputs.formats.tarstream import DAMAGED, TarStream
-from classifier.inputs.layouts import FolderReader
 from classifier.inputs.refs import (
     HEAD_BYTES,
     LINKS,
     MAX_MEMBER_BYTES,
-    NESTED,
-    REPEATED,
     ImageRef,
     ShardDamaged,
     ShardRef,
-    UniqueNames,
     has_image_suffix,
-    is_archive,
     is_hidden,
     too_large,
 )
@@ -49,16 +43,16 @@ from featurestore.labels.table import member_name
 _MAX_NOTE_BYTES = 1 << 24
 # Reasons of `Ignored.note`.
 APART = (
-    "label files do not stand beside the image of their name and were left out; write the archive "
-    "in the order of names (tar --sort=name)"
+    "label files are not next to the image of their name and were left out; write the archive in "
+    "the order of names (tar --sort=name)"
 )
 WITHOUT_IMAGE = "label files have no image of their name in the archive and were left out"
 DISAGREEING = "images have label files that disagree; the first of .json, .cls, .txt was taken"
 AMBIGUOUS = (
-    "images share their name with the one beside them, and which label belongs to which is "
-    "unknown; they are stored without a label"
+    "images share their name with the one next to them, and it is unknown which label belongs to "
+    "which; they are stored without a label"
 )
-BEHIND_THE_END = "archives are followed by bytes that belong to none, which were left out"
+BEHIND_THE_END = "archives are followed by bytes that belong to no archive and were left out"
 
 
 def iter_tar(
@@ -67,14 +61,14 @@ def iter_tar(
     """Yields the images of a tar, in order, without unpacking it.
 
     Members that share a name up to its first dot are one sample, as in WebDataset; its ``.json``,
-    ``.cls`` or ``.txt`` member gives the label. Without one, its folders do, as on disk: for that
-    the headers of all members are read first, if the layout is not known. An archive that begins
-    behind the end of another is read on.
+    ``.cls`` or ``.txt`` member gives the label. Without one, folders do, as on disk: where their
+    layout is unknown, the headers of all members are read first. An archive behind the end of
+    another one is read too.
 
     Args:
       shard: the archive.
       storage_options: for its file system.
-      ignored: collects the members that are no images.
+      ignored: collects the members that are not images.
 
     Yields:
       (reference, file content); the key is ``<shard>/<member>``.
@@ -84,8 +78,10 @@ def iter_tar(
       ShardDamaged: when it is damaged; what came before the damage was yielded.
     """
     fs, path = connect(shard.uri, storage_options)
-    folders = FolderReader(shard.layout, lambda: tar_names(shard, storage_options))
-    context = _Context(UniqueNames(), folders, [], ignored)
+    members, lonely = (
+        Members(shard, lambda: tar_names(shard, storage_options), ignored),
+        list[str](),
+    )
     with SteadyFile(fs, path) as file:
         try:
             archive = TarStream.read(file)
@@ -95,15 +91,15 @@ def iter_tar(
             try:
                 for sample in _samples(shard, archive, ignored):
                     for part, is_sure in parted(sample):
-                        yield from _images(shard, part, is_sure, context)
+                        yield from _images(part, is_sure, members, lonely)
             finally:
-                _note_lonely(shard, context)
+                _note_lonely(lonely, members)
 
 
 def tar_names(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> Iterator[str]:
-    """Yields the names of a tar's files, as far as it is whole.
+    """Yields the names of a tar's files, up to its damage.
 
-    A local archive that is not compressed is read at its headers only; any other is read through.
+    Only the headers of a local archive without compression are read; any other is read through.
     """
     fs, path = connect(shard.uri, storage_options)
     with SteadyFile(fs, path) as file:
@@ -113,16 +109,7 @@ def tar_names(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> Ite
                     if member.isfile():
                         yield member_name(member.name)
         except DAMAGED:
-            return  # whoever reads the members says so
-
-
-class _Context(NamedTuple):
-    """What the samples of an archive share: `lonely` are its label files without an image."""
-
-    names: UniqueNames
-    folders: FolderReader
-    lonely: list[str]
-    ignored: Ignored
+            return  # reading the members will raise the error again
 
 
 def _samples(shard: ShardRef, archive: TarStream, ignored: Ignored) -> Iterator[Sample]:
@@ -145,7 +132,7 @@ def _samples(shard: ShardRef, archive: TarStream, ignored: Ignored) -> Iterator[
                 sample.add(name, content)
             at = archive.offset
     except DAMAGED as error:
-        # Where samples bring label files along, the last one's may be in what is lost.
+        # Where samples have label files, that of the last one may be lost.
         if archive.zeros > 1 or sample.suffixes >= usual:
             yield sample
         else:
@@ -164,7 +151,7 @@ def _skip(key: str, member: tarfile.TarInfo, ignored: Ignored) -> None:
 
 
 def _content(archive: TarStream, member: tarfile.TarInfo, name: str, held: int) -> Content:
-    """Reads a member, beside `held` bytes of its sample; of a file that is no image the start."""
+    """Reads a member, beside `held` bytes of its sample; only the start where it is no image."""
     if note_suffix(name) and not has_image_suffix(name):
         limit = _MAX_NOTE_BYTES
     else:
@@ -181,65 +168,50 @@ def _content(archive: TarStream, member: tarfile.TarInfo, name: str, held: int) 
 
 
 def _images(
-    shard: ShardRef, sample: Sample, is_sure: bool, context: _Context
+    sample: Sample, is_sure: bool, members: Members, lonely: list[str]
 ) -> Iterator[tuple[ImageRef, Content]]:
-    names, folders, _, ignored = context
+    """Yields a sample's images; `lonely` collects its label files without an image."""
     images = [(name, data) for name, data in sample.members if is_image(name, data)]
-    texts = _notes(shard, sample, images, context)
+    texts = _notes(sample, images, members, lonely)
     for name, data in images:
-        claimed = names.claim(name)
-        key = f"{shard.key}/{claimed}"
-        if claimed != name:
-            ignored.note(REPEATED, key)
-        labels, split = facts_of(name, sample.stem, texts, folders)
+        claimed = members.claim(name)
+        labels, split = facts_of(name, sample.stem, texts, members.folders)
         if not is_sure:
-            ignored.note(AMBIGUOUS, key)
+            members.ignored.note(AMBIGUOUS, members.key(claimed))
             labels = ()
         elif disagree(name, sample.stem, texts):
-            ignored.note(DISAGREEING, key)
-        size = len(data) if isinstance(data, bytes) else 0
-        yield shard.image(claimed, size, labels, split), data
+            members.ignored.note(DISAGREEING, members.key(claimed))
+        yield members.shard.image(claimed, data, labels, split), data
 
 
-def _notes(
-    shard: ShardRef,
-    sample: Sample,
-    images: Sequence[Member],
-    context: _Context,
-) -> Notes:
-    """Returns a sample's label files; counts those without an image, and the other members."""
-    _, _, lonely, ignored = context
+def _notes(sample: Sample, images: Sequence[Member], members: Members, lonely: list[str]) -> Notes:
+    """Returns a sample's label files; counts those without an image and all other members."""
     owners = {sample.stem, *(posixpath.splitext(name)[0] for name, _ in images)} if images else ()
     notes: dict[tuple[str, str], bytes] = {}
     for name, data in sample.members:
         if is_image(name, data):
             continue
-        key = f"{shard.key}/{name}"
         owner, suffix = owner_and_suffix(name)
-        if is_hidden(name):
-            ignored.add(key)
-        elif suffix and isinstance(data, bytes):
-            notes[owner, suffix] = data
-            if owner not in owners:
-                ignored.add(key)
-                lonely.append(name)
-        elif is_archive(name, data):
-            ignored.leave_out(NESTED, key)
-        else:
-            ignored.add(key)
+        if is_hidden(name) or not suffix or not isinstance(data, bytes):
+            members.leave_out(name, data)
+            continue
+        notes[owner, suffix] = data
+        if owner not in owners:
+            members.ignored.add(members.key(name))
+            lonely.append(name)
     return notes
 
 
-def _note_lonely(shard: ShardRef, context: _Context) -> None:
-    """Notes the label files that came without an image; a text file may be anything."""
-    names, _, lonely, ignored = context
+def _note_lonely(lonely: Sequence[str], members: Members) -> None:
+    """Notes label files without an image; a text file may be something else."""
     if not lonely:
         return
-    owners = {posixpath.splitext(name)[0] for name in names.taken}
-    owners |= {split_member(name)[0] for name in names.taken}
+    taken = members.unique.taken
+    owners = {posixpath.splitext(name)[0] for name in taken}
+    owners |= {split_member(name)[0] for name in taken}
     for name in lonely:
         owner, suffix = owner_and_suffix(name)
         if owner in owners:
-            ignored.note(APART, f"{shard.key}/{name}")
+            members.ignored.note(APART, members.key(name))
         elif suffix == "cls":
-            ignored.note(WITHOUT_IMAGE, f"{shard.key}/{name}")
+            members.ignored.note(WITHOUT_IMAGE, members.key(name))

@@ -1,4 +1,4 @@
-"""Streams images out of zip archives of class folders."""
+"""Streams images from zip archives of class folders."""
 
 from __future__ import annotations
 
@@ -11,19 +11,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from classifier.inputs.formats.members import Content, Members, is_damage, is_image
 from classifier.inputs.formats.unpacking import open_member
-from classifier.inputs.layouts import FolderReader
 from classifier.inputs.refs import (
     HEAD_BYTES,
     MAX_MEMBER_BYTES,
-    NESTED,
-    REPEATED,
     ImageRef,
     ShardDamaged,
     ShardRef,
-    UniqueNames,
     has_image_suffix,
-    is_archive,
     is_hidden,
     too_large,
 )
@@ -34,7 +30,7 @@ from featurestore.io.steady import SteadyFile
 from featurestore.io.storage import connect
 from featurestore.labels.table import member_name
 
-# What a damaged, encrypted or exotic member raises; an OSError is a failure of the file system.
+# Errors of a damaged, encrypted or exotic member; an OSError is a failure of the file system.
 _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -45,7 +41,7 @@ _UNREADABLE = (
     struct.error,
 )
 _ENCRYPTED = 0x1
-_UNIX = (3, 19)  # who made an archive: APPNOTE.TXT 4.4.2
+_UNIX = (3, 19)  # systems that create archives: APPNOTE.TXT 4.4.2
 _LOCAL_HEADER_BYTES = 30
 _LOCAL_MAGIC = b"PK\3\4"
 # A zip has its table of contents at its end, which a cut takes away.
@@ -54,8 +50,7 @@ _MEND = (
     "nothing was read; recover the members with zip -FF broken.zip --out mended.zip (answer y), "
     "and give mended.zip"
 )
-_OVERLAPS = "its bytes are those of another member, too, as in a zip bomb; write the archive again"
-Content = bytes | OSError
+_OVERLAPS = "it shares its bytes with another member, as in a zip bomb; write the archive again"
 
 
 def iter_zip(
@@ -63,13 +58,13 @@ def iter_zip(
 ) -> Iterator[tuple[ImageRef, Content]]:
     """Yields the images of a zip, in order, without unpacking it; checksums are verified.
 
-    Folders mean what they mean on disk. Backslashes separate folders in an archive that was made on
+    Folders mean the same as on disk. Backslashes separate folders in an archive that was made on
     Windows; elsewhere they belong to the name.
 
     Args:
       shard: the archive.
       storage_options: for its file system.
-      ignored: collects the members that are no images.
+      ignored: collects the members that are not images.
 
     Yields:
       (reference, file content), or an OSError for a member that is encrypted or damaged.
@@ -102,7 +97,7 @@ def _open(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> Iterato
 
 
 def _files(archive: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]:
-    """Returns the members that are files, with their names as part of a key."""
+    """Returns the members that are files, with their names as keys have them."""
     infos = archive.infolist()
     windows = any(_is_of_windows(info) for info in infos)
     names = [_with_slashes(info.filename) if windows else info.filename for info in infos]
@@ -114,14 +109,14 @@ def _files(archive: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]:
 
 
 def _is_of_windows(info: zipfile.ZipInfo) -> bool:
-    """Whether a member shows that backslashes separate: by its maker, or without any other."""
+    """Whether a member's backslashes separate folders: by its system, or for lack of slashes."""
     if "\\" not in info.filename:
         return False
     return info.create_system not in _UNIX or "/" not in info.filename
 
 
 def _with_slashes(name: str) -> str:
-    """Returns a name of Windows with slashes, without a drive.
+    """Returns a Windows name with slashes and without its drive.
 
     Example:
       >>> _with_slashes("C:\\\\photos\\\\cat\\\\1.jpg"), _with_slashes("..\\\\cat\\\\1.jpg")
@@ -133,26 +128,24 @@ def _with_slashes(name: str) -> str:
 def _members(
     shard: ShardRef, archive: zipfile.ZipFile, ignored: Ignored
 ) -> Iterator[tuple[ImageRef, Content]]:
-    members = _files(archive)
-    folders = FolderReader(shard.layout, lambda: (name for name, _ in members))
-    context = (UniqueNames(), folders, ignored)
+    files = _files(archive)
+    members = Members(shard, lambda: (name for name, _ in files), ignored)
     overlapping = _overlapping(archive)
-    for name, info in members:
-        if is_hidden(name):
-            ignored.add(f"{shard.key}/{name}")
-        elif info.header_offset in overlapping:
-            yield from _image(shard, name, OSError(_OVERLAPS), context)
-        else:
+    for name, info in files:
+        content: Content = b""
+        if info.header_offset in overlapping:
+            content = OSError(_OVERLAPS)
+        elif not is_hidden(name):
             content = _read(archive, info, has_image_suffix(name))
-            yield from _image(shard, name, content, context)
+        yield from _image(members, name, content)
     _check_start(archive)
 
 
 def _check_start(archive: zipfile.ZipFile) -> None:
-    """Refuses members before the first that the table of contents names.
+    """Refuses members in front of those that the table of contents names.
 
     Raises:
-      ShardDamaged: for two archives one behind the other; the first one's table is not looked at.
+      ShardDamaged: for two archives in one file; the table of the first is not read.
     """
     first = min((info.header_offset for info in archive.infolist()), default=0)
     file = archive.fp
@@ -160,18 +153,18 @@ def _check_start(archive: zipfile.ZipFile) -> None:
     file.seek(0)
     if first and file.read(4) == _LOCAL_MAGIC:
         raise ShardDamaged(
-            f"another archive stands in its first {first:,} bytes, which was not read; give each "
-            "archive a file of its own",
+            f"another archive in its first {first:,} bytes was not read; give each archive a file "
+            "of its own",
             0,
         )
 
 
-def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, is_image: bool) -> Content:
-    """Reads a member; of one that is no image by name or content the start."""
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, is_named_so: bool) -> Content:
+    """Reads a member; only the start of one that is not an image by name or content."""
     if info.flag_bits & _ENCRYPTED:
         return OSError("encrypted; unpack the archive with its password")
     try:
-        if not is_image:
+        if not is_named_so:
             with open_member(archive, info) as file:
                 head = file.read(min(info.file_size, HEAD_BYTES))
             if not sniff(head):
@@ -181,7 +174,7 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, is_image: bool) -> Co
         with open_member(archive, info) as file:
             content = file.read(info.file_size)
     except (*_UNREADABLE, NotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and not _is_damage(error):
+        if isinstance(error, OSError) and not is_damage(error):
             raise
         return OSError(f"damaged in the archive: {error}")
     if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
@@ -189,15 +182,10 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, is_image: bool) -> Co
     return content
 
 
-def _is_damage(error: OSError) -> bool:
-    """Whether a decompressor complains about bytes; a file system's errors have a number."""
-    return type(error) is OSError and error.errno is None
-
-
 def _overlapping(archive: zipfile.ZipFile) -> set[int]:
-    """Returns the places of members whose bytes are those of another member, too.
+    """Returns the offsets of members that share bytes with another member.
 
-    Of such members a small archive has any number: its bytes are unpacked again for each.
+    A small archive can have any number of them, and each would be unpacked again.
     """
     shared, following = set(), archive.start_dir
     for info in sorted(archive.infolist(), key=lambda info: info.header_offset, reverse=True):
@@ -207,20 +195,9 @@ def _overlapping(archive: zipfile.ZipFile) -> set[int]:
     return shared
 
 
-def _image(
-    shard: ShardRef, name: str, content: Content, context: tuple[UniqueNames, FolderReader, Ignored]
-) -> Iterator[tuple[ImageRef, Content]]:
-    names, folders, ignored = context
-    is_image = has_image_suffix(name) or (isinstance(content, bytes) and sniff(content))
-    if is_hidden(name) or not is_image:
-        if is_archive(name, content) and not is_hidden(name):
-            ignored.leave_out(NESTED, f"{shard.key}/{name}")
-        else:
-            ignored.add(f"{shard.key}/{name}")
-        return
-    facts = folders.facts(name)
-    claimed = names.claim(name)
-    if claimed != name:
-        ignored.note(REPEATED, f"{shard.key}/{claimed}")
-    size = len(content) if isinstance(content, bytes) else 0
-    yield shard.image(claimed, size, *facts), content
+def _image(members: Members, name: str, content: Content) -> Iterator[tuple[ImageRef, Content]]:
+    if is_image(name, content):
+        facts = members.folders.facts(name)
+        yield members.shard.image(members.claim(name), content, *facts), content
+    else:
+        members.leave_out(name, content)

@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.commands import run_command
 from support.images import png_bytes
+from support.shards import read_shards, tar_bytes, zip_bytes
 from support.soak import SMALL
 
-from classifier.inputs import Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
+from classifier.inputs import Ignored, InputOptions, iter_shard, list_inputs
 from classifier.inputs.formats.examples import encode_example
 from classifier.inputs.formats.tar import (
     AMBIGUOUS,
@@ -37,35 +38,11 @@ PICTURES = [png_bytes(np.full((2, 2, 3), value, np.uint8)) for value in range(9)
 MEMORY_LIMIT = 40 << 20
 
 
-def tar_bytes(members, mode="w", **settings):
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode=mode, **settings) as archive:
-        for name, data in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return sink.getvalue()
-
-
-def zip_bytes(members, method=zipfile.ZIP_DEFLATED):
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w", method) as archive:
-        for name, data in members:
-            archive.writestr(name, data)
-    return sink.getvalue()
-
-
 def read(path, data=None):
     """Returns (key below the shard -> labels, contents, ignored, damage or None)."""
     if data is not None:
         path.write_bytes(data)
-    (shard,) = list_inputs([str(path)], InputOptions())
-    ignored, found, damage = Ignored(), [], None
-    try:
-        for item in iter_shard(shard, None, ignored):
-            found.append(item)
-    except ShardDamaged as error:
-        damage = error
+    found, ignored, damage = read_shards(path)
     labels = {ref.key.partition("/")[2]: ref.labels for ref, _ in found}
     return labels, [content for _, content in found], ignored, damage
 

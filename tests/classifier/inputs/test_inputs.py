@@ -1,6 +1,5 @@
 """Listing: folders, patterns, several roots, shards; keys, labels, splits; what is ignored."""
 
-import io
 import json
 import tarfile
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from support.images import png_bytes
 from support.optional import optional
+from support.shards import tar_bytes
 
 from classifier.inputs import (
     Ignored,
@@ -169,11 +169,7 @@ def test_memory_and_s3_inputs(bucket):
 
 
 def make_tar(path, members, mode="w"):
-    with tarfile.open(path, mode) as archive:
-        for name, data in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
+    path.write_bytes(tar_bytes(members, mode))
 
 
 def read_tar(path):

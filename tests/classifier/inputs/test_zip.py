@@ -10,19 +10,13 @@ import fsspec
 import numpy as np
 import pytest
 from support.images import png_bytes
+from support.shards import facts, zip_bytes
+from support.shards import read_shards as read
 
-from classifier.inputs import Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
+from classifier.inputs import Ignored, InputOptions, iter_shard, list_inputs
 from featurestore.io.steady import SteadyFile
 
 PNG = png_bytes(np.zeros((2, 2, 3), np.uint8))
-
-
-def zip_bytes(members, method=zipfile.ZIP_DEFLATED):
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w", method) as archive:
-        for name, data in members:
-            archive.writestr(name, data)
-    return sink.getvalue()
 
 
 def streamed_zip_bytes(members):
@@ -44,22 +38,6 @@ def streamed_zip_bytes(members):
         for name, data in members:
             archive.writestr(name, data)
     return bytes(pipe.data)
-
-
-def read(url):
-    """Returns (references and contents, ignored, damage or None)."""
-    (shard,) = list_inputs([str(url)], InputOptions())
-    ignored, found = Ignored(), []
-    try:
-        for item in iter_shard(shard, None, ignored):
-            found.append(item)
-    except ShardDamaged as damage:
-        return found, ignored, damage
-    return found, ignored, None
-
-
-def facts(found):
-    return [(ref.key, ref.labels, ref.split) for ref, _ in found]
 
 
 def test_class_folders_and_what_is_no_image(tmp_path):
