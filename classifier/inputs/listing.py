@@ -93,12 +93,11 @@ def list_inputs(
 
 def _roots(uris: Sequence[str], options: InputOptions) -> list[Root]:
     roots = [Root(uri, options.layout, options.storage_options) for uri in uris]
-    named = options.asked.image
-    for root in roots if named else ():
-        path = "".join(root.paths or ()) if root.is_file else ""
-        root.is_list = root.is_list or (bool(path) and is_list(root.fs, path, named))
-    for root in roots if options.output else ():
-        root.require_apart(options.output)
+    for root in roots:
+        if options.asked.image and root.is_file and root.paths:
+            root.is_list |= is_list(root.fs, root.paths[0], options.asked.image)
+        if options.output:
+            root.require_apart(options.output)
     files = [root for root in roots if root.is_file and not root.is_list]
     if len(files) > 1:
         files[0].take_files(files[1:], options.layout)
