@@ -18,7 +18,6 @@ from typing import Any
 from classifier.inputs import (
     SHARD_ERRORS,
     Asked,
-    Ignored,
     ImageRef,
     InputOptions,
     ShardRef,
@@ -89,7 +88,6 @@ class _Account:
     unreadable: int = 0
     messages: list[Mapping[str, str]] = field(default_factory=list)
     damaged: list[Mapping[str, Any]] = field(default_factory=list)
-    ignored: Ignored = field(default_factory=Ignored)
     found: Found = field(default_factory=Found)
 
 
@@ -108,12 +106,12 @@ def pack(options: PackOptions, say: Callable[[str], None] | None = None) -> Mapp
       RunFailed: when an image is unaccounted for.
     """
     storage = Storage(options.output, options.reading.storage_options)
-    account = _Account()
-    sources = _sources(options, account, say)
+    account = _Account(found=Found(say=say))
+    sources = _sources(options, account)
     head = list(itertools.islice(sources, 1))
     _check_output(options, storage)
     if not head and not account.damaged:
-        raise no_images(options.inputs, account.ignored)
+        raise no_images(options.inputs, account.found.ignored)
     writer: ShardWriter | FolderWriter = FolderWriter(storage)
     if options.format != "folder":
         writer = ShardWriter(storage, options.format, options.shard_size)
@@ -141,13 +139,11 @@ def _check_output(options: PackOptions, storage: Storage) -> None:
         )
 
 
-def _sources(
-    options: PackOptions, account: _Account, say: Callable[[str], None] | None
-) -> Iterator[Source]:
+def _sources(options: PackOptions, account: _Account) -> Iterator[Source]:
     """Yields every image with its bytes, in order; notes the damaged shards."""
     settings = options.reading.storage_options
     reading = replace(options.reading, output=options.output)
-    refs = list_inputs(options.inputs, reading, account.ignored, account.found, say)
+    refs = list_inputs(options.inputs, reading, account.found)
     for kind, group in itertools.groupby(refs, key=type):
         if kind is ImageRef:
             images = (ref for ref in group if isinstance(ref, ImageRef))
@@ -156,7 +152,7 @@ def _sources(
                     yield ref, data, None
         for shard in (ref for ref in group if isinstance(ref, ShardRef)):
             try:
-                for ref, data in iter_shard(shard, settings, account.ignored):
+                for ref, data in iter_shard(shard, settings, account.found.ignored):
                     yield ref, data, shard
             except SHARD_ERRORS as error:
                 place = {"key": shard.key, "offset": getattr(error, "offset", None)}
@@ -177,7 +173,7 @@ def _item(ref: ImageRef, data: bytes, shard: ShardRef | None) -> Item:
 def _record(
     options: PackOptions, account: _Account, writer: ShardWriter | FolderWriter
 ) -> Mapping[str, Any]:
-    ignored = account.ignored
+    ignored = account.found.ignored
     counts = (account.images_in, account.packed, account.unreadable)
     Ledger(*counts, ignored=ignored.count).check("pack")
     return {

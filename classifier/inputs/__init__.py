@@ -1,4 +1,4 @@
-"""From an ``--input`` URI to images: listing, class and split names, bytes. No TensorFlow here."""
+"""Lists the images of an ``--input``, finds their labels and splits, and reads their bytes."""
 
 from classifier.inputs.columns import Asked
 from classifier.inputs.formats.tar import iter_tar

@@ -1,7 +1,7 @@
-"""Which columns of a Parquet file, features of a TFRecord or columns of a list mean what.
+"""Finds the columns of images, labels, splits and names in Parquet files, TFRecords and lists.
 
-What the user named travels in a shard's etag: the same file read by other columns is another
-version of it, so that it is read again, and found again by the columns it was read by.
+The columns that the user named are part of a shard's etag: the same file with other columns is
+another version, which is read again.
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ from urllib.parse import parse_qsl, urlencode
 import pyarrow as pa
 
 from featurestore.errors import UsageError
+from featurestore.ignored import Ignored
 from featurestore.labels.columns import LABEL_COLUMNS, SPLIT_COLUMNS, find_column, require_column
 
 IMAGE_COLUMNS = ("image", "img", "image_bytes", "jpg", "jpeg", "png", "bytes", "data")
 NAME_COLUMNS = ("path", "filename", "file_name", "image_path", "key")
 URI_COLUMNS = ("uri", "url", "path", "image", "filename", "file_name", "filepath", "image_path")
-# Columns that hold text, be its type that of bytes.
+# Columns that hold text even where their type is bytes.
 _TEXTS = {*NAME_COLUMNS, *URI_COLUMNS, *LABEL_COLUMNS, *SPLIT_COLUMNS} - {*IMAGE_COLUMNS}
+# A reason of `Ignored.note`.
+NO_LABEL_COLUMN = (
+    "shards have no column of labels, but other columns that may hold them; name one of these by "
+    "--label_column"
+)
 _MARK = re.compile(r"#columns\?([^#]*)")
 
 
@@ -31,15 +37,15 @@ class Asked:
     """The columns that the user named.
 
     Attributes:
-      image: or "".
-      label: or "".
+      image: the column of images or addresses, or "".
+      label: the column of labels, or "".
     """
 
     image: str = ""
     label: str = ""
 
     def mark(self, etag: str) -> str:
-        """Returns the etag of a shard that is read by these columns.
+        """Adds the columns to the etag of a shard.
 
         Example:
           >>> Asked(label="a b").mark("17"), Asked().mark("17")
@@ -55,13 +61,13 @@ class Asked:
 
     @classmethod
     def of(cls, etag: str) -> Asked:
-        """Reads them off a shard's etag."""
+        """Returns the columns that `mark` added to an etag."""
         match = _MARK.search(etag)
         return cls(**dict(parse_qsl(match[1]))) if match else cls()
 
 
 def unmarked(etag: str) -> str:
-    """Returns the etag of a shard without the columns it is read by.
+    """Returns an etag without what `Asked.mark` added.
 
     Example:
       >>> unmarked("17#columns?label=a#0:40"), unmarked("17")
@@ -72,16 +78,15 @@ def unmarked(etag: str) -> str:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns mean what.
+    """The columns to read, by meaning; "" where there is none.
 
     Attributes:
-      image: of bytes, or of structs with ``bytes``.
-      label: or "".
-      split: or "".
-      name: of each image, or "".
-      class_names: what the label's integers mean; empty when they stand for themselves.
-      others: columns that might have been meant by the label's; all are, where it is "".
-      is_unclear: whether there is no label because several columns hold classes.
+      image: the column of bytes, or of structs with a field ``bytes``.
+      label: the column of labels.
+      split: the column of splits.
+      name: the column of file names.
+      class_names: the names of integer labels; empty where the integers are the names.
+      others, is_unclear: as in `LabelColumn`.
     """
 
     image: str
@@ -94,16 +99,16 @@ class Columns:
 
     @property
     def read(self) -> list[str]:
-        """The columns to read."""
+        """The names of all these columns."""
         return [name for name in (self.image, self.label, self.split, self.name) if name]
 
-    def told(self, where: str) -> str:
-        """Says in one line which columns are taken, and how to take others.
+    def describe(self, where: str) -> str:
+        """Returns one line for the user: which columns are read, and how to choose others.
 
         Example:
-          >>> Columns("img", others=("fine", "coarse")).told("a.parquet")
+          >>> Columns("img", others=("fine", "coarse")).describe("a.parquet")
           "a.parquet: images of column 'img', no labels: name one of fine, coarse by --label_column"
-          >>> Columns("img", "label", "split", others=("breed",)).told("a.parquet")
+          >>> Columns("img", "label", "split", others=("breed",)).describe("a.parquet")
           "a.parquet: images of column 'img', labels of 'label' (not of breed), splits of 'split'"
         """
         others = ", ".join(self.others)
@@ -112,18 +117,32 @@ class Columns:
         else:
             label = "no labels" + (f": name one of {others} by --label_column" if others else "")
         split = [f"splits of {self.split!r}"] if self.split else []
-        # What is to be done stands last.
+        # What the user should do stands last.
         rest = [*split, label] if not self.label else [label, *split]
         return ", ".join([f"{where}: images of column {self.image!r}", *rest])
+
+    def note_unlabelled(self, shard: str, ignored: Ignored) -> None:
+        """Notes a shard that gets no labels although some of its columns may hold them.
+
+        Args:
+          shard: its key.
+          ignored: collects the note.
+        """
+        if self.label or not self.others:
+            return
+        others = ", ".join(self.others)
+        if self.is_unclear:
+            ignored.add(f"{shard}: labels in {others}")
+        ignored.note(NO_LABEL_COLUMN, f"{shard} ({others})")
 
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """Where labels are.
+    """The column of labels.
 
     Attributes:
-      name: of the column, or "".
-      others: columns that might have been meant; all are, where there is no name.
+      name: its name, or "" without one.
+      others: the other columns that may hold labels.
       is_unclear: whether there is no name because several columns hold classes.
     """
 
@@ -139,13 +158,13 @@ class LabelColumn:
         declared: Collection[str] = (),
         known: Sequence[str] = LABEL_COLUMNS,
     ) -> LabelColumn:
-        """Chooses the column that was named, else the one called so, else the only one of classes.
+        """Chooses the wanted column, else one with a known name, else the only one of classes.
 
         Args:
-          names: of all columns that may be it.
-          wanted: by the user, or "".
-          declared: those that are said to hold classes.
-          known: what columns of labels are called, the best first.
+          names: the columns that may hold labels.
+          wanted: the column that the user named, or "".
+          declared: the columns that the file declares as classes.
+          known: the usual names of a column of labels, the best first.
 
         Example:
           >>> LabelColumn.choose(["fine", "coarse", "id"], "", ["fine", "coarse"])
@@ -162,10 +181,10 @@ class LabelColumn:
 
 
 def find_columns(schema: pa.Schema, asked: Asked | None = None) -> Columns | None:
-    """Finds the image column and those beside it; None for a file without images.
+    """Finds the columns of a Parquet file; None for a file without images.
 
     Raises:
-      UsageError: for a column that the user named and that is not there.
+      UsageError: for a column that the user named and that the file does not have.
     """
     asked = asked or Asked()
     features = _hugging_face_features(schema)
@@ -201,25 +220,25 @@ def _image_column(schema: pa.Schema, asked: Asked, features: Mapping[str, Any]) 
     declared = [name for name in usable if features.get(name, {}).get("_type") == "Image"]
     known = next(iter(declared), "") or find_column(usable, IMAGE_COLUMNS)
     if known or find_column(usable, URI_COLUMNS):
-        return known  # "": where addresses are bytes, so is every other text
+        return known  # "" for a list: where addresses are stored as bytes, so are other texts
     left = [name for name in usable if name.lower() not in _TEXTS]
     return left[0] if len(left) == 1 else ""
 
 
 def image_columns(schema: pa.Schema) -> list[str]:
-    """Returns the columns that may hold images, by type and name."""
+    """Returns the columns whose type and name allow images."""
     fields = (field.name for field in schema if holds_bytes(field.type))
     return [name for name in fields if name.lower() not in _TEXTS]
 
 
 def is_text(schema: pa.Schema, name: str) -> bool:
-    """Whether a column is one of text."""
+    """Whether a column holds text."""
     kind = schema.field(name).type
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def holds_bytes(kind: pa.DataType) -> bool:
-    """Whether cells of a type may be the content of a file."""
+    """Whether cells of a type may hold the content of a file."""
     if pa.types.is_struct(kind):
         position = kind.get_field_index("bytes")
         return position >= 0 and holds_bytes(kind.field(position).type)
@@ -227,7 +246,7 @@ def holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _may_label(schema: pa.Schema, name: str) -> bool:
-    """Whether a column may be one of labels: of values or lists of them, not of further images."""
+    """Whether a column may hold labels: values or lists of values, but no further images."""
     kind = schema.field(name).type
     while pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
@@ -250,36 +269,3 @@ def _class_names(kind: Mapping[str, Any]) -> Sequence[str]:
     found = kind if kind.get("_type") == "ClassLabel" else inner if isinstance(inner, dict) else {}
     names = found.get("names") if found.get("_type") == "ClassLabel" else ()
     return [str(name) for name in names] if isinstance(names, list) else ()
-
-
-def other_shape(schema: pa.Schema) -> str:
-    """Says in which shape a table without an image column holds images all the same; "" for none.
-
-    Example:
-      >>> other_shape(pa.schema([("images", pa.list_(pa.binary()))]))
-      "no image in it: the column 'images' holds a list of images a row; write one image a row"
-      >>> other_shape(pa.schema([("id", pa.int64())]))
-      ''
-    """
-    single = image_columns(schema)
-    if single:
-        return (
-            f"no image in it: any of the columns {', '.join(map(repr, single))} could hold them; "
-            "name one by --image_column"
-        )
-    lists = [field.name for field in schema if _holds_lists(field.type)]
-    if lists:
-        return (
-            f"no image in it: the column {lists[0]!r} holds a list of images a row; write one "
-            "image a row"
-        )
-    return ""
-
-
-def _holds_lists(kind: pa.DataType) -> bool:
-    if pa.types.is_map(kind):
-        return holds_bytes(kind.item_type)
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    if is_list or pa.types.is_fixed_size_list(kind):
-        return holds_bytes(kind.value_type) or _holds_lists(kind.value_type)
-    return False

@@ -1,32 +1,40 @@
-"""What the folders of a run's inputs were taken for, in words."""
+"""Collects what a listing has to say besides references: ignored files, layouts and counts."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from classifier.inputs.layouts import Layout
+from featurestore.ignored import Ignored
 
-# A folder for each image would make millions of classes; so many names are kept.
+# With a folder per image there would be millions of classes.
 MAX_CLASSES = 100_000
 _SHOWN = 5
 
 
 @dataclass
 class Found:
-    """Layouts, and images by class and by split.
+    """Ignored files, layouts, and the number of images in each class and split.
 
     Attributes:
+      ignored: the files that are not images.
+      say: gets a line for each list, and for the first shard of each format with columns, that
+        names the columns which are read; None where nobody listens.
       layouts: input -> what its folders mean.
-      images: all of them.
-      unlabelled: those without a class.
-      classes: images of each class.
-      splits: images of each split.
-      beside: images of each folder beside the splits, or beside what wraps the classes.
-      suspects: folders that are named like splits, and are classes or lie in classes.
+      images: the number of all images.
+      unlabelled: the number of images without a class.
+      classes: the number of images of each class.
+      splits: the number of images of each split.
+      beside: the number of images in each folder beside the splits, or beside the folder that wraps
+        the classes.
+      suspects: the number of images in each folder that is named like a split, but is a class or
+        lies in one.
     """
 
+    ignored: Ignored = field(default_factory=Ignored)
+    say: Callable[[str], None] | None = None
     layouts: dict[str, Layout] = field(default_factory=dict)
     images: int = 0
     unlabelled: int = 0
@@ -36,7 +44,7 @@ class Found:
     suspects: Counter[str] = field(default_factory=Counter)
 
     def count(self, labels: Iterable[str], split: str | None) -> None:
-        """Counts one image."""
+        """Counts one image by its labels and split."""
         self.images += 1
         self.splits.update([split] if split else [])
         labels = tuple(labels)
@@ -48,9 +56,9 @@ class Found:
         """Notes where an image lies.
 
         Args:
-          root: of it, for messages.
-          layout: of the root.
-          path: of the image, relative to it.
+          root: the image's input, as messages show it.
+          layout: what the root's folders mean.
+          path: the image's path below the root.
         """
         self.layouts.setdefault(root, layout)
         if beside := layout.beside(path):
@@ -59,12 +67,12 @@ class Found:
             _add(self.suspects, suspect)
 
     def lines(self) -> list[str]:
-        """Says it in a few lines, the doubtful with what to do about it."""
+        """Returns lines for the user; a doubtful layout comes with the flag that settles it."""
         lines = [f"layout of {root!r}: {layout}" for root, layout in self.layouts.items()]
         if self.images:
             number = len(self.classes)
-            most = "more than " if number == MAX_CLASSES else ""
-            text = f"{most}{number:,} class" + ("es" if number != 1 else "")
+            more = "more than " if number == MAX_CLASSES else ""
+            text = f"{more}{number:,} class" + ("es" if number != 1 else "")
             text += f" ({_shown(self.classes)})" if self.classes else ""
             text += f", splits {_shown(self.splits)}" if self.splits else ", no splits"
             if self.unlabelled:

@@ -1,4 +1,4 @@
-"""Labels that do not stand in folders: a table joined by key, or a pattern over file names."""
+"""Labels images by a table joined on keys, or by a pattern over keys, instead of by folders."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from featurestore.labels.table import LabelTable
 
 @dataclass(frozen=True)
 class NamePattern:
-    """Takes labels out of names, such as ``cat`` out of ``cat.0.jpg``.
+    """Takes labels from names, such as ``cat`` from ``cat.0.jpg``.
 
     Attributes:
-      pattern: a regular expression, searched in the key; its group ``label``, else its first.
+      pattern: a regular expression to search for in the key; the label is its group ``label``, else
+        its first group.
     """
 
     pattern: re.Pattern[str]
 
     @classmethod
     def parse(cls, text: str) -> NamePattern:
-        r"""Checks a pattern.
+        r"""Compiles a pattern.
 
         Raises:
-          UsageError: when it is none, or has no group.
+          UsageError: for what is not a regular expression, or has no group.
 
         Example:
           >>> NamePattern.parse(r"(cat|dog)\.\d+").label("train/cat.0.jpg")
@@ -38,17 +39,17 @@ class NamePattern:
             pattern = re.compile(text)
         except re.error as error:
             raise UsageError(
-                f"--label_from_name: {text!r} is no regular expression: {error}"
+                f"--label_from_name: {text!r} is not a regular expression: {error}"
             ) from error
         if not pattern.groups:
             raise UsageError(
-                f"--label_from_name: {text!r} has no group; put what is the label into "
-                r"parentheses, such as '(cat|dog)\.\d+'"
+                f"--label_from_name: {text!r} has no group; put the label into parentheses, "
+                r"such as '(cat|dog)\.\d+'"
             )
         return cls(pattern)
 
     def label(self, key: str) -> tuple[str, ...] | None:
-        """Returns the label in a key, or None when it does not match."""
+        """Returns the label in a key, or None where the pattern does not match."""
         match = self.pattern.search(key)
         if not match:
             return None
@@ -56,20 +57,15 @@ class NamePattern:
         return (text,) if text else None
 
 
-def label_from_name(regex: str) -> NamePattern:
-    """Returns what takes labels out of names; see `NamePattern.parse`."""
-    return NamePattern.parse(regex)
-
-
 @dataclass(frozen=True)
 class LabelOptions:
-    """Where labels come from besides folders and shards; small enough to travel.
+    """Where labels come from besides folders and shards; small enough to send to workers.
 
     Attributes:
-      table: URL of a table, or "".
-      key_column: of it; default the first.
-      label_column: of it; default the one called so, else the second.
-      pattern: a regular expression over names, or "".
+      table: the URL of a table, or "".
+      key_column: its column of keys; default the first.
+      label_column: its column of labels; default the one with a usual name, else the second.
+      pattern: a regular expression over keys, or "".
     """
 
     table: str = ""
@@ -84,12 +80,12 @@ class LabelOptions:
             raise UsageError("--labels and --label_from_name exclude each other; give one of them")
         if self.label_column and self.pattern:
             raise UsageError(
-                "--label_from_name and --label_column exclude each other: labels are of names or "
-                "of a column; give one of them"
+                "--label_from_name and --label_column exclude each other: labels come from names "
+                "or from a column; give one of them"
             )
         if (self.key_column or self.label_column) and not self.table:
             raise UsageError(
-                "--key_column and --label_column name columns of --labels; give it too"
+                "--key_column and --label_column name columns of --labels; give --labels too"
             )
 
     def __bool__(self) -> bool:
@@ -99,7 +95,7 @@ class LabelOptions:
         """Reads the table, if there is one.
 
         Raises:
-          UsageError: when it cannot be read.
+          UsageError: when the table cannot be read.
         """
         table = None
         if self.table:
@@ -109,12 +105,12 @@ class LabelOptions:
 
 @dataclass
 class Labeller:
-    """Gives images their labels from a table or their names, and keeps count.
+    """Labels images from a table or from their names, and counts those without a label.
 
     Attributes:
-      table: or None.
-      pattern: or None.
-      without_label: keys of images that got none from there.
+      table: the table of labels, or None.
+      pattern: the pattern over keys, or None.
+      without_label: the keys of images that got no label.
     """
 
     table: LabelTable | None = None
@@ -122,7 +118,7 @@ class Labeller:
     without_label: Ignored = field(default_factory=Ignored)
 
     def apply(self, ref: ImageRef) -> ImageRef:
-        """Returns an image with its label; an image that gets none has none, whatever its folder.
+        """Returns an image with its label; without a match it has none, whatever its folder.
 
         Raises:
           UsageError: for an ambiguous join.
@@ -141,5 +137,5 @@ class Labeller:
         return self.pattern.label(key) if self.pattern is not None else None
 
     def without_image(self) -> Ignored:
-        """Returns the table's keys that no image was matched with; none for a pattern."""
+        """Returns the table's keys that matched no image; none for a pattern."""
         return self.table.without_image() if self.table is not None else Ignored()

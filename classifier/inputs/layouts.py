@@ -1,11 +1,11 @@
-"""What folder names mean: one rule for a folder, a pattern and an archive.
+"""Finds what folder names mean, by one rule for folders, patterns and archives.
 
-- A lone folder is looked through where it holds folders and no images: ``pets/`` above ``pets/cat``
-  and ``pets/dog`` wraps the whole. Its name may be that of a split only above split names.
-- Two or more folders named like splits are splits, whatever lies beside them; so is a lone one.
-- Otherwise the first folder is the class. What lies deeper belongs to it, as in Keras.
+- A lone folder that holds folders and no images wraps the whole: ``pets/`` above ``pets/cat`` and
+  ``pets/dog``. A lone folder with the name of a split wraps only folders named like splits.
+- Folders named like splits are splits, whatever lies beside them: two or more, or a lone one.
+- Otherwise the first folder is the class. Deeper folders belong to it, as in Keras.
 
-Only folders that hold images count; `trees` says how that is found out.
+Only folders that hold images count; see `trees`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 from classifier.inputs.refs import ShardDamaged
 from classifier.inputs.trees import Folder, MemberTree, Tree
+from featurestore.labels.cells import composed
 from featurestore.labels.splits import split_of
 
 LAYOUTS = ("auto", "class", "split", "flat")
-# Of an archive whose set has images that lie in no folder: nothing wraps it.
+# The layout of an archive in whose set images lie at the top: nothing wraps the whole.
 TOP = "top"
 _FOUND = "found"
 Facts = tuple[tuple[str, ...], str | None]  # (labels, split)
@@ -32,7 +33,7 @@ class Layout:
     Attributes:
       kind: ``class`` (root/class/...), ``split`` (root/split/class/...) or ``flat``.
       above: the folders that wrap everything.
-      is_found: whether it was found; a user's own takes any name for a split.
+      is_found: whether it was detected; in a user's own layout any name may be a split.
     """
 
     kind: str
@@ -40,13 +41,13 @@ class Layout:
     is_found: bool = True
 
     def facts(self, path: str) -> Facts:
-        """Reads the class and the split off a path.
+        """Returns the class and the split of a path.
 
         Args:
           path: relative to the root, with forward slashes.
 
         Returns:
-          (labels, split); neither for what lies beside the wrapping folders or the splits.
+          (labels, split); ((), None) for a path beside the wrapping folders or the splits.
 
         Example:
           >>> Layout("split").facts("train/cat/tabby/1.jpg"), Layout("class").facts("1.jpg")
@@ -59,12 +60,12 @@ class Layout:
             return (), None
         folders = folders[len(self.above) :]
         if self.kind == "class" or not folders:
-            return folders[:1], None
+            return _labels(folders[:1]), None
         split = split_of(folders[0]) or (None if self.is_found else folders[0])
-        return (folders[1:2], split) if split else ((), None)
+        return (_labels(folders[1:2]), split) if split else ((), None)
 
     def beside(self, path: str) -> str:
-        """Returns the folder beside the splits, or beside those that wrap, that a path lies in.
+        """Returns the folder of a path beside the splits or the wrapping folders; else "".
 
         Example:
           >>> Layout("split").beside("more/cat/1.jpg"), Layout("split").beside("val/cat/1.jpg")
@@ -78,7 +79,7 @@ class Layout:
         return "/".join(folders[:depth]) + "/"
 
     def suspect(self, path: str) -> str:
-        """Returns a folder on a path that is named like a split, and was taken for something else.
+        """Returns a folder of a path that is named like a split but counts as something else.
 
         Example:
           >>> Layout("class").suspect("test/1.jpg"), Layout("class").suspect("a/val/1.jpg")
@@ -94,7 +95,7 @@ class Layout:
         return ""
 
     def encode(self) -> str:
-        """Writes it as one text, for a plan.
+        """Encodes the layout as text, for a plan.
 
         Example:
           >>> Layout.decode(Layout("class", ("my pets",)).encode())
@@ -104,7 +105,7 @@ class Layout:
 
     @classmethod
     def decode(cls, text: str) -> Layout:
-        """Reads what `encode` wrote."""
+        """Decodes what `encode` returned."""
         if not text.startswith(f"{_FOUND} "):
             return cls(text, is_found=False)
         _, kind, above = text.split(" ", 2)
@@ -120,12 +121,17 @@ class Layout:
         return meaning[self.kind] + wrapped
 
 
+def _labels(folders: Folder) -> tuple[str, ...]:
+    """Normalises classes like the labels of tables; keys keep the folder's own spelling."""
+    return tuple(composed(folder) or folder for folder in folders)
+
+
 def find_layout(tree: Tree, is_top: bool = False) -> Layout:
-    """Finds out what the folders of a tree mean.
+    """Detects the layout of a tree.
 
     Args:
-      tree: to look at.
-      is_top: whether it is known that no folder wraps the whole.
+      tree: the folders.
+      is_top: whether it is certain that no folder wraps the whole.
 
     Example:
       >>> find_layout(MemberTree(["train/cat/1.jpg", "val/dog/2.jpg", "models/x/3.jpg"])).kind
@@ -156,18 +162,18 @@ def find_layout(tree: Tree, is_top: bool = False) -> Layout:
 
 
 def _splits(tree: Tree, above: Folder) -> list[str]:
-    """Returns two at most of the folders that are named like splits and hold images."""
+    """Returns at most two folders that are named like splits and hold images."""
     names = (name for name in tree.folders(above) if split_of(name))
     return list(itertools.islice((n for n in names if tree.holds((*above, n))), 2))
 
 
 def choose_layout(asked: str, tree: Callable[[], Tree]) -> Layout:
-    """Returns the user's layout, or what is found.
+    """Returns the layout that the user asked for, or detects it.
 
     Args:
-      asked: one of `LAYOUTS`, or `TOP`. ``class`` counts from the top; ``split`` from the wrapping
-        folders on where there are splits below them, else from the top.
-      tree: makes the tree, where it is looked at.
+      asked: one of `LAYOUTS`, or `TOP`. ``class`` counts from the top. ``split`` counts from below
+        the wrapping folders where splits lie there, else from the top.
+      tree: makes the tree; called only where it is needed.
     """
     if asked in ("auto", TOP):
         return find_layout(tree(), asked == TOP)
@@ -179,11 +185,11 @@ def choose_layout(asked: str, tree: Callable[[], Tree]) -> Layout:
 
 
 class FolderReader:
-    """Reads class and split off the members of one archive, by the archive's or its set's layout.
+    """Finds class and split of an archive's members, by the layout of the archive or of its set.
 
     Args:
-      layout: ``auto``, the user's, `TOP`, or `Layout.encode` of what was found on the whole set.
-      names: yields the members' names; asked for once, and only where a folder has to be read.
+      layout: ``auto``, the user's, `TOP`, or the encoded layout of the archive's set.
+      names: yields the members' names; called at most once.
     """
 
     def __init__(self, layout: str, names: Callable[[], Iterable[str]]) -> None:
@@ -196,7 +202,7 @@ class FolderReader:
         """Returns (labels, split) of a member.
 
         Raises:
-          ShardDamaged: when the archive does not fit the layout that its set has.
+          ShardDamaged: when the member does not fit the layout of the archive's set.
         """
         if "/" not in name and not self._of_set:
             return (), None
@@ -207,7 +213,7 @@ class FolderReader:
         return self._layout.facts(name)
 
     def _check(self, layout: Layout, name: str) -> None:
-        """Refuses what would have changed the set's layout, had it been seen when it was found."""
+        """Refuses a member that would have changed the set's layout, had its detection seen it."""
         folders = tuple(name.split("/")[:-1])
         depth = len(layout.above)
         fits = folders[:depth] == layout.above and (not depth or len(folders) > depth)

@@ -1,11 +1,11 @@
-"""A CSV or Parquet file that lists images by address, with labels and splits if it has them."""
+"""Reads a CSV or Parquet file that lists images by address, with their labels and splits."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,8 +22,9 @@ from classifier.inputs.columns import (
     find_columns,
     is_text,
 )
+from classifier.inputs.found import Found
 from classifier.inputs.refs import ImageRef, etag_of
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, one_line
 from featurestore.ignored import Ignored
 from featurestore.io.retry import retrying
 from featurestore.io.urls import (
@@ -48,14 +49,14 @@ _BLOCK = 256
 
 
 def is_list(fs: Any, path: str, uri_column: str = "") -> bool:
-    """Whether a file that an ``--input`` names is a list of images rather than holding them.
+    """Whether a file lists images instead of holding them.
 
-    A Parquet file is one when it has no column of images but one of addresses.
+    A Parquet file is a list when it has a column of addresses and none of images.
 
     Args:
       fs: the file system.
-      path: on it.
-      uri_column: the column of addresses, where the user named one.
+      path: the file's path on it.
+      uri_column: the column of addresses that the user named, or "".
     """
     suffix = posixpath.splitext(path)[1].lower()
     if suffix != ".parquet":
@@ -84,35 +85,33 @@ def read_list(
     url: str,
     storage_options: Mapping[str, Any] | None = None,
     asked: Asked | None = None,
-    told: Callable[[str], None] | None = None,
-    ignored: Ignored | None = None,
+    found: Found | None = None,
 ) -> Iterator[ImageRef]:
     """Yields the images of a list, in its order.
 
-    Paths may be relative to the list's folder, absolute, or any fsspec URL. Rows in succession
-    that name the same path are one image with several labels.
+    Paths may be relative to the list's folder, absolute, or any fsspec URL. Consecutive rows with
+    the same path are one image with several labels.
 
     Args:
-      url: of the list.
+      url: the list's URL.
       storage_options: for its file system and those of the images.
       asked: the columns that the user named.
-      told: is given one line that says which columns are taken.
-      ignored: collects the rows without an address, by number.
+      found: says which columns are read, and collects the rows without an address, by number.
 
     Yields:
       References whose key is the path as written, without protocol and host.
 
     Raises:
-      UsageError: for a list without a column of addresses, or one that names an image twice.
+      UsageError: for a list without a column of addresses, or that gives one image two meanings.
     """
     with open_table(url, "--input", storage_options) as (names, rows):
         columns = _columns(public_url(url), names, asked or Asked())
-        if told:
-            told(columns.told(f"--input {public_url(url)!r}"))
+        found = found or Found()
+        if found.say:
+            found.say(columns.describe(f"--input {public_url(url)!r}"))
         places = _Places(url, storage_options)
         seen: dict[bytes, bytes] = {}
-        left_out = Ignored() if ignored is None else ignored
-        merged = _merge(_listed(rows, columns, (posixpath.basename(public_url(url)), left_out)))
+        merged = _merge(_listed(rows, columns, posixpath.basename(public_url(url)), found.ignored))
         while block := list(itertools.islice(merged, _BLOCK)):
             for ref in places.locate(block):
                 if _is_new(ref, seen):
@@ -134,9 +133,8 @@ def _columns(where: str, names: Sequence[str], asked: Asked) -> Columns:
 
 
 def _listed(
-    rows: Iterable[Row], columns: Columns, left_out: tuple[str, Ignored]
+    rows: Iterable[Row], columns: Columns, name: str, ignored: Ignored
 ) -> Iterator[_Listed]:
-    name, ignored = left_out
     for number, row in enumerate(rows, 1):
         written = text_of(row[columns.image])
         if written:
@@ -154,9 +152,10 @@ def _merge(listed: Iterable[_Listed]) -> Iterator[_Listed]:
 
 
 def _is_new(ref: ImageRef, seen: dict[bytes, bytes]) -> bool:
-    """Whether an image is new; the same once more with the same facts is passed over.
+    """Whether an image is new; key and address identify it, whichever way they are written.
 
-    An image is known by its key and by its address, whichever way each is written.
+    Raises:
+      UsageError: for an image that comes again with another address, label or split.
     """
     version = ref.etag if ref.problem else ""
     facts = hashlib.sha256(repr((ref.uri, version, ref.labels, ref.split)).encode()).digest()[:12]
@@ -173,7 +172,7 @@ def _is_new(ref: ImageRef, seen: dict[bytes, bytes]) -> bool:
 
 
 class _Places:
-    """Turns paths as written into addresses, sizes and versions."""
+    """Finds the address, size and version of paths as written."""
 
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None) -> None:
         self._options = storage_options
@@ -181,7 +180,7 @@ class _Places:
         self._folder = posixpath.dirname(path)
 
     def locate(self, listed: Sequence[_Listed]) -> list[ImageRef]:
-        """Returns the references; one that cannot be reached says why, whatever its address."""
+        """Returns the references; one that cannot be reached has a `problem`."""
         if isinstance(self._fs, LocalFileSystem):
             return [self._locate(item) for item in listed]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -194,7 +193,7 @@ class _Places:
             fs, path = self._connect(item.written)
             uri = address_of(fs, path)
             if query := query_of(path):
-                # Else two pictures would be one, under the address of a third.
+                # Without its query, the address leads to another picture.
                 problem = f"{uri} was given with a query, which is never stored with an image"
                 version = f"?{hashlib.sha256(query.encode()).hexdigest()[:12]}"
                 key = key.partition("?")[0] + version
@@ -204,7 +203,7 @@ class _Places:
                 raise IsADirectoryError(f"{uri} is a folder, not an image")
         except (OSError, UsageError, *ADDRESS_ERRORS) as error:
             kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
-            problem = " ".join(f"{kind}{error}".split())
+            problem = kind + one_line(error)
             return ImageRef(key, uri, 0, "", problem=problem, **facts)
         return ImageRef(key, uri, info.get("size") or 0, etag_of(info), **facts)
 
@@ -220,7 +219,7 @@ class _Places:
 
 
 def _key_of(written: str) -> str:
-    """Returns the key of an image: its path as written, without protocol, and host on the web."""
+    """Returns the path as written, without protocol; of a web address also without host."""
     if not is_address(written):
         return member_name(written) or written
     bare = public_url(written).partition("://")[2]

@@ -1,13 +1,13 @@
-"""Lists what an ``--input`` holds: folders, globs, single files and shards on any file system.
+"""Lists the images and shards of an ``--input``: folders, patterns, files and lists.
 
-Listing streams: a root's entries are taken folder by folder in sorted order, so that a hundred
-million images need no more memory than the largest class.
+Listing streams: entries come folder by folder in sorted order, so that a hundred million images
+need no more memory than the largest class.
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,10 +28,9 @@ from classifier.inputs.refs import (
 )
 from classifier.inputs.roots import Entry, Root
 from classifier.inputs.series import with_layouts
-from classifier.inputs.shards import WITH_COLUMNS, columns_told
+from classifier.inputs.shards import WITH_COLUMNS, describe_columns
 from classifier.pixels.filetypes import sniff
 from featurestore.errors import UsageError, unknown_choice
-from featurestore.ignored import Ignored
 from featurestore.io.urls import public_url, query_of
 
 
@@ -40,10 +39,10 @@ class InputOptions:
     """How inputs are read.
 
     Attributes:
-      layout: what folder names mean; ``auto`` finds it out.
+      layout: what folder names mean; ``auto`` detects it.
       storage_options: for remote file systems.
       asked: the columns of lists, Parquet and TFRecord that the user named.
-      output: a folder that is written meanwhile, which must lie apart from every input; or "".
+      output: the folder that the command writes, which must lie apart from every input; or "".
     """
 
     layout: str = "auto"
@@ -57,21 +56,14 @@ class InputOptions:
 
 
 def list_inputs(
-    uris: Sequence[str],
-    options: InputOptions,
-    ignored: Ignored | None = None,
-    found: Found | None = None,
-    told: Callable[[str], None] | None = None,
+    uris: Sequence[str], options: InputOptions, found: Found | None = None
 ) -> Iterator[ImageRef | ShardRef]:
     """Lists the images and shards of one or several inputs, in a stable order.
 
     Args:
       uris: folders, patterns, image files or shards; local paths or any fsspec URL.
       options: how to read them.
-      ignored: collects the files that are no images.
-      found: collects what the folders were taken for; images are counted by who takes them.
-      told: is given a line for each list, and for the first shard of each format with columns, that
-        says which columns are taken.
+      found: collects ignored files and layouts; whoever takes an image counts it there.
 
     Yields:
       References with keys that are unique over all inputs.
@@ -79,36 +71,33 @@ def list_inputs(
     Raises:
       UsageError: for an input that does not exist or cannot be read, or a column that is not there.
     """
-    notes = _Notes(
-        Ignored() if ignored is None else ignored, Found() if found is None else found, told
-    )
+    found = found or Found()
     roots = _roots(uris, options)
     tables, explained = {"list" for root in roots if root.is_list}, set[str]()
-    for ref in _list_all(roots, options, notes):
+    for ref in _list_all(roots, options, found):
         if isinstance(ref, ShardRef) and ref.format in WITH_COLUMNS:
             tables.add(ref.format)
             ref = replace(ref, etag=options.asked.mark(ref.etag))
-            if told and ref.format not in explained:
-                if line := columns_told(ref, options.storage_options):
+            if found.say and ref.format not in explained:
+                if line := describe_columns(ref, options.storage_options):
                     explained.add(ref.format)
-                    told(line)
+                    found.say(line)
         yield ref
     if options.asked != Asked() and not tables:
         raise UsageError(
-            "--image_column and --label_column name columns of lists, of Parquet and of TFRecord "
-            "(--label_column those of --labels, too), and the input has none of these; leave them "
+            "--image_column and --label_column name columns of lists, Parquet and TFRecord "
+            "(--label_column also of --labels), and the input has none of these; leave the flags "
             "out"
         )
 
 
 def _roots(uris: Sequence[str], options: InputOptions) -> list[Root]:
     roots = [Root(uri, options.layout, options.storage_options) for uri in uris]
-    named = options.asked.image
-    for root in roots if named else ():
-        path = "".join(root.paths or ()) if root.is_file else ""
-        root.is_list = root.is_list or (bool(path) and is_list(root.fs, path, named))
-    for root in roots if options.output else ():
-        root.require_apart(options.output)
+    for root in roots:
+        if options.asked.image and root.is_file and root.paths:
+            root.is_list |= is_list(root.fs, root.paths[0], options.asked.image)
+        if options.output:
+            root.require_apart(options.output)
     files = [root for root in roots if root.is_file and not root.is_list]
     if len(files) > 1:
         files[0].take_files(files[1:], options.layout)
@@ -116,56 +105,46 @@ def _roots(uris: Sequence[str], options: InputOptions) -> list[Root]:
     return roots
 
 
-@dataclass(frozen=True)
-class _Notes:
-    """What listing has to say besides references; see `list_inputs`."""
-
-    ignored: Ignored
-    found: Found
-    told: Callable[[str], None] | None
-
-
 def _list_all(
-    roots: Sequence[Root], options: InputOptions, notes: _Notes
+    roots: Sequence[Root], options: InputOptions, found: Found
 ) -> Iterator[ImageRef | ShardRef]:
     for root, prefix in zip(roots, _prefixes([root.path for root in roots]), strict=True):
         if root.is_list:
-            told, ignored = notes.told, notes.ignored
-            for ref in read_list(root.uri, options.storage_options, options.asked, told, ignored):
+            for ref in read_list(root.uri, options.storage_options, options.asked, found):
                 yield replace(ref, key=prefix + ref.key)
         elif root.wanted:
-            yield from _take(root, prefix, root.wanted, notes)
+            yield from _take(root, prefix, root.wanted, found)
         else:
-            listed = _list_root(root, prefix, notes)
-            yield from with_layouts(listed, options.layout, options.storage_options, notes.found)
+            listed = _list_root(root, prefix, found)
+            yield from with_layouts(listed, options.layout, options.storage_options, found)
 
 
 def _take(
-    root: Root, prefix: str, wanted: tfds.Slice, notes: _Notes
+    root: Root, prefix: str, wanted: tfds.Slice, found: Found
 ) -> Iterator[ImageRef | ShardRef]:
-    """Yields the shards of a slice of a folder that TensorFlow Datasets wrote."""
+    """Yields the shards of a slice, from a folder that TensorFlow Datasets wrote."""
     lengths = tfds.read_shard_lengths(root.fs, root.path)
     if lengths is None:
         raise UsageError(
             f"--input: {public_url(root.uri)!r} has no {tfds.INFO_FILE}; slices such as "
-            "#train[:40%] are of folders that TensorFlow Datasets wrote"
+            "#train[:40%] need a folder that TensorFlow Datasets wrote"
         )
-    listed = _list_root(root, prefix, notes)
+    listed = _list_root(root, prefix, found)
     yield from tfds.take([ref for ref in listed if isinstance(ref, ShardRef)], wanted, lengths)
 
 
 def open_input(
     uri: str, storage_options: Mapping[str, Any] | None = None, asked: Asked | None = None
 ) -> list[ImageRef]:
-    """Lists the images of one input that can be read one by one; shards are left out."""
+    """Lists the images of one input, without its shards."""
     options = InputOptions(storage_options=storage_options or {}, asked=asked or Asked())
     return [ref for ref in list_inputs([uri], options) if isinstance(ref, ImageRef)]
 
 
 def _prefixes(paths: Sequence[str]) -> list[str]:
-    """Names several roots by as many trailing folders as tell them apart; a single one by none.
+    """Returns a prefix of keys per root: as many trailing folders as distinguish the roots.
 
-    Patterns below one folder share its root, and so their keys.
+    A single root needs none. Patterns below one folder share its root, and so their keys.
     """
     distinct = sorted({tuple(path.strip("/").split("/")) for path in paths})
     if len(distinct) == 1:
@@ -176,16 +155,16 @@ def _prefixes(paths: Sequence[str]) -> list[str]:
     return ["/".join(path.strip("/").split("/")[-depth:]) + "/" for path in paths]
 
 
-def _list_root(root: Root, prefix: str, notes: _Notes) -> Iterator[ImageRef | ShardRef]:
+def _list_root(root: Root, prefix: str, found: Found) -> Iterator[ImageRef | ShardRef]:
     unsure: list[Entry] = []
     for name, info in root.entries():
         if is_hidden(name) or info.get("type") == "other":
-            notes.ignored.add(prefix + name)
+            found.ignored.add(prefix + name)
         elif query_of(info["name"]):
-            # A page of the web lists links too; without its query one leads elsewhere.
-            notes.ignored.add(f"{prefix}{name.partition('?')[0]}?...")
+            # A web page lists links with queries too; without its query a link leads elsewhere.
+            found.ignored.add(f"{prefix}{name.partition('?')[0]}?...")
         elif has_image_suffix(name):
-            yield _image(root, prefix, (name, info), notes.found)
+            yield _image(root, prefix, (name, info), found)
         elif kind := shard_format(name):
             split = root.layout.facts(name)[1] or split_in_name(name)
             uri, size, etag = root.address(info), info.get("size") or 0, etag_of(info)
@@ -193,21 +172,21 @@ def _list_root(root: Root, prefix: str, notes: _Notes) -> Iterator[ImageRef | Sh
         else:
             unsure.append((name, info))
             if len(unsure) >= 1000:
-                yield from _by_content(root, prefix, unsure, notes)
+                yield from _by_content(root, prefix, unsure, found)
                 unsure = []
-    yield from _by_content(root, prefix, unsure, notes)
+    yield from _by_content(root, prefix, unsure, found)
     for store in root.stores:
-        notes.ignored.add(f"{prefix}{root.relative(store)}/ (a feature store)")
+        found.ignored.add(f"{prefix}{root.relative(store)}/ (a feature store)")
 
 
-def _by_content(root: Root, prefix: str, entries: list[Entry], notes: _Notes) -> Iterator[ImageRef]:
-    """Yields those files without an image name that are images by their first bytes."""
+def _by_content(root: Root, prefix: str, entries: list[Entry], found: Found) -> Iterator[ImageRef]:
+    """Yields the files without an image's extension whose content is an image."""
     heads = read_heads(root.fs, [info["name"] for _, info in entries])
     for (name, info), head in zip(entries, heads, strict=True):
         if sniff(head):
-            yield _image(root, prefix, (name, info), notes.found)
+            yield _image(root, prefix, (name, info), found)
         else:
-            notes.ignored.add(prefix + name)
+            found.ignored.add(prefix + name)
 
 
 def _image(root: Root, prefix: str, entry: Entry, found: Found) -> ImageRef:

@@ -1,4 +1,4 @@
-"""Reads the bytes of images, many at a time where the protocol is concurrent."""
+"""Reads the bytes of images, many at once where the protocol is concurrent."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from classifier.inputs.refs import ImageRef, Unreadable
+from classifier.inputs.refs import HEAD_BYTES, ImageRef, Unreadable
 from featurestore.errors import UsageError, one_line
 from featurestore.io.retry import retrying
 from featurestore.io.urls import ADDRESS_ERRORS, connect
 
-HEAD_BYTES = 16
-
 
 def read_bytes(ref: ImageRef, storage_options: Mapping[str, Any] | None = None) -> bytes:
-    """Returns one image's file content.
+    """Returns the content of an image file.
 
     Raises:
-      OSError: when it cannot be read, after retries.
+      OSError: when the file cannot be read, after retries.
     """
     try:
         if ref.problem:
@@ -33,11 +31,11 @@ def read_bytes(ref: ImageRef, storage_options: Mapping[str, Any] | None = None) 
 def read_many(
     refs: Sequence[ImageRef], storage_options: Mapping[str, Any] | None = None
 ) -> list[bytes | OSError]:
-    """Returns the file contents of images, or the error of each that cannot be read.
+    """Returns the contents of image files, or the error of each that cannot be read.
 
     Args:
       refs: images, on one or several file systems.
-      storage_options: for them.
+      storage_options: for the file systems.
     """
     found: dict[int, bytes] = {}
     by_fs: dict[int, tuple[Any, dict[int, str]]] = {}
@@ -48,19 +46,19 @@ def read_many(
                 if getattr(fs, "async_impl", False):
                     by_fs.setdefault(id(fs), (fs, {}))[1][position] = path
     for fs, paths in by_fs.values():
-        # One round trip for all: an object store answers many requests as fast as one.
-        # Not `cat`, which takes brackets in a name for a pattern.
+        # An object store answers many requests as fast as one. `cat` would take brackets in a name
+        # for a pattern.
         nothing = [None] * len(paths)
         some = fs.cat_ranges(list(paths.values()), nothing, nothing, on_error="return")
         answers = zip(paths, some, strict=True)
         found.update((place, data) for place, data in answers if isinstance(data, bytes))
     return [
-        found[place] if place in found else _settled(ref, storage_options)
+        found[place] if place in found else _read_or_error(ref, storage_options)
         for place, ref in enumerate(refs)
     ]
 
 
-def _settled(ref: ImageRef, storage_options: Mapping[str, Any] | None) -> bytes | OSError:
+def _read_or_error(ref: ImageRef, storage_options: Mapping[str, Any] | None) -> bytes | OSError:
     try:
         return read_bytes(ref, storage_options)
     except OSError as error:
@@ -68,7 +66,7 @@ def _settled(ref: ImageRef, storage_options: Mapping[str, Any] | None) -> bytes 
 
 
 def read_heads(fs, paths: Sequence[str]) -> list[bytes]:
-    """Returns the first bytes of files; b"" for one that cannot be read."""
+    """Returns the first bytes of files; b"" for a file that cannot be read."""
     heads = []
     for path in paths:
         try:

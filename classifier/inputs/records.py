@@ -1,8 +1,8 @@
-"""Which records of a shard are meant: sets of ranges, as they stand behind a shard's etag.
+"""Sets of ranges of a shard's records, as a suffix of its etag.
 
 A slice such as ``#train[:40%]`` takes some records of a file. ``ETAG#0:40,50:`` names them beside
-the file's version, so that the same file with other records is another input. Without a suffix the
-whole file is meant.
+the file's version, so that the same file with other records is another input. Without a suffix, the
+whole file is read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 
 from classifier.inputs.refs import ShardRef
 
-# Sorted, disjoint, half-open; END stands for the end of the file, wherever it is.
+# Sorted, disjoint, half-open; END means the end of the file.
 Ranges = tuple[tuple[int, int], ...]
 END = 1 << 62
 WHOLE: Ranges = ((0, END),)
@@ -34,7 +34,7 @@ def records_of(etag: str) -> Ranges:
 
 
 def file_etag(etag: str) -> str:
-    """Returns the etag of the file itself, whatever records of it are meant.
+    """Returns the etag of the whole file.
 
     Example:
       >>> file_etag("17.5#0:40"), file_etag("17.5")
@@ -44,7 +44,7 @@ def file_etag(etag: str) -> str:
 
 
 def with_records(shard: ShardRef, records: Ranges) -> ShardRef:
-    """Returns the reference to some records of a shard."""
+    """Returns a reference to some records of a shard."""
     etag = file_etag(shard.etag)
     if records != WHOLE:
         etag += "#" + ",".join(f"{first}:{'' if end == END else end}" for first, end in records)
@@ -52,7 +52,7 @@ def with_records(shard: ShardRef, records: Ranges) -> ShardRef:
 
 
 def union(*sets: Ranges) -> Ranges:
-    """Returns the records that are in any of the sets.
+    """Returns the records in any of the sets.
 
     Example:
       >>> union(((0, 4), (8, 9)), ((4, 6),))
@@ -68,7 +68,7 @@ def union(*sets: Ranges) -> Ranges:
 
 
 def without(records: Ranges, gone: Ranges) -> Ranges:
-    """Returns the records of the one set that are not in the other.
+    """Returns the records of the first set that are not in the second.
 
     Example:
       >>> without(((0, 60),), ((0, 40), (50, 55)))
@@ -85,5 +85,5 @@ def without(records: Ranges, gone: Ranges) -> Ranges:
 
 
 def holds(records: Ranges, number: int) -> bool:
-    """Whether a record is one of the set."""
+    """Whether a record is in the set."""
     return any(first <= number < end for first, end in records)

@@ -1,4 +1,4 @@
-"""What a listing yields: references to images and to shards of images, never their bytes."""
+"""References to images and to shards of images, which a listing yields, and the names they have."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ SHARD_SUFFIXES = {
     ".tfrecords.gz": "tfrecord",
     ".parquet": "parquet",
 }
-# A larger file in a shard is no image: decoders refuse it, and it would fill the memory.
+# Decoders would refuse a larger file in a shard, and it would fill the memory.
 MAX_MEMBER_BYTES = 1 << 29
 HEAD_BYTES = 512  # Enough to detect an image or an archive by content.
 # Reasons of `Ignored.note` that several formats share.
 REPEATED = (
-    "members have a name that came before in their archive; each is an image of its own, the later "
-    "ones stored as <name>~2 and so on"
+    "members have the name of an earlier member of their archive; each is an image of its own, "
+    "stored as <name>~2 and so on"
 )
 NESTED = (
     "archives inside an archive were not read; unpack the outer one and give the inner ones as "
@@ -51,8 +51,8 @@ class ShardDamaged(Exception):
 
     Attributes:
       message: what is wrong, in one line.
-      offset: of the first byte that could not be used, in the shard or, where it is compressed as
-        a whole, in its content; None when there is no such place.
+      offset: the first byte that could not be used, in the shard or, where it is compressed as a
+        whole, in its content; None without such a place.
     """
 
     def __init__(self, message: str, offset: int | None = None) -> None:
@@ -65,7 +65,7 @@ class ShardDamaged(Exception):
 
 
 class Unreadable(OSError):
-    """Why an image cannot be read, told in full by its text."""
+    """The reason why an image cannot be read; its text is the whole message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class ImageRef:
       etag: the object store's, else the modification time; changes when the file does.
       labels: class names, empty when unknown.
       split: ``train``, ``validation``, ``test`` or None when the input gives none.
-      problem: why it cannot be read, where the listing knows that already; else "".
+      problem: why it cannot be read, where the listing knows that; else "".
     """
 
     key: str
@@ -93,16 +93,16 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class ShardRef:
-    """One archive that is read as a stream; its images are known only when it has been read.
+    """One shard, read as a stream; its images are unknown until it has been read.
 
     Attributes:
-      key: the archive's path relative to its root; the images' keys begin with it.
+      key: its path relative to its root; the images' keys begin with it.
       uri: its address.
       size: in bytes.
       etag: as `ImageRef.etag`.
       format: ``tar``, ``zip``, ``tfrecord`` or ``parquet``.
-      split: given by a split folder or the archive's name, else None.
-      layout: what the folders in it mean, as `layouts.FolderReader` reads it.
+      split: from a split folder or the shard's name, else None.
+      layout: what the folders in it mean, for `layouts.FolderReader`.
     """
 
     key: str
@@ -114,23 +114,28 @@ class ShardRef:
     layout: str = "auto"
 
     def image(
-        self, name: str, size: int, labels: tuple[str, ...] = (), split: str | None = None
+        self,
+        name: str,
+        content: bytes | OSError,
+        labels: tuple[str, ...] = (),
+        split: str | None = None,
     ) -> ImageRef:
         """Returns the reference to one of its images.
 
         Args:
           name: of the member, unique in the shard.
-          size: in bytes.
+          content: of the member, or the reason why it cannot be read.
           labels: class names.
-          split: when the member says so itself; else it is the shard's.
+          split: the member's own; default the shard's.
         """
+        size = len(content) if isinstance(content, bytes) else 0
         return ImageRef(
             f"{self.key}/{name}", f"{self.uri}/{name}", size, self.etag, labels, split or self.split
         )
 
 
 class UniqueNames:
-    """Gives each image of a shard a name of its own.
+    """Gives each image of a shard a unique name.
 
     Example:
       >>> names = UniqueNames()
@@ -149,7 +154,7 @@ class UniqueNames:
         return self._taken
 
     def claim(self, *candidates: str) -> str:
-        """Returns the first name that is free, else the last one with a number behind it."""
+        """Returns the first candidate that is free, else the last one with a number."""
         for name in candidates:
             if name and name not in self._taken:
                 self._taken.add(name)
@@ -167,12 +172,12 @@ def is_hidden(path: str) -> bool:
 
 
 def has_image_suffix(path: str) -> bool:
-    """Whether the name alone makes a file an image: then it is a row or is quarantined."""
+    """Whether a file is an image by its extension: then it is stored or quarantined."""
     return posixpath.splitext(path)[1].lower() in IMAGE_SUFFIXES
 
 
 def shard_format(path: str) -> str | None:
-    """Returns the archive format that a file name stands for, or None.
+    """Returns the format of a shard by its file name, or None.
 
     Example:
       >>> shard_format("mnist-train.tfrecord-00000-of-00010"), shard_format("a.TAR.gz")
@@ -186,7 +191,7 @@ def shard_format(path: str) -> str | None:
 
 
 def is_archive(name: str, head: bytes | OSError) -> bool:
-    """Whether a member of an archive is an archive itself: by its name, or without one by content.
+    """Whether a member of an archive is an archive: by its extension, or without one by content.
 
     Example:
       >>> is_archive("n01440764.tar", b""), is_archive("notes.docx", b"PK"), is_archive("a", b"PK")
@@ -199,12 +204,12 @@ def is_archive(name: str, head: bytes | OSError) -> bool:
 
 
 def too_large(size: int) -> OSError:
-    """Returns what a member beyond `MAX_MEMBER_BYTES` gives instead of its content."""
-    return OSError(f"{size:,} bytes; more than {MAX_MEMBER_BYTES:,} are no image")
+    """Returns the error that replaces the content of a member beyond `MAX_MEMBER_BYTES`."""
+    return OSError(f"{size:,} bytes; an image has at most {MAX_MEMBER_BYTES:,}")
 
 
 def split_in_name(path: str) -> str | None:
-    """Returns the split that a shard's file name tells, when it tells exactly one.
+    """Returns the split that a shard's file name contains, where it is exactly one.
 
     Example:
       >>> split_in_name("data/train-00000-of-00002.parquet"), split_in_name("train-test.tar")
@@ -216,10 +221,10 @@ def split_in_name(path: str) -> str | None:
 
 
 def etag_of(info: Mapping[str, Any]) -> str:
-    """Returns what tells one version of a listed file from the next.
+    """Returns the version of a listed file.
 
     Args:
-      info: the file system's own entry.
+      info: the file system's entry.
 
     Returns:
       The object store's tag, else the modification time in seconds, else "".

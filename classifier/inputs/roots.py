@@ -1,17 +1,14 @@
 """One ``--input``: where it begins, and the files below it.
 
-Local folders are walked by hand: a link to a folder is followed, a folder that may not be read is
-an error and never an empty one, and pipes and devices are told from files. Elsewhere the file
-system lists.
+Local folders are walked one by one, through links. Elsewhere the file system lists what lies below
+the folders of classes.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from fsspec.core import has_magic
@@ -19,19 +16,20 @@ from fsspec.implementations.local import LocalFileSystem
 
 from classifier.inputs.formats import tfds
 from classifier.inputs.layouts import Layout, choose_layout
-from classifier.inputs.lister import Info, Lister, fixed_folder
+from classifier.inputs.lister import Lister, fixed_folder
 from classifier.inputs.listfile import is_list
 from classifier.inputs.refs import has_image_suffix, shard_format
 from classifier.inputs.trees import FolderTree
 from featurestore import layout as store_layout
 from featurestore.errors import UsageError
+from featurestore.io.lookup import Info
 from featurestore.io.places import relation
-from featurestore.io.retry import io_errors, retrying
+from featurestore.io.retry import io_errors
 from featurestore.io.urls import address_of, connect, is_chain, is_web, public_url
 
 Entry = tuple[str, Info]  # (path relative to the root, the file system's entry)
 _SPEC_FILES = {store_layout.SPEC, "parts"}
-# Entries that finding the layout has listed are kept for the listing itself, up to so many.
+# Detecting the layout keeps up to so many entries for the listing itself.
 _KEPT = 200_000
 
 
@@ -40,14 +38,14 @@ class Root:
 
     Args:
       uri: a folder, a pattern, a file, a list, or a slice of a TFDS folder.
-      layout: what folder names mean; ``auto`` finds it out.
+      layout: what folder names mean; ``auto`` detects it.
       options: for the file system.
 
     Attributes:
       layout: what its folders mean.
 
     Raises:
-      UsageError: when it does not exist, cannot be read, or is of a kind that cannot be.
+      UsageError: when the input does not exist, cannot be read, or is of an unsupported kind.
     """
 
     layout: Layout
@@ -96,7 +94,7 @@ class Root:
             )
 
     def take_files(self, others: Sequence[Root], layout: str) -> None:
-        """Takes single files that were given one by one, as a shell expands a pattern."""
+        """Joins files that were given one by one, as by a shell that expands a pattern."""
         self.paths = sorted({path for root in (self, *others) for path in root.paths or []})
         self.path = os.path.commonpath([path.rpartition("/")[0] for path in self.paths])
         self._find_layout(layout)
@@ -110,22 +108,22 @@ class Root:
         return address_of(self.fs, info["name"])
 
     def require_apart(self, output: str) -> None:
-        """Refuses an output that this input would list, or that would hold it.
+        """Refuses an output inside, around or equal to this input.
 
         Args:
-          output: folder that is written, on the file system of the same options.
+          output: the folder that the command writes; its file system has the same options.
 
         Raises:
           UsageError: naming both.
         """
         found = relation(output, address_of(self.fs, self.path), self.options)
-        # Beside a pattern's matches, single files and a list there may be an output.
+        # An output may lie beside a pattern's matches, single files and a list.
         is_open = self.paths is None or "**" in self.pattern
         if found == "equals" or (found == "lies inside" and is_open):
             raise UsageError(
                 f"--output: {public_url(output)!r} {found} the folder of --input "
-                f"{public_url(self.uri)!r}, where what is written would be taken for images or "
-                "hide them from later runs; choose a folder beside it"
+                f"{public_url(self.uri)!r}, where later runs would take the output for images, or "
+                "overlook images; choose a folder beside it"
             )
         if found == "contains" and not self.is_list:
             raise UsageError(
@@ -160,7 +158,7 @@ class Root:
             self.layout = choose_layout(asked, lambda: FolderTree(self.path, ls))
 
     def _keep(self, path: str) -> list[Info]:
-        """Lists a folder, and keeps the entries for the listing itself."""
+        """Lists a folder and keeps its entries for the listing itself."""
         if path not in self._kept:
             found = self._ls(path)
             if sum(map(len, self._kept.values())) + len(found) > _KEPT:
@@ -169,7 +167,7 @@ class Root:
         return self._kept[path]
 
     def _matches(self) -> Callable[[str], Sequence[Info]]:
-        """Returns what lists the folders down to the matches of a pattern, and those below them."""
+        """Returns a function that lists only folders above, at and below a pattern's matches."""
         whole: set[str] = set()
         below: dict[str, dict[str, Info]] = {}
         for path in self.paths or ():
@@ -197,7 +195,7 @@ class Root:
             infos = self._ls(self.path)
             if self.path in self.stores:
                 raise UsageError(
-                    f"--input: {public_url(self.uri)!r} is a feature store and no folder of "
+                    f"--input: {public_url(self.uri)!r} is a feature store, not a folder of "
                     "images; give the folder of the images, or a pattern such as '*/*.jpg' when "
                     "they lie in the same folder"
                 )
@@ -212,7 +210,7 @@ class Root:
             if self._lister.kind(path) == "directory":
                 yield from self._below(path)
             else:
-                yield _local_info(path) if self.is_local else self._lister.info(path)
+                yield self._lister.info(path)
 
     def _below(self, folder: str) -> Iterator[Info]:
         if self.is_local:
@@ -243,34 +241,26 @@ class Root:
                 yield info
 
     def _ls(self, path: str) -> list[Info]:
+        """Returns the entries of a folder, without stores in it; a store has none."""
         if path in self._kept:
             return self._kept.pop(path)
-        if self.is_local:
-            names = os.listdir(path)
-            found: list[Info] = []
-            if _SPEC_FILES <= set(names):
-                self.stores[path] = None  # a feature store is no input, wherever it lies
-            else:
-                found = [_local_info(os.path.join(path, name)) for name in names]
-                found = [info for info in found if not self._is_store(info)]
-        else:
-            # Some object stores list a folder inside itself.
-            listed = self._lister.ls(path)
-            found = [info for info in listed if info["name"].strip("/") != path.strip("/")]
-            if _SPEC_FILES <= {info["name"].rstrip("/").rpartition("/")[2] for info in found}:
-                self.stores[path] = None
-                found = []
-        return sorted(found, key=lambda info: info["name"])
+        found = self._lister.ls(path)
+        if _SPEC_FILES <= {info["name"].rstrip("/").rpartition("/")[2] for info in found}:
+            self.stores[path] = None
+            return []
+        return [info for info in found if not self._is_store(info)]
 
     def _is_store(self, info: Info) -> bool:
+        """Whether a local entry is a store; elsewhere each look would cost a request."""
         names = (os.path.join(info["name"], name) for name in _SPEC_FILES)
-        found = info["type"] == "directory" and all(map(os.path.exists, names))
+        is_folder = self.is_local and info["type"] == "directory"
+        found = is_folder and all(map(os.path.exists, names))
         if found:
             self.stores[info["name"]] = None
         return found
 
     def _find(self, folder: str) -> list[Info]:
-        """Returns the files below a folder that is not local, those of stores left out."""
+        """Returns the files below a folder that is not local, without those of stores."""
         found = self._lister.find(folder)
         names = [info["name"] for info in found]
         with_parts = {name.rpartition("/parts/")[0] for name in names if "/parts/" in name}
@@ -282,7 +272,7 @@ class Root:
 
 
 def _refuse_addresses(uri: str) -> None:
-    """Refuses addresses that could not be written down without their secrets."""
+    """Refuses addresses that cannot be stored without their secrets."""
     if is_chain(uri):
         raise UsageError(
             f"--input: {public_url(uri)!r} is a chain of addresses, which is not supported; give "
@@ -291,25 +281,12 @@ def _refuse_addresses(uri: str) -> None:
     if is_web(uri) and "?" in uri and not has_magic(uri.split("?")[0]):
         raise UsageError(
             f"--input: {public_url(uri)!r} was given with a query, and signatures are never stored "
-            "with an image; give the address without it and what it needs as --storage_options"
+            "with an image; give the address without the query, and credentials as "
+            "--storage_options"
         )
 
 
-def _local_info(path: str) -> Info:
-    """Describes a local file through its links; a broken link is a file that has a problem."""
-    shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-    try:
-        status = retrying(partial(os.stat, path))
-    except OSError as error:
-        problem = f"{type(error).__name__}: {error}"
-        return {"name": shown, "size": 0, "type": "file", "problem": problem}
-    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "directory"}
-    kind = kinds.get(stat.S_IFMT(status.st_mode), "other")
-    name = path if kind == "directory" else shown
-    return {"name": name, "size": status.st_size, "type": kind, "mtime": status.st_mtime}
-
-
 def _outermost(paths: Sequence[str]) -> list[str]:
-    """Drops folders of which a match lies below: ``photos/**`` names both."""
+    """Drops folders above other matches: ``photos/**`` matches both."""
     above: Collection[str] = {path.rpartition("/")[0] for path in paths}
     return [path for path in paths if path.rstrip("/") not in above]

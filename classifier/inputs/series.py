@@ -1,10 +1,10 @@
-"""Archives of one set, such as ``train-0001.tar`` and ``train-0002.tar``, share one layout.
+"""Detects the one layout that archives of a set, such as ``train-0001.tar``, ``-0002.tar``, share.
 
-Each of them holds a part of the tree only, and one part alone may look otherwise than the whole:
-``cat/session1`` and ``cat/session2`` as if ``cat`` wrapped two classes. So the layout is found on
-the first 64 members of up to 8 archives, and one that does not fit it when it is read is refused.
-Where the first image lies in no folder, as in a WebDataset, no other archive is looked at: nothing
-wraps the whole then.
+Each archive holds only a part of the tree, and a part may look otherwise than the whole: in one
+with ``cat/session1`` and ``cat/session2``, ``cat`` seems to wrap two classes. So the layout is
+detected from the first 64 members of up to 8 archives, and a member that does not fit it is refused
+when it is read. Where the first image lies in no folder, as in a WebDataset, nothing wraps the
+whole, and no other archive is opened.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def with_layouts(
     storage_options: Mapping[str, Any],
     found: Found,
 ) -> Iterator[ImageRef | ShardRef]:
-    """Tells each archive of a root what its folders mean.
+    """Sets the layout of each archive of a root.
 
     Args:
-      refs: of one root.
+      refs: the images and archives of the root.
       asked: the user's layout, or ``auto``.
       storage_options: for the archives.
       found: collects the layouts of the sets.
@@ -85,4 +85,4 @@ def _first_names(shard: ShardRef, storage_options: Mapping[str, Any]) -> Iterato
             if not is_hidden(name):
                 yield name
     except SHARD_ERRORS:
-        return  # whoever reads the archive itself says so
+        return  # reading the archive itself will raise the error again

@@ -1,4 +1,4 @@
-"""Streams the images of a shard, whatever its format."""
+"""Streams the images of a shard of any format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Reader = Callable[
     [ShardRef, Mapping[str, Any] | None, Ignored], Iterator[tuple[ImageRef, bytes | OSError]]
 ]
 # Reasons of `Ignored.note`.
-WITHOUT_IMAGES = "shards hold no images; what is in them was left out"
+WITHOUT_IMAGES = "shards hold no images; their content was left out"
 EMPTY = "shards are empty"
 READERS: Mapping[str, Reader] = {
     "tar": iter_tar,
@@ -27,12 +27,12 @@ READERS: Mapping[str, Reader] = {
     "tfrecord": iter_tfrecord,
     "parquet": iter_parquet,
 }
-# What says which columns of a format are taken.
+# Formats with columns: the function that describes which ones are read.
 WITH_COLUMNS: Mapping[str, Callable[[ShardRef, Mapping[str, Any] | None], str]] = {
     "tfrecord": tfrecord_columns,
     "parquet": parquet_columns,
 }
-# Formats with folders: what yields the names of their members without reading them.
+# Formats with folders: the function that yields the names of members without their content.
 MEMBER_NAMES: Mapping[str, Callable[[ShardRef, Mapping[str, Any] | None], Iterator[str]]] = {
     "tar": tar_names,
     "zip": zip_names,
@@ -45,9 +45,9 @@ def iter_shard(
     """Yields the images of a shard, in order, without unpacking it.
 
     Args:
-      shard: to read.
+      shard: the shard to read.
       storage_options: for its file system.
-      ignored: collects what in it is no image.
+      ignored: collects what is not an image.
 
     Yields:
       (reference, file content), or (reference, error) for an image that is there but cannot be
@@ -70,21 +70,21 @@ def iter_shard(
         ignored.include(own)
 
 
-def columns_told(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> str:
-    """Says in one line which columns of a shard are taken; "" where it has none or is damaged.
+def describe_columns(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> str:
+    """Returns one line about the columns that are read of a shard; "" for none, or for damage.
 
     Raises:
-      UsageError: for a column that the user named and that is not there.
+      UsageError: for a column that the user named and that the shard does not have.
     """
     try:
         with io_errors():
             return WITH_COLUMNS[shard.format](shard, storage_options)
     except SHARD_ERRORS:
-        return ""  # who reads it reports it
+        return ""  # reading the shard itself will raise the error again
 
 
 def _explain(shard: ShardRef, ignored: Ignored) -> None:
-    """Says why a shard gave no image; one that holds them in another shape is not done with."""
+    """Notes a shard without images, or raises where it holds images in another shape."""
     for reason in (NESTED, SEQUENCES):
         if note := ignored.notes.get(reason):
             raise ShardDamaged(f"no image in it; {note_lines([note])[0]}")

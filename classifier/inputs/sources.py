@@ -1,4 +1,4 @@
-"""The source images of stored rows, read again from where they came from. No TensorFlow here."""
+"""Reads the source images of stored rows again, from where they came from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from classifier.inputs.records import file_etag
 from classifier.inputs.refs import ShardRef, etag_of, shard_format
 from classifier.inputs.shards import SHARD_ERRORS, iter_shard
 from featurestore.commit import Marker
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, one_line
 from featurestore.ignored import Ignored
 from featurestore.io.retry import retrying
 from featurestore.io.urls import ADDRESS_ERRORS, connect, file_info
@@ -24,13 +24,13 @@ from featurestore.io.urls import ADDRESS_ERRORS, connect, file_info
 
 @dataclass(frozen=True)
 class StoredRow:
-    """A row as the store has it.
+    """A row as the store holds it.
 
     Attributes:
       key, uri, size, etag, content_hash, view: its columns.
       features: as stored, of any float type (\\*feature_shape).
-      numerics: hash of the numerics of its part.
-      shard: the archive it came out of, or None.
+      numerics: the hash of the numerics of its part.
+      shard: the shard that it came from, or None.
     """
 
     key: str
@@ -45,16 +45,16 @@ class StoredRow:
 
     @property
     def name(self) -> str:
-        """Names the row in a message."""
+        """The row's name in messages."""
         return f"{self.key} (view {self.view})" if self.view else self.key
 
 
 @dataclass(frozen=True)
 class Missed:
-    """Why a row's image is not to be had again.
+    """The reason why a row's image cannot be had again.
 
     Attributes:
-      kind: of the finding.
+      kind: the kind of the finding.
       message: the cause and, where there is one, the fix.
     """
 
@@ -66,36 +66,36 @@ Source = tuple[StoredRow, bytes | Missed]
 
 
 def shard_of(facts: Mapping[str, Any]) -> ShardRef | None:
-    """Returns the shard of a marker's ``source``; None for images of their own."""
+    """Returns the shard of a marker's ``source``; None for single images."""
     if not facts:
         return None
     named = {name: facts[name] for name in ("key", "uri", "size", "etag")}
-    # Only bytes are wanted of it: its folders need not be read.
+    # Only bytes are wanted, so its folders need not be understood.
     return ShardRef(**named, format=shard_format(facts["key"]) or "", layout="flat")
 
 
 def shard_under(uri: str, markers: Iterable[Marker]) -> Mapping[str, Any] | None:
-    """Returns the ``source`` of the marker whose archive holds an image; None for a file.
+    """Returns the ``source`` of the marker whose shard holds an image; None for a single image.
 
     Args:
-      uri: of the image, which begins with its archive's.
-      markers: of the store.
+      uri: the image's address, which begins with that of its shard.
+      markers: the store's markers.
     """
     sources = (marker.source for marker in markers if marker.source)
     found = next((facts for facts in sources if uri.startswith(f"{facts['uri']}/")), None)
-    # Another slice of the file may hold the image: it is looked for in all of them.
+    # Another slice of the file may hold the image, so the whole file is searched.
     return {**found, "etag": file_etag(found["etag"])} if found else None
 
 
 def read_sources(rows: Iterable[StoredRow], options: Mapping[str, Any]) -> Iterator[Source]:
-    """Reads rows' images again; a shard is streamed once for those of its rows side by side.
+    """Reads the images of rows again; consecutive rows of a shard share one pass over it.
 
     Args:
-      rows: those of a shard side by side.
+      rows: with those of one shard side by side.
       options: for the file systems.
 
     Yields:
-      (row, the very bytes that were extracted, or why they are not to be had).
+      (row, the very bytes that were extracted, or the reason why they cannot be had).
     """
     for shard, group in itertools.groupby(rows, key=lambda row: row.shard):
         if shard is None:
@@ -111,7 +111,7 @@ def _read_one(row: StoredRow, options: Mapping[str, Any]) -> bytes | Missed:
     try:
         fs, path = connect(row.uri, options)
         data = retrying(partial(fs.cat_file, path))
-        return data if _is_same(data, row) else _changed(fs, path, row)
+        return data if _is_same(data, row) else _other_bytes(_is_unchanged(fs, path, row))
     except FileNotFoundError:
         return Missed("missing_source", f"{row.uri} is gone; --prune drops its row")
     except (OSError, UsageError, *ADDRESS_ERRORS) as error:
@@ -151,10 +151,6 @@ def _is_unchanged(fs: Any, path: str, known: StoredRow | ShardRef) -> bool:
     return info.get("size") == known.size and etag_of(info) == etag
 
 
-def _changed(fs: Any, path: str, row: StoredRow) -> Missed:
-    return _other_bytes(_is_unchanged(fs, path, row))
-
-
 def _other_bytes(unchanged: bool) -> Missed:
     if unchanged:
         message = "its image has other bytes under the same size and time: no run will notice"
@@ -164,4 +160,4 @@ def _other_bytes(unchanged: bool) -> Missed:
 
 
 def _unreadable(uri: str, error: Exception) -> Missed:
-    return Missed("unreadable_source", f"{uri} cannot be read: {' '.join(str(error).split())}")
+    return Missed("unreadable_source", f"{uri} cannot be read: {one_line(error)}")

@@ -1,8 +1,9 @@
-"""Trees of folders as `layouts` looks at them: of listed names, or on a file system.
+"""Trees of folders for `layouts`: of listed names, or on a file system.
 
-What counts is which folders hold images. Names alone say so, since the content of a large input
-cannot be read for it: files named like images or shards count, and where nothing is named so, every
-file does whose name is not that of something else, such as ``.txt``. Hidden files count nowhere.
+Only folders that hold images count. Names decide that, because reading the content of a large
+input would cost too much: files with the extension of an image or a shard count. Where there are
+none, every file counts whose extension is not that of something else, such as ``.txt``. Hidden
+files never count.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import Any, Protocol
 
 from classifier.inputs.refs import has_image_suffix, is_hidden, shard_format
 
-Folder = tuple[str, ...]  # the names of the folders down to it; () is the root
+Folder = tuple[str, ...]  # its path as names; () is the root
 Info = Mapping[str, Any]
 _TYPES = mimetypes.MimeTypes()  # its own table, the same on every machine
 
 
 class Tree(Protocol):
-    """What the rule for layouts asks of a tree."""
+    """What `layouts` needs to know of a tree."""
 
     def folders(self, above: Folder) -> Sequence[str]:
         """Returns the names of the folders directly below one, in order."""
@@ -34,7 +35,7 @@ class Tree(Protocol):
 
 
 class MemberTree:
-    """A tree of names, such as those of an archive's members.
+    """A tree of listed names, such as those of an archive's members.
 
     Args:
       names: relative, with forward slashes.
@@ -71,7 +72,7 @@ class MemberTree:
 
 
 class _Branches:
-    """The folders down to files."""
+    """The folders that hold files, directly or below."""
 
     def __init__(self) -> None:
         self.filled: set[Folder] = set()
@@ -91,11 +92,11 @@ class _Branches:
 
 
 class FolderTree:
-    """A tree on a file system, listed no further than the answer needs.
+    """A tree on a file system, listed only as far as needed.
 
     Args:
-      root: its path.
-      ls: returns the entries of a folder.
+      root: the path of the root.
+      ls: lists a folder.
     """
 
     def __init__(self, root: str, ls: Callable[[str], Sequence[Info]]) -> None:

@@ -1,1 +1,1 @@
-"""From an image file's bytes to `uint8 (H, W, 3)`, and its augmented views."""
+"""Decodes an image file to `uint8 (H, W, 3)`, and draws augmented views of it."""

@@ -1,14 +1,14 @@
 """Bytes to pixels: ``uint8 (H, W, 3)`` RGB, the contract between decoder, base and exported model.
 
-What each step means is TensorFlow's, so that features are those of the textbook path:
+Each step follows TensorFlow, so that features equal those of the textbook path:
 
-* JPEG is libjpeg's accurate integer DCT, bit-equal to
-  ``tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")``; other formats go through Pillow.
-* Size and aspect ratio: see `classifier.pixels.resize`.
-* Metadata says which way is up, where the spec asks for it, and nothing else: see
+* JPEGs are decoded by libjpeg's accurate integer DCT, bit-equal to
+  ``tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")``; other formats are decoded by Pillow.
+* `classifier.pixels.resize` sets size and aspect ratio.
+* Metadata sets the orientation, where the spec asks for it, and nothing else: see
   `classifier.pixels.metadata`.
 
-Unlike TensorFlow, a damaged file is never half an image: it is a `BadImage`.
+Unlike in TensorFlow, a damaged file never gives half an image: it raises `BadImage`.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Decoded:
 
     Attributes:
       pixels: uint8 (H, W, 3), RGB at the target size.
-      width: of the file's image, in pixels, before EXIF orientation.
-      height: likewise.
+      width: the width of the file's image in pixels, before EXIF orientation.
+      height: its height, likewise.
     """
 
     pixels: np.ndarray
@@ -71,7 +71,7 @@ class Decoded:
 
 
 def decode(data: bytes, spec: PixelSpec, max_pixels: int = MAX_PIXELS) -> Decoded:
-    """Turns a file's bytes into pixels of the target size.
+    """Decodes a file to pixels of the target size.
 
     Args:
       data: the whole file.
@@ -82,10 +82,10 @@ def decode(data: bytes, spec: PixelSpec, max_pixels: int = MAX_PIXELS) -> Decode
       Pixels uint8 (H, W, 3), and the original size.
 
     Raises:
-      BadImage: when no full image comes out of it.
+      BadImage: when the file does not hold a whole image.
     """
     if not data:
-        raise BadImage("empty", "the file has 0 bytes; it was perhaps never written to the end")
+        raise BadImage("empty", "the file has 0 bytes; perhaps its writing was interrupted")
     kind = sniff(data)
     if kind is None:
         raise BadImage(
@@ -109,7 +109,7 @@ def read_decoded(read: Callable[[], bytes], spec: PixelSpec) -> Decoded:
       spec: target size and rules.
 
     Raises:
-      BadImage: when it cannot be read, or no full image comes out of it.
+      BadImage: when the file cannot be read or does not hold a whole image.
     """
     try:
         data = read()
@@ -119,7 +119,7 @@ def read_decoded(read: Callable[[], bytes], spec: PixelSpec) -> Decoded:
 
 
 def _decode_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
-    """Decodes a common JPEG; None for a whole one that Pillow reads (CMYK), or has to try."""
+    """Decodes a JPEG; None for one that is left to Pillow: whole in CMYK, or without a header."""
     import simplejpeg
 
     try:
@@ -127,7 +127,7 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
     except ValueError:
         return None
     check_size(width, height, max_pixels)
-    # What inks look like is Pillow's to say; whether the file is whole is told here.
+    # Pillow converts inks to RGB; this decoder only checks that the file is whole.
     inks = colorspace not in ("YCbCr", "RGB", "Gray")
     options = {"fastdct": False, "fastupsample": False, "colorspace": "CMYK" if inks else "RGB"}
     pixels = _decode_strictly(data, options)
@@ -135,7 +135,7 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
 
 
 def _decode_strictly(data: bytes, options: Mapping[str, Any]) -> np.ndarray:
-    """Decodes a whole JPEG, with the two oddities that do no harm."""
+    """Decodes a whole JPEG; two harmless oddities are allowed."""
     import simplejpeg
 
     try:
@@ -143,13 +143,13 @@ def _decode_strictly(data: bytes, options: Mapping[str, Any]) -> np.ndarray:
     except ValueError as error:
         message = str(error)
     if "Invalid SOS parameters" in message:
-        # A sequential JPEG has no use for them, and TensorFlow decodes it. The fields are set right
-        # instead of decoding loosely, which would not tell of anything else that is wrong.
+        # A sequential JPEG does not use these fields, and TensorFlow decodes it. We correct them;
+        # decoding loosely would hide every other fault.
         try:
             return simplejpeg.decode_jpeg(_SOS.sub(_with_whole_scan, data), **options, strict=True)
         except ValueError as error:
             message = str(error)
-    # Padding between the last row and the next marker: harmless, many cameras and editors write
+    # Padding between the last row and the next marker is harmless: many cameras and editors write
     # it (hundreds of files of Dogs vs. Cats), and TensorFlow decodes it.
     if re.search(r"extraneous bytes before marker", message):
         if data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) < 0:
@@ -161,7 +161,7 @@ def _decode_strictly(data: bytes, options: Mapping[str, Any]) -> np.ndarray:
     raise BadImage("truncated" if _is_cut(message) else "undecodable", f"JPEG: {message}")
 
 
-# A scan's header: its length, 6 + 2n, its n components, and the three bytes in question.
+# A scan's header: its length (6 + 2n), its n components, and the three bytes to correct.
 _SOS = re.compile(rb"(\xff\xda\0(?:\x08\x01.{2}|\x0a\x02.{4}|\x0c\x03.{6}))...", re.DOTALL)
 
 
@@ -174,7 +174,7 @@ def _is_cut(message: str) -> bool:
 
 
 def _decode_pillow(data: bytes, kind: str, alpha: str, max_pixels: int) -> np.ndarray:
-    """Decodes the first frame of any format; strict, because LOAD_TRUNCATED_IMAGES stays off."""
+    """Decodes the first frame of any format, strictly: LOAD_TRUNCATED_IMAGES stays off."""
     from PIL import Image
 
     quiet_pillow()
@@ -193,7 +193,7 @@ def _decode_pillow(data: bytes, kind: str, alpha: str, max_pixels: int) -> np.nd
     except _DAMAGED as error:
         text = str(error)
         if isinstance(error, Image.UnidentifiedImageError):
-            # Its own text is a memory address.
+            # Pillow's own text is a memory address.
             text = "the header cannot be read"
         cut = _is_cut(text) or (kind == "jpeg" and b"\xff\xd9" not in data[-64:])
         raise BadImage("truncated" if cut else "undecodable", f"{kind.upper()}: {text}") from error
@@ -201,7 +201,7 @@ def _decode_pillow(data: bytes, kind: str, alpha: str, max_pixels: int) -> np.nd
 
 @functools.cache
 def decoder_versions() -> dict[str, str]:
-    """Returns the libraries that make pixels of bytes, with their versions."""
+    """Returns the libraries that decode and resize, with their versions."""
     import PIL
     import simplejpeg
 
@@ -213,5 +213,5 @@ def decoder_versions() -> dict[str, str]:
 
 
 def decoder_label() -> str:
-    """Returns the same as one text, for the store's numerics."""
+    """Returns `decoder_versions` as one text, for the store's numerics."""
     return " ".join(f"{name}-{version}" for name, version in decoder_versions().items())

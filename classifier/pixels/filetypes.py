@@ -1,6 +1,6 @@
-"""Image files before they are decoded: their type, their declared sizes, their ends.
+"""Checks image files before they are decoded: their type, declared sizes and ends.
 
-What a decoder leaves unchecked is checked here, so that a damaged file is never half an image.
+These checks cover what decoders leave unchecked, so that a damaged file never gives half an image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BAD_KINDS = (
 # Pillow's own MAX_IMAGE_PIXELS: a quarter of a gigabyte of RGB.
 MAX_PIXELS = 89_478_485
 # A BMP without its file header: the length of one of Windows's headers, two sizes below 65,536 (a
-# height may be negative), one plane, bits a pixel.
+# height may be negative), one plane, bits per pixel.
 _DIB = re.compile(
     rb"[\x28\x34\x38\x6c\x7c]\0\0\0..\0\0..(?:\0\0|\xff\xff)\x01\0[\x01\x04\x08\x10\x18\x20]\0",
     re.DOTALL,
@@ -30,11 +30,11 @@ _DIB = re.compile(
 
 
 class BadImage(Exception):
-    """An image that cannot be used, with the reason; it is quarantined and the run goes on.
+    """The reason why an image cannot be used; a run quarantines the image and goes on.
 
     Attributes:
       kind: one of `BAD_KINDS`.
-      message: the rule, the value, the cause, in one line.
+      message: the rule, the value and the cause, in one line.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -47,10 +47,10 @@ class BadImage(Exception):
 
 
 def sniff(data: bytes) -> str | None:
-    """Tells the image type by its first bytes; names lie.
+    """Detects the type of an image from its content; extensions may be wrong.
 
     Args:
-      data: the file's bytes, at least the first 16.
+      data: at least the first 16 bytes of the file.
 
     Returns:
       ``jpeg``, ``png``, ``gif``, ``bmp``, ``webp`` or ``tiff``; None for anything else.
@@ -86,7 +86,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def check_ends(data: bytes, kind: str) -> None:
-    """Checks the sizes and ends that Pillow leaves unchecked."""
+    """Raises `BadImage` for sizes of zero and missing ends, which Pillow does not check."""
     size = None
     if kind == "png" and len(data) >= 24:
         size = struct.unpack(">II", data[16:24])
@@ -94,7 +94,7 @@ def check_ends(data: bytes, kind: str) -> None:
         header = data[14 if data[:2] == b"BM" else 0 :][:12]
         if len(header) == 12 and struct.unpack("<I", header[:4])[0] >= 40:
             width, height = struct.unpack("<ii", header[4:])
-            size = (abs(width), abs(height))  # negative: stored from the top
+            size = (abs(width), abs(height))  # a negative height: rows from top to bottom
     if size is not None and min(size) == 0:
         raise BadImage("zero_size", f"the image is {size[0]}x{size[1]} pixels")
     if kind == "png":
@@ -109,7 +109,7 @@ def check_strips(tags: Mapping[int, Any]) -> None:
     """Checks that a TIFF has the strips or tiles that its size needs; missing ones would be black.
 
     Args:
-      tags: of its first frame, by number (TIFF 6.0, sections 8 and 15).
+      tags: the tags of the first frame, by number (TIFF 6.0, sections 8 and 15).
 
     Raises:
       BadImage: when pixels are missing.

@@ -1,7 +1,8 @@
-"""The metadata of image files: which way is up, and files without it.
+"""Reads the orientation from an image file's metadata, and removes metadata.
 
-Texts, profiles, times and places never decide whether pixels are used: Pillow gets a file without
-them. It refuses large and damaged ones, takes minutes for some, and turns a TIFF on its own.
+Texts, profiles, times and places must never decide whether pixels are used, so Pillow gets a file
+without them. Pillow refuses large and damaged metadata, takes minutes for some, and rotates a TIFF
+unasked.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import NamedTuple
 from classifier.pixels.filetypes import BadImage
 from classifier.pixels.tiffs import orientation_tag, pixel_tiff, xmp_of
 
-# Of a compressed text of PNG, as much as is looked at for an orientation.
+# The search for an orientation unpacks this much of a PNG's compressed text.
 TEXT_LIMIT = 1 << 20
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _WEBP_METADATA = (b"ICCP", b"EXIF", b"XMP ")
@@ -27,10 +28,10 @@ class Block(NamedTuple):
 
     Attributes:
       name: of its kind.
-      start: its first byte.
-      body: the first byte of what it holds.
-      stop: the byte behind what it holds.
-      end: the byte behind it.
+      start: offset of its first byte.
+      body: offset of the first byte of its content.
+      stop: offset behind its content.
+      end: offset behind the block.
     """
 
     name: bytes
@@ -41,17 +42,17 @@ class Block(NamedTuple):
 
 
 def without_metadata(data: bytes, kind: str, alpha: str) -> bytes:
-    """Returns a file of the same pixels and nothing else.
+    """Returns the file with its pixels only.
 
-    What cannot be made sense of stays as it is, for the decoder to judge.
+    Bytes of unknown meaning stay for the decoder to judge.
 
     Args:
       data: the whole file.
-      kind: as of `classifier.pixels.filetypes.sniff`.
-      alpha: of the spec; where it is ``drop``, the transparency of a PNG goes, too.
+      kind: the type that `classifier.pixels.filetypes.sniff` returned.
+      alpha: the spec's rule; ``drop`` also removes the transparency of a PNG.
 
     Raises:
-      BadImage: for a PNG whose pixels do not have their checksum.
+      BadImage: for a PNG whose pixels have a wrong checksum.
     """
     if kind == "png":
         return _pixel_png(data, keep_transparency=alpha != "drop")
@@ -62,13 +63,13 @@ def without_metadata(data: bytes, kind: str, alpha: str) -> bytes:
 
 
 def orientation(data: bytes, kind: str) -> int:
-    """Returns how the pixels of a file lie, 1 to 8; 1, upright, where nothing sound says otherwise.
+    """Returns the orientation of a file, 1 to 8; 1 (upright) where no sound metadata has one.
 
-    By EXIF, else by XMP, as `PIL.ImageOps.exif_transpose` has it.
+    EXIF comes before XMP, as in `PIL.ImageOps.exif_transpose`.
 
     Args:
       data: the whole file.
-      kind: as of `classifier.pixels.filetypes.sniff`.
+      kind: the type that `classifier.pixels.filetypes.sniff` returned.
     """
     if kind == "tiff":
         exif, xmp = data, xmp_of(data)
@@ -90,7 +91,7 @@ def _without(data: bytes, metadata: list[Block]) -> bytes:
 
 
 def _png_chunks(data: bytes) -> Iterator[Block]:
-    """Yields whole chunks up to the last one (PNG, 3rd edition, section 5.3)."""
+    """Yields the chunks that are whole, in order (PNG, 3rd edition, section 5.3)."""
     at, name = 8, b""
     while at + 12 <= len(data) and name != b"IEND":
         length, name = struct.unpack_from(">L4s", data, at)
@@ -113,7 +114,7 @@ def _pixel_png(data: bytes, keep_transparency: bool) -> bytes:
             metadata.append(chunk)
         elif not _is_sound(data, chunk):
             name = chunk.name.decode()
-            raise BadImage("undecodable", f"PNG: its {name} chunk does not have its checksum")
+            raise BadImage("undecodable", f"PNG: its {name} chunk has a wrong checksum")
     return _without(data, metadata)
 
 
@@ -128,7 +129,7 @@ def _png_metadata(data: bytes) -> tuple[bytes, bytes]:
             continue
         keyword, _, rest = body.partition(b"\0")
         if keyword == b"Raw profile type exif" and chunk.name != b"iTXt":
-            # ImageMagick's: three lines, then hexadecimal digits.
+            # ImageMagick writes three lines, then hexadecimal digits.
             text = rest if chunk.name == b"tEXt" else _unpacked(rest[1:])
             raw = _from_hex(b"".join(text.split(b"\n")[3:]))
         elif keyword == b"XML:com.adobe.xmp" and chunk.name == b"iTXt":
@@ -155,7 +156,7 @@ def _jpeg_segments(data: bytes) -> Iterator[Block]:
     """Yields the segments before the first scan (ITU-T T.81, B.1)."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
-        if data[at + 1] == 0xFF:  # fills up
+        if data[at + 1] == 0xFF:  # a fill byte
             at += 1
             continue
         name, length = data[at + 1 : at + 2], struct.unpack_from(">H", data, at + 2)[0]
@@ -177,7 +178,7 @@ def _pixel_jpeg(data: bytes) -> bytes:
 
 
 def _says_colours(data: bytes, segment: Block) -> bool:
-    """Whether a segment says what the components of a JPEG are."""
+    """Whether a segment defines the colour components of a JPEG."""
     body = data[segment.body : segment.stop]
     is_jfif = segment.name == b"\xe0" and body.startswith(b"JFIF\0") and len(body) >= 14
     return is_jfif or (segment.name == b"\xee" and body.startswith(b"Adobe") and len(body) >= 12)
@@ -197,7 +198,7 @@ def _jpeg_metadata(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _webp_chunks(data: bytes) -> Iterator[Block]:
-    """Yields chunks (WebP Container Specification); the last may say that it is longer."""
+    """Yields chunks (WebP Container Specification); the last may declare more than there is."""
     at = 12
     limit = min(len(data), 8 + struct.unpack_from("<L", data, 4)[0])
     while at + 8 <= limit:
@@ -211,7 +212,7 @@ def _pixel_webp(data: bytes) -> bytes:
     metadata = [chunk for chunk in _webp_chunks(data) if chunk.name in _WEBP_METADATA]
     result = bytearray(_without(data, metadata))
     if data[12:16] == b"VP8X" and len(result) > 20:
-        result[20] &= ~0x2C  # has no profile, no EXIF, no XMP
+        result[20] &= ~0x2C  # no profile, no EXIF, no XMP
     result[4:8] = struct.pack("<L", struct.unpack_from("<L", data, 4)[0] + len(result) - len(data))
     return bytes(result)
 

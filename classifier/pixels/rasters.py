@@ -1,6 +1,7 @@
-"""What Pillow decoded, as ``uint8 (h, w, 3)``: 16-bit grey, palettes, transparency, orientation.
+"""Converts Pillow images to ``uint8 (h, w, 3)``: 16-bit grey, palettes, transparency, orientation.
 
-Large images are converted in strips of rows: whole temporaries would take several times the image.
+Large images are converted in strips of rows; temporaries of the whole would take several times the
+memory of the image.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def to_rgb(image: Image.Image, alpha: str) -> np.ndarray:
 
     Args:
       image: of any mode.
-      alpha: ``drop``, or the ground to lay transparency over: ``white`` or ``black``.
+      alpha: ``drop``, or the background behind transparent pixels: ``white`` or ``black``.
 
     Returns:
       uint8 (h, w, 3).
@@ -42,7 +43,7 @@ def to_rgb(image: Image.Image, alpha: str) -> np.ndarray:
         return result
     see_through = image.info.get("transparency")
     if isinstance(see_through, tuple) and max(see_through) > 255:
-        # The transparent colour of 16-bit PNG; Pillow has the pixels' high bytes only.
+        # The transparent colour of a 16-bit PNG; Pillow keeps only the high bytes of pixels.
         image.info["transparency"] = tuple(value >> 8 for value in see_through)
     transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or see_through is not None
     for top, bottom in _strips(height, width):
@@ -70,7 +71,7 @@ def _composed(colours: np.ndarray, opacity: np.ndarray, alpha: str) -> np.ndarra
 
 
 def _grey16(grey: np.ndarray, transparent: Any, alpha: str, result: np.ndarray) -> None:
-    # The high byte, as libpng strips it for TensorFlow; Pillow would clip.
+    # TensorFlow takes the high byte, by libpng; Pillow would clip.
     for top, bottom in _strips(*grey.shape):
         values = grey[top:bottom]
         levels = (values >> 8).astype(np.uint8)
@@ -80,10 +81,10 @@ def _grey16(grey: np.ndarray, transparent: Any, alpha: str, result: np.ndarray) 
 
 
 def oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Applies the EXIF orientation, 1 to 8; anything else counts as upright."""
+    """Applies the EXIF orientation, 1 to 8; any other value means upright."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
-    # After the transposition: which axes are mirrored (EXIF 2.3, table of orientations).
+    # The axes to mirror after the transposition (EXIF 2.3, table of orientations).
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     if orientation in (2, 3, 6, 7):
@@ -93,17 +94,17 @@ def oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 @functools.cache
 def quiet_pillow() -> None:
-    """Keeps Pillow and its libtiff from writing to standard error; a bad image is told otherwise.
+    """Keeps Pillow and its libtiff from writing to standard error; bad images are reported by us.
 
-    Turning the file descriptor away instead would lose what other threads write meanwhile.
+    Redirecting the file descriptor instead would lose what other threads write meanwhile.
     """
     from PIL import Image, _imaging
 
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     warnings.filterwarnings("ignore", module=r"PIL\b")
     try:
-        # libtiff prints from C; its symbols are found through the extension that links it. Pillow
-        # itself silences libtiff's warnings, but not its errors.
+        # libtiff prints from C; the extension that links it gives access to its symbols. Pillow
+        # silences libtiff's warnings, but not its errors.
         silence = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
     except (AttributeError, OSError):
         return  # built without libtiff, or with its symbols hidden

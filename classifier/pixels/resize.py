@@ -1,11 +1,11 @@
-"""Pixels of any size to the base's size.
+"""Resizes pixels to the base's size.
 
-* Resize is ``tf.image.resize(antialias=False)``, rounded and clipped. OpenCV stands in where it
-  agrees within 1 level: bilinear and area. Nearest is indexing; bicubic is TensorFlow's own,
-  because OpenCV's kernel is another one (a = -0.75 against -0.5).
-* ``crop`` and ``pad`` are the rules of `keras.utils.image_dataset_from_directory`
-  (``crop_to_aspect_ratio``, ``pad_to_aspect_ratio``), their float32 rounding included. ``pad`` is
-  `tf.image.resize_with_pad`: resize, then black around it.
+* Resizing follows ``tf.image.resize(antialias=False)``, rounded and clipped. OpenCV does it where
+  it agrees within 1 level: bilinear and area. Nearest is indexing. Bicubic is left to TensorFlow,
+  because OpenCV uses another kernel (a = -0.75 against -0.5).
+* ``crop`` and ``pad`` follow `keras.utils.image_dataset_from_directory` (``crop_to_aspect_ratio``,
+  ``pad_to_aspect_ratio``), including its float32 rounding. ``pad`` is `tf.image.resize_with_pad`:
+  it resizes, then adds black borders.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from featurestore.spec import PixelSpec
 
 
 def resize(pixels: np.ndarray, spec: PixelSpec) -> np.ndarray:
-    """Brings pixels to the target size by the spec's fit and method.
+    """Resizes pixels to the target size by the spec's fit and method.
 
     Args:
       pixels: uint8 (h, w, 3).
@@ -54,7 +54,7 @@ def _squashed(pixels: np.ndarray, size: tuple[int, int], method: str) -> np.ndar
 def _aspect(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
     """Returns (height for this width, width for this height) at the target's aspect ratio.
 
-    float32 and truncation, as keras.preprocessing.image.smart_resize computes them in a graph.
+    It computes in float32 and truncates, like keras.preprocessing.image.smart_resize in a graph.
     """
     tall = int(np.float32(width * size[0]) / np.float32(size[1]))
     wide = int(np.float32(height * size[1]) / np.float32(size[0]))
@@ -62,7 +62,7 @@ def _aspect(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _cropped(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Cuts the largest centred part of the target's aspect ratio; odd rests go to the far side."""
+    """Cuts out the largest centred part of the target's aspect ratio."""
     height, width = pixels.shape[:2]
     tall, wide = _aspect(height, width, size)
     tall, wide = max(min(height, tall), 1), max(min(width, wide), 1)
@@ -71,7 +71,7 @@ def _cropped(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _resize_padded(pixels: np.ndarray, spec: PixelSpec) -> np.ndarray:
-    """Resizes with the aspect ratio kept, then adds black, as tf.image.resize_with_pad does."""
+    """Resizes with the aspect ratio kept, then adds black borders."""
     size = np.array(spec.image_size, np.float32)
     sides = np.array(pixels.shape[:2], np.float32)
     fitting = sides / (sides / size).max()
@@ -87,7 +87,7 @@ def opencv() -> Any:
     """Imports OpenCV, with one thread."""
     import cv2
 
-    # The callers are threads already; OpenCV's own would fight them for the cores.
+    # The callers are threads already; OpenCV's own threads would compete for the cores.
     cv2.setNumThreads(1)
     return cv2
 
@@ -95,7 +95,7 @@ def opencv() -> Any:
 def _nearest(old: int, new: int) -> np.ndarray:
     """Returns the source index of each target index: TensorFlow's half-pixel rule, in float32.
 
-    OpenCV's INTER_NEAREST_EXACT decides ties by other rounding: whole rows come out different.
+    OpenCV's INTER_NEAREST_EXACT rounds ties otherwise, and whole rows would differ.
     """
     scale = np.float32(old) / np.float32(new)
     index = np.floor((np.arange(new, dtype=np.float32) + np.float32(0.5)) * scale)
@@ -106,8 +106,8 @@ def _resize_area(cv2: Any, pixels: np.ndarray, height: int, width: int) -> np.nd
     old_height, old_width = pixels.shape[:2]
     if (height <= old_height) == (width <= old_width):
         return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    # OpenCV averages areas only when both sides shrink; one at a time then, in float32, so that
-    # rounding happens once.
+    # OpenCV averages areas only when both sides shrink. So one side is resized at a time, in
+    # float32, so that rounding happens once.
     part = cv2.resize(pixels.astype(np.float32), (old_width, height), interpolation=cv2.INTER_AREA)
     part = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
     return np.clip(np.rint(part), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The directory of a TIFF file, which EXIF uses too: its orientation, and the tags pixels need.
+"""Reads and rewrites the directory of a TIFF file; EXIF has the same format.
 
 TIFF 6.0, section 2; BigTIFF (version 43) has 8 bytes where TIFF has 4.
 """
@@ -14,7 +14,7 @@ ORIENTATION = 274
 XMP = 700
 _ORDERS = {b"II": "<", b"MM": ">"}
 _BIG = 43
-# Bytes of one value by its type.
+# The bytes that one value takes, by its type.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _LONG, _LONG8 = 4, (16, 18)
 _SIZES |= dict.fromkeys(_LONG8, 8)
@@ -32,11 +32,11 @@ class Entry(NamedTuple):
 
     Attributes:
       tag: its number.
-      kind: type of its values, a key of `_SIZES`.
-      values: how many it has.
-      at: where in the file the first value lies.
-      is_inline: whether that is in the directory itself.
-      is_whole: whether all of them lie in the file, and are of a known type.
+      kind: the type of its values, a key of `_SIZES`.
+      values: the number of its values.
+      at: the offset of the first value.
+      is_inline: whether the values lie in the directory itself.
+      is_whole: whether all values lie in the file and are of a known type.
     """
 
     tag: int
@@ -48,7 +48,7 @@ class Entry(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of all its values; 0 of an unknown type."""
+        """The bytes that all values take; 0 for an unknown type."""
         return _SIZES.get(self.kind, 0) * self.values
 
 
@@ -56,10 +56,10 @@ class Directory(NamedTuple):
     """The first directory of a file.
 
     Attributes:
-      order: of bytes, as `struct` spells it.
-      at: where it lies.
-      entries: its tags, as far as the file goes.
-      is_whole: whether these are all.
+      order: the byte order, as `struct` spells it.
+      at: its offset.
+      entries: the tags that lie in the file.
+      is_whole: whether all tags lie in the file.
     """
 
     order: str
@@ -68,15 +68,15 @@ class Directory(NamedTuple):
     is_whole: bool
 
     def values(self, tag: int) -> Entry | None:
-        """Finds a tag whose values can be read."""
+        """Returns a tag whose values can be read; None without one."""
         return next((e for e in self.entries if e.tag == tag and e.is_whole), None)
 
 
 def read_directory(data: bytes) -> Directory | None:
-    """Reads the first directory; None where there is none to be read.
+    """Reads the first directory; None where it cannot be read.
 
     Args:
-      data: a TIFF or BigTIFF file, or what EXIF holds behind its ``Exif\\0\\0``.
+      data: a TIFF or BigTIFF file, or EXIF data behind its ``Exif\\0\\0``.
     """
     order = _ORDERS.get(bytes(data[:2]))
     if order is None:
@@ -102,7 +102,7 @@ def _read_entry(data: bytes, place: int, order: str, is_big: bool) -> Entry:
 
 
 def orientation_tag(data: bytes) -> int | None:
-    """Returns the orientation of a TIFF file or of EXIF; None where there is none to be read.
+    """Returns the orientation of a TIFF file or of EXIF; None where it cannot be read.
 
     Example:
       >>> orientation_tag(bytes.fromhex("4d4d002a00000008 0001 0112 0003 00000001 0006 0000"))
@@ -116,32 +116,32 @@ def orientation_tag(data: bytes) -> int | None:
 
 
 def xmp_of(data: bytes) -> bytes:
-    """Returns the XMP of a TIFF file; nothing where there is none to be read."""
+    """Returns the XMP of a TIFF file; b"" where it cannot be read."""
     directory = read_directory(data)
     entry = directory.values(XMP) if directory else None
     return data[entry.at : entry.at + entry.size] if entry else b""
 
 
 def pixel_tiff(data: bytes) -> bytes:
-    """Returns a file of the first image only, with the tags that its pixels need.
+    """Returns a TIFF of the first image only, with the tags that its pixels need.
 
-    The directory is rewritten where it lies, as one of TIFF, which is never longer. So Pillow reads
-    a BigTIFF of either byte order, damaged metadata is never looked at, and nothing is turned.
+    The directory is rewritten in place, in TIFF's form, which is never longer. So Pillow reads a
+    BigTIFF of either byte order, ignores damaged metadata and does not rotate the image.
 
     Args:
       data: a TIFF or BigTIFF file.
 
     Raises:
-      BadImage: when one of these tags cannot be read; a default in its place may be wrong.
+      BadImage: when one of these tags cannot be read; a default might be wrong.
       struct.error: for a BigTIFF whose pixels lie beyond 4 GiB.
     """
     directory = read_directory(data)
     if directory is None or not directory.is_whole:
-        raise BadImage("truncated", "TIFF: its directory does not lie in the file")
+        raise BadImage("truncated", "TIFF: its directory lies beyond the end of the file")
     order, at = directory.order, directory.at
     kept = [entry for entry in directory.entries if entry.tag in PIXEL_TAGS]
     if lost := [entry.tag for entry in kept if not entry.is_whole]:
-        raise BadImage("truncated", f"TIFF: the values of its tag {lost[0]} do not lie in the file")
+        raise BadImage("truncated", f"TIFF: the values of its tag {lost[0]} cannot be read")
     spare = at + 2 + 12 * len(kept) + 4
     table = [struct.pack(f"{order}H", len(kept))]
     moved: list[tuple[int, bytes]] = []
@@ -165,7 +165,7 @@ def pixel_tiff(data: bytes) -> bytes:
 
 
 def _as_tiff(data: bytes, entry: Entry, order: str) -> tuple[int, bytes]:
-    """Returns the values of a tag in a type that TIFF has: (type, values)."""
+    """Converts the values of a tag to a type of TIFF: (type, values)."""
     value = data[entry.at : entry.at + entry.size]
     if entry.kind not in _LONG8:
         return entry.kind, value

@@ -1,13 +1,13 @@
-"""Augmented views of an image: which transforms, drawn how, from which seed.
+"""Draws augmented views of an image.
 
-``flip,rotation=0.1,zoom=0.2`` names Keras's layers with their factors, applied in this order. What
-a view looks like depends on (seed, content hash, view) alone: its numbers come from a Philox
-generator keyed by their sha256, so they are the same on every machine, in every batch and process,
-and with every release of TensorFlow. Only the raw bits of NumPy's generator are used, which NumPy
-keeps stable (NEP 19); its distributions may change.
+``flip,rotation=0.1,zoom=0.2`` names Keras's layers with their factors, applied in this order. A
+view depends on (seed, content hash, view) alone. Its random numbers come from a Philox generator
+keyed by the sha256 of these three, so they are the same on every machine, in every batch and
+process, and with every release of TensorFlow. Only the raw bits of NumPy's generator are used,
+which NumPy keeps stable (NEP 19); its distributions may change.
 
-Changing how numbers are drawn changes the views of every store that is appended to, so a step is
-only ever added.
+Another way of drawing would change the views of every store that grows. So steps may be added, but
+never changed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Draw = Callable[[], float]
 
 @dataclass(frozen=True)
 class Factor:
-    """A range that a number is drawn from, evenly.
+    """A range from which numbers are drawn uniformly.
 
     Attributes:
       low: inclusive.
@@ -54,14 +54,14 @@ class Factor:
 
 @dataclass(frozen=True)
 class Step:
-    """One transform with its factors, as Keras's layer of that name takes them.
+    """One transform with its factors, like Keras's layer of that name.
 
     Attributes:
       name: one of `LAYERS`.
-      mode: of a flip, one of `FLIPS`.
-      factors: of rotation and contrast one; of zoom and translation that of the height, and that of
-        the width where it is drawn by itself.
-      size: of a crop, (height, width) in pixels.
+      mode: the direction of a flip, one of `FLIPS`.
+      factors: one for rotation and contrast; for zoom and translation the height's, and the width's
+        where it is drawn separately.
+      size: the size of a crop, (height, width) in pixels.
     """
 
     name: str
@@ -80,11 +80,11 @@ class Step:
         return f"{self.name}={'x'.join(map(str, factors))}"
 
     def apply(self, image: np.ndarray, uniform: Draw) -> np.ndarray:
-        """Draws what the step needs, and transforms.
+        """Draws the step's random numbers and transforms an image.
 
         Args:
           image: float32 (H, W, 3), levels from 0 to 255.
-          uniform: draws.
+          uniform: draws a number.
 
         Returns:
           float32 (H, W, 3).
@@ -98,7 +98,7 @@ class Step:
         if self.name == "rotation":
             return warping.rotated(image, drawn[0])
         if self.name == "zoom":
-            # Without a width factor the aspect ratio stays.
+            # Without a factor for the width, the aspect ratio stays.
             return warping.zoomed(image, 1 + drawn[0], 1 + drawn[-1])
         if self.name == "translation":
             return warping.shifted(image, *drawn)
@@ -161,7 +161,7 @@ LAYERS: dict[str, Callable[[str], Step]] = {
 
 
 def _factor(name: str, value: str, least: float) -> Factor:
-    """Reads ``0.2``, or a range ``-0.3:-0.1`` where negative numbers are allowed."""
+    """Parses ``0.2``, or a range ``-0.3:-0.1`` where negative numbers are allowed."""
     try:
         numbers = [float(part) for part in value.split(":")]
     except ValueError:
@@ -174,18 +174,18 @@ def _factor(name: str, value: str, least: float) -> Factor:
             f"got {value!r}; for example {example}"
         )
     low, high = (-abs(numbers[0]), abs(numbers[0])) if len(numbers) == 1 else sorted(numbers)
-    # Minus nought would be spelled as another augmentation.
+    # -0.0 would be spelled otherwise than 0.0.
     return Factor(low + 0.0, high + 0.0)
 
 
 def parse_augment(text: str) -> tuple[Step, ...]:
-    """Reads an augmentation; its steps joined by commas are its canonical spelling.
+    """Parses an augmentation; its steps joined by commas are its canonical spelling.
 
     Args:
-      text: steps in the order they are applied, ``name`` or ``name=factor``, with commas.
+      text: steps in order, ``name`` or ``name=factor``, joined by commas.
 
     Raises:
-      UsageError: for an unknown name, the choices listed, or a factor Keras would not take.
+      UsageError: for an unknown name, or a factor that Keras would not take.
 
     Example:
       >>> ",".join(map(str, parse_augment("flip=horizontal, rotation=.10,zoom=-0.2:0.2")))
@@ -201,7 +201,7 @@ def parse_augment(text: str) -> tuple[Step, ...]:
 
 
 def canonical(text: str) -> str:
-    """Returns the one spelling of an augmentation, by which stores are compared."""
+    """Returns the spelling of an augmentation by which stores are compared."""
     return ",".join(map(str, parse_augment(text)))
 
 
@@ -210,9 +210,9 @@ class Views:
     """The views of a store's images.
 
     Attributes:
-      count: of a training image, the image as it is included.
-      steps: that make views 1 and up.
-      seed: of them.
+      count: the views of a training image; view 0 is the image itself.
+      steps: the transforms for views 1 and up.
+      seed: of their random numbers.
     """
 
     count: int = 1
@@ -221,17 +221,17 @@ class Views:
 
     @classmethod
     def of(cls, spec: StoreSpec) -> Views:
-        """Returns the views of a store; raises as `parse`."""
+        """Returns the views of a store; raises what `parse` raises."""
         if spec.views == 1:
             return cls(seed=spec.seed)
         return cls.parse(spec.augment, spec.views, spec.seed, spec.pixels.image_size)
 
     @classmethod
     def parse(cls, augment: str, count: int, seed: int, image_size: tuple[int, int]) -> Views:
-        """Reads an augmentation for images of a size, (height, width) in pixels.
+        """Parses an augmentation for images of a size, (height, width) in pixels.
 
         Raises:
-          UsageError: as `parse_augment`, and when a crop is no smaller than the images.
+          UsageError: what `parse_augment` raises, or for a crop that is not smaller than the image.
         """
         steps = parse_augment(augment)
         height, width = image_size
@@ -249,7 +249,7 @@ class Views:
         return ",".join(map(str, self.steps))
 
     def count_of(self, split: str | None) -> int:
-        """Returns the number of views of an image: all for training and where there is no split."""
+        """Returns the number of views of an image: `count` for training or no split, else 1."""
         trains = split is None or split_of(split) == "train"
         return self.count if trains else 1
 
@@ -257,9 +257,9 @@ class Views:
         """Makes one view of an image.
 
         Args:
-          pixels: uint8 (H, W, 3), the image as it is at the base's size.
-          content_hash: of its file, 64 hex digits.
-          view: its number; 0 is the image itself.
+          pixels: uint8 (H, W, 3), the image at the base's size.
+          content_hash: the hash of its file, 64 hex digits.
+          view: the view's number; 0 is the image itself.
 
         Returns:
           uint8 (H, W, 3).
@@ -274,7 +274,7 @@ class Views:
 
 
 def _uniform(seed: int, content_hash: str, view: int) -> Draw:
-    """Returns what draws the numbers of one view, each with 53 random bits."""
+    """Returns a function that draws the numbers of one view, each with 53 random bits."""
     digest = hashlib.sha256(f"{seed}\0{content_hash}\0{view}".encode()).digest()
     generator = np.random.Philox(key=int.from_bytes(digest[:16], "big"))
     return lambda: (int(generator.random_raw()) >> 11) * 2.0**-53

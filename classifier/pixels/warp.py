@@ -1,9 +1,9 @@
-"""Moves and scales pixels as Keras's augmentation layers do, in NumPy.
+"""Warps images like Keras's augmentation layers, in NumPy.
 
 The layers draw from TensorFlow's generators and warp by its `ImageProjectiveTransformV3`. Here a
 transform is a pure function of its parameters. Products and sums are separate float32 operations of
-NumPy, which no compiler fuses, so that the same parameters give the same pixels on every processor
-and with every release. On x86 a warp is bit-equal to TensorFlow's and as fast, and no worker has to
+NumPy, which no compiler fuses, so the same parameters give the same pixels on every processor and
+with every release. On x86 a warp is bit-equal to TensorFlow's and as fast, and no worker has to
 load TensorFlow for it.
 
 Images are float32 (H, W, 3), levels from 0 to 255. Coordinates are those of pixel centres.
@@ -17,17 +17,17 @@ from collections.abc import Iterator
 import numpy as np
 
 F32 = np.float32
-# Float32 RGB of so many stays below the 128 KiB from which malloc has every array mapped, and
-# cleared, anew: 900 page faults an image, and twice the time.
+# Float32 RGB of so many pixels stays below 128 KiB. From there on malloc maps and clears each array
+# anew, which costs 900 page faults per image and twice the time.
 BLOCK_PIXELS = 8192
 
 
 def rotated(image: np.ndarray, turns: float) -> np.ndarray:
-    """Rotates about the centre, as ``RandomRotation`` does: bilinear, reflected at the edges.
+    """Rotates about the centre, like ``RandomRotation``: bilinear, reflected at the edges.
 
     Args:
       image: float32 (H, W, 3).
-      turns: of a full circle; positive turns counter-clockwise.
+      turns: a fraction of a full circle; positive is counter-clockwise.
 
     Returns:
       float32 (H, W, 3).
@@ -37,7 +37,7 @@ def rotated(image: np.ndarray, turns: float) -> np.ndarray:
     cx, cy = (width - 1) / 2, (height - 1) / 2
     x, y = np.arange(width, dtype=F32), np.arange(height, dtype=F32)[:, None]
     right, down = F32(cx - cx * cosine + cy * sine), F32(cy - cx * sine - cy * cosine)
-    # A flipped image is a view, which every block would copy.
+    # A flipped image is a NumPy view, which every block would copy.
     image = np.ascontiguousarray(image)
     result = np.empty_like(image)
     for block in _blocks(height, width):
@@ -48,12 +48,12 @@ def rotated(image: np.ndarray, turns: float) -> np.ndarray:
 
 
 def zoomed(image: np.ndarray, height_zoom: float, width_zoom: float) -> np.ndarray:
-    """Zooms about the centre, as ``RandomZoom`` does: bilinear, reflected at the edges.
+    """Zooms about the centre, like ``RandomZoom``: bilinear, reflected at the edges.
 
     Args:
       image: float32 (H, W, 3).
-      height_zoom: rows of the image that one row takes; above 1 zooms out.
-      width_zoom: likewise.
+      height_zoom: rows of the image per row of the result; above 1 zooms out.
+      width_zoom: likewise for columns.
 
     Returns:
       float32 (H, W, 3).
@@ -66,12 +66,12 @@ def zoomed(image: np.ndarray, height_zoom: float, width_zoom: float) -> np.ndarr
 
 
 def shifted(image: np.ndarray, down: float, right: float) -> np.ndarray:
-    """Moves, as ``RandomTranslation`` does: bilinear, reflected at the edges.
+    """Shifts, like ``RandomTranslation``: bilinear, reflected at the edges.
 
     Args:
       image: float32 (H, W, 3).
-      down: of the height; negative moves up.
-      right: of the width; negative moves to the left.
+      down: a fraction of the height; negative shifts up.
+      right: a fraction of the width; negative shifts to the left.
 
     Returns:
       float32 (H, W, 3).
@@ -84,7 +84,7 @@ def shifted(image: np.ndarray, down: float, right: float) -> np.ndarray:
 
 
 def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes, as ``Resizing`` does: bilinear between pixel centres, not antialiased.
+    """Resizes, like ``Resizing``: bilinear between pixel centres, not antialiased.
 
     Args:
       image: float32 (h, w, 3).
@@ -102,16 +102,16 @@ def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def contrasted(image: np.ndarray, factor: float) -> np.ndarray:
-    """Moves levels away from their channel's mean, as ``RandomContrast`` does.
+    """Scales the distance of levels from their channel's mean, like ``RandomContrast``.
 
     Args:
       image: float32 (H, W, 3).
-      factor: 1 changes nothing, below 1 is flatter.
+      factor: 1 changes nothing, below 1 flattens.
 
     Returns:
       float32 (H, W, 3), clipped to 0 to 255.
     """
-    # Summed in float64, so that the order of the sum does not show.
+    # Summed in float64, so that the order of summation does not change the result.
     mean = image.mean(axis=(0, 1), dtype=np.float64).astype(F32)
     return np.clip((image - mean) * F32(factor) + mean, F32(0), F32(255))
 
@@ -164,9 +164,9 @@ def _mixed(
 
 
 def _reflected(coordinates: np.ndarray, side: int) -> np.ndarray:
-    """Maps coordinates into 0 to side - 1 by reflecting: ``d c b a | a b c d | d c b a``.
+    """Maps coordinates into 0 to side - 1 by reflection: ``d c b a | a b c d | d c b a``.
 
-    TensorFlow's rule, its float32 arithmetic included (`FILL_REFLECT` in
+    The rule and its float32 arithmetic are TensorFlow's (`FILL_REFLECT` in
     tensorflow/core/kernels/image/image_ops.h).
     """
     period = F32(2 * side)

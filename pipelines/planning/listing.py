@@ -55,16 +55,14 @@ class Listing:
         Raises:
           UsageError: for a missing or empty input, and for limits that cannot be applied.
         """
-        ignored, found = Ignored(), Found()
+        found = Found(say=say)
         reading = replace(options.reading, output=options.output)
         labeller = options.labels.labeller(options.storage_options) if options.labels else None
         if say and labeller and labeller.table:
             say(labeller.table.columns)
 
-        def take(
-            ignored: Ignored, found: Found, say: Callable[[str], None] | None = None
-        ) -> Iterator[ImageRef | ShardRef]:
-            refs = list_inputs(inputs, reading, ignored, found, say)
+        def take(found: Found) -> Iterator[ImageRef | ShardRef]:
+            refs = list_inputs(inputs, reading, found)
             if labeller:
                 refs = (labeller.apply(r) if isinstance(r, ImageRef) else r for r in refs)
             for ref in select(refs, options.selection):
@@ -72,11 +70,11 @@ class Listing:
                     found.count(ref.labels, ref.split)
                 yield ref
 
-        refs = take(ignored, found, say)
+        refs = take(found)
         head = list(itertools.islice(refs, HEAD))
-        _check_head(options, inputs, head, ignored)
+        _check_head(options, inputs, head, found.ignored)
         every = itertools.chain(head, refs)
-        return cls(head, every, ignored, found, labeller, lambda: take(Ignored(), Found()))
+        return cls(head, every, found.ignored, found, labeller, lambda: take(Found()))
 
 
 def _check_head(

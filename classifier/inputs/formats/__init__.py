@@ -1,1 +1,1 @@
-"""Archives and record files, read as streams of images."""
+"""Reads archives and record files as streams of images."""

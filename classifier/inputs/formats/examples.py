@@ -1,8 +1,8 @@
-"""``tf.train.Example`` without TensorFlow, by the protobuf runtime.
+"""Parses and encodes ``tf.train.Example`` by the protobuf runtime, without TensorFlow.
 
 The messages are those of tensorflow/core/example/{example,feature}.proto: a map from names to
-lists of bytes, floats or integers. They are declared here a second time in a pool of their own, so
-that TensorFlow's own may be loaded beside them.
+lists of bytes, floats or integers. Here they are declared in a pool of their own, so that
+TensorFlow's may be loaded beside them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Values = Sequence[Any]
 
 
 def parse_example(data: bytes) -> dict[str, Values]:
-    """Reads a record.
+    """Parses a record.
 
     Args:
       data: a serialised ``tf.train.Example``.
@@ -38,7 +38,7 @@ def parse_example(data: bytes) -> dict[str, Values]:
       Each feature's values: bytes, floats or ints; empty for a feature without a kind.
 
     Raises:
-      ValueError: when it is none.
+      ValueError: for what is not an Example.
 
     Example:
       >>> parse_example(encode_example({"label": [3], "name": [b"cat"]})) == {
@@ -57,13 +57,13 @@ def parse_example(data: bytes) -> dict[str, Values]:
 
 
 def has_feature_lists(data: bytes) -> bool:
-    """Whether a record is a ``tf.train.SequenceExample``: then what it holds is in field 2."""
+    """Whether a record is a ``tf.train.SequenceExample``, whose lists are in field 2."""
     fields: Any = unknown_fields.UnknownFieldSet(_example_class().FromString(data))
     return any(field.field_number == 2 for field in fields)
 
 
 def encode_example(features: Mapping[str, Values]) -> bytes:
-    """Serialises features, byte-equal for equal features.
+    """Serialises features; equal features give equal bytes.
 
     Args:
       features: lists of bytes or of ints; an empty list is one of bytes.

@@ -1,4 +1,4 @@
-"""Streams images out of Parquet files: plain bytes, or Hugging Face datasets' {bytes, path}."""
+"""Streams images from Parquet files: plain bytes, or the {bytes, path} of Hugging Face."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from classifier.inputs.columns import Asked, Columns, find_columns, image_columns, other_shape
+from classifier.inputs.columns import Asked, Columns, find_columns, holds_bytes, image_columns
+from classifier.inputs.formats.members import is_damage
 from classifier.inputs.refs import (
     MAX_MEMBER_BYTES,
     ImageRef,
@@ -27,7 +28,7 @@ from featurestore.labels.splits import split_in_cell
 from featurestore.labels.table import member_name
 
 BATCH_ROWS = 64
-# Of the images that are held at once: a dictionary lets many rows share a large one.
+# The images held at once; in a dictionary column many rows may share a large one.
 _BATCH_BYTES = 1 << 28
 
 
@@ -39,7 +40,7 @@ def iter_parquet(
     Args:
       shard: the file.
       storage_options: for its file system.
-      ignored: gets the file itself when it has no column of images.
+      ignored: gets the file itself when it has no image, and a note when it has no labels.
 
     Yields:
       (reference, image file content), or an OSError for a row without bytes. The key is
@@ -47,8 +48,8 @@ def iter_parquet(
 
     Raises:
       OSError: when the file cannot be read.
-      ShardDamaged: for a file without its end, at once; for row groups that cannot be read, after
-        all others were.
+      ShardDamaged: at once for a file that lacks its end, or that holds images in another shape
+        than one a row; for row groups that cannot be read, after all others were.
     """
     with _open(shard, storage_options) as file:
         try:
@@ -56,12 +57,11 @@ def iter_parquet(
         except UsageError as error:
             raise ShardDamaged(str(error)) from error
         if columns is None:
-            if reason := other_shape(file.schema_arrow):
+            if reason := _other_shape(file.schema_arrow):
                 raise ShardDamaged(reason)
             ignored.add(shard.key)
             return
-        if columns.is_unclear:
-            ignored.add(f"{shard.key}: labels in {', '.join(columns.others)}")
+        columns.note_unlabelled(shard.key, ignored)
         yield from _rows(shard, file, columns)
 
 
@@ -76,23 +76,23 @@ def _open(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> Iterato
                 raise
             where = handle.seek(0, 2)
             raise ShardDamaged(
-                f"no readable end of a Parquet file: {one_line(error, 300)}", where
+                f"the end of the Parquet file cannot be read: {one_line(error, 300)}", where
             ) from error
         with file:
             yield file
 
 
 def parquet_columns(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> str:
-    """Says in one line which columns of a Parquet file are taken; "" for one without images.
+    """Returns one line about the columns that are read of a Parquet file; "" without images.
 
     Raises:
-      UsageError: for a column that the user named and that is not there.
+      UsageError: for a column that the user named and that the file does not have.
       OSError, ShardDamaged: when the file cannot be read.
     """
     with _open(shard, storage_options) as file:
         columns = find_columns(file.schema_arrow, Asked.of(shard.etag))
         if columns:
-            return columns.told(shard.key)
+            return columns.describe(shard.key)
         several = image_columns(file.schema_arrow)
     if len(several) < 2:
         return ""
@@ -130,13 +130,12 @@ def _group(
             name = member_name(name or (row.get(columns.name) if columns.name else "") or "")
             labels = labels_of(row.get(columns.label), columns.class_names)
             split = split_in_cell(row.get(columns.split))
-            size = len(data) if isinstance(data, bytes) else 0
-            yield shard.image(names.claim(name, str(number)), size, labels, split), data
+            yield shard.image(names.claim(name, str(number)), data, labels, split), data
             number += 1
 
 
 def _rows_at_once(group: Any, image: str) -> int:
-    """Returns how many rows fit into the memory, were each as large as the whole column."""
+    """Returns how many rows fit into memory if each is as large as the whole column."""
     chunks = [group.column(index) for index in range(group.num_columns)]
     size = sum(
         chunk.total_uncompressed_size
@@ -158,8 +157,7 @@ def _content(value: Any) -> tuple[bytes | OSError, str]:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether Arrow complains about bytes; a file system's errors have a number or a subclass."""
-    return isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
+    return isinstance(error, pa.ArrowException) or is_damage(error)
 
 
 def _offset(group: Any) -> int:
@@ -168,3 +166,36 @@ def _offset(group: Any) -> int:
         column = group.column(index)
         starts += [column.dictionary_page_offset or column.data_page_offset]
     return min(starts, default=0)
+
+
+def _other_shape(schema: pa.Schema) -> str:
+    """Explains how a table without one image column holds images; "" where it holds none.
+
+    Example:
+      >>> _other_shape(pa.schema([("images", pa.list_(pa.binary()))]))
+      "no image in it: the column 'images' holds a list of images per row; write one image per row"
+      >>> _other_shape(pa.schema([("id", pa.int64())]))
+      ''
+    """
+    single = image_columns(schema)
+    if single:
+        return (
+            f"no image in it: any of the columns {', '.join(map(repr, single))} could hold them; "
+            "name one by --image_column"
+        )
+    lists = [field.name for field in schema if _holds_lists(field.type)]
+    if lists:
+        return (
+            f"no image in it: the column {lists[0]!r} holds a list of images per row; write one "
+            "image per row"
+        )
+    return ""
+
+
+def _holds_lists(kind: pa.DataType) -> bool:
+    if pa.types.is_map(kind):
+        return holds_bytes(kind.item_type)
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if is_list or pa.types.is_fixed_size_list(kind):
+        return holds_bytes(kind.value_type) or _holds_lists(kind.value_type)
+    return False

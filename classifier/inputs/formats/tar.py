@@ -1,39 +1,35 @@
-"""Streams images out of tar shards: WebDataset's groups of members, or class folders in a tar."""
+"""Streams images from tar shards: WebDataset's samples, or class folders in a tar."""
 
 from __future__ import annotations
 
-import json
 import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
+from classifier.inputs.formats.members import Content, Members, is_image
 from classifier.inputs.formats.samples import (
-    LABEL_SUFFIXES,
-    Content,
     Member,
+    Notes,
     Sample,
-    is_image,
+    disagree,
+    facts_of,
     note_suffix,
+    owner_and_suffix,
     parted,
     split_member,
 )
 from classifier.inputs.formats.tarstream import DAMAGED, TarStream
-from classifier.inputs.layouts import FolderReader
 from classifier.inputs.refs import (
     HEAD_BYTES,
     LINKS,
     MAX_MEMBER_BYTES,
-    NESTED,
-    REPEATED,
     ImageRef,
     ShardDamaged,
     ShardRef,
-    UniqueNames,
     has_image_suffix,
-    is_archive,
     is_hidden,
     too_large,
 )
@@ -41,30 +37,22 @@ from classifier.pixels.filetypes import sniff
 from featurestore.ignored import Ignored
 from featurestore.io.steady import SteadyFile
 from featurestore.io.storage import connect
-from featurestore.labels.cells import labels_of, text_of
-from featurestore.labels.columns import SPLIT_COLUMNS, find_column
-from featurestore.labels.splits import split_in_cell
 from featurestore.labels.table import member_name
-
-_LABEL_KEYS = ("labels", "class_name", "label", "cls", "class")
-Labels = tuple[str, ...] | None
-Notes = Mapping[tuple[str, str], bytes]  # (name without suffix, suffix) -> content
-
 
 # A label file that is larger holds something else.
 _MAX_NOTE_BYTES = 1 << 24
 # Reasons of `Ignored.note`.
 APART = (
-    "label files do not stand beside the image of their name and were left out; write the archive "
-    "in the order of names (tar --sort=name)"
+    "label files are not next to the image of their name and were left out; write the archive in "
+    "the order of names (tar --sort=name)"
 )
 WITHOUT_IMAGE = "label files have no image of their name in the archive and were left out"
 DISAGREEING = "images have label files that disagree; the first of .json, .cls, .txt was taken"
 AMBIGUOUS = (
-    "images share their name with the one beside them, and which label belongs to which is "
-    "unknown; they are stored without a label"
+    "images share their name with the one next to them, and it is unknown which label belongs to "
+    "which; they are stored without a label"
 )
-BEHIND_THE_END = "archives are followed by bytes that belong to none, which were left out"
+BEHIND_THE_END = "archives are followed by bytes that belong to no archive and were left out"
 
 
 def iter_tar(
@@ -73,14 +61,14 @@ def iter_tar(
     """Yields the images of a tar, in order, without unpacking it.
 
     Members that share a name up to its first dot are one sample, as in WebDataset; its ``.json``,
-    ``.cls`` or ``.txt`` member gives the label. Without one, its folders do, as on disk: for that
-    the headers of all members are read first, if the layout is not known. An archive that begins
-    behind the end of another is read on.
+    ``.cls`` or ``.txt`` member gives the label. Without one, folders do, as on disk: where their
+    layout is unknown, the headers of all members are read first. An archive behind the end of
+    another one is read too.
 
     Args:
       shard: the archive.
       storage_options: for its file system.
-      ignored: collects the members that are no images.
+      ignored: collects the members that are not images.
 
     Yields:
       (reference, file content); the key is ``<shard>/<member>``.
@@ -90,8 +78,10 @@ def iter_tar(
       ShardDamaged: when it is damaged; what came before the damage was yielded.
     """
     fs, path = connect(shard.uri, storage_options)
-    folders = FolderReader(shard.layout, lambda: tar_names(shard, storage_options))
-    context = _Context(UniqueNames(), folders, [], ignored)
+    members, lonely = (
+        Members(shard, lambda: tar_names(shard, storage_options), ignored),
+        list[str](),
+    )
     with SteadyFile(fs, path) as file:
         try:
             archive = TarStream.read(file)
@@ -101,15 +91,15 @@ def iter_tar(
             try:
                 for sample in _samples(shard, archive, ignored):
                     for part, is_sure in parted(sample):
-                        yield from _images(shard, part, is_sure, context)
+                        yield from _images(part, is_sure, members, lonely)
             finally:
-                _note_lonely(shard, context)
+                _note_lonely(lonely, members)
 
 
 def tar_names(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> Iterator[str]:
-    """Yields the names of a tar's files, as far as it is whole.
+    """Yields the names of a tar's files, up to its damage.
 
-    A local archive that is not compressed is read at its headers only; any other is read through.
+    Only the headers of a local archive without compression are read; any other is read through.
     """
     fs, path = connect(shard.uri, storage_options)
     with SteadyFile(fs, path) as file:
@@ -119,16 +109,7 @@ def tar_names(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> Ite
                     if member.isfile():
                         yield member_name(member.name)
         except DAMAGED:
-            return  # whoever reads the members says so
-
-
-class _Context(NamedTuple):
-    """What the samples of an archive share: `lonely` are its label files without an image."""
-
-    names: UniqueNames
-    folders: FolderReader
-    lonely: list[str]
-    ignored: Ignored
+            return  # reading the members will raise the error again
 
 
 def _samples(shard: ShardRef, archive: TarStream, ignored: Ignored) -> Iterator[Sample]:
@@ -151,7 +132,7 @@ def _samples(shard: ShardRef, archive: TarStream, ignored: Ignored) -> Iterator[
                 sample.add(name, content)
             at = archive.offset
     except DAMAGED as error:
-        # Where samples bring label files along, the last one's may be in what is lost.
+        # Where samples have label files, that of the last one may be lost.
         if archive.zeros > 1 or sample.suffixes >= usual:
             yield sample
         else:
@@ -170,7 +151,7 @@ def _skip(key: str, member: tarfile.TarInfo, ignored: Ignored) -> None:
 
 
 def _content(archive: TarStream, member: tarfile.TarInfo, name: str, held: int) -> Content:
-    """Reads a member, beside `held` bytes of its sample; of a file that is no image the start."""
+    """Reads a member, beside `held` bytes of its sample; only the start where it is no image."""
     if note_suffix(name) and not has_image_suffix(name):
         limit = _MAX_NOTE_BYTES
     else:
@@ -187,128 +168,50 @@ def _content(archive: TarStream, member: tarfile.TarInfo, name: str, held: int) 
 
 
 def _images(
-    shard: ShardRef, sample: Sample, is_sure: bool, context: _Context
+    sample: Sample, is_sure: bool, members: Members, lonely: list[str]
 ) -> Iterator[tuple[ImageRef, Content]]:
-    names, folders, _, ignored = context
+    """Yields a sample's images; `lonely` collects its label files without an image."""
     images = [(name, data) for name, data in sample.members if is_image(name, data)]
-    texts = _notes(shard, sample, images, context)
+    texts = _notes(sample, images, members, lonely)
     for name, data in images:
-        claimed = names.claim(name)
-        key = f"{shard.key}/{claimed}"
-        if claimed != name:
-            ignored.note(REPEATED, key)
-        labels, split = _facts(name, sample.stem, texts, folders)
+        claimed = members.claim(name)
+        labels, split = facts_of(name, sample.stem, texts, members.folders)
         if not is_sure:
-            ignored.note(AMBIGUOUS, key)
+            members.ignored.note(AMBIGUOUS, members.key(claimed))
             labels = ()
-        elif _disagree(name, sample.stem, texts):
-            ignored.note(DISAGREEING, key)
-        size = len(data) if isinstance(data, bytes) else 0
-        yield shard.image(claimed, size, labels, split), data
+        elif disagree(name, sample.stem, texts):
+            members.ignored.note(DISAGREEING, members.key(claimed))
+        yield members.shard.image(claimed, data, labels, split), data
 
 
-def _notes(
-    shard: ShardRef,
-    sample: Sample,
-    images: Sequence[Member],
-    context: _Context,
-) -> Notes:
-    """Returns a sample's label files; counts those without an image, and the other members."""
-    _, _, lonely, ignored = context
+def _notes(sample: Sample, images: Sequence[Member], members: Members, lonely: list[str]) -> Notes:
+    """Returns a sample's label files; counts those without an image and all other members."""
     owners = {sample.stem, *(posixpath.splitext(name)[0] for name, _ in images)} if images else ()
     notes: dict[tuple[str, str], bytes] = {}
     for name, data in sample.members:
         if is_image(name, data):
             continue
-        key = f"{shard.key}/{name}"
-        owner, suffix = _owner_and_suffix(name)
-        if is_hidden(name):
-            ignored.add(key)
-        elif suffix and isinstance(data, bytes):
-            notes[owner, suffix] = data
-            if owner not in owners:
-                ignored.add(key)
-                lonely.append(name)
-        elif is_archive(name, data):
-            ignored.leave_out(NESTED, key)
-        else:
-            ignored.add(key)
+        owner, suffix = owner_and_suffix(name)
+        if is_hidden(name) or not suffix or not isinstance(data, bytes):
+            members.leave_out(name, data)
+            continue
+        notes[owner, suffix] = data
+        if owner not in owners:
+            members.ignored.add(members.key(name))
+            lonely.append(name)
     return notes
 
 
-def _owner_and_suffix(name: str) -> tuple[str, str]:
-    return posixpath.splitext(name)[0], note_suffix(name)
-
-
-def _note_lonely(shard: ShardRef, context: _Context) -> None:
-    """Notes the label files that came without an image; a text file may be anything."""
-    names, _, lonely, ignored = context
+def _note_lonely(lonely: Sequence[str], members: Members) -> None:
+    """Notes label files without an image; a text file may be something else."""
     if not lonely:
         return
-    owners = {posixpath.splitext(name)[0] for name in names.taken}
-    owners |= {split_member(name)[0] for name in names.taken}
+    taken = members.unique.taken
+    owners = {posixpath.splitext(name)[0] for name in taken}
+    owners |= {split_member(name)[0] for name in taken}
     for name in lonely:
-        owner, suffix = _owner_and_suffix(name)
+        owner, suffix = owner_and_suffix(name)
         if owner in owners:
-            ignored.note(APART, f"{shard.key}/{name}")
+            members.ignored.note(APART, members.key(name))
         elif suffix == "cls":
-            ignored.note(WITHOUT_IMAGE, f"{shard.key}/{name}")
-
-
-def _found_notes(name: str, stem: str, notes: Notes) -> Iterator[tuple[Labels, str | None]]:
-    """Yields what an image's label files say: its own first, then the sample's."""
-    for owner in dict.fromkeys((posixpath.splitext(name)[0], stem)):
-        for suffix in LABEL_SUFFIXES:
-            data = notes.get((owner, suffix))
-            if data is not None:
-                yield _read_note(suffix, data)
-
-
-def _facts(
-    name: str, stem: str, notes: Notes, folders: FolderReader
-) -> tuple[tuple[str, ...], str | None]:
-    """Finds an image's labels and split: its own notes first, then the sample's, then folders."""
-    labels: Labels = None
-    split: str | None = None
-    for found, noted_split in _found_notes(name, stem, notes):
-        labels = found if labels is None else labels
-        split = noted_split if split is None else split
-    if labels is not None and split is not None:
-        return labels, split or None
-    by_folder, folder_split = folders.facts(name)
-    split = folder_split if split is None else split
-    return by_folder if labels is None else labels, split or None
-
-
-def _disagree(name: str, stem: str, notes: Notes) -> bool:
-    """Whether the label files of one owner give an image different labels."""
-    for owner in dict.fromkeys((posixpath.splitext(name)[0], stem)):
-        own = {key: data for key, data in notes.items() if key[0] == owner}
-        if len(own) == 1:
-            return False
-        found = {labels for labels, _ in _found_notes(owner, owner, own) if labels is not None}
-        if found:
-            return len(found) > 1
-    return False
-
-
-def _read_note(suffix: str, data: bytes) -> tuple[Labels, str | None]:
-    """Reads a label file: (labels, split), each None where it says nothing, a null split as ""."""
-    if suffix != "json":
-        return labels_of(data) or None, None
-    try:
-        record = json.loads(text_of(data))
-    except ValueError:
-        return None, None
-    split = None
-    if isinstance(record, dict):
-        named = find_column(record, SPLIT_COLUMNS)
-        if isinstance(record.get(named), str):
-            split = split_in_cell(record[named])
-        elif named and record[named] is None:
-            split = ""
-        record = record.get(find_column(record, _LABEL_KEYS))
-    if isinstance(record, dict):
-        return None, split
-    # An empty list says that there is no label; a null says nothing.
-    return labels_of(record) or (() if isinstance(record, list) else None), split
+            members.ignored.note(WITHOUT_IMAGE, members.key(name))

@@ -1,6 +1,6 @@
-"""What TensorFlow Datasets writes beside its shards, and slices such as ``FOLDER#train[:40%]``.
+"""Reads the files that TensorFlow Datasets writes beside its shards; slices FOLDER#train[:40%].
 
-The slice of a shard travels in its etag, see `classifier.inputs.records`.
+The slice of a shard is part of its etag, see `classifier.inputs.records`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def read_class_names(fs: Any, shard_path: str) -> dict[str, list[str]]:
 
     Args:
       fs: the file system.
-      shard_path: on it.
+      shard_path: the shard's path on it.
     """
     folder = posixpath.dirname(shard_path)
     try:
@@ -53,8 +53,8 @@ class Slice:
 
     Attributes:
       split: its name.
-      low: first example, a number or ``N%``, negative from the end, or "".
-      high: end, likewise.
+      low: the first example, a number or ``N%``, negative from the end, or "".
+      high: the end, likewise.
     """
 
     split: str
@@ -62,7 +62,7 @@ class Slice:
     high: str = ""
 
     def bounds(self, examples: int) -> tuple[int, int]:
-        """Returns the range of examples, as TensorFlow Datasets rounds it: to the nearest.
+        """Returns the range of examples, rounded to the nearest as in TensorFlow Datasets.
 
         Example:
           >>> Slice("train", "", "40%").bounds(99), Slice("train", "-10", "").bounds(99)
@@ -80,13 +80,13 @@ def _position(text: str, default: int, examples: int) -> int:
 
 
 def split_request(uri: str) -> tuple[str, Slice | None]:
-    """Takes the slice off an ``--input``.
+    """Splits an ``--input`` into folder and slice.
 
     Args:
-      uri: of nothing that is there under this very name.
+      uri: an address under which nothing exists.
 
     Raises:
-      UsageError: for what looks like a slice and is none.
+      UsageError: for what looks like a slice but is not one.
 
     Example:
       >>> split_request("mnist/3.0.1#train[:40%]")
@@ -98,8 +98,8 @@ def split_request(uri: str) -> tuple[str, Slice | None]:
     if not match:
         if _LIKE_A_REQUEST.fullmatch(uri):
             raise UsageError(
-                f"--input: {'#' + uri.rpartition('#')[2]!r} is no slice of a split; write "
-                "#train, or #train[A:B] where A and B are left out, example numbers or whole "
+                f"--input: {'#' + uri.rpartition('#')[2]!r} is not a slice of a split; write "
+                "#train, or #train[A:B] where A and B are empty, example numbers or whole "
                 "percents, each with - to count from the end, such as #train[:-10] or #train[40%:]"
             )
         return uri, None
@@ -114,7 +114,7 @@ def read_shard_lengths(fs: Any, folder: str) -> dict[str, list[int]] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"--input: {folder}/{INFO_FILE} is not to be read: {error!r}") from error
+        raise UsageError(f"--input: {folder}/{INFO_FILE} cannot be read: {error!r}") from error
 
 
 def take(
@@ -128,7 +128,7 @@ def take(
       lengths: examples per shard of each split.
 
     Raises:
-      UsageError: for a split that is not there, or shards that are missing.
+      UsageError: for an unknown split, an empty slice, or a missing shard.
     """
     if wanted.split not in lengths:
         raise unknown_choice("--input ...#", wanted.split, lengths)
@@ -152,7 +152,7 @@ def take(
             continue
         if number not in by_number:
             raise UsageError(
-                f"--input: shard {number} of {len(counts)} of split {wanted.split!r} is not there"
+                f"--input: shard {number} of {len(counts)} of split {wanted.split!r} is missing"
             )
-        # A slice that ends with its shard is open, so that neighbours join to the whole file.
+        # A slice that ends with its shard has no end, so that slices can join to the whole file.
         yield with_records(by_number[number], ((first, END if last == count else last),))

@@ -1,4 +1,4 @@
-"""Streams images out of TFRecord shards of ``tf.train.Example``, without TensorFlow.
+"""Streams images from TFRecord shards of ``tf.train.Example``, without TensorFlow.
 
 A record is its length (uint64), the length's checksum, the data and the data's checksum, all
 little-endian; checksums are CRC-32C, rotated and shifted ("masked"):
@@ -12,7 +12,6 @@ import itertools
 import struct
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from classifier.inputs.columns import Asked, Columns, LabelColumn
@@ -25,6 +24,7 @@ from classifier.inputs.refs import (
     ShardDamaged,
     ShardRef,
     UniqueNames,
+    too_large,
 )
 from classifier.pixels.filetypes import sniff
 from featurestore.ignored import Ignored
@@ -39,12 +39,12 @@ IMAGE_FEATURES = ("image/encoded", "image")
 NAME_FEATURES = ("image/filename", "file_name", "filename")
 LABEL_FEATURES = ("image/class/text", "image/class/label", "label", "labels", "class")
 SPLIT_FEATURES = ("image/split", "split")
-# So many records tell which features there are; one without a value may lack its feature.
+# So many records are searched for features; one without a value may lack its feature.
 _HEAD = 16
 # A reason of `Ignored.note`.
 SEQUENCES = (
     "records are tf.train.SequenceExamples without an image of their own and were left out; write "
-    "one tf.train.Example an image"
+    "one tf.train.Example per image"
 )
 _GZIP_MAGIC = b"\x1f\x8b"
 _LENGTH = struct.Struct("<QL")
@@ -54,18 +54,18 @@ _CHECKSUM = struct.Struct("<L")
 def iter_tfrecord(
     shard: ShardRef, storage_options: Mapping[str, Any] | None, ignored: Ignored
 ) -> Iterator[tuple[ImageRef, bytes | OSError]]:
-    """Yields the images of a TFRecord file, gzip or not, with both checksums of each verified.
+    """Yields the images of a TFRecord file, gzip or not; both checksums of a record are verified.
 
-    Read are the ImageNet layout (``image/encoded``, ``image/class/text`` or ``/label``) and
+    Two layouts are known: ImageNet's (``image/encoded``, ``image/class/text`` or ``/label``) and
     TensorFlow Datasets' (``image``, ``label`` and the names in ``label.labels.txt`` beside it).
 
     Args:
       shard: the file.
       storage_options: for its file system.
-      ignored: collects the records without an image feature, by number.
+      ignored: collects the records without an image, by number, and notes a shard without labels.
 
     Yields:
-      (reference, image file content), or an OSError for a record that is no Example. The key is
+      (reference, image file content), or an OSError for what is not an Example. The key is
       ``<shard>/<file name>`` where the record has one that is unique, else the record's number.
 
     Raises:
@@ -73,46 +73,76 @@ def iter_tfrecord(
       ShardDamaged: at the first record that is cut or whose checksum is wrong.
     """
     fs, path = connect(shard.uri, storage_options)
-    class_names = tfds.read_class_names(fs, path)
+    records = _Records(shard, tfds.read_class_names(fs, path), ignored)
     wanted = records_of(shard.etag)
-    asked, unclear = Asked.of(shard.etag), False
-    unique = UniqueNames()
     with SteadyFile(fs, path) as file:
-        for number, data in enumerate(read_records(file)):
-            if number >= wanted[-1][1]:
-                return
-            is_wanted = holds(wanted, number)
-            try:
-                features = parse_example(data)
-            except ValueError as error:
-                name = unique.claim(str(number))
-                if is_wanted:
-                    yield shard.image(name, len(data)), OSError(str(error))
-                continue
-            columns = find_features(features, class_names, asked)
-            images = features.get(columns.image) if columns.image else _by_content(features)
-            if images is None:
-                if is_wanted:
-                    is_sequence = has_feature_lists(data)
-                    note = partial(ignored.leave_out, SEQUENCES) if is_sequence else ignored.add
-                    note(f"{shard.key}/{number}")
-                continue
-            # Records that are passed over have their names too: a key never depends on the slice.
-            name = unique.claim(member_name(_text(features, NAME_FEATURES)), str(number))
-            if not is_wanted:
-                continue
-            if columns.is_unclear and not unclear:
-                unclear = True
-                ignored.add(f"{shard.key}: labels in {', '.join(columns.others)}")
-            labels = labels_of(features, columns)
-            split = split_in_cell(_text(features, (columns.split,)))
-            content = _content(images)
-            size = len(content) if isinstance(content, bytes) else 0
-            yield shard.image(name, size, labels, split), content
+        try:
+            for number, data in enumerate(read_records(file)):
+                if number >= wanted[-1][1]:
+                    return
+                if found := records.image(number, data, holds(wanted, number)):
+                    yield found
+        finally:
+            records.note_unlabelled()
+
+
+class _Records:
+    """The images of a shard's records, in order; it notes the records that hold none."""
+
+    def __init__(
+        self, shard: ShardRef, class_names: Mapping[str, Sequence[str]], ignored: Ignored
+    ) -> None:
+        self._shard, self._class_names, self._ignored = shard, class_names, ignored
+        self._asked = Asked.of(shard.etag)
+        self._unique = UniqueNames()
+        self._is_labelled = False
+        self._unlabelled: Columns | None = None
+
+    def image(
+        self, number: int, data: bytes, is_wanted: bool
+    ) -> tuple[ImageRef, bytes | OSError] | None:
+        """Returns a record's image; None for a record that holds none, or is not wanted.
+
+        A record that is not wanted claims its name too: a key never depends on the slice.
+        """
+        try:
+            features = parse_example(data)
+        except ValueError as error:
+            ref = self._shard.image(self._unique.claim(str(number)), data)
+            return (ref, OSError(str(error))) if is_wanted else None
+        columns = find_features(features, self._class_names, self._asked)
+        images = features.get(columns.image) if columns.image else _by_content(features)
+        if images is None:
+            if is_wanted:
+                self._leave_out(number, data)
+            return None
+        name = self._unique.claim(member_name(_text(features, NAME_FEATURES)), str(number))
+        if not is_wanted:
+            return None
+        self._is_labelled |= bool(columns.label)
+        if not columns.label and columns.others:
+            self._unlabelled = self._unlabelled or columns
+        labels = cells.labels_of(features.get(columns.label), columns.class_names)
+        split = split_in_cell(_text(features, (columns.split,)))
+        content = _content(images)
+        return self._shard.image(name, content, labels, split), content
+
+    def _leave_out(self, number: int, data: bytes) -> None:
+        name = f"{self._shard.key}/{number}"
+        if has_feature_lists(data):
+            self._ignored.leave_out(SEQUENCES, name)
+        else:
+            self._ignored.add(name)
+
+    def note_unlabelled(self) -> None:
+        """Notes a shard without labels; single records may lack theirs."""
+        columns = self._unlabelled
+        if columns and (columns.is_unclear or not self._is_labelled):
+            columns.note_unlabelled(self._shard.key, self._ignored)
 
 
 def _by_content(features: Mapping[str, Values]) -> Values | None:
-    """Finds the images of a record whose features have other names."""
+    """Returns the images of a record whose features have other names."""
     found = [
         values
         for values in features.values()
@@ -124,8 +154,8 @@ def _by_content(features: Mapping[str, Values]) -> Values | None:
 def _content(images: Values) -> bytes | OSError:
     if len(images) > 1:
         return OSError(
-            f"the record holds {len(images)} images, and which of them its label means is unknown; "
-            "write one image a record"
+            f"the record holds {len(images)} images, and it is unknown which one the label means; "
+            "write one image per record"
         )
     return images[0] if images and isinstance(images[0], bytes) else b""
 
@@ -133,11 +163,11 @@ def _content(images: Values) -> bytes | OSError:
 def find_features(
     features: Mapping[str, Values], class_names: Mapping[str, Sequence[str]], asked: Asked
 ) -> Columns:
-    """Finds the image of an Example, "" for one without, and the features beside it.
+    """Finds the features of an Example by meaning; `Columns.image` is "" without an image.
 
     Args:
-      features: of the Example.
-      class_names: of each integer feature, by its value.
+      features: the Example's features.
+      class_names: the class names of each integer feature.
       asked: the features that the user named.
 
     Example:
@@ -147,7 +177,7 @@ def find_features(
     """
     image = asked.image or find_column(features, IMAGE_FEATURES)
     split, name = (find_column(features, known) for known in (SPLIT_FEATURES, NAME_FEATURES))
-    # A withheld label may come as no value, and leaves its place to no other.
+    # A withheld label may have no value; no other feature replaces it.
     rest = {f: features[f] for f in sorted(features) if f not in (image, split, name)}
     some = find_column([f for f, values in rest.items() if values], LABEL_FEATURES)
     wanted = asked.label or some
@@ -159,10 +189,10 @@ def find_features(
 
 
 def tfrecord_columns(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> str:
-    """Says in one line which features of a TFRecord file are taken; "" for one without images.
+    """Returns one line about the features that are read of a TFRecord file; "" without images.
 
     Raises:
-      UsageError: for a feature that the user named and that the first records do not have.
+      UsageError: for a feature that the user named and that the first records lack.
       OSError, ShardDamaged: when the file cannot be read.
     """
     fs, path = connect(shard.uri, storage_options)
@@ -173,28 +203,14 @@ def tfrecord_columns(shard: ShardRef, storage_options: Mapping[str, Any] | None)
             try:
                 found = parse_example(data)
             except ValueError:
-                continue  # who reads it reports it
+                continue  # reading the shard itself will report it
             features.update({name: v for name, v in found.items() if v or name not in features})
     known: Collection[str] = {*features, *class_names}
     if features:
         require_column(asked.image, "--image_column", known)
         require_column(asked.label, "--label_column", known)
     columns = find_features(features, class_names, asked)
-    return columns.told(shard.key) if columns.image else ""
-
-
-def labels_of(features: Mapping[str, Values], columns: Columns) -> tuple[str, ...]:
-    """Returns an Example's labels, by name where names are known.
-
-    Args:
-      features: of the Example.
-      columns: which of them mean what.
-
-    Example:
-      >>> labels_of({"label": [1]}, Columns("image", "label", class_names=("cat", "dog")))
-      ('dog',)
-    """
-    return cells.labels_of(features.get(columns.label), columns.class_names)
+    return columns.describe(shard.key) if columns.image else ""
 
 
 def _text(features: Mapping[str, Values], names: Sequence[str]) -> str:
@@ -206,7 +222,7 @@ def _text(features: Mapping[str, Values], names: Sequence[str]) -> str:
 
 
 def masked_crc(data: bytes) -> int:
-    """Returns the checksum as TFRecord stores it.
+    """Returns the checksum of TFRecord.
 
     Example:
       >>> hex(masked_crc(b"123456789"))
@@ -219,7 +235,7 @@ def masked_crc(data: bytes) -> int:
 
 
 def frame(data: bytes) -> bytes:
-    """Returns a record as it lies in the file."""
+    """Returns the bytes of a record in a file."""
     length = struct.pack("<Q", len(data))
     return b"".join(
         (length, _CHECKSUM.pack(masked_crc(length)), data, _CHECKSUM.pack(masked_crc(data)))
@@ -227,14 +243,14 @@ def frame(data: bytes) -> bytes:
 
 
 def read_records(file: SteadyFile) -> Iterator[bytes]:
-    """Yields the records of a TFRecord file; gzip is recognised by content.
+    """Yields the records of a TFRecord file; gzip is detected from content.
 
     Args:
       file: at its start.
 
     Raises:
-      ShardDamaged: at the first record that is cut or whose checksum is wrong; its offset is in
-        the unpacked records where the file is compressed.
+      ShardDamaged: at the first record that is cut or whose checksum is wrong; in a compressed
+        file, the offset counts unpacked bytes.
     """
     head = file.head(_LENGTH.size)
     packed = head[:2] == _GZIP_MAGIC and not _is_length(head)
@@ -263,7 +279,7 @@ def _record(stream: Any, at: int) -> tuple[bytes] | None:
     if not _is_length(head):
         raise ShardDamaged("the checksum of a record's length is wrong", at)
     if length > MAX_MEMBER_BYTES:
-        raise ShardDamaged(f"a record of {length} bytes holds no image", at)
+        raise ShardDamaged(f"a record declares {too_large(length)}", at)
     data, checksum = stream.read(length), stream.read(_CHECKSUM.size)
     if len(data) < length or len(checksum) < _CHECKSUM.size:
         raise ShardDamaged("the last record is cut", at)

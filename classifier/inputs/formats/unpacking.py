@@ -1,4 +1,4 @@
-"""Unpacks compressed members a piece at a time: never more than what they say they hold."""
+"""Unpacks members of a zip piece by piece, never beyond their declared size."""
 
 from __future__ import annotations
 
@@ -7,21 +7,16 @@ import copy
 import lzma
 import struct
 import zipfile
-import zlib
-from collections.abc import Callable
-from typing import IO, Any
+from typing import IO
 
-from classifier.inputs.refs import MAX_MEMBER_BYTES
-
-_BLOCK = 1 << 16
 _LZMA_HEADER = struct.Struct("<HHBL")  # version, size of what follows, lc/lp/pb, dictionary
 
 
 def open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
     """Opens a member of a zip so that a read unpacks as many bytes as it returns.
 
-    The module ``zipfile`` unpacks a bzip2 or LZMA member as a whole, whatever its size was said to
-    be: 40 bytes of bzip2 hold 45 MB.
+    The module ``zipfile`` unpacks a whole bzip2 or LZMA member, whatever size it declares: 40 bytes
+    of bzip2 hold 45 MB.
     """
     if info.compress_type == zipfile.ZIP_BZIP2:
         return bz2.BZ2File(archive.open(_as_stored(info)))
@@ -35,7 +30,7 @@ def open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
             "lc": packed % 9,
             "lp": packed // 9 % 5,
             "pb": packed // 45,
-            # A dictionary larger than the content is of no use, but would be allocated.
+            # A dictionary larger than the content would be allocated for nothing.
             "dict_size": max(1 << 12, min(dictionary, info.file_size)),
         }
         return lzma.LZMAFile(raw, format=lzma.FORMAT_RAW, filters=[properties])
@@ -43,39 +38,8 @@ def open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
 
 
 def _as_stored(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
-    """Returns a member that gives its compressed bytes, whose checksum nobody knows."""
+    """Returns a copy of a member that reads as its compressed bytes, without a checksum."""
     raw = copy.copy(info)
     raw.compress_type, raw.file_size = zipfile.ZIP_STORED, info.compress_size
     del raw.CRC
     return raw
-
-
-def inflate(read: Callable[[int], bytes], limit: int = MAX_MEMBER_BYTES) -> tuple[bytes, int]:
-    """Unpacks a raw deflate stream of unknown length.
-
-    Args:
-      read: gives the next bytes, b"" at the end.
-      limit: of the content, in bytes.
-
-    Returns:
-      (content, compressed bytes).
-
-    Raises:
-      BadZipFile: when it is cut, or its content is larger than the limit.
-      zlib.error: when it is damaged.
-    """
-    unpacker: Any = zlib.decompressobj(-15)
-    parts: list[bytes] = []
-    taken = total = 0
-    while not unpacker.eof:
-        block = unpacker.unconsumed_tail
-        if not block:
-            block = read(_BLOCK)
-            taken += len(block)
-        if not block:
-            raise zipfile.BadZipFile("its compressed bytes are cut")
-        parts.append(unpacker.decompress(block, limit + 1 - total))
-        total += len(parts[-1])
-        if total > limit:
-            raise zipfile.BadZipFile(f"it unpacks to more than {limit:,} bytes")
-    return b"".join(parts), taken - len(unpacker.unused_data)

@@ -1,43 +1,36 @@
-"""Streams images out of zip archives of class folders.
-
-An archive that lost its end has lost its table of contents: then its members are found one behind
-the other from the start, until the first that is not whole.
-"""
+"""Streams images from zip archives of class folders."""
 
 from __future__ import annotations
 
-import io
 import lzma
 import ntpath
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from classifier.inputs.formats.unpacking import inflate, open_member
-from classifier.inputs.layouts import FolderReader
+from classifier.inputs.formats.members import Content, Members, is_damage, is_image
+from classifier.inputs.formats.unpacking import open_member
 from classifier.inputs.refs import (
     HEAD_BYTES,
     MAX_MEMBER_BYTES,
-    NESTED,
-    REPEATED,
     ImageRef,
     ShardDamaged,
     ShardRef,
-    UniqueNames,
     has_image_suffix,
-    is_archive,
     is_hidden,
     too_large,
 )
 from classifier.pixels.filetypes import sniff
+from featurestore.errors import one_line
 from featurestore.ignored import Ignored
 from featurestore.io.steady import SteadyFile
 from featurestore.io.storage import connect
 from featurestore.labels.table import member_name
 
-# What a damaged, encrypted or exotic member raises; an OSError is a failure of the file system.
+# Errors of a damaged, encrypted or exotic member; an OSError is a failure of the file system.
 _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -48,13 +41,16 @@ _UNREADABLE = (
     struct.error,
 )
 _ENCRYPTED = 0x1
-_SIZES_FOLLOW = 0x8
-_UTF8 = 0x800
-_UNIX = (3, 19)  # who made an archive: APPNOTE.TXT 4.4.2
-_LOCAL_HEADER = struct.Struct("<4sHHHHHLLLHH")
+_UNIX = (3, 19)  # systems that create archives: APPNOTE.TXT 4.4.2
+_LOCAL_HEADER_BYTES = 30
 _LOCAL_MAGIC = b"PK\3\4"
-_OVERLAPS = "its bytes are those of another member, too, as in a zip bomb; write the archive again"
-Content = bytes | OSError
+# A zip has its table of contents at its end, which a cut takes away.
+_NO_CONTENTS = "the table of contents at the end of the zip is missing or damaged"
+_MEND = (
+    "nothing was read; recover the members with zip -FF broken.zip --out mended.zip (answer y), "
+    "and give mended.zip"
+)
+_OVERLAPS = "it shares its bytes with another member, as in a zip bomb; write the archive again"
 
 
 def iter_zip(
@@ -62,53 +58,46 @@ def iter_zip(
 ) -> Iterator[tuple[ImageRef, Content]]:
     """Yields the images of a zip, in order, without unpacking it; checksums are verified.
 
-    Folders mean what they mean on disk. Backslashes separate folders in an archive that was made on
+    Folders mean the same as on disk. Backslashes separate folders in an archive that was made on
     Windows; elsewhere they belong to the name.
 
     Args:
       shard: the archive.
       storage_options: for its file system.
-      ignored: collects the members that are no images.
+      ignored: collects the members that are not images.
 
     Yields:
       (reference, file content), or an OSError for a member that is encrypted or damaged.
 
     Raises:
       OSError: when the archive cannot be read.
-      ShardDamaged: when it is cut; what came before the cut was yielded.
+      ShardDamaged: at once for an archive without a table of contents, such as one that was cut;
+        at the end for one behind another archive.
     """
-    fs, path = connect(shard.uri, storage_options)
-    with SteadyFile(fs, path) as file:
-        try:
-            archive = zipfile.ZipFile(file)
-        except (*_UNREADABLE, NotImplementedError) as error:
-            file.seek(0)
-            names = list(_names_without_contents(file, error))
-            context = (UniqueNames(), FolderReader(shard.layout, lambda: names), ignored)
-            file.seek(0)
-            for name, content in _without_contents(file, error):
-                yield from _image(shard, name, content, context)
-            return
-        with archive:
-            yield from _members(shard, archive, ignored)
+    with _open(shard, storage_options) as archive:
+        yield from _members(shard, archive, ignored)
 
 
 def zip_names(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> Iterator[str]:
-    """Yields the names of a zip's files, as far as it is whole."""
+    """Yields the names of a zip's files; raises what `iter_zip` raises."""
+    with _open(shard, storage_options) as archive:
+        yield from (name for name, _ in _files(archive))
+
+
+@contextmanager
+def _open(shard: ShardRef, storage_options: Mapping[str, Any] | None) -> Iterator[zipfile.ZipFile]:
     fs, path = connect(shard.uri, storage_options)
     with SteadyFile(fs, path) as file:
         try:
             archive = zipfile.ZipFile(file)
         except (*_UNREADABLE, NotImplementedError) as error:
-            file.seek(0)
-            yield from _names_without_contents(file, error)
-            return
+            raise ShardDamaged(f"{_NO_CONTENTS}: {one_line(error)}; {_MEND}", 0) from error
         with archive:
-            yield from (name for name, _ in _files(archive))
+            yield archive
 
 
 def _files(archive: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]:
-    """Returns the members that are files, with their names as part of a key."""
+    """Returns the members that are files, with their names as keys have them."""
     infos = archive.infolist()
     windows = any(_is_of_windows(info) for info in infos)
     names = [_with_slashes(info.filename) if windows else info.filename for info in infos]
@@ -120,14 +109,14 @@ def _files(archive: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]:
 
 
 def _is_of_windows(info: zipfile.ZipInfo) -> bool:
-    """Whether a member shows that backslashes separate: by its maker, or without any other."""
+    """Whether a member's backslashes separate folders: by its system, or for lack of slashes."""
     if "\\" not in info.filename:
         return False
     return info.create_system not in _UNIX or "/" not in info.filename
 
 
 def _with_slashes(name: str) -> str:
-    """Returns a name of Windows with slashes, without a drive.
+    """Returns a Windows name with slashes and without its drive.
 
     Example:
       >>> _with_slashes("C:\\\\photos\\\\cat\\\\1.jpg"), _with_slashes("..\\\\cat\\\\1.jpg")
@@ -139,26 +128,24 @@ def _with_slashes(name: str) -> str:
 def _members(
     shard: ShardRef, archive: zipfile.ZipFile, ignored: Ignored
 ) -> Iterator[tuple[ImageRef, Content]]:
-    members = _files(archive)
-    folders = FolderReader(shard.layout, lambda: (name for name, _ in members))
-    context = (UniqueNames(), folders, ignored)
+    files = _files(archive)
+    members = Members(shard, lambda: (name for name, _ in files), ignored)
     overlapping = _overlapping(archive)
-    for name, info in members:
-        if is_hidden(name):
-            ignored.add(f"{shard.key}/{name}")
-        elif info.header_offset in overlapping:
-            yield from _image(shard, name, OSError(_OVERLAPS), context)
-        else:
+    for name, info in files:
+        content: Content = b""
+        if info.header_offset in overlapping:
+            content = OSError(_OVERLAPS)
+        elif not is_hidden(name):
             content = _read(archive, info, has_image_suffix(name))
-            yield from _image(shard, name, content, context)
+        yield from _image(members, name, content)
     _check_start(archive)
 
 
 def _check_start(archive: zipfile.ZipFile) -> None:
-    """Refuses members before the first that the table of contents names.
+    """Refuses members in front of those that the table of contents names.
 
     Raises:
-      ShardDamaged: for two archives one behind the other; the first one's table is not looked at.
+      ShardDamaged: for two archives in one file; the table of the first is not read.
     """
     first = min((info.header_offset for info in archive.infolist()), default=0)
     file = archive.fp
@@ -166,18 +153,18 @@ def _check_start(archive: zipfile.ZipFile) -> None:
     file.seek(0)
     if first and file.read(4) == _LOCAL_MAGIC:
         raise ShardDamaged(
-            f"another archive stands in its first {first:,} bytes, which was not read; give each "
-            "archive a file of its own",
+            f"another archive in its first {first:,} bytes was not read; give each archive a file "
+            "of its own",
             0,
         )
 
 
-def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, is_image: bool) -> Content:
-    """Reads a member; of one that is no image by name or content the start."""
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, is_named_so: bool) -> Content:
+    """Reads a member; only the start of one that is not an image by name or content."""
     if info.flag_bits & _ENCRYPTED:
         return OSError("encrypted; unpack the archive with its password")
     try:
-        if not is_image:
+        if not is_named_so:
             with open_member(archive, info) as file:
                 head = file.read(min(info.file_size, HEAD_BYTES))
             if not sniff(head):
@@ -187,7 +174,7 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, is_image: bool) -> Co
         with open_member(archive, info) as file:
             content = file.read(info.file_size)
     except (*_UNREADABLE, NotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and not _is_damage(error):
+        if isinstance(error, OSError) and not is_damage(error):
             raise
         return OSError(f"damaged in the archive: {error}")
     if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
@@ -195,105 +182,22 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, is_image: bool) -> Co
     return content
 
 
-def _is_damage(error: OSError) -> bool:
-    """Whether a decompressor complains about bytes; a file system's errors have a number."""
-    return type(error) is OSError and error.errno is None
-
-
 def _overlapping(archive: zipfile.ZipFile) -> set[int]:
-    """Returns the places of members whose bytes are those of another member, too.
+    """Returns the offsets of members that share bytes with another member.
 
-    Of such members a small archive has any number: its bytes are unpacked again for each.
+    A small archive can have any number of them, and each would be unpacked again.
     """
     shared, following = set(), archive.start_dir
     for info in sorted(archive.infolist(), key=lambda info: info.header_offset, reverse=True):
-        if info.header_offset + _LOCAL_HEADER.size + info.compress_size > following:
+        if info.header_offset + _LOCAL_HEADER_BYTES + info.compress_size > following:
             shared.add(info.header_offset)
         following = info.header_offset
     return shared
 
 
-def _image(
-    shard: ShardRef, name: str, content: Content, context: tuple[UniqueNames, FolderReader, Ignored]
-) -> Iterator[tuple[ImageRef, Content]]:
-    names, folders, ignored = context
-    is_image = has_image_suffix(name) or (isinstance(content, bytes) and sniff(content))
-    if is_hidden(name) or not is_image:
-        if is_archive(name, content) and not is_hidden(name):
-            ignored.leave_out(NESTED, f"{shard.key}/{name}")
-        else:
-            ignored.add(f"{shard.key}/{name}")
-        return
-    facts = folders.facts(name)
-    claimed = names.claim(name)
-    if claimed != name:
-        ignored.note(REPEATED, f"{shard.key}/{claimed}")
-    size = len(content) if isinstance(content, bytes) else 0
-    yield shard.image(claimed, size, *facts), content
-
-
-def _names_without_contents(file: SteadyFile, cause: Exception) -> Iterator[str]:
-    """Yields the members' names of an archive without a table of contents."""
-    try:
-        yield from (name for name, _ in _without_contents(file, cause))
-    except ShardDamaged:
-        return  # whoever reads the members says so
-
-
-def _without_contents(file: SteadyFile, cause: Exception) -> Iterator[tuple[str, Content]]:
-    """Yields (name, content) of the members of an archive without a table of contents.
-
-    Raises:
-      ShardDamaged: always, with the place where members end.
-    """
-    at = 0
-    while True:
-        try:
-            name, content, end = _local_member(file, at)
-        except _UNREADABLE as error:
-            raise ShardDamaged(f"not a whole zip ({cause}); {error}", at) from cause
-        if "\\" in name and "/" not in name:
-            name = _with_slashes(name)
-        if not name.endswith("/"):
-            yield member_name(name), content
-        at = end
-
-
-def _local_member(file: SteadyFile, at: int) -> tuple[str, Content, int]:
-    """Reads the member whose own header begins at `at`: (name, content, where it ends)."""
-    file.seek(at)
-    fields = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-    magic, _, flags, method, _, _, crc, packed, size, name_length, extra_length = fields
-    if magic != _LOCAL_MAGIC:
-        raise zipfile.BadZipFile("no member begins here")
-    raw = file.read(name_length)
-    file.seek(extra_length, 1)
-    name = raw.decode("utf-8" if flags & _UTF8 else "cp437", errors="replace")
-    if flags & _SIZES_FOLLOW and not packed and method != zipfile.ZIP_DEFLATED:
-        raise zipfile.BadZipFile(f"the size of {name!r} stands in the lost table of contents")
-    if 0xFFFFFFFF in (packed, size) or max(packed, size) > MAX_MEMBER_BYTES:
-        raise zipfile.BadZipFile(f"{name!r} is too large to be an image")
-    begin = at + _LOCAL_HEADER.size + name_length + extra_length
-    if flags & _SIZES_FOLLOW and not packed:
-        data, packed = inflate(file.read)
-        file.seek(begin + packed)
-        trailer = file.read(16)
-        known = trailer.startswith(b"PK\7\10")
-        (crc,) = struct.unpack("<L", trailer[4:8] if known else trailer[:4])
-        end = begin + packed + (16 if known else 12)
+def _image(members: Members, name: str, content: Content) -> Iterator[tuple[ImageRef, Content]]:
+    if is_image(name, content):
+        facts = members.folders.facts(name)
+        yield members.shard.image(members.claim(name), content, *facts), content
     else:
-        end = begin + packed
-        block = file.read(packed)
-        if len(block) < packed:
-            raise zipfile.BadZipFile(f"{name!r} is cut")
-        if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or flags & _ENCRYPTED:
-            return name, OSError("encrypted, or compressed in a rare way"), end
-        try:
-            data = block
-            if method == zipfile.ZIP_DEFLATED:
-                data, _ = inflate(io.BytesIO(block).read, size)
-        except (zlib.error, zipfile.BadZipFile) as error:
-            return name, OSError(f"damaged in the archive: {error}"), end
-    if zlib.crc32(data) != crc:
-        return name, OSError(f"damaged in the archive: Bad CRC-32 for file {name!r}"), end
-    return name, data, end
+        members.leave_out(name, content)

@@ -185,7 +185,7 @@ def test_a_fault_of_stat_is_retried_and_a_lasting_one_is_told(tmp_path, monkeypa
             raise OSError(116, "Stale file handle")
         return stat(path, *arguments, **options)
 
-    monkeypatch.setattr("classifier.inputs.roots.os.stat", failing)
+    monkeypatch.setattr("classifier.inputs.lister.os.stat", failing)
     one, two = listed(tmp_path)
     assert (one.size, one.problem) == (len(PNG), "")
     assert "Stale file handle" in two.problem

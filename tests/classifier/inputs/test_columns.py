@@ -14,9 +14,10 @@ from support.labelling import labels_in
 
 from classifier.engines.reextraction import compare, draw_rows
 from classifier.inputs import Asked, Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
-from classifier.inputs.columns import find_columns
+from classifier.inputs.columns import NO_LABEL_COLUMN, find_columns
 from classifier.inputs.formats.examples import encode_example
 from classifier.inputs.formats.tfrecord import frame
+from classifier.inputs.found import Found
 from classifier.verify import run as verify
 from featurestore.errors import UsageError
 from pipelines.driver import extract
@@ -36,6 +37,7 @@ def write(path, columns, features=None):
     if features:
         facts = json.dumps({"info": {"features": features}}).encode()
         table = table.replace_schema_metadata({b"huggingface": facts})
+    path.parent.mkdir(exist_ok=True)
     pq.write_table(table, path)
     return path
 
@@ -51,7 +53,7 @@ def read(path, **asked):
     """Returns (labels by key, splits, lines told, names ignored)."""
     told, ignored = [], Ignored()
     options = InputOptions(asked=Asked(**asked))
-    (shard,) = list_inputs([str(path)], options, told=told.append)
+    (shard,) = list_inputs([str(path)], options, Found(say=told.append))
     refs = [ref for ref, _ in iter_shard(shard, None, ignored)]
     return [ref.labels for ref in refs], [ref.split for ref in refs], told, ignored.names
 
@@ -89,7 +91,11 @@ def test_a_column_that_is_none_of_labels_by_name_is_offered(tmp_path):
     ]
     assert read(path, label="species")[0] == [("cat",)]
     path = write(tmp_path / "b.parquet", {"left": PNGS[:1], "right": PNGS[1:2], "label": ["cat"]})
-    assert "name one of left, right by --image_column" in read(path)[2][0]
+    told = []
+    (shard,) = list_inputs([str(path)], InputOptions(), Found(say=told.append))
+    assert "name one of left, right by --image_column" in told[0]
+    with pytest.raises(ShardDamaged, match="'left', 'right' could hold them; name one by --image"):
+        list(iter_shard(shard, None, Ignored()))
     assert read(path, image="right")[0] == [("cat",)]
 
 
@@ -123,7 +129,7 @@ def test_columns_of_a_list_are_named_and_said(tmp_path):
     (tmp_path / "l.csv").write_text(",pic,breed,id\n0,1.png, pug,1\n1,2.png,pug ,2\n")
     told = []
     options = InputOptions(asked=Asked("pic", "breed"))
-    refs = list(list_inputs([str(tmp_path / "l.csv")], options, told=told.append))
+    refs = list(list_inputs([str(tmp_path / "l.csv")], options, Found(say=told.append)))
     assert [(ref.key, ref.labels) for ref in refs] == [("1.png", ("pug",)), ("2.png", ("pug",))]
     assert told[0].endswith("images of column 'pic', labels of 'breed'")
     with pytest.raises(UsageError, match="--label_column: unknown value 'bred'"):
@@ -131,7 +137,7 @@ def test_columns_of_a_list_are_named_and_said(tmp_path):
     with pytest.raises(UsageError, match="that --image_column names; it has , pic, breed, id"):
         list(list_inputs([str(tmp_path / "l.csv")], InputOptions()))
     (tmp_path / "l.csv").write_text("path,breed\n1.png,pug\n")
-    list(list_inputs([str(tmp_path / "l.csv")], InputOptions(), told=told.append))
+    list(list_inputs([str(tmp_path / "l.csv")], InputOptions(), Found(say=told.append)))
     assert told[1].endswith("no labels: name one of breed by --label_column")
 
 
@@ -139,7 +145,7 @@ def test_rows_without_an_address_are_counted(tmp_path):
     (tmp_path / "1.png").write_bytes(PNGS[0])
     (tmp_path / "l.csv").write_text("path,label\n1.png,pug\n,dog\n\n , \n")
     ignored = Ignored()
-    assert len(list(list_inputs([str(tmp_path / "l.csv")], InputOptions(), ignored))) == 1
+    assert len(list(list_inputs([str(tmp_path / "l.csv")], InputOptions(), Found(ignored)))) == 1
     assert ignored.names == ["l.csv: row 2 has no address"]
 
 
@@ -247,3 +253,54 @@ def test_label_files_of_a_webdataset_are_cells(tmp_path, suffix, text, labels, s
     (shard,) = list_inputs([str(tmp_path / "a.tar")], InputOptions())
     ((ref, _),) = iter_shard(shard, None, Ignored())
     assert (ref.labels, ref.split) == (labels, split)
+
+
+def note_of(path):
+    """Returns the note on a shard whose labels were not found: (count, first), or None."""
+    ignored = Ignored()
+    for shard in list_inputs([str(path)], InputOptions()):
+        assert all(ref.labels in ((), ("cat",)) for ref, _ in iter_shard(shard, None, ignored))
+    note = ignored.notes.get(NO_LABEL_COLUMN)
+    return note and (note["count"], note["first"])
+
+
+@pytest.mark.parametrize(
+    "later, note",
+    [
+        ({"breed": ["pug"]}, (1, "b.parquet (breed)")),
+        ({"id": [1], "breed": ["pug"]}, (1, "b.parquet (id, breed)")),
+        ({"label": ["cat"]}, None),
+        ({"label": pa.array([None], pa.string())}, None),
+        ({}, None),
+    ],
+)
+def test_a_later_parquet_without_a_label_column_is_noted(tmp_path, later, note):
+    write(tmp_path / "a.parquet", {"image": PNGS[:1], "label": ["cat"]})
+    write(tmp_path / "b.parquet", {"image": PNGS[1:2], **later})
+    assert note_of(tmp_path) == note
+
+
+@pytest.mark.parametrize(
+    "later, note",
+    [
+        ([{"breed": [b"pug"]}] * 3, (1, "b.tfrecord (breed)")),
+        ([{"label": [b"cat"], "id": [1]}, {"id": [2]}], None),
+        ([{"id": [2]}, {"label": [b"cat"], "id": [1]}], None),
+        ([{"label": [], "id": [1]}], None),
+        ([{}], None),
+    ],
+)
+def test_a_later_tfrecord_without_a_label_feature_is_noted(tmp_path, later, note):
+    rows = {"a": [{"label": [b"cat"]}], "b": later}
+    for name, features in rows.items():
+        records = (frame(encode_example({"image": [PNGS[0]], **row})) for row in features)
+        (tmp_path / f"{name}.tfrecord").write_bytes(b"".join(records))
+    assert note_of(tmp_path) == note
+
+
+def test_a_run_says_that_a_later_shard_has_no_labels(tmp_path):
+    write(tmp_path / "in" / "a.parquet", {"image": PNGS[:1], "label": ["cat"]})
+    write(tmp_path / "in" / "b.parquet", {"image": PNGS[1:2], "breed": ["pug"]})
+    outcome = run("--input", tmp_path / "in", "--output", tmp_path / "s", *SMALL)
+    (note,) = outcome.record["notes"]
+    assert note["reason"] == NO_LABEL_COLUMN and note["first"] == "b.parquet (breed)"

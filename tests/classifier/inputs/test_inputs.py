@@ -1,6 +1,5 @@
 """Listing: folders, patterns, several roots, shards; keys, labels, splits; what is ignored."""
 
-import io
 import json
 import tarfile
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from support.images import png_bytes
 from support.optional import optional
+from support.shards import tar_bytes
 
 from classifier.inputs import (
     Ignored,
@@ -22,6 +22,7 @@ from classifier.inputs import (
     read_many,
 )
 from classifier.inputs.formats.tar import split_member
+from classifier.inputs.found import Found
 from featurestore.errors import UsageError
 
 PNG = png_bytes(np.zeros((2, 2, 3), np.uint8))
@@ -37,7 +38,7 @@ def make_tree(root, *names, data=PNG):
 
 def listed(*uris, layout="auto"):
     ignored = Ignored()
-    return list(list_inputs([str(u) for u in uris], InputOptions(layout), ignored)), ignored
+    return list(list_inputs([str(u) for u in uris], InputOptions(layout), Found(ignored))), ignored
 
 
 def facts(refs):
@@ -157,7 +158,7 @@ def test_memory_and_s3_inputs(bucket):
         for name in ("cat/1.png", "dog/2.png", "dog/notes.txt"):
             fs.pipe_file(f"{path}/{name}", PNG if name.endswith("png") else b"x")
         ignored = Ignored()
-        refs = list(list_inputs([base], InputOptions(storage_options=settings), ignored))
+        refs = list(list_inputs([base], InputOptions(storage_options=settings), Found(ignored)))
         assert facts(refs) == [("cat/1.png", ("cat",), None), ("dog/2.png", ("dog",), None)]
         assert refs[0].uri.endswith("photos/cat/1.png") and refs[0].etag
         assert ignored.names == ["dog/notes.txt"]
@@ -168,11 +169,7 @@ def test_memory_and_s3_inputs(bucket):
 
 
 def make_tar(path, members, mode="w"):
-    with tarfile.open(path, mode) as archive:
-        for name, data in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
+    path.write_bytes(tar_bytes(members, mode))
 
 
 def read_tar(path):
@@ -447,14 +444,14 @@ def test_stores_inside_an_input_are_skipped_and_said(tmp_path, bucket):
     fs.put(f"{tmp_path}/in/", f"{path}/", recursive=True)
     for uri in (tmp_path / "in", f"{url}/stores"):
         ignored = Ignored()
-        refs = list(list_inputs([str(uri)], InputOptions(storage_options=options), ignored))
+        refs = list(list_inputs([str(uri)], InputOptions(storage_options=options), Found(ignored)))
         assert [ref.key for ref in refs] == ["cat/1.png", "cat/parts/2.png"]
         assert "cat/s/ (a feature store)" in ignored.names
 
 
 def test_a_store_itself_is_no_input(tmp_path):
     make_tree(tmp_path, "s/parts/x.parquet", "s/store.json", "s/cat/1.png")
-    with pytest.raises(UsageError, match="is a feature store and no folder of images"):
+    with pytest.raises(UsageError, match="is a feature store, not a folder of images"):
         listed(tmp_path / "s")
 
 

@@ -1,11 +1,15 @@
 """What lies where: no folder is left out because its listing failed."""
 
+import os
+
 import fsspec
 import pytest
+from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from classifier.inputs import InputOptions, list_inputs
+from classifier.inputs import Ignored, InputOptions, list_inputs
+from classifier.inputs.found import Found
 from classifier.inputs.lister import Lister
 from featurestore.errors import UsageError
 
@@ -83,3 +87,70 @@ def test_patterns_follow_links_but_not_in_circles(tmp_path):
     lister = Lister(LocalFileSystem())
     assert lister.glob(f"{tmp_path}/in/*/1.jpg") == [f"{tmp_path}/in/link/1.jpg"]
     assert f"{tmp_path}/in/link/1.jpg" in lister.glob(f"{tmp_path}/in/**/1.jpg")
+
+
+def test_a_wrapper_that_leaves_out_what_fails_is_walked(tmp_path, monkeypatch):
+    """`DirFileSystem` seems to list whole trees, and asks fsspec's own ``find`` for them."""
+    inner = MemoryFileSystem()
+    for file in FILES:
+        inner.pipe_file(f"/{tmp_path.name}/in/{file}", b"x")
+    lister = Lister(DirFileSystem(f"/{tmp_path.name}", inner))
+    assert [info["name"] for info in lister.find("in")] == [f"in/{name}" for name in sorted(FILES)]
+    ls = MemoryFileSystem.ls
+
+    def failing(self, path, **options):
+        if path.rstrip("/").endswith("/b/x"):
+            raise PermissionError("not yours")
+        return ls(self, path, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", failing)
+    for call in (lambda: lister.find("in"), lambda: lister.glob("in/**/*.jpg")):
+        with pytest.raises(PermissionError, match="not yours"):
+            call()
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "no"), OSError(5, "broken")])
+def test_a_kind_that_the_file_system_does_not_tell_is_an_error(monkeypatch, error):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+    class Silent(MemoryFileSystem):
+        def info(self, path, **options):
+            raise error
+
+    with pytest.raises(OSError, match="no|broken"):
+        Lister(Silent()).kind("/anything")
+
+
+@pytest.mark.parametrize("name", ["cat", "notes", "s.tar"])
+@pytest.mark.parametrize("pattern", ["", "/*"])
+def test_a_local_entry_that_may_be_a_folder_is_never_a_file_of_no_size(
+    tmp_path, monkeypatch, name, pattern
+):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    (tmp_path / "1.jpg").write_bytes(b"x")
+    (tmp_path / name).mkdir()
+    real = os.stat
+
+    def failing(path, *arguments, **options):
+        if isinstance(path, str) and os.path.basename(path) == name:
+            raise OSError(5, "Input/output error", path)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr("classifier.inputs.lister.os.stat", failing)
+    with pytest.raises(UsageError, match=f"Input/output error.*{name}"):
+        list(list_inputs([f"{tmp_path}{pattern}"], InputOptions()))
+
+
+def test_links_that_lead_nowhere_are_counted_and_images_among_them_have_a_problem(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    (tmp_path / "gone").symlink_to(tmp_path / "nothing")
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    (tmp_path / "1.jpg").symlink_to(tmp_path / "nothing")
+    (tmp_path / "2.jpg").symlink_to(tmp_path / "2.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    ignored = Ignored()
+    refs = list(list_inputs([str(tmp_path)], InputOptions(), Found(ignored)))
+    assert [ref.key for ref in refs] == ["1.jpg", "2.jpg"] and all(ref.problem for ref in refs)
+    assert sorted(ignored.names) == ["gone", "itself", "pipe.jpg"]

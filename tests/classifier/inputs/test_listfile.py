@@ -8,6 +8,7 @@ import pytest
 from support.images import png_bytes
 
 from classifier.inputs import Ignored, InputOptions, list_inputs, read_many
+from classifier.inputs.found import Found
 from featurestore.errors import UsageError
 
 PNG = png_bytes(np.zeros((2, 2, 3), np.uint8))
@@ -84,7 +85,7 @@ def test_a_list_in_a_folder_is_no_input(tmp_path):
     make_tree(tmp_path, "a/1.png")
     (tmp_path / "list.csv").write_text("path\na/1.png\n")
     ignored = Ignored()
-    refs = list(list_inputs([str(tmp_path)], InputOptions(), ignored))
+    refs = list(list_inputs([str(tmp_path)], InputOptions(), Found(ignored)))
     assert [ref.key for ref in refs] == ["a/1.png"] and ignored.names == ["list.csv"]
 
 

@@ -9,27 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from support.images import png_bytes
 from support.optional import optional
+from support.shards import facts
+from support.shards import read_shards as read
 
-from classifier.inputs import Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
+from classifier.inputs import Ignored, InputOptions, iter_shard, list_inputs
 from classifier.inputs.formats.parquet import find_columns
 
 PNG = png_bytes(np.zeros((2, 2, 3), np.uint8))
-
-
-def read(url, folder=False):
-    """Returns (references and contents, ignored, damage or None)."""
-    (shard,) = list_inputs([str(url)], InputOptions())
-    ignored, found = Ignored(), []
-    try:
-        for item in iter_shard(shard, None, ignored):
-            found.append(item)
-    except ShardDamaged as damage:
-        return found, ignored, damage
-    return found, ignored, None
-
-
-def facts(found):
-    return [(ref.key, ref.labels, ref.split) for ref, _ in found]
 
 
 def write(path, columns, **settings):
@@ -150,7 +136,7 @@ def test_a_cut_file_is_damaged_at_once(tmp_path, cut):
     (tmp_path / "a.parquet").write_bytes(data[:cut])
     found, _, damage = read(tmp_path / "a.parquet")
     assert found == [] and damage.offset == cut
-    assert "no readable end" in str(damage) and "\n" not in str(damage)
+    assert "end of the Parquet file cannot be read" in str(damage) and "\n" not in str(damage)
 
 
 @pytest.mark.parametrize("settings", [{"write_page_checksum": True}, {"compression": "gzip"}])

@@ -188,7 +188,7 @@ def test_a_key_does_not_depend_on_the_slice(tmp_path):
     ],
 )
 def test_what_is_no_slice_is_one_line(dataset, text, capsys):
-    with pytest.raises(UsageError, match="is no slice of a split"):
+    with pytest.raises(UsageError, match="is not a slice of a split"):
         listed_keys(f"{dataset}#train{text}")
 
 

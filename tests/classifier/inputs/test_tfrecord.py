@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from support.images import encode, png_bytes
 from support.optional import optional
+from support.shards import facts
+from support.shards import read_shards as read
 
-from classifier.inputs import Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
+from classifier.inputs import InputOptions, list_inputs
 from classifier.inputs.formats.examples import encode_example, parse_example
 from classifier.inputs.formats.tfrecord import frame, masked_crc
 from featurestore.errors import UsageError
@@ -42,22 +44,6 @@ def write(path, records, compression=None):
 
 def shards(*uris):
     return list(list_inputs([str(uri) for uri in uris], InputOptions()))
-
-
-def read(*uris):
-    """Returns (references and contents, ignored, damage or None) of one shard or several."""
-    ignored, found = Ignored(), []
-    try:
-        for shard in shards(*uris):
-            for item in iter_shard(shard, None, ignored):
-                found.append(item)
-    except ShardDamaged as damage:
-        return found, ignored, damage
-    return found, ignored, None
-
-
-def facts(found):
-    return [(ref.key, ref.labels, ref.split) for ref, _ in found]
 
 
 def test_the_imagenet_layout(tmp_path):
@@ -187,7 +173,7 @@ def test_mistaken_slices(dataset, tmp_path):
     (tmp_path / "dataset_info.json").write_text(
         json.dumps({"splits": [{"name": "train", "shardLengths": ["5", "5"]}]})
     )
-    with pytest.raises(UsageError, match="shard 0 of 2 of split 'train' is not there"):
+    with pytest.raises(UsageError, match="shard 0 of 2 of split 'train' is missing"):
         shards(f"{tmp_path}#train")
 
 

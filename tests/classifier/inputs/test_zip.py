@@ -1,25 +1,22 @@
 """Zip archives: labels, splits, and every way to be damaged."""
 
 import io
+import re
+import shutil
+import subprocess
 import zipfile
 
 import fsspec
 import numpy as np
 import pytest
 from support.images import png_bytes
+from support.shards import facts, zip_bytes
+from support.shards import read_shards as read
 
-from classifier.inputs import Ignored, InputOptions, ShardDamaged, iter_shard, list_inputs
+from classifier.inputs import Ignored, InputOptions, iter_shard, list_inputs
 from featurestore.io.steady import SteadyFile
 
 PNG = png_bytes(np.zeros((2, 2, 3), np.uint8))
-
-
-def zip_bytes(members, method=zipfile.ZIP_DEFLATED):
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w", method) as archive:
-        for name, data in members:
-            archive.writestr(name, data)
-    return sink.getvalue()
 
 
 def streamed_zip_bytes(members):
@@ -41,22 +38,6 @@ def streamed_zip_bytes(members):
         for name, data in members:
             archive.writestr(name, data)
     return bytes(pipe.data)
-
-
-def read(url):
-    """Returns (references and contents, ignored, damage or None)."""
-    (shard,) = list_inputs([str(url)], InputOptions())
-    ignored, found = Ignored(), []
-    try:
-        for item in iter_shard(shard, None, ignored):
-            found.append(item)
-    except ShardDamaged as damage:
-        return found, ignored, damage
-    return found, ignored, None
-
-
-def facts(found):
-    return [(ref.key, ref.labels, ref.split) for ref, _ in found]
 
 
 def test_class_folders_and_what_is_no_image(tmp_path):
@@ -129,22 +110,50 @@ def test_encrypted_members_are_unreadable_one_by_one(tmp_path):
 
 @pytest.mark.parametrize("make", [zip_bytes, streamed_zip_bytes, "stored"])
 @pytest.mark.parametrize("cut", [0, 10, 0.2, 0.5, 0.8, -5])
-def test_a_cut_archive_gives_what_is_before_the_cut(tmp_path, make, cut):
+def test_an_archive_without_its_table_of_contents_is_damaged_with_the_fix(tmp_path, make, cut):
     noise = np.random.default_rng(0).bytes
     members = [(f"train/cat/{i}.png", PNG + noise(2000)) for i in range(9)]
-    members.append(("train/cat/", b""))
     data = zip_bytes(members, zipfile.ZIP_STORED) if make == "stored" else make(members)
     cut = int(cut * len(data)) if isinstance(cut, float) else cut
     (tmp_path / "s.zip").write_bytes(data[:cut])
+    found, ignored, damage = read(tmp_path / "s.zip")
+    assert found == [] and ignored.count == 0 and damage.offset == 0
+    assert "the table of contents at the end of the zip is missing" in str(damage)
+    assert "zip -FF broken.zip --out mended.zip" in str(damage)
+
+
+@pytest.mark.skipif(not shutil.which("zip"), reason="needs Info-ZIP")
+def test_the_fix_of_the_message_recovers_what_is_before_the_cut(tmp_path):
+    noise = np.random.default_rng(0).bytes
+    members = [(f"train/cat/{i}.png", PNG + noise(2000)) for i in range(9)]
+    data = zip_bytes(members)
+    (tmp_path / "broken.zip").write_bytes(data[: len(data) // 2])
+    damage = read(tmp_path / "broken.zip")[2]
+    command = re.search(r"zip -FF \S+ --out \S+\.zip", str(damage))[0].split()
+    subprocess.run(command, cwd=tmp_path, input=b"y\n", capture_output=True, timeout=60)
+    found, _, damage = read(tmp_path / "mended.zip")
+    whole = [item for item in found if item[1] in dict(members).values()]
+    assert damage is None and len(whole) >= 3
+
+
+@pytest.mark.parametrize("broken", ["magic", "contents"])
+def test_a_damaged_table_of_contents_is_damage(tmp_path, broken):
+    data = bytearray(zip_bytes([(f"cat/{i}.png", PNG) for i in range(3)]))
+    at = data.rindex(b"PK\5\6") if broken == "magic" else data.index(b"PK\1\2")
+    data[at : at + 4] = b"XXXX"
+    (tmp_path / "s.zip").write_bytes(data)
     found, _, damage = read(tmp_path / "s.zip")
-    whole = 9 if cut < 0 else int(cut / 2170)
-    assert facts(found)[:whole] == [
-        (f"s.zip/train/cat/{i}.png", ("cat",), "train") for i in range(whole)
-    ]
-    assert len(found) - whole in (0, 1)
-    assert [content for _, content in found] == [data for _, data in members[: len(found)]]
-    assert damage is not None and "not a whole zip" in str(damage)
-    assert data[damage.offset : damage.offset + 2] == b"PK"
+    assert found == [] and "table of contents" in str(damage)
+
+
+def test_a_set_with_a_cut_archive_finds_its_layout_by_the_others(tmp_path):
+    for number in range(3):
+        members = [(f"cat/{number}.png", PNG), (f"dog/{number}.png", PNG)]
+        data = zip_bytes(members)
+        (tmp_path / f"s-{number}.zip").write_bytes(data[:-9] if number == 0 else data)
+    shards = list(list_inputs([str(tmp_path)], InputOptions()))
+    refs = [ref for shard in shards[1:] for ref, _ in iter_shard(shard, None, Ignored())]
+    assert {ref.labels for ref in refs} == {("cat",), ("dog",)} and len(refs) == 4
 
 
 def test_garbage_is_damaged_from_its_first_byte(tmp_path):
@@ -238,7 +247,9 @@ def test_a_faulty_network_costs_no_image(tmp_path, monkeypatch, no_waiting):
             return opened[-1]
 
         system.open = open_again
-        monkeypatch.setattr(f"classifier.inputs.{kind}.connect", lambda *a, s=system: (s, "x"))
+        monkeypatch.setattr(
+            f"classifier.inputs.formats.{kind}.connect", lambda *a, s=system: (s, "x")
+        )
         found = list(iter_shard(shard, None, Ignored()))
         assert [content for _, content in found] == [content for _, content in members], kind
         assert sum(file.calls for file in opened) > 60

@@ -224,8 +224,8 @@ def quietly_decoded(tmp_path, *files):
     code = """
 import sys
 from pathlib import Path
-from classifier.imagefiles import BadImage
-from classifier.pixels import decode
+from classifier.pixels.decode import decode
+from classifier.pixels.filetypes import BadImage
 from featurestore.spec import PixelSpec
 for name in sys.argv[1:]:
     try:

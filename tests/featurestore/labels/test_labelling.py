@@ -115,5 +115,5 @@ def test_columns_are_named_of_the_table_where_there_is_one(kaggle, tmp_path):
     arguments = ("--input", tmp_path / "l.csv", "--output", tmp_path / "t", *SMALL)
     lines, store = said(*arguments, "--label_column", "breed")
     assert labels_in(store)["train/00001.jpeg"] == ["y"]
-    with pytest.raises(UsageError, match="of names or of a column"):
+    with pytest.raises(UsageError, match="from names or from a column"):
         said(*arguments, "--label_from_name", "(x)", "--label_column", "breed")

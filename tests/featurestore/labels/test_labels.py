@@ -9,7 +9,7 @@ import pytest
 from support.optional import optional
 
 from classifier.inputs import ImageRef
-from classifier.inputs.labels import LabelOptions, LabelTable, label_from_name
+from classifier.inputs.labels import LabelOptions, LabelTable, NamePattern
 from featurestore.errors import UsageError
 
 
@@ -116,10 +116,10 @@ def test_mistaken_tables(tmp_path, text, columns, words):
 
 
 def test_labels_from_names():
-    assert label_from_name(r"(cat|dog)\.\d+").label("train/cat.0.jpg") == ("cat",)
-    assert label_from_name(r"(\d+)_(?P<label>\w+)\.").label("7_dog.png") == ("dog",)
-    assert label_from_name(r"(cat)?\.jpg").label("x.jpg") is None
-    assert label_from_name(r"(cat)").label("x.jpg") is None
+    assert NamePattern.parse(r"(cat|dog)\.\d+").label("train/cat.0.jpg") == ("cat",)
+    assert NamePattern.parse(r"(\d+)_(?P<label>\w+)\.").label("7_dog.png") == ("dog",)
+    assert NamePattern.parse(r"(cat)?\.jpg").label("x.jpg") is None
+    assert NamePattern.parse(r"(cat)").label("x.jpg") is None
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_labels_from_names():
 )
 def test_mistaken_patterns(regex, words):
     with pytest.raises(UsageError, match=words):
-        label_from_name(regex)
+        NamePattern.parse(regex)
     with pytest.raises(UsageError, match=words):
         LabelOptions(pattern=regex)
 
@@ -149,8 +149,8 @@ def test_labels_are_given_to_images_and_counted(tmp_path):
     "flags, words",
     [
         ({"table": "a", "pattern": "(b)"}, "exclude each other"),
-        ({"key_column": "id"}, "give it too"),
-        ({"label_column": "x", "pattern": "(b)"}, "of names or of a column"),
+        ({"key_column": "id"}, "give --labels too"),
+        ({"label_column": "x", "pattern": "(b)"}, "from names or from a column"),
     ],
 )
 def test_mistaken_flags(flags, words):
