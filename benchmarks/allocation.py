@@ -24,7 +24,7 @@ from classifier.runtime import keep_freed_memory
 from featurestore.cli.command import main, say
 
 BATCH = 16
-WAYS = {"returned": "freed memory goes back (glibc's own way)", "kept": "freed memory is kept"}
+WAYS = {"returned": "freed memory goes back (glibc's default)", "kept": "freed memory is kept"}
 Figures = dict[str, float]
 
 
@@ -72,7 +72,7 @@ def report(rounds: Sequence[dict[str, Figures]]) -> list[str]:
         )
         cells = [middle["rate"], ratio, middle["faults"], middle["kernel"]]
         rows.append([title, *map(number, cells)])
-    header = ["way", "images/s", "x glibc's own", "page faults/s", "share of time in the kernel"]
+    header = ["way", "images/s", "x glibc's default", "page faults/s", "share of time in the kernel"]
     title = f"MobileNetV2 at 160, TensorFlow float32, batches of {BATCH}, {len(rounds)} rounds:"
     return [title, "", *table(header, rows)]
 

@@ -150,7 +150,7 @@ def report(seconds: Seconds, size: int) -> list[str]:
         ratio = paired_ratio(seconds[base], values)
         cells = ["-", "-"] if "start" in name else [number(size / 1e6 / median), number(ratio)]
         rows.append([name, number(median, " s"), *cells])
-    return table(["opening", "time", "MB/s", "of np.load's rate"], rows)
+    return table(["opening", "time", "MB/s", "x np.load"], rows)
 
 
 def run(argv: Sequence[str]) -> int:

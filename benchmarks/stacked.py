@@ -219,8 +219,8 @@ def run(argv: Sequence[str]) -> int:
     for case in (LINEAR, MLP):
         with tempfile.TemporaryDirectory(prefix="bench-") as name:
             rows += measure(case, Path(name), args.rounds, args.epochs)
-    header = ["heads", "way", "time", "x Keras", "more the first time"]
-    title = f"{args.epochs} epochs, batch {BATCH}, {args.rounds} rounds after a first one:"
+    header = ["heads", "way", "time", "x Keras", "extra in the warm-up"]
+    title = f"{args.epochs} epochs, batch {BATCH}, {args.rounds} rounds after a warm-up:"
     publish("benchmarks.stacked", [title, "", *table(header, rows)], args.write)
     return 0
 

@@ -103,7 +103,7 @@ def run(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         lines = report(measure(Path(name), args.images, args.epochs))
-    title = f"{args.images:,} JPEG of 500x375, MobileNetV2 at 160, {args.epochs} epochs a head:"
+    title = f"{args.images:,} JPEG of 500x375, MobileNetV2 at 160, {args.epochs} epochs per head:"
     publish("benchmarks.textbook", [title, "", *lines], args.write)
     return 0
 

@@ -266,7 +266,7 @@ def report(name: str, args: argparse.Namespace) -> list[str]:
         results = measure(bench, args.seeds)
     header = ["views", "rows", "store", "extraction", "training", "test accuracy, %", "gain"]
     title = (
-        f"{name}, {len(bench.classes)} classes, {args.per_class} training images of each, "
+        f"{name}, {len(bench.classes)} classes, {args.per_class} training images per class, "
         f"{augment}, {args.epochs} epochs; mean (standard deviation) of {args.seeds} seeds:"
     )
     return [title, "", *table(header, table_rows(results))]
