@@ -72,7 +72,7 @@ def report(rounds: Sequence[dict[str, Figures]]) -> list[str]:
         )
         cells = [middle["rate"], ratio, middle["faults"], middle["kernel"]]
         rows.append([title, *map(number, cells)])
-    header = ["way", "images/s", "x glibc's default", "page faults/s", "share of time in the kernel"]
+    header = ["way", "images/s", "x glibc's default", "page faults/s", "share in the kernel"]
     title = f"MobileNetV2 at 160, TensorFlow float32, batches of {BATCH}, {len(rounds)} rounds:"
     return [title, "", *table(header, rows)]
 
