@@ -1,8 +1,8 @@
-"""What it gains to keep freed memory: the same base with and without `classifier.runtime`.
+"""What keeping freed memory gains: the same base with and without `classifier.runtime`.
 
     python -m benchmarks.allocation [--seconds 6] [--rounds 3]
 
-MobileNetV2 at 160 in TensorFlow, float32, batches of 16, each run in a process of its own.
+MobileNetV2 at 160 runs in TensorFlow, float32, in batches of 16. Each run has a process of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from classifier.runtime import keep_freed_memory
 from featurestore.cli.command import main, say
 
 BATCH = 16
-WAYS = {"returned": "freed memory goes back (glibc's own way)", "kept": "freed memory is kept"}
+WAYS = {"returned": "freed memory goes back (glibc's default)", "kept": "freed memory is kept"}
 Figures = dict[str, float]
 
 
@@ -32,7 +32,7 @@ def measure_here(seconds: float) -> Figures:
     """Runs the base in this process for a while.
 
     Returns:
-      rate (images/s), faults (minor page faults a second), kernel (share of the CPU's time).
+      rate (images/s), faults (minor page faults per second), kernel (its share of CPU time).
     """
     from classifier.runtime import import_keras
 
@@ -60,7 +60,7 @@ def measure_here(seconds: float) -> Figures:
 
 
 def report(rounds: Sequence[dict[str, Figures]]) -> list[str]:
-    """Lays out medians, and the median of the ratios within a round."""
+    """Returns a table of medians, and of the median of the ratios within a round."""
     rows = []
     for way, title in WAYS.items():
         middle = {
@@ -72,7 +72,7 @@ def report(rounds: Sequence[dict[str, Figures]]) -> list[str]:
         )
         cells = [middle["rate"], ratio, middle["faults"], middle["kernel"]]
         rows.append([title, *map(number, cells)])
-    header = ["way", "images/s", "x glibc's own", "page faults/s", "share of time in the kernel"]
+    header = ["way", "images/s", "x glibc's default", "page faults/s", "share in the kernel"]
     title = f"MobileNetV2 at 160, TensorFlow float32, batches of {BATCH}, {len(rounds)} rounds:"
     return [title, "", *table(header, rows)]
 
@@ -80,7 +80,9 @@ def report(rounds: Sequence[dict[str, Figures]]) -> list[str]:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     parser = counted_parser("benchmarks.allocation", __doc__, seconds=6, rounds=3)
-    parser.add_argument("--here", choices=WAYS, help="one way, in this process, as JSON")
+    parser.add_argument(
+        "--here", choices=WAYS, help="measure one way in this process, and print JSON"
+    )
     args = parser.parse_args(argv)
     if args.here:
         if args.here == "kept":

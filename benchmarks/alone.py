@@ -1,13 +1,13 @@
-"""One step of an extraction alone, over all cores: what the whole path is held against.
+"""One step of an extraction alone, on all cores: the bound for the whole path.
 
     python -m benchmarks.alone decode --folder photos/train --size 160
     python -m benchmarks.alone engine --folder photos/train --size 160 --store store
     python -m benchmarks.alone openvino --folder photos/train --size 160 --base base.keras \\
         --preprocess tf --pooling avg --precision float32
 
-`engine` is the store's own engine, called by one thread and by one a core, whichever is faster.
-`openvino` is OpenVINO by its own interface, with one stream and with one a core: a bound that does
-not depend on our code. Prints its report as JSON.
+`engine` is the store's own engine, called by one thread and by one thread per core; the faster of
+the two counts. `openvino` is OpenVINO through its own interface, with one stream and with one per
+core: a bound that does not depend on our code. The report is printed as JSON.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
 
 def steady(work: Callable[[int], Any], threads: int, seconds: float) -> float:
-    """Returns calls per second of `work`, called by some threads at once for some seconds.
+    """Returns calls per second of `work` when several threads call it at once.
 
     Args:
       work: takes the number of its call.
-      threads: callers.
-      seconds: until no further call begins.
+      threads: number of callers.
+      seconds: after which no further call begins.
     """
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, range(threads)))  # the first calls set things up
@@ -61,7 +61,7 @@ def steady(work: Callable[[int], Any], threads: int, seconds: float) -> float:
 
 
 def decode_rates(args) -> dict[str, Any]:
-    """Reads and decodes files by as many threads as cores."""
+    """Reads and decodes files with one thread per core."""
     paths, spec = _files(args.folder), PixelSpec((args.size, args.size))
     first_at = _after(lambda: decode(paths[0].read_bytes(), spec))
 
@@ -73,8 +73,8 @@ def decode_rates(args) -> dict[str, Any]:
 
 
 def engine_rates(args) -> dict[str, Any]:
-    """Runs the engine that made a store, on batches that are in memory."""
-    keep_freed_memory()  # as every command of ours does
+    """Runs the engine that made a store, on batches in memory."""
+    keep_freed_memory()  # as every command of Hoarfrost does
     batches, rates = _batches(args.folder, args.size), {}
     first_at = 0.0
     for callers, engine in _engines(str(args.store)):
@@ -94,19 +94,19 @@ def engine_rates(args) -> dict[str, Any]:
 
 
 def _engines(store_url: str) -> Iterator[tuple[int, Engine]]:
-    """Yields the engine of a store for one caller a core, then for one caller."""
+    """Yields the engine of a store for one caller per core, then for one caller."""
     from classifier.engines import EngineChoice, StoredBase, load_engine
     from featurestore import open_store
 
     store = open_store(store_url)
     base, choice = StoredBase(store.storage, store.spec), EngineChoice.of(store.spec.numerics)
-    # The most first: TensorFlow keeps the threads that it started with.
+    # The larger number first, because TensorFlow keeps the threads that it started with.
     for callers in sorted({cores(), 1}, reverse=True):
         yield callers, load_engine(base, choice, BATCH, callers, cores())
 
 
 def openvino_rates(args) -> dict[str, Any]:
-    """Runs the base by OpenVINO's own interface, on batches that are in memory."""
+    """Runs the base through OpenVINO's own interface, on batches in memory."""
     import openvino
 
     model = _converted(args)
@@ -139,7 +139,7 @@ def openvino_rates(args) -> dict[str, Any]:
 
 
 def _queued(push: Callable[[int], None], queue: Any, seconds: float) -> float:
-    """Returns calls per second of a queue that waits for room by itself."""
+    """Returns calls per second of a queue, which itself waits for room."""
     started, calls = time.perf_counter(), 0
     while not calls or time.perf_counter() - started < seconds:
         push(calls)
@@ -185,7 +185,7 @@ def _batches(folder: Path, size: int) -> list[np.ndarray]:
 
 
 def _after(work: Callable[[], Any]) -> float:
-    """Does something once and returns the time after it, in seconds since the epoch."""
+    """Calls `work` once; returns the time after it, in seconds since the epoch."""
     work()
     return time.time()
 
@@ -199,7 +199,9 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("step", choices=STEPS)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--size", type=int, required=True)
-    parser.add_argument("--seconds", type=float, default=6.0, help="a setting; default 6")
+    parser.add_argument(
+        "--seconds", type=float, default=6.0, help="how long each setting is measured (default 6)"
+    )
     parser.add_argument("--store", type=Path)
     parser.add_argument("--base", type=Path)
     parser.add_argument("--preprocess", default="none")

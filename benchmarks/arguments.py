@@ -1,4 +1,4 @@
-"""What the benchmarks' command lines share."""
+"""Flags that several benchmarks share."""
 
 from __future__ import annotations
 
@@ -7,12 +7,26 @@ from pathlib import Path
 
 from featurestore.cli.command import Parser
 
+HELP = {
+    "epochs": "epochs of each fit",
+    "features": "length of a row",
+    "images": "number of images",
+    "per_class": "training images per class",
+    "photographs": "number of photographs to compare on",
+    "rounds": "rounds, each of all contenders",
+    "rows": "number of rows",
+    "seconds": "how long each way is measured",
+    "seeds": "number of seeds",
+    "timeout": "seconds that one command may take",
+    "times": "factor of the long run's images",
+}
+
 
 def positive(text: str) -> int:
-    """Reads a whole number from 1.
+    """Reads a whole number of at least 1.
 
     Raises:
-      ArgumentTypeError: which the parser turns into a one-line error.
+      ArgumentTypeError: if it is not one; the parser turns this into a one-line error.
 
     Example:
       >>> positive("12")
@@ -24,19 +38,18 @@ def positive(text: str) -> int:
 
 
 def counted_parser(name: str, description: str | None, **defaults: int) -> Parser:
-    """Returns a parser of ``--write FILE`` and of counts from 1.
+    """Returns a parser with ``--write FILE`` and flags that take a number of at least 1.
 
     Args:
-      name: of the module.
-      description: of the command.
-      **defaults: of a count each, by its flag's name.
+      name: of the command's module.
+      description: of the command, for ``--help``.
+      **defaults: flag, a key of `HELP` -> its default.
     """
     parser = Parser(prog=f"python -m {name}", description=description)
     for flag, default in defaults.items():
-        parser.add_argument(
-            f"--{flag}", type=positive, default=default, metavar="N", help=f"default {default}"
-        )
+        text = f"{HELP[flag]} (default {default})"
+        parser.add_argument(f"--{flag}", type=positive, default=default, metavar="N", help=text)
     parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="put the tables into this document too"
+        "--write", type=Path, metavar="FILE", help="also write the tables into this document"
     )
     return parser

@@ -1,4 +1,4 @@
-"""What a loop that augments end to end is made of: Keras's layers, pixels, the best head."""
+"""The parts of a loop that augments end to end: Keras's layers, pixels, the best head."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class BestHead:
         self.weights: list[np.ndarray] = []
 
     def look(self, epoch: int, logs: Any) -> None:
-        """Looks at the end of an epoch."""
+        """Evaluates the head at the end of an epoch, and keeps its weights if it is the best."""
         loss = self._head.evaluate(*self._validation, verbose=0)[0]
         if loss < self._least:
             self._least, self.weights = loss, self._head.get_weights()
 
 
 def keras_layer(step: Step):
-    """Returns Keras's own layer of a step but a crop, which gives images of another size."""
+    """Returns Keras's own layer of a step; a crop has none that keeps the size of the image."""
     layers = import_keras().layers
     factors = [(factor.low, factor.high) for factor in step.factors]
     made = {

@@ -2,9 +2,9 @@
 
     python -m benchmarks.bases VGG16 base.keras
 
-VGG16 and MobileNetV2 have the real weights that ``make install`` brings along, or random ones
-where those packages are absent. `Patches` is no network worth having: it makes maps of (5, 5, 512)
-as fast as images are decoded, for measuring what comes after the base.
+VGG16 and MobileNetV2 have the real weights that ``make install`` brings along, or random weights
+where those packages are missing. `Patches` is not a useful network: it makes maps of (5, 5, 512) as
+fast as images are decoded, for measuring what comes after the base.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from featurestore.errors import unknown_choice
 
 @dataclass(frozen=True)
 class Base:
-    """A base as it is measured.
+    """A base and how it is measured.
 
     Attributes:
       name: of `keras.applications`, or ``Patches``.
       size: height and width of its input, in pixels.
       pooling: ``none`` or ``avg``.
-      preprocess: of its pixels.
-      images: to measure a rate on by default; the more, the faster the base.
+      preprocess: what its pixels need, such as ``tf``.
+      images: number of images for a rate, by default; a faster base needs more.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Base:
 
     @property
     def title(self) -> str:
-        """For tables."""
+        """The base's name in tables."""
         kind = "map" if self.pooling == "none" else f"pooled by {self.pooling}"
         return f"{self.name} at {self.size}, {kind}"
 
     def flags(self, file: Path) -> list[str]:
-        """Returns the flags by which ``pipelines.extract`` uses it."""
+        """Returns the flags of ``pipelines.extract`` for this base."""
         return [
             *("--model", str(file), "--preprocess", self.preprocess),
             *("--pooling", self.pooling, "--image_size", str(self.size)),
@@ -63,10 +63,10 @@ PATCHES = Base("Patches", 180, "none", "unit", 4000)
 
 
 def chosen(names: str) -> list[Base]:
-    """Returns the bases of a list with commas.
+    """Returns the bases of a list separated by commas.
 
     Raises:
-      UsageError: for one that is not measured.
+      UsageError: for an unknown base.
     """
     for name in names.split(","):
         if name not in BASES:
@@ -94,7 +94,7 @@ def write_base_apart(base: Base, folder: Path, timeout: float = 300) -> Path:
     """Writes a base in a process of its own, so that this one stays free of TensorFlow.
 
     Returns:
-      Its file, in `folder`.
+      The path of its file, in `folder`.
     """
     file = folder / "base.keras"
     processes.run_command(processes.module("benchmarks.bases", base.name, file), folder, timeout)

@@ -1,10 +1,10 @@
-"""The textbook's way: predict a frozen base batch by batch, keep arrays, and save or fit them.
+"""The textbook's way: predict a frozen base batch by batch, keep arrays, then save or fit them.
 
     python -m benchmarks.book --folder photos/train --base base.keras --size 160 \\
         --preprocess tf --pooling avg
 
-Plain Keras, and nothing of ours in the loop: `image_dataset_from_directory`, `model.predict` per
-batch, `np.concatenate`, `np.save`. Prints its report as JSON.
+This is plain Keras, with nothing of Hoarfrost in the loop: `image_dataset_from_directory`,
+`model.predict` per batch, `np.concatenate`, `np.save`. The report is printed as JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.processes import Stopwatch
 from classifier.runtime import import_keras
 from featurestore.cli.command import Parser, main, say
 
-# As `keras.applications.vgg16.preprocess_input` and `mobilenet_v2.preprocess_input` do it.
+# The modules of `keras.applications` whose `preprocess_input` does this.
 MODULES = {"caffe": "vgg16", "tf": "mobilenet_v2"}
 
 
@@ -52,7 +52,7 @@ def fit(features: np.ndarray, labels: np.ndarray, epochs: int) -> None:
 
 
 def loop_parser(name: str, description: str | None) -> Parser:
-    """Returns the arguments of a contender that builds its own loop around a base."""
+    """Returns the parser of a contender that builds its own loop around a base."""
     parser = Parser(prog=f"python -m {name}", description=description)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--base", type=Path, required=True)
@@ -65,13 +65,18 @@ def loop_parser(name: str, description: str | None) -> Parser:
 def run(argv: Sequence[str]) -> int:
     """Runs the loop; returns the exit code."""
     parser = loop_parser("benchmarks.book", __doc__)
-    parser.add_argument("--epochs", type=int, default=0, help="of a head, instead of saving")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=0,
+        help="fit a head for so many epochs instead of saving the arrays",
+    )
     args = parser.parse_args(argv)
     watch = Stopwatch()
     features, labels = extract_features(args, watch)
     report = {}
     if args.epochs:
-        # The second of two: one that needs nothing to be set up any more.
+        # The second fit counts: it has nothing left to set up.
         for _ in range(2):
             started = time.perf_counter()
             fit(features, labels, args.epochs)

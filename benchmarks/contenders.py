@@ -1,4 +1,4 @@
-"""The contenders of a throughput measurement: each does the same images with the same base."""
+"""The contenders of a throughput measurement: each processes the same images with the same base."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.raydata import require_ray
 from benchmarks.rounds import Contender, NotRun, Timing
 from featurestore.io.readahead import cores
 
-# What `pipelines.extract` is measured with: (engine, precision); "auto" is its own choice.
+# (engine, precision) for which `pipelines.extract` is measured; "auto" is its own choice.
 VARIANTS = (
     ("auto", "auto"),
     ("tensorflow", "float32"),
@@ -36,12 +36,12 @@ class Bench:
     """What the contenders share.
 
     Attributes:
-      folder: for everything they write.
-      classes: the folder of class folders of the images.
-      base: that runs.
-      base_file: its model.
-      images: how many there are.
-      timeout: of one run, in seconds.
+      folder: where they write everything.
+      classes: the folder that holds the class folders.
+      base: the base that runs.
+      base_file: the file of its model.
+      images: number of images.
+      timeout: seconds that one run may take.
       has_engines: whether this Hoarfrost has --engine and --precision.
     """
 
@@ -70,13 +70,13 @@ def variant_name(engine: str, precision: str) -> str:
 
 
 def has_engines(folder: Path) -> bool:
-    """Tells whether ``pipelines.extract`` knows --engine and --precision."""
+    """Returns whether ``pipelines.extract`` knows --engine and --precision."""
     told = run_command(module("pipelines.extract", "--help"), folder, 60).out
     return "--engine" in told and "--precision" in told
 
 
 def contenders(bench: Bench) -> list[Contender]:
-    """Returns every contender; those that cannot run here say so when they are tried."""
+    """Returns every contender; one that cannot run here says so when it is run."""
     found = [
         Contender(TEXTBOOK, lambda: reported(bench, "benchmarks.book")),
         Contender(RAY, lambda: _ray(bench)),
@@ -100,7 +100,7 @@ def contenders(bench: Bench) -> list[Contender]:
 
 
 def contender_names(base: Base) -> tuple[str, ...]:
-    """Returns the names of all contenders; nothing needs to be prepared for that."""
+    """Returns the names of all contenders, without preparing anything."""
     nowhere = Path()
     bench = Bench(nowhere, nowhere, base, nowhere, 0, 0.0, False)
     return tuple(contender.name for contender in contenders(bench))
@@ -112,12 +112,12 @@ def engine_alone_name(engine: str, precision: str) -> str:
 
 
 def openvino_alone_name(precision: str) -> str:
-    """Returns the name of OpenVINO by its own interface in the tables."""
+    """Returns the name, in the tables, of OpenVINO through its own interface."""
     return f"base alone, OpenVINO's own {precision}"
 
 
 def reported(bench: Bench, name: str) -> Timing:
-    """Runs a module that ends in the report of a `Stopwatch`."""
+    """Runs a module that prints the report of a `Stopwatch` as its last line."""
     for leftover in ("features", "first.json"):
         _remove(bench.folder / leftover)
     finished = run_command(module(name, *bench.keras_flags()), bench.folder, bench.timeout)
@@ -137,12 +137,12 @@ def reported(bench: Bench, name: str) -> Timing:
 
 
 def extraction(bench: Bench, name: str, flags: Sequence[str]) -> Timing:
-    """Runs our whole command into a new store.
+    """Runs Hoarfrost's whole command into a new store.
 
     Args:
-      bench: what is shared.
-      name: of the store's folder.
-      flags: besides input, output and base.
+      bench: what the contenders share.
+      name: of the store, which is in the folder ``store-NAME``.
+      flags: those besides input, output and base.
     """
     store = bench.folder / f"store-{name}"
     _remove(store)

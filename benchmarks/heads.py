@@ -2,9 +2,9 @@
 
     python -m benchmarks.heads [--images 4000] [--epochs 5] [--rounds 3]
 
-A linear head on embeddings (512,), and 256 hidden units on maps (5, 5, 512). Keras loads its arrays
-by `np.load` and fits them as a textbook does; Hoarfrost opens the store, divides and standardises
-its rows, fits, and keeps the best epoch. Both in one process, in turn.
+There are two heads: a linear head on embeddings (512,), and 256 hidden units on maps (5, 5, 512).
+Keras loads its arrays with `np.load` and fits them as a textbook does. Hoarfrost opens the store,
+divides and standardises its rows, fits, and keeps the best epoch. Both run in one process, in turn.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from classifier.runtime import import_keras
 from featurestore import FeatureStore, open_store
 from featurestore.cli.command import main, quiet_libraries
 
-DISTINCT = 500  # photographs; the rest are copies
+DISTINCT = 500  # photographs; the other images are copies
 HEADS = (("linear", "avg"), ("mlp:256:relu", "none"))
 
 
@@ -42,8 +42,8 @@ def patches_store(folder: Path, images: int, pooling: str = "none") -> FeatureSt
     """Extracts a store of `PATCHES` from real photographs.
 
     Args:
-      folder: for everything that is written.
-      images: rows.
+      folder: where everything is written.
+      images: number of images, and so of rows.
       pooling: ``none`` for float16 (5, 5, 512), ``avg`` for float32 (512,).
     """
     classes = folder / "photos"
@@ -62,7 +62,7 @@ class Fit:
     """One training.
 
     Attributes:
-      rows_per_second: training rows through the fit, all epochs.
+      rows_per_second: training rows per second of the fit, over all epochs.
       seconds: from opening the features to the trained head.
     """
 
@@ -71,7 +71,7 @@ class Fit:
 
 
 def save_arrays(store: FeatureStore, folder: Path) -> None:
-    """Saves a store's rows as the arrays that a textbook keeps: features and labels, two splits."""
+    """Saves a store's rows as the arrays of a textbook: features and labels of two splits."""
     division = divide(store)
     sides = {
         "train": (division.train, division.train_counts),
@@ -84,7 +84,7 @@ def save_arrays(store: FeatureStore, folder: Path) -> None:
 
 
 def fit_keras(folder: Path, head: str, options: TrainOptions) -> Fit:
-    """Trains a head by `keras.fit` on saved arrays."""
+    """Trains a head with `keras.fit` on saved arrays."""
     keras = import_keras()
     keras.utils.set_random_seed(options.seed[0])
     started = time.perf_counter()
@@ -120,10 +120,10 @@ def measure(folder: Path, images: int, rounds: int, epochs: int) -> list[list[st
     """Returns the rows of the table.
 
     Args:
-      folder: for everything that is written.
-      images: rows of the store.
-      rounds: of both ways, in turn; one more comes first and does not count.
-      epochs: of a fit.
+      folder: where everything is written.
+      images: number of rows of the store.
+      rounds: in which both ways run in turn; one more round comes first and does not count.
+      epochs: of each fit.
     """
     table_rows = []
     for head, pooling in HEADS:

@@ -27,10 +27,10 @@ def write_photographs(folder: Path, count: int) -> Path:
 
     Args:
       folder: gets ``train/china/*.jpg`` and ``train/flower/*.jpg``.
-      count: of files.
+      count: number of files.
 
     Returns:
-      The folder of the classes.
+      The folder that holds the class folders.
     """
     from sklearn.datasets import load_sample_images
 
@@ -48,7 +48,7 @@ def write_varied(folder: Path, count: int) -> None:
 
     Args:
       folder: gets ``*.jpg``.
-      count: of files.
+      count: number of files.
     """
     random = np.random.default_rng(1)
     large = [image for image in photographs().values() if _fits(image)]
@@ -75,7 +75,7 @@ def _fits(photograph: np.ndarray) -> bool:
 
 
 def _write_crop(photograph: np.ndarray, path: Path, random: np.random.Generator) -> None:
-    """Writes a crop with a little noise of a camera's size, so that no two files are alike."""
+    """Writes a crop with a little noise, as a camera has it, so that no two files are equal."""
     height, width = photograph.shape[:2]
     top, left = random.integers(0, height - HEIGHT + 1), random.integers(0, width - WIDTH + 1)
     crop = photograph[top : top + HEIGHT, left : left + WIDTH]
@@ -85,14 +85,14 @@ def _write_crop(photograph: np.ndarray, path: Path, random: np.random.Generator)
 
 
 def write_copies(source: Path, target: Path, count: int) -> None:
-    """Writes as many distinct JPEG files as are wanted, fast: copies that differ in a comment.
+    """Writes many distinct JPEG files fast: copies that differ in a comment.
 
-    Decoding them costs what decoding the originals costs, and no two contents are equal.
+    Decoding a copy costs as much as decoding the original, and no two contents are equal.
 
     Args:
       source: a folder of class folders of JPEG files.
       target: a new folder; gets the same class folders.
-      count: of files.
+      count: number of files.
     """
     originals = sorted(source.glob("*/*.jpg"))
     contents = {path: path.read_bytes() for path in originals}

@@ -2,10 +2,10 @@
 
     python -m benchmarks.layouts [--images 256] [--rows 2048] [--rounds 5] [--write FILE]
 
-Features are those of real photographs from the bases that ``make install`` brings: VGG16's maps of
-(5, 5, 512) as float16, MobileNetV2's embeddings of (1280,) as float32. A few hundred images are
-extracted; more rows come from those by flips and rotations of the map, which are maps of flipped
-images but for the borders, and by a gain of some per cent, so that no bytes repeat.
+The features are those of real photographs from the bases that ``make install`` brings: VGG16's maps
+of (5, 5, 512) as float16, and MobileNetV2's embeddings of (1280,) as float32. A few hundred images
+are extracted. More rows are made from theirs by flips and rotations of the map, which are maps of
+flipped images except at the borders, and by a gain of some per cent, so that no bytes repeat.
 
 Rows are written and scanned with pyarrow, every value is touched, and the rounds interleave.
 """
@@ -44,13 +44,13 @@ Seconds = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Layout:
-    """One way to hold features.
+    """One way to store features in Parquet.
 
     Attributes:
       kind: ``list`` (fixed_size_list) or ``binary`` (fixed_size_binary).
       encoding: `PLAIN` or `SPLIT`.
       compression: a key of `COMPRESSIONS`.
-      group: rows of a row group.
+      group: rows per row group.
     """
 
     kind: str
@@ -63,7 +63,7 @@ class Layout:
 
 
 def layouts() -> Iterator[Layout]:
-    """Yields those worth measuring; splitting the bytes of a whole map into streams is not."""
+    """Yields the layouts worth measuring, without byte streams of whole maps."""
     for kind, encoding in (("list", PLAIN), ("list", SPLIT), ("binary", PLAIN)):
         for compression, group in itertools.product(COMPRESSIONS, GROUPS):
             yield Layout(kind, encoding, compression, group)
@@ -80,11 +80,11 @@ def real_features(base: Base, images: int, folder: Path) -> np.ndarray:
 
 
 def more_rows(features: np.ndarray, count: int) -> np.ndarray:
-    """Makes more rows of real ones: maps are turned and mirrored, values scaled by a few per cent.
+    """Makes more rows from real ones: turns and mirrors maps, scales values by a few per cent.
 
     Args:
       features: (n, *shape).
-      count: of rows wanted.
+      count: number of rows wanted.
 
     Returns:
       (count, *shape) of the same dtype.
@@ -132,7 +132,7 @@ def write(features: np.ndarray, layout: Layout, path: Path) -> None:
 
 
 def scan(path: Path, layout: Layout, width: int) -> int:
-    """Reads a file by row groups and touches every byte."""
+    """Reads a file row group by row group and touches every byte."""
     total = 0
     with pq.ParquetFile(path, memory_map=True) as file:
         for group in range(file.num_row_groups):
@@ -147,7 +147,7 @@ def scan(path: Path, layout: Layout, width: int) -> int:
 
 
 def touch(values: np.ndarray) -> int:
-    """Reads every byte, so that what is mapped lazily is paid for."""
+    """Reads every byte, so that lazily mapped pages are loaded."""
     return int(np.bitwise_xor.reduce(values.reshape(-1).view(np.uint64)))
 
 
@@ -167,7 +167,7 @@ def measure(features: np.ndarray, rounds: int, folder: Path) -> tuple[Seconds, S
     """Times every layout once a round.
 
     Returns:
-      (seconds of writing, seconds of scanning, bytes), each by the layout's name, with
+      (seconds to write, seconds to scan, bytes), each by the layout's name, with
       ``np.save``, ``np.load`` as one of them.
     """
     width = features[0].nbytes
@@ -192,7 +192,7 @@ def measure(features: np.ndarray, rounds: int, folder: Path) -> tuple[Seconds, S
 
 
 def report(features: np.ndarray, rounds: int, folder: Path) -> list[str]:
-    """Measures one kind of features; returns a Markdown table, rates as medians."""
+    """Measures one kind of features; returns a Markdown table with median rates."""
     written, scanned, sizes = measure(features, rounds, folder)
     megabytes = features.nbytes / 1e6
     rows = []

@@ -1,4 +1,4 @@
-"""The machine and the libraries a figure was measured with: it means nothing without them."""
+"""Names the machine and the libraries: a figure means nothing without them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from featurestore.io.readahead import cores
 
-# What decides which precision is fast, in the order of the line.
+# The instructions that decide which precision is fast, in the order of the line.
 FLAGS = (
     "avx2",
     "avx512f",
@@ -27,10 +27,10 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def machine(libraries: Sequence[str] = LIBRARIES) -> str:
-    """Describes the processor, its instructions of interest, memory and versions, in one line.
+    """Returns one line with the processor, its relevant instructions, memory and versions.
 
     Args:
-      libraries: distributions whose versions count; one that is absent is left out.
+      libraries: distributions to give the versions of; those not installed are left out.
     """
     facts = _facts()
     name = facts.get("model name") or platform.processor() or platform.machine()
@@ -47,7 +47,7 @@ def machine(libraries: Sequence[str] = LIBRARIES) -> str:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Returns the instructions of this processor, as the Linux kernel names them."""
+    """Returns the instructions of this processor, by the Linux kernel's names."""
     return frozenset(_facts().get("flags", "").split())
 
 

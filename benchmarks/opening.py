@@ -3,9 +3,9 @@
     python -m benchmarks.opening [--images 64] [--rows 4096] [--rounds 5] [--write FILE]
 
 The features are those of `benchmarks.layouts`. *Cold* means that neither the array's file nor the
-store's is in the system's cache. A store's first opening is the one that makes the cache of
-decoded parts, later ones use it. Every value is touched. *Start* is what `classifier.train` does
-before its first step: survey the rows, then load the features of both sides.
+store's files are in the page cache. The first opening of a store makes the cache of decoded parts,
+and later ones use it. Every value is touched. *Start* is what `classifier.train` does before its
+first step: it surveys the rows, then loads the features of both sides.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def write_store(
       folder: of the store.
       spec: of the features.
       features: (n, *shape).
-      labels: of the rows, again from the first when there are fewer.
+      labels: of the rows in order; repeated from the first if there are fewer.
     """
     store = create_store(Storage(str(folder)), spec)
     for start in range(0, len(features), PART_ROWS):
@@ -84,7 +84,7 @@ def _row(number: int, label: str) -> dict:
 
 
 def evict(folder: Path) -> None:
-    """Asks the system to forget what it has cached of the files below a folder."""
+    """Asks the system to drop the files below a folder from the page cache."""
     if not hasattr(os, "posix_fadvise"):
         return
     for path in folder.rglob("*"):
@@ -95,7 +95,7 @@ def evict(folder: Path) -> None:
 
 
 def scan(folder: Path, cached: bool) -> int:
-    """Opens a store and touches all of its features."""
+    """Opens a store and touches all its features."""
     store = open_store(str(folder))
     opened = store.with_cache() if cached else store
     return sum(touch(batch["features"]) for batch in opened.scan(["features"]))
@@ -114,7 +114,7 @@ def start(folder: Path, cached: bool) -> None:
 
 
 def measure(array: Path, folder: Path, rounds: int) -> Seconds:
-    """Times every way of opening once a round; returns seconds by its name."""
+    """Times every way of opening once per round; returns its name -> seconds."""
 
     def load() -> object:
         return touch(np.load(array))
@@ -142,7 +142,7 @@ def measure(array: Path, folder: Path, rounds: int) -> Seconds:
 
 
 def report(seconds: Seconds, size: int) -> list[str]:
-    """Returns the medians as a Markdown table; ratios are of rates, within a round."""
+    """Returns a Markdown table of medians; ratios are of rates within a round."""
     rows = []
     for name, values in seconds.items():
         median = statistics.median(values)
@@ -150,7 +150,7 @@ def report(seconds: Seconds, size: int) -> list[str]:
         ratio = paired_ratio(seconds[base], values)
         cells = ["-", "-"] if "start" in name else [number(size / 1e6 / median), number(ratio)]
         rows.append([name, number(median, " s"), *cells])
-    return table(["opening", "time", "MB/s", "of np.load's rate"], rows)
+    return table(["opening", "time", "MB/s", "x np.load"], rows)
 
 
 def run(argv: Sequence[str]) -> int:

@@ -2,10 +2,10 @@
 
     python -m benchmarks.precisions [--bases VGG16,MobileNetV2]
 
-Real weights on real images: crops of photographs, and scikit-learn's 1,797 digits with their
-splits. Features are stored in float32 here, so that the store's own rounding stays out of it. A
-precision that ``pipelines.extract`` refuses because it is inexact is measured all the same, where
-it can be forced.
+Real weights run on real images: crops of photographs, and scikit-learn's 1,797 digits with their
+splits. The features are stored in float32 here, so that rounding in the store does not count. A
+precision that ``pipelines.extract`` refuses because it is inexact is measured too, if it can be
+forced.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ FORCE = "--allow_inexact"
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near rows are to the reference's.
+    """How close rows are to those of the reference.
 
     Attributes:
-      least: the least cosine of a row with its reference.
-      median: of those cosines.
-      pooled_error: median relative L2 distance of rows averaged over the map's places.
+      least: the least cosine of a row with its reference row.
+      median: the median of those cosines.
+      pooled_error: median relative L2 distance of rows averaged over the map.
     """
 
     least: float
@@ -49,7 +49,7 @@ class Agreement:
 
 
 def agreement(features: np.ndarray, reference: np.ndarray) -> Agreement:
-    """Compares features with the reference's, row by row.
+    """Compares features with those of the reference, row by row.
 
     Args:
       features: float (n, ...), n at least 1.
@@ -75,11 +75,11 @@ def stored_features(store: Path) -> np.ndarray:
 
 
 class Measurement:
-    """Extracts with every engine and precision into stores, and compares them.
+    """Extracts into a store with every engine and precision, and compares the stores.
 
     Args:
-      bench: what is shared; its folder holds ``photographs`` and ``digits``.
-      limit_per_class: digits at most of each split and class, 0 for all.
+      bench: what the contenders share; its folder holds ``photographs`` and ``digits``.
+      limit_per_class: most digits of each split and class, 0 for all.
     """
 
     def __init__(self, bench: Bench, limit_per_class: int) -> None:
@@ -88,7 +88,7 @@ class Measurement:
         self._force = [FORCE] if FORCE in told else []
 
     def row(self, engine: str, precision: str) -> list[str]:
-        """Returns the table's row of an engine and precision; one not run says why."""
+        """Returns the row of an engine and precision; if it cannot run, the row says why."""
         name = f"{engine} {precision}"
         try:
             stores = [self._extract(engine, precision, kind) for kind in ("photographs", "digits")]
@@ -141,10 +141,10 @@ def measure(base: Base, photographs: int, limit_per_class: int, timeout: float) 
     """Returns the table of one base.
 
     Args:
-      base: to run.
-      photographs: crops to compare on.
-      limit_per_class: digits at most of each split and class, 0 for all.
-      timeout: seconds of one command.
+      base: the base to run.
+      photographs: number of crops to compare on.
+      limit_per_class: most digits of each split and class, 0 for all.
+      timeout: seconds that one command may take.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
@@ -170,8 +170,13 @@ def run(argv: Sequence[str]) -> int:
     counts = {"photographs": 64, "timeout": 1200}
     parser = counted_parser("benchmarks.precisions", __doc__, **counts)
     add = parser.add_argument
-    add("--bases", default=",".join(BASES), help="by commas; default %(default)s")
-    add("--limit_per_class", type=positive, metavar="N", help="of the digits; default all")
+    add("--bases", default=",".join(BASES), help="bases, separated by commas (default %(default)s)")
+    add(
+        "--limit_per_class",
+        type=positive,
+        metavar="N",
+        help="digits of each split and class (default all)",
+    )
     args = parser.parse_args(argv)
     for base in chosen(args.bases):
         lines = [f"{base.title}, against TensorFlow float32:", ""]

@@ -2,10 +2,10 @@
 
     python -m benchmarks.probing [--sets digits,photographs]
 
-Features are those of MobileNetV2 at 160, pooled. Ours is ``classifier.train`` with its several
-kinds of heads, the best by validation loss and no other is tested. Scikit-learn's is
+The features are those of MobileNetV2 at 160, pooled. ``classifier.train`` fits several kinds of
+heads, and only the one with the best validation loss is tested. Scikit-learn fits
 `LogisticRegressionCV` with its ten penalties and five folds, on standardised features of the
-training and the validation rows together. The difference is of the same test rows, in pairs.
+training and validation rows together. The difference is taken in pairs over the same test rows.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ TIMEOUT = 1800
 
 @dataclass(frozen=True)
 class Comparison:
-    """One set of images.
+    """The results for one set of images.
 
     Attributes:
       rows: (training, validation, test).
-      ours: name, test accuracy and seconds of the run's best head.
-      theirs: test accuracy and seconds of scikit-learn's.
+      ours: id and test accuracy of the run's best head, and seconds of the run.
+      theirs: test accuracy and seconds of scikit-learn's fit.
       difference: ours minus theirs, with its 95% interval: (estimate, lower, upper).
     """
 
@@ -59,10 +59,10 @@ class Comparison:
 
 
 def write_patches(folder: Path) -> None:
-    """Writes patches of photographs, one class each; splits are strips that do not touch.
+    """Writes patches of photographs, a class per photograph; splits are separate strips.
 
     Args:
-      folder: gets split/class/number.png.
+      folder: gets ``split/class/number.png``.
     """
     random = np.random.default_rng(0)
     for name, photograph in photographs().items():
@@ -81,7 +81,7 @@ SETS: dict[str, Callable[[Path], object]] = {"digits": write_digits, "photograph
 
 
 def compare(folder: Path, write: Callable[[Path], object]) -> Comparison:
-    """Extracts a set of images, and lets both fit on its features."""
+    """Extracts a set of images, and fits both ways on its features."""
     base = BASES["MobileNetV2"]
     write(folder / "images")
     flags = base.flags(write_base_apart(base, folder))
@@ -96,7 +96,7 @@ def compare(folder: Path, write: Callable[[Path], object]) -> Comparison:
     test = _split(store, ["test"])
     run = load_run(str(folder / "run"))
     logits = forward(logits_model(run.load_head(head_id)))(test[0])
-    # Of two classes a head gives one logit.
+    # For two classes a head gives one logit.
     right = np.array(run.classes)[log_probabilities(logits).argmax(axis=1)] == test[1]
     started = time.perf_counter()
     known = _split(store, ["train", "validation"])
@@ -128,7 +128,7 @@ def _scikit_learns(features: np.ndarray, labels: np.ndarray, test: np.ndarray) -
 
 
 def report(found: dict[str, Comparison]) -> list[str]:
-    """Lays out what was compared."""
+    """Returns the table, as lines of Markdown."""
     rows = []
     for name, one in found.items():
         head_id, accuracy, seconds = one.ours
@@ -146,14 +146,19 @@ def report(found: dict[str, Comparison]) -> list[str]:
             ]
         )
     header = ["set", "rows: train / validation / test", "best head", "test accuracy"]
-    header += ["LogisticRegressionCV", "difference in points (95%)", "classifier.train", "its fit"]
+    header += ["LogisticRegressionCV", "difference in points (95%)"]
+    header += ["time, classifier.train", "time, LogisticRegressionCV"]
     return table(header, rows)
 
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     parser = counted_parser("benchmarks.probing", __doc__)
-    parser.add_argument("--sets", default=",".join(SETS), help="by commas; default %(default)s")
+    parser.add_argument(
+        "--sets",
+        default=",".join(SETS),
+        help="sets of images, separated by commas (default %(default)s)",
+    )
     args = parser.parse_args(argv)
     found = {}
     for name in args.sets.split(","):

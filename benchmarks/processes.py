@@ -1,6 +1,7 @@
-"""Runs a command as a user would, in a process of its own: how long, how much memory, what it said.
+"""Runs a command as a user would, in a process of its own, and measures its time and memory.
 
-Nothing is measured inside this process: a contender's TensorFlow must not warm up another's.
+Nothing is measured inside this process, because one contender's TensorFlow must not warm up
+another's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from benchmarks.rounds import NotRun
 
 ROOT = Path(__file__).parent.parent
 POLL_SECONDS = 0.05
-# A sample walks through the system's processes: more would slow down what is measured.
+# A sample walks through all processes; more samples would slow down what is measured.
 MEMORY_SECONDS = 1.0
 
 
@@ -35,7 +36,7 @@ class Finished:
       out: what it wrote to standard output.
       err: what it wrote to standard error.
       code: its exit code.
-      peak_bytes: resident memory of the process and all below it, at most, by samples; pages that
+      peak_bytes: highest sampled resident memory of the process and all below it; pages that
         processes share count in each. None without psutil.
     """
 
@@ -50,7 +51,7 @@ class Finished:
         """Returns the JSON that the command wrote as its last line.
 
         Raises:
-          NotRun: when there is none.
+          NotRun: if there is none.
         """
         try:
             return json.loads(self.out.strip().splitlines()[-1])
@@ -73,12 +74,12 @@ def run_command(
 
     Args:
       command: the program and its arguments.
-      cwd: folder to run it in; temporary files go there too.
-      timeout: seconds until it is killed, with all its processes.
+      cwd: the folder to run it in; temporary files go there too.
+      timeout: seconds after which it is killed, with all its processes.
       watch: called every 50 ms while it runs.
 
     Raises:
-      NotRun: when it fails, with the last line of what it said, or takes too long.
+      NotRun: if it fails, with the last line that it printed, or takes too long.
     """
     meter = _memory_meter()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -114,7 +115,7 @@ def _environment(cwd: Path) -> dict[str, str]:
         "TMPDIR": str(cwd),
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "RAY_USAGE_STATS_ENABLED": "0",
-        # OpenVINO's converter reports its use to its maker, except here.
+        # OpenVINO's converter reports its use to its maker unless this is set.
         "CI": "true",
     }
 
@@ -139,7 +140,7 @@ def _wait(
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Ends what is left of a command: its session was its own."""
+    """Ends what is left of a command, which has a session of its own."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -148,7 +149,7 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def _memory_meter() -> Callable[[int], int] | None:
-    """Returns what adds up resident bytes of a process and all below it; None without psutil."""
+    """Returns a function that adds up the resident bytes of a process and all below it."""
     try:
         import psutil
     except ImportError:
@@ -172,20 +173,20 @@ def _memory_meter() -> Callable[[int], int] | None:
 
 
 class Stopwatch:
-    """What a contender's own process uses: notes its first batch, reports in its last line."""
+    """Notes the first batch in a contender's own process; reports it at the end."""
 
     def __init__(self) -> None:
         self._images = self._first_images = 0
         self._first_at = 0.0
 
     def batch(self, images: int) -> None:
-        """Counts a batch whose results are there."""
+        """Counts a batch whose results have arrived."""
         self._images += images
         if not self._first_images:
             self._first_images, self._first_at = images, time.time()
 
     def report(self) -> dict[str, Any]:
-        """Returns the report, made when every result is on disk."""
+        """Returns the report; call it when every result is on disk."""
         return {
             "images": self._images,
             "first_images": self._first_images,

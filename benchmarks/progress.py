@@ -1,8 +1,8 @@
-"""Times ``python -m pipelines.extract`` from outside, by what it writes anyway.
+"""Times ``python -m pipelines.extract`` from outside, by the files that it writes anyway.
 
-A worker process reports its first group of images at once, then twice a second; a chunk is stored
-when its marker is there. So the clock of the steady rate runs from when every worker has a group
-through to the last commit, and what is timed is a user's command without a change.
+A worker process reports its first group of images at once, then twice a second. A chunk is stored
+when its marker exists. So the clock of the steady rate runs from the moment when every worker has
+finished a group to the last commit, and the command that is timed is the one that a user runs.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class Progress:
 
     Attributes:
       folder: the run's folder of temporary files.
-      curves: of each worker: when it reported (seconds since the epoch), images so far.
+      curves: for each worker, pairs of (seconds since the epoch, images so far).
     """
 
     folder: Path
     curves: dict[str, Curve] = field(default_factory=dict)
 
     def look(self) -> None:
-        """Takes in what is new."""
+        """Reads the new reports."""
         try:
             files = list(self.folder.glob("hoarfrost-run-*/*.json"))
         except FileNotFoundError:
-            # The run is over, and removed its folder while it was being listed.
+            # The run has ended, and removed its folder during the listing.
             return
         for file in files:
             try:
@@ -51,10 +51,10 @@ class Progress:
 
 
 def under_way(curves: Sequence[Curve]) -> tuple[float, float]:
-    """Returns when every worker had reported, and the images that were through by then.
+    """Returns when every worker had reported, and how many images were done by then.
 
     Args:
-      curves: of the workers; between two reports images come evenly.
+      curves: of the workers; images are assumed to come evenly between two reports.
 
     Example:
       >>> under_way([[(10.0, 16), (12.0, 48)], [(11.0, 16), (12.0, 30)]])
@@ -69,10 +69,10 @@ def under_way(curves: Sequence[Curve]) -> tuple[float, float]:
 
 
 def extraction_timing(finished: Finished, progress: Progress, store: Path) -> Timing:
-    """Reads the timing of an extraction off its reports, its markers and its summary.
+    """Returns the timing of an extraction, from its reports, its markers and its summary.
 
     Raises:
-      NotRun: when it reported nothing, or not every image became a row.
+      NotRun: if it reported nothing, or if some image did not become a row.
     """
     curves = [curve for curve in progress.curves.values() if curve]
     summary = json.loads((store / "summary.json").read_text())
@@ -93,6 +93,6 @@ def extraction_timing(finished: Finished, progress: Progress, store: Path) -> Ti
 
 
 def _numerics(summary: Mapping) -> tuple[str, str] | None:
-    """Returns (engine, precision) of a run whose chunks agree on it."""
+    """Returns (engine, precision), or None if the chunks of the run differ in it."""
     found = {(record["engine"], record["precision"]) for record in summary["numerics"]}
     return found.pop() if len(found) == 1 else None

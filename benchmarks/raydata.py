@@ -3,8 +3,8 @@
     python -m benchmarks.raydata --folder photos/train --base base.keras --size 160 \\
         --preprocess tf --pooling avg
 
-As Ray's guide to offline batch inference has it, with the same model and files as the others.
-Prints its report as JSON.
+This follows Ray's guide to offline batch inference, with the same model and files as the other
+contenders. The report is printed as JSON.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ BATCH = 32
 
 
 class Predictor:
-    """What an actor of Ray holds: the base, built once.
+    """The base, built once in an actor of Ray.
 
     Args:
       base: the model's file.
       preprocess: ``caffe`` or ``tf``.
       pooling: ``none`` or ``avg``.
-      first: a file that is written when the first batch is through.
+      first: a file to write when the first batch is done.
     """
 
     def __init__(self, base: str, preprocess: str, pooling: str, first: str) -> None:
@@ -51,7 +51,7 @@ class Predictor:
 
 
 def require_ray() -> None:
-    """Raises `NotRun` where Ray Data is not installed."""
+    """Raises `NotRun` if Ray Data is not installed."""
     if not installed("ray"):
         raise NotRun("Ray is not installed; pip install 'hoarfrost[bench]' brings it")
 

@@ -1,12 +1,12 @@
-"""An exact ridge head: how long after the scan, how much memory, and how near to scikit-learn.
+"""An exact ridge head: time after the scan, memory, and agreement with scikit-learn.
 
     python -m benchmarks.ridge [--rows 100000] [--features 1280]
 
-Rows are made block by block from a seed, so that what is measured is the fit and not a disk; the
-time of making them is taken off. The scan is the pass of the sums. What follows is solving, with
-all rows and without each of 5 folds, and judging: a second pass that counts the hits of all 50
-penalties. The reference is scikit-learn's ``Ridge`` in float64 at the chosen penalty, in a process
-of its own because it wants all rows in memory.
+Rows are generated block by block from a seed, so that the fit is measured and not a disk; the time
+to generate them is subtracted. The scan is the pass that computes the sums. After it come solving,
+with all rows and without each of 5 folds, and judging, a second pass that counts the hits of all 50
+penalties. The reference is scikit-learn's ``Ridge`` in float64 at the chosen penalty. It runs in a
+process of its own, because it needs all rows in memory.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ np.savez(file, coef=model.coef_.T, intercept=model.intercept_)
 
 
 def made_rows(rows: int, features: int, seed: int = 0) -> Iterator[Rows]:
-    """Yields rows of ten overlapping classes, as pooled features are: none below 0, correlated."""
+    """Yields rows of ten overlapping classes, like pooled features: correlated, none < 0."""
     centres = np.random.default_rng(seed).normal(0, 0.15, (CLASSES, features)).astype(np.float32)
     for start in range(0, rows, BLOCK):
         random = np.random.default_rng([seed, start])
@@ -62,7 +62,7 @@ def made_rows(rows: int, features: int, seed: int = 0) -> Iterator[Rows]:
 
 
 def measure(rows: int, features: int) -> dict[str, float]:
-    """Fits; returns seconds of each step, peak memory and the differences to scikit-learn."""
+    """Fits; returns seconds of each step, peak memory and the difference to scikit-learn."""
     settings = RidgeSettings(features, features, CLASSES, PENALTIES["ridge"], folds=5)
     seconds: dict[str, float] = {}
     started = time.perf_counter()
@@ -116,11 +116,11 @@ def run(argv: Sequence[str]) -> int:
     rows += [
         ["after the scan: solving and judging", f"{after:.1f} s"],
         ["peak memory", f"{found['peak'] / 1e6:,.0f} MB"],
-        ["largest difference to scikit-learn, of the largest", f"{found['apart']:.1e}"],
+        ["largest relative difference to scikit-learn", f"{found['apart']:.1e}"],
         ["chosen penalty, accuracy", f"{found['l2']:.3g}, {found['accuracy']:.4f}"],
     ]
-    title = f"{args.rows:,} x {args.features:,} made rows, 50 penalties, 5 folds"
-    publish("benchmarks.ridge", [title, "", *table(["step", ""], rows)], args.write)
+    title = f"{args.rows:,} x {args.features:,} synthetic rows, 50 penalties, 5 folds:"
+    publish("benchmarks.ridge", [title, "", *table(["step", "result"], rows)], args.write)
     return 0
 
 

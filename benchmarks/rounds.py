@@ -1,7 +1,7 @@
-"""Interleaved rounds and what is read off them: medians, and ratios within a round.
+"""Interleaved rounds and what they give: medians, and ratios within a round.
 
 A shared machine drifts by tens of per cent within minutes. A ratio of two contenders of the same
-round hardly drifts, so it is the median of such ratios that counts.
+round hardly drifts, so the median of such ratios is what counts.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Timing:
     """One contender in one round.
 
     Attributes:
-      rate: images per second once it is under way, to the last result on disk; None when it was
-        over too soon to tell.
+      rate: images per second from its first batch to its last result on disk; None if it ended
+        too soon to measure.
       whole_rate: images per second of the whole command, start-up included.
-      first_seconds: from the command's start to its first batch.
-      peak_bytes: resident memory of all its processes, at most; None when not measured.
-      numerics: (engine, precision) where known.
+      first_seconds: seconds from the command's start to its first batch.
+      peak_bytes: highest resident memory of all its processes; None if not measured.
+      numerics: (engine, precision), if known.
     """
 
     rate: float | None
@@ -40,11 +40,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class Contender:
-    """Something to time.
+    """A way to process the images, which is timed.
 
     Attributes:
-      name: in the tables.
-      run: does the work once and times it; raises `NotRun` with the reason.
+      name: its name in the tables.
+      run: does the work once and times it; raises `NotRun` with the reason if it cannot.
     """
 
     name: str
@@ -53,18 +53,18 @@ class Contender:
 
 @dataclass(frozen=True)
 class Results:
-    """What the rounds gave.
+    """The timings of all rounds.
 
     Attributes:
-      timings: contender -> one timing a round.
-      reasons: contender -> why it was not run.
+      timings: contender -> one timing per round.
+      reasons: contender -> why it did not run.
     """
 
     timings: dict[str, list[Timing]]
     reasons: dict[str, str]
 
     def median(self, name: str, field: str) -> float | None:
-        """Returns the median over the rounds of a field of `Timing`, None where it is missing."""
+        """Returns the median over the rounds of a field of `Timing`, None if one is missing."""
         values = [getattr(timing, field) for timing in self.timings.get(name, ())]
         return statistics.median(values) if values and None not in values else None
 
@@ -73,21 +73,21 @@ class Results:
         return paired_ratio(self.column(name, field), self.column(other, field))
 
     def column(self, name: str, field: str = "rate") -> list[float | None]:
-        """Returns a field of `Timing`, one value a round."""
+        """Returns a field of `Timing`, one value per round."""
         return [getattr(timing, field) for timing in self.timings.get(name, ())]
 
 
 def interleave(
     contenders: Sequence[Contender], rounds: int, tell: Callable[[str], None]
 ) -> Results:
-    """Runs every contender once a round, every other round backwards.
+    """Runs every contender once per round, every other round backwards.
 
-    One that cannot run is not tried again.
+    A contender that cannot run is not tried again.
 
     Args:
       contenders: with distinct names.
       rounds: at least 1.
-      tell: takes a line per timing.
+      tell: shows a line for each timing.
     """
     timings: dict[str, list[Timing]] = {contender.name: [] for contender in contenders}
     reasons: dict[str, str] = {}
@@ -114,7 +114,7 @@ def interleave(
 
 
 def paired_ratio(ours: Sequence[float | None], theirs: Sequence[float | None]) -> float | None:
-    """Returns the median of the ratios of two equally long series, None where a value is missing.
+    """Returns the median of the ratios of two equally long series, None if a value is missing.
 
     Example:
       >>> paired_ratio([10, 30, 20], [5, 10, 20])

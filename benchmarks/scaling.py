@@ -1,9 +1,10 @@
-"""Does it stay fast and small: ten times the images, two processes, the first image.
+"""Rate and memory for ten times the images and for two processes, and time to the first image.
 
     python -m benchmarks.scaling [--images 2000] [--times 10] [--rounds 2]
 
-MobileNetV2 at 160, pooled, as ``pipelines.extract`` runs it by default. Ten times the images are
-the same photographs with another comment in each file: as costly to decode, and no two equal.
+The base is MobileNetV2 at 160, pooled, in ``pipelines.extract`` with its defaults. Ten times the
+images are the same photographs with another comment in each file: they are as costly to decode, and
+no two are equal.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ ONE, TWO = "one process", "two processes of half the threads"
 
 
 def measure(folder: Path, settings: Settings, times: int) -> Results:
-    """Times one and two processes on `settings.images`, and one on so many times of them.
+    """Times one and two processes on `settings.images`, and one process on `times` as many.
 
     Args:
-      folder: for everything that is written.
+      folder: where everything is written.
       settings: of the measurement; `only` is not used.
-      times: how many times the images.
+      times: factor of the long run.
     """
     few = prepared(folder, BASES["MobileNetV2"], settings)
     copies = folder / "copies"
@@ -54,7 +55,7 @@ def many_name(images: int) -> str:
 
 
 def report(results: Results, images: int, times: int) -> list[str]:
-    """Lays out what was measured."""
+    """Returns the table, as lines of Markdown."""
     rows = []
     for name in results.timings:
         peak, ratio = results.median(name, "peak_bytes"), results.ratio(name, ONE, "peak_bytes")

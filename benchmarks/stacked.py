@@ -1,13 +1,14 @@
-"""Many heads in one run of the command against Keras fits of the same heads, rows and epochs.
+"""Many heads in one run against Keras fits of the same heads, rows and epochs.
 
     python -m benchmarks.stacked [--rounds 3] [--epochs 3]
 
-128 linear heads of 10 classes on 20,000 embeddings (1280,), against ONE Keras `fit` of one such
-head; 16 heads of 256 hidden units on 2,000 float16 maps (5, 5, 512), against 16 Keras fits. Batch
-64, Adam, a fifth of the rows for validation after every epoch. Rows are made, and written into
-stores as an extraction writes them. All in one process, in turn; Keras's arrays are in memory
-before its clock starts. The fit is what the command calls; the command reads the store, divides
-and standardises its rows, fits, and writes the run with its ten best heads.
+128 linear heads of 10 classes on 20,000 embeddings (1280,) are compared with ONE Keras `fit` of one
+such head, and 16 heads of 256 hidden units on 2,000 float16 maps (5, 5, 512) with 16 Keras fits.
+The batch size is 64, the optimizer Adam, and a fifth of the rows validates after every epoch. The
+rows are synthetic and are written into stores as an extraction writes them. All runs in one
+process, in turn. Keras's arrays are in memory before its clock starts. "The fit" is what the
+command calls. "The command" reads the store, divides and standardises its rows, fits, and writes
+the run with its ten best heads.
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ class Case:
     Attributes:
       head: as `--head` spells it.
       shape: of a row of features.
-      dtype: they are stored in.
-      rows: of the store.
-      grid: values by the fields of `TrainOptions`: all combinations are trained.
-      fits: of Keras, to compare with.
-      steps: that Keras takes per call, each a contender.
+      dtype: of the stored features.
+      rows: number of rows in the store.
+      grid: field of `TrainOptions` -> its values; all combinations are trained.
+      fits: number of Keras fits to compare with.
+      steps: steps per call of Keras; each value is a contender.
     """
 
     head: str
@@ -97,7 +98,7 @@ MLP = Case(
 
 
 def made_store(case: Case, folder: Path) -> FeatureStore:
-    """Writes a store of made rows."""
+    """Writes a store of synthetic rows."""
     rows = Rows.joined(list(made_rows(case.rows, int(np.prod(case.shape)))))
     features = rows.features.reshape(-1, *case.shape).astype(case.dtype)
     pooling = "none" if len(case.shape) > 1 else "avg"
@@ -109,14 +110,14 @@ def made_store(case: Case, folder: Path) -> FeatureStore:
         numerics=Numerics("tensorflow", "float32", "made"),
     )
     store = write_store(folder, spec, features, [f"class {label}" for label in rows.labels])
-    # A run copies both; nothing here looks into them.
+    # A run copies both files; nothing here reads them.
     for name in ("model/" + "0" * 32 + ".keras", "model/probes.parquet"):
         store.storage.write(name, b"")
     return store
 
 
 def keras_fits(case: Case, sides: Sequence[Rows], epochs: int, steps: int) -> float:
-    """Fits one head after the other by Keras; returns seconds."""
+    """Fits one head after the other with Keras; returns seconds."""
     keras = import_keras()
     spec = parse_head(case.head)
     train_rows, held = sides
@@ -168,10 +169,10 @@ def measure(case: Case, folder: Path, rounds: int, epochs: int) -> list[list[str
     """Returns the case's rows of the table.
 
     Args:
-      case: to measure.
-      folder: for everything that is written.
-      rounds: of all ways, in turn, every other one backwards; the first of all counts as the start.
-      epochs: of a fit.
+      case: the heads to measure.
+      folder: where everything is written.
+      rounds: of all ways in turn, every other one backwards; a warm-up round comes first.
+      epochs: of each fit.
     """
     store = made_store(case, folder / "store")
     division, options = divide(store), case.options(epochs)
@@ -218,8 +219,8 @@ def run(argv: Sequence[str]) -> int:
     for case in (LINEAR, MLP):
         with tempfile.TemporaryDirectory(prefix="bench-") as name:
             rows += measure(case, Path(name), args.rounds, args.epochs)
-    header = ["heads", "way", "time", "x Keras", "more the first time"]
-    title = f"{args.epochs} epochs, batch {BATCH}, {args.rounds} rounds after a first one:"
+    header = ["heads", "way", "time", "x Keras", "extra in the warm-up"]
+    title = f"{args.epochs} epochs, batch {BATCH}, {args.rounds} rounds after a warm-up:"
     publish("benchmarks.stacked", [title, "", *table(header, rows)], args.write)
     return 0
 

@@ -1,4 +1,4 @@
-"""Markdown tables, and the place in a document that a command keeps up to date."""
+"""Markdown tables, and the section of a document that a command keeps up to date."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lays out a Markdown table.
 
     Args:
-      header: the names of the columns.
-      rows: of as many cells each.
+      header: names of the columns.
+      rows: their cells, as many as there are columns.
 
     Returns:
       Lines.
@@ -36,7 +36,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def number(value: float | None, unit: str = "", digits: int = 3) -> str:
-    """Writes a figure with as many digits as it deserves; `NOTHING` for None.
+    """Formats a figure with at least three digits; `NOTHING` for None.
 
     Example:
       >>> [number(value) for value in (12345.6, 123.4, 12.345, 0.98765, None)]
@@ -49,15 +49,15 @@ def number(value: float | None, unit: str = "", digits: int = 3) -> str:
 
 
 def write_section(path: Path, name: str, lines: Sequence[str]) -> None:
-    """Replaces what stands between the two marks of a section of a document, or appends both.
+    """Replaces the text between the two marks of a section, or appends marks and text.
 
     Args:
-      path: of a Markdown file, which need not exist.
-      name: of the section, such as ``benchmarks.store``.
+      path: a Markdown file, which need not exist.
+      name: of the section, such as ``benchmarks.heads``.
       lines: its new content.
 
     Raises:
-      UsageError: when a mark stands alone.
+      UsageError: if only one of the marks is there.
     """
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -75,11 +75,11 @@ def write_section(path: Path, name: str, lines: Sequence[str]) -> None:
 
 
 def publish(name: str, lines: Sequence[str], write: Path | None) -> None:
-    """Prints a section, the machine above it, and writes it into a document when asked to.
+    """Prints a section below a line about the machine, and may write it into a document.
 
     Args:
-      name: the section's: the command that measured it.
-      lines: of Markdown.
+      name: of the section, which is the command that measured it.
+      lines: its lines of Markdown.
       write: the document, or None.
     """
     head = f"`python -m {name}`, {time.strftime('%Y-%m-%d')}: {machine()}."

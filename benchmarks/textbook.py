@@ -1,17 +1,17 @@
-"""Training a head on a frozen base: the textbook's two ways beside Hoarfrost's.
+"""Training heads on a frozen base: the textbook's two ways beside Hoarfrost's.
 
     python -m benchmarks.textbook [--images 600] [--epochs 10]
 
-The same JPEG files (500 by 375 pixels), the same MobileNetV2 at 160 pixels, the
-same epochs, one after another in processes of their own, start-up included:
+All ways use the same JPEG files (500 by 375 pixels), the same MobileNetV2 at 160 pixels and the
+same epochs. They run one after another in processes of their own, start-up included:
 
-* end to end: the base inside the trained model, as in transfer learning with augmentation;
+* end to end: the base is inside the trained model, as in transfer learning with augmentation;
 * features in memory: `image_dataset_from_directory`, `model.predict` into arrays, then `fit`;
 * Hoarfrost: ``pipelines.extract`` into a store, then one ``classifier.train`` of all the heads.
 
-Several heads of the first way are that many runs; of the second, that many fits on the arrays in
-one program, added up; of ours they are learning rates of one command, and run. Prints the table
-that README.md quotes.
+For several heads, the time of the first way is that of one run times the heads. For the second way,
+the further fits on the arrays are added up. Hoarfrost really trains them, as learning rates of one
+command. The command prints the table that README.md quotes.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
 model.fit(data, epochs=epochs, verbose=0)
 """
 HEADS = (1, 10, 100)
-TIMEOUT = 3600  # seconds a way
+TIMEOUT = 3600  # seconds per way
 
 
 def measure(folder: Path, images: int, epochs: int) -> dict[str, list[float]]:
-    """Runs the three ways: way -> seconds for each of `HEADS`."""
+    """Runs the three ways; returns way -> seconds for each of `HEADS`."""
     classes = write_photographs(folder / "photos", images)
     base = BASES["MobileNetV2"]
     file = write_base_apart(base, folder)
@@ -72,7 +72,7 @@ def measure(folder: Path, images: int, epochs: int) -> dict[str, list[float]]:
         ours.append(first + finish(command).seconds)
     return {
         "end to end, base in the loop": [heads * end_to_end for heads in HEADS],
-        # Its program fits two heads.
+        # One run of the program fits two heads.
         "`predict` into arrays, then `fit`": [
             book.seconds + (heads - 2) * further for heads in HEADS
         ],
@@ -81,7 +81,7 @@ def measure(folder: Path, images: int, epochs: int) -> dict[str, list[float]]:
 
 
 def report(measured: Mapping[str, Sequence[float]]) -> list[str]:
-    """Lays out what was measured."""
+    """Returns the table, as lines of Markdown."""
     slowest = next(iter(measured.values()))
     rows = [
         [
@@ -103,7 +103,7 @@ def run(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         lines = report(measure(Path(name), args.images, args.epochs))
-    title = f"{args.images:,} JPEG of 500x375, MobileNetV2 at 160, {args.epochs} epochs a head:"
+    title = f"{args.images:,} JPEG of 500x375, MobileNetV2 at 160, {args.epochs} epochs per head:"
     publish("benchmarks.textbook", [title, "", *lines], args.write)
     return 0
 

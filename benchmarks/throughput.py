@@ -1,10 +1,10 @@
-"""Images per second: the textbook loop, Ray Data, the base alone, decode alone and Hoarfrost.
+"""Images per second: the textbook loop, Ray Data, the base alone, decoding alone and Hoarfrost.
 
     python -m benchmarks.throughput [--bases VGG16,MobileNetV2] [--images N] [--rounds 3]
 
-Every contender does the same JPEG files of 500 by 375 pixels with the same base, in a process of
-its own, one after another, round for round; every other round backwards. Rates are medians, ratios
-are medians of the ratios within a round. "With start-up" is the whole command.
+Every contender processes the same JPEG files of 500 by 375 pixels with the same base, in a process
+of its own, one after another. Every other round runs backwards. Rates are medians over the rounds,
+and ratios are medians of the ratios within a round. "With start-up" is the whole command.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from featurestore.errors import unknown_choice
 
 @dataclass(frozen=True)
 class Settings:
-    """What a measurement was asked for.
+    """The flags of a measurement.
 
     Attributes:
-      images: files to do; 0 for the base's own default.
-      rounds: of all contenders.
-      only: names of contenders; none means all.
-      timeout: of one run, in seconds.
+      images: number of files; 0 for the base's own default.
+      rounds: in which every contender runs once.
+      only: names of the contenders to run; empty for all.
+      timeout: seconds that one run may take.
     """
 
     images: int = 0
@@ -47,7 +47,7 @@ def measure(base: Base, settings: Settings) -> Results:
     """Times the contenders on one base.
 
     Raises:
-      UsageError: for a contender that there is not.
+      UsageError: if `only` names an unknown contender.
     """
     known = ways.contender_names(base)
     for wanted in settings.only:
@@ -70,7 +70,7 @@ def prepared(folder: Path, base: Base, settings: Settings) -> Bench:
 
 
 def report(results: Results) -> list[str]:
-    """Lays out what was measured of one base."""
+    """Returns the tables of one base, as lines of Markdown."""
     header = ["way", "images/s", "with start-up", "x textbook", "with start-up", "x Ray Data"]
     rows = [_row(results, name) for name in results.timings]
     lines = table([*header, "first batch", "peak memory"], rows)
@@ -85,7 +85,7 @@ def report(results: Results) -> list[str]:
 
 
 def _not_run(reasons: Mapping[str, str]) -> list[str]:
-    """Returns one line for each reason, with the ways it kept from running."""
+    """Returns one line per reason, with the contenders that it kept from running."""
     names = defaultdict(list)
     for name, why in reasons.items():
         names[why].append(name)
@@ -107,7 +107,7 @@ def _row(results: Results, name: str) -> list[str]:
 
 
 def _shares(results: Results) -> list[list[str]]:
-    """Returns the rows of the table of limits: one for every way of ours with its parts."""
+    """Returns the rows of the table of limits, one per way of ours whose parts were measured."""
     rows = []
     decoding = results.column(ways.DECODE)
     for name, timings in results.timings.items():
@@ -132,7 +132,7 @@ def _shares(results: Results) -> list[list[str]]:
 
 
 def _base_alone(results: Results, engine: str, precision: str) -> list[float | None]:
-    """Returns the best rate of a base alone at a precision, one value a round."""
+    """Returns the best rate of a base alone at a precision, one value per round."""
     columns = [results.column(ways.engine_alone_name(engine, precision))]
     if engine == "openvino":
         columns.append(results.column(ways.openvino_alone_name(precision)))
@@ -148,10 +148,15 @@ def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     parser = counted_parser("benchmarks.throughput", __doc__, rounds=3, timeout=900)
     add = parser.add_argument
-    add("--bases", default=",".join(BASES), help="by commas; default %(default)s")
+    add("--bases", default=",".join(BASES), help="bases, separated by commas (default %(default)s)")
     counts = ", ".join(f"{base.images} of {name}" for name, base in BASES.items())
-    add("--images", type=positive, metavar="N", help=f"default {counts}")
-    add("--only", default="", metavar="NAME;...", help="contenders, by their names in the table")
+    add("--images", type=positive, metavar="N", help=f"number of images (default {counts})")
+    add(
+        "--only",
+        default="",
+        metavar="NAME;...",
+        help="run only these contenders, named as in the table",
+    )
     args = parser.parse_args(argv)
     only = tuple(name.strip() for name in args.only.split(";") if name.strip())
     settings = Settings(args.images or 0, args.rounds, only, args.timeout)

@@ -1,18 +1,19 @@
-"""What augmented views in the store add to accuracy, and cost, beside augmenting end to end.
+"""What augmented views in the store add to accuracy, and what they cost.
 
     python -m benchmarks.views [--sets digits,photographs] [--per_class 5] [--epochs 30]
         [--seeds 3] [--augment rotation=0.05,zoom=0.1,translation=0.1]
 
-A few training images of each of scikit-learn's digits, or of patches of photographs, ten of each to
-validate with, all there are to test on; MobileNetV2 at 160 with the real weights that ``make
-install`` brings, a linear head. Views are ``--augment``'s: by default mild ones for digits, which
-must not be mirrored, and the Keras book's for photographs. Of each number of views a store is
-extracted and a head trained, as the commands do it. The end-to-end loop is the Keras book's:
-Keras's augmentation layers, the frozen base, the head, fitted together for as many epochs; the head
-is the same, standardised and kept from its best epoch alike. A seed draws the images, the views and
-the weights.
+Each class of scikit-learn's digits, or of patches of photographs, has a few training images, ten
+validation images, and all test images. The base is MobileNetV2 at 160 with the real weights that
+``make install`` brings; the head is linear. For each number of views, a store is extracted and a
+head trained, as the commands do it. ``--augment`` chooses the views. The default for digits, which
+must not be mirrored, is mild; the default for photographs is that of the Keras book.
 
-Seconds of an extraction and of a training are those of their records, libraries being loaded.
+The end-to-end loop is the Keras book's: Keras's augmentation layers, the frozen base and the head
+are fitted together for as many epochs. The head is the same, is standardised alike, and is also
+kept from its best epoch. A seed draws the images, the views and the weights.
+
+Seconds of an extraction and of a training are those of their records, with the libraries loaded.
 """
 
 from __future__ import annotations
@@ -61,14 +62,14 @@ BATCH_SIZE, LEARNING_RATE = 10, 3e-3
 
 @dataclass(frozen=True)
 class Result:
-    """One way with one seed.
+    """The result of one way with one seed.
 
     Attributes:
-      accuracy: on the test images.
-      rows: stored, all splits.
-      store_bytes: of them.
-      extraction: seconds.
-      training: seconds.
+      accuracy: on the test images, a fraction.
+      rows: stored rows of all splits.
+      store_bytes: size of the parts.
+      extraction: seconds of the extraction.
+      training: seconds of the training.
     """
 
     accuracy: float
@@ -82,14 +83,14 @@ class Bench:
     """The images and the base, and the ways to train on them.
 
     Args:
-      folder: for everything that is written.
-      name: of a set of images.
-      augment: of the views and of the loop.
-      epochs: of every fit.
-      per_class: training images.
+      folder: where everything is written.
+      name: of the set of images.
+      augment: the steps of the views and of the loop.
+      epochs: of each fit.
+      per_class: number of training images per class.
 
     Attributes:
-      classes: names, sorted.
+      classes: their sorted names.
     """
 
     def __init__(self, folder: Path, name: str, augment: str, epochs: int, per_class: int) -> None:
@@ -101,7 +102,7 @@ class Bench:
         write_base(BASE, self._base)
 
     def images(self, seed: int) -> Path:
-        """Returns a folder of all test images, and of some to train and to validate with."""
+        """Returns a folder with all test images and some training and validation images."""
         folder = self._folder / f"images-{seed}"
         if folder.exists():
             return folder
@@ -116,7 +117,7 @@ class Bench:
         return folder
 
     def stored(self, views: int, seed: int) -> tuple[Result, FeatureStore]:
-        """Extracts a store of so many views, and trains a head on it."""
+        """Extracts a store with so many views per image, and trains a head on it."""
         name = str(self._folder / f"store-{views}-{seed}")
         augment = ["--augment", self._augment] if views > 1 else []
         options, _ = parse_options(
@@ -142,8 +143,8 @@ class Bench:
         """Fits augmentation, frozen base and head together.
 
         Args:
-          store: of one view, for what is validated, tested and standardised with.
-          seed: of the run.
+          store: of one view; its rows validate, test and standardise.
+          seed: of this run.
         """
         keras = import_keras()
         keras.utils.set_random_seed(seed)
@@ -169,7 +170,7 @@ class Bench:
         )
         for compiled in (head, model):
             adam = keras.optimizers.Adam(LEARNING_RATE)
-            # Of two classes a head gives one probability.
+            # For two classes a head gives one probability.
             loss = "sparse_categorical_crossentropy" if outputs > 1 else "binary_crossentropy"
             compiled.compile(adam, loss, metrics=["accuracy"])
         best = BestHead(head, stored_rows(store, "validation", self.classes))
@@ -183,7 +184,7 @@ class Bench:
 
 
 def answer(command, *arguments: str) -> dict[str, Any]:
-    """Runs a command in this process, which has its libraries loaded; returns its JSON."""
+    """Runs a command in this process, where the libraries are loaded; returns its JSON."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         command([*arguments, "--json"])
@@ -191,7 +192,7 @@ def answer(command, *arguments: str) -> dict[str, Any]:
 
 
 def measure(bench: Bench, seeds: int) -> dict[str, list[Result]]:
-    """Runs every way with every seed, after one that does not count and loads the libraries."""
+    """Runs every way with every seed, after an uncounted run that loads the libraries."""
     bench.stored(1, seeds)
     results: dict[str, list[Result]] = defaultdict(list)
     for seed in range(seeds):
@@ -207,7 +208,7 @@ def measure(bench: Bench, seeds: int) -> dict[str, list[Result]]:
 
 
 def table_rows(results: dict[str, list[Result]]) -> list[list[str]]:
-    """Lays out means over the seeds; the gain is taken seed by seed."""
+    """Returns rows of means over the seeds; the gain is taken seed by seed."""
     plain = np.array([result.accuracy for result in results["1"]])
     rows = []
     for way, every in results.items():
@@ -231,7 +232,7 @@ def table_rows(results: dict[str, list[Result]]) -> list[list[str]]:
 
 
 def spread(values: np.ndarray, signed: bool = False) -> str:
-    """Writes a mean and the standard deviation between seeds.
+    """Formats a mean and the standard deviation between seeds.
 
     Example:
       >>> spread(np.array([1.0, 2.0, 3.0]), signed=True)
@@ -246,8 +247,12 @@ def run(argv: Sequence[str]) -> int:
     quiet_libraries()
     counts = {"per_class": 5, "epochs": 30, "seeds": 3}
     parser = counted_parser("benchmarks.views", __doc__, **counts)
-    parser.add_argument("--sets", default=",".join(SETS), help="by commas; default %(default)s")
-    parser.add_argument("--augment", help="of the views (default: the set's own)")
+    parser.add_argument(
+        "--sets",
+        default=",".join(SETS),
+        help="sets of images, separated by commas (default %(default)s)",
+    )
+    parser.add_argument("--augment", help="steps of the views (default: those of the set)")
     args = parser.parse_args(argv)
     for name in args.sets.split(","):
         if name not in SETS:
@@ -260,14 +265,14 @@ def run(argv: Sequence[str]) -> int:
 
 
 def report(name: str, args: argparse.Namespace) -> list[str]:
-    """Measures a set of images and lays out its table."""
+    """Measures a set of images; returns its table, as lines of Markdown."""
     augment = args.augment or AUGMENT[name]
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         bench = Bench(Path(folder), name, augment, args.epochs, args.per_class)
         results = measure(bench, args.seeds)
     header = ["views", "rows", "store", "extraction", "training", "test accuracy, %", "gain"]
     title = (
-        f"{name}, {len(bench.classes)} classes, {args.per_class} training images of each, "
+        f"{name}, {len(bench.classes)} classes, {args.per_class} training images per class, "
         f"{augment}, {args.epochs} epochs; mean (standard deviation) of {args.seeds} seeds:"
     )
     return [title, "", *table(header, table_rows(results))]

@@ -1,4 +1,4 @@
-"""What Griffe, which reads the docstrings, needs to know of ours: ``Example:`` is ``Examples:``."""
+"""Lets Griffe, which reads the docstrings, take ``Example:`` for ``Examples:``."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ import griffe
 
 
 class ExampleSections(griffe.Extension):
-    """Shows ``Example:`` as code; Griffe's Google style knows the plural only."""
+    """Shows ``Example:`` as code; Griffe's Google style knows only the plural."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Renames the section in the docstring of a module, class or function."""

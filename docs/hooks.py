@@ -1,7 +1,7 @@
-"""What MkDocs adds to docs/: the pages at the root of the repository, and the API, a page a folder.
+"""Adds to the site the pages outside docs/, and the API with one page per folder.
 
-The pages are made while the site is built, so that README.md has one home, and a module that moves
-or is new needs no line anywhere.
+The pages are made while the site is built. So README.md exists once, and a module that is new or
+moves needs no change here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LINK = re.compile(r"\[([^\]\n]*(?:\n[^\]\n]*)?)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages, and makes the menu of all there are."""
+    """Adds the pages, and makes the menu of all pages."""
     menu: list[dict] = []
     for source, (page, title) in PAGES.items():
         if not source.startswith("docs/"):
@@ -39,14 +39,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             files.append(File.generated(config, page, content=text))
         menu.append({title: page})
     known = {page for page, _ in PAGES.values()}
-    # A page of docs/ that the table above does not know comes after those it knows.
+    # Pages of docs/ that `PAGES` does not name come after those that it names.
     menu += [file.src_uri for file in files.documentation_pages() if file.src_uri not in known]
     config.nav = [*menu, {"API": [_api(package, files, config) for package in PACKAGES]}]
     return files
 
 
 def on_page_markdown(markdown: str, page, **_) -> str:
-    """Mends the links of pages that lie in docs/ themselves."""
+    """Corrects the links of the pages in docs/."""
     source = f"docs/{page.file.src_uri}"
     return with_links_of_the_site(markdown, source) if source in PAGES else markdown
 
@@ -54,12 +54,12 @@ def on_page_markdown(markdown: str, page, **_) -> str:
 def with_links_of_the_site(text: str, source: str) -> str:
     """Returns Markdown whose links lead to pages of the site.
 
-    A link to another file of the repository becomes its text, since the file is not in the site; a
-    link to no file is left, and fails the build.
+    A link to another file of the repository becomes its text, because the file is not in the site.
+    A link to a missing file is kept, and fails the build.
 
     Args:
       text: Markdown.
-      source: where it lies in the repository.
+      source: its path in the repository.
 
     Example:
       >>> with_links_of_the_site("[a](docs/format.md#views), [b](setup.py)", "README.md")
@@ -77,7 +77,7 @@ def with_links_of_the_site(text: str, source: str) -> str:
 
 
 def _api(package: str, files: Files, config: MkDocsConfig) -> dict:
-    """Adds a page for each folder of a package; returns their part of the menu."""
+    """Adds a page for each folder of a package; returns their entries in the menu."""
     pages = []
     for folder in sorted({path.parent for path in (ROOT / package).rglob("*.py")}):
         name = ".".join(folder.relative_to(ROOT).parts)

@@ -9,7 +9,7 @@ from featurestore.numerics import Numerics
 from featurestore.spec import BaseSpec, PixelSpec, StoreSpec
 from featurestore.store import FeatureStore, open_store
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BaseSpec",

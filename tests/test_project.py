@@ -103,13 +103,32 @@ def test_a_new_head_is_what_contributing_says(classes):
     np.testing.assert_array_equal(got, expected)
 
 
-def test_files_that_contributing_names_exist():
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    links = re.findall(r"\]\(([^)#:]+)\)", text)
-    named = re.findall(r"`((?:tests|classifier|featurestore|pipelines)/[\w./]+)`", text)
-    assert links and named
-    for path in links + named:
-        assert (ROOT / path).exists(), path
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md")
+DOCUMENTS += tuple(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_a_page_names_exist(document):
+    text = (ROOT / document).read_text()
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
+    named = re.findall(
+        r"`((?:tests|classifier|featurestore|pipelines|benchmarks|examples)/[\w./]+)`", text
+    )
+    if document == "CONTRIBUTING.md":
+        assert links and named
+    for path in [(ROOT / document).parent / link for link in links] + [
+        ROOT / name for name in named
+    ]:
+        assert path.exists(), path
+
+
+@pytest.mark.parametrize("document", (*DOCUMENTS, "CHANGELOG.md"))
+def test_prose_has_at_most_100_columns(document):
+    text = (ROOT / document).read_text()
+    # Tables, code and what benchmarks print have their own width.
+    for what in (r"^```.*?^```", r"^<!-- begin .*?^<!-- end [^\n]*"):
+        text = re.sub(what, "", text, flags=re.DOTALL | re.MULTILINE)
+    assert not [line for line in text.splitlines() if len(line) > 100 and line[0] != "|"]
 
 
 def test_the_hooks_run_what_make_lint_runs():

@@ -150,8 +150,9 @@ class Stack:
                 continue
             for position in np.flatnonzero(~on).tolist():
                 self.done[group.members[position]] = group.weights(position)
-            group.keep(np.flatnonzero(on))
-        self.groups = [group for group in self.groups if group.members]
+            if on.any():
+                group.keep(np.flatnonzero(on))
+        self.groups = [group for group in self.groups if not set(group.members) <= set(self.done)]
 
     def best_weights(self) -> list[list[np.ndarray]]:
         """Returns each head's best weights, as a Keras head lists them."""

@@ -254,6 +254,20 @@ def test_patience_ends_heads_one_by_one(store, patience):
     assert min(lengths) < max(lengths) == 12
 
 
+@pytest.mark.parametrize("head", ["mlp:4", "mlp:4:linear", "mlp:4:relu:dropout=0.5"])
+@pytest.mark.parametrize("heads", [1, 2, 5])
+def test_patience_ends_the_last_head_of_a_group(store, head, heads):
+    """The other group goes on, and what ended is what the heads were at their best epoch."""
+    ending = [Trial(parse_head(head), 0.5, 0.0, "adam", seed) for seed in range(heads)]
+    lasting = Trial(parse_head("linear"), 1e-4, 0.0, "adam", 0)
+    fits, *_ = stacked(store, [*ending, lasting], epochs=12, patience=1)
+    alone, *_ = stacked(store, ending, epochs=12, patience=1)
+    assert max(len(fit.history["loss"]) for fit in fits[:-1]) < len(fits[-1].history["loss"]) == 12
+    for fit, other in zip(fits, alone, strict=False):
+        assert fit.best_epoch == other.best_epoch
+        is_close(fit.weights, other.weights)
+
+
 def test_waves_train_what_one_stack_trains(maps):
     trials = [Trial(parse_head("mlp:4"), 0.01, 0.0, "adam", seed) for seed in range(5)]
     options = TrainOptions(epochs=2)
