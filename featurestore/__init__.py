@@ -1,6 +1,6 @@
 """Hoarfrost's feature store: open, describe, scan and check stored features.
 
-Needs numpy, pyarrow and fsspec only; neither TensorFlow nor Apache Beam is ever imported here.
+It needs only NumPy, PyArrow and fsspec, and never imports TensorFlow or Apache Beam.
 """
 
 from featurestore.cli import starting as _starting  # noqa: F401

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from featurestore.cli.command import Parser, key_values, main, say
@@ -78,12 +79,13 @@ def _verify(args: argparse.Namespace, options: dict[str, Any]) -> int:
         if not args.json:
             say(str(finding))
     errors = sum(finding.severity == "error" for finding in findings)
+    warnings = len(findings) - errors
     facts = {
         "store": storage.public_url,
         "quick": args.quick,
         "checked": asdict(checked),
         "errors": errors,
-        "warnings": len(findings) - errors,
+        "warnings": warnings,
         "findings": [finding.to_record() for finding in findings],
     }
     if args.json:
@@ -92,14 +94,13 @@ def _verify(args: argparse.Namespace, options: dict[str, Any]) -> int:
         looked = f"{checked.commits:,} commits"
         if not args.quick:
             looked += f", {checked.files:,} files and {checked.rows:,} images"
-        warnings = len(findings) - errors
         plural = ("" if errors == 1 else "s", "" if warnings == 1 else "s")
         say(f"{looked} checked: {errors} error{plural[0]}, {warnings} warning{plural[1]}")
     return exit_code(findings)
 
 
 def _quarantine(args: argparse.Namespace, options: dict[str, Any]) -> int:
-    from featurestore.quarantine import count_quarantined, format_quarantine, list_quarantined
+    from featurestore.quarantine import count_quarantined, format_quarantine
     from featurestore.store import open_store
 
     if args.limit is not None and args.limit < 0:
@@ -107,7 +108,7 @@ def _quarantine(args: argparse.Namespace, options: dict[str, Any]) -> int:
     limit = (None if args.json else LISTED) if args.limit is None else (args.limit or None)
     store = open_store(args.store, options).at_this_moment()
     counts = count_quarantined(store, args.by)
-    rows = list_quarantined(store, limit)
+    rows = islice(store.quarantined(), limit)
     if args.json:
         total = sum(counts.values())
         facts = {"store": store.url, "total": total, "by": args.by, "counts": counts}
@@ -127,7 +128,7 @@ def _relabel(args: argparse.Namespace, options: dict[str, Any]) -> int:
     table = LabelTable.read(args.labels, args.key_column, args.label_column, options)
     done = relabel(store, table)
     if args.json:
-        facts = {"store": store.url, "columns": table.columns, **done.to_record()}
+        facts = {"store": store.url, "columns": table.columns, **asdict(done)}
         say(json.dumps(facts, indent=2))
     else:
         for line in (table.columns, *summary_lines(done)):

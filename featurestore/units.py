@@ -1,4 +1,4 @@
-"""Numbers as users write and read them: sizes in bytes, and numbers in few digits."""
+"""Sizes in bytes and numbers in few digits, as users read and write them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import re
 
 from featurestore.errors import UsageError
 
+_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGT]?)i?B?", re.IGNORECASE)
+_DECIMAL = ((1e3, "kB"), (1e6, "MB"), (1e9, "GB"), (1e12, "TB"))
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
 
 def shortest(value: float) -> str:
-    """Spells a number in few digits, but never as another number's.
+    """Writes a number in as few digits as identify it.
 
     Example:
       >>> shortest(1e-4), shortest(0.00010000001)
@@ -18,17 +22,26 @@ def shortest(value: float) -> str:
     return text if float(text) == value else repr(float(value))
 
 
-_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGT]?)i?B?", re.IGNORECASE)
+def size_text(count: float) -> str:
+    """Writes a number of bytes in decimal units.
 
+    `parse_size` reads powers of 1,024: a size that you copy from a message into a flag suffices.
 
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+    Example:
+      >>> size_text(999), size_text(46_003_200), size_text(2e15)
+      ('999 bytes', '46.0 MB', '2,000.0 TB')
+    """
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    size, unit = next((s, u) for s, u in _DECIMAL if count < 1000 * s or u == "TB")
+    return f"{count / size:,.1f} {unit}"
 
 
 def parse_size(text: str, flag: str, expected: str = "a size") -> int:
     """Reads a number of bytes, such as ``500MB`` or ``20G``, in powers of 1,024.
 
     Raises:
-      UsageError: for anything else, naming the flag and what was expected.
+      UsageError: for any other text; the message names the flag and what it expects.
 
     Example:
       >>> parse_size("1.5GB", "--memory")

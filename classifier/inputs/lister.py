@@ -13,7 +13,6 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
 from featurestore.io.retry import retrying
-from featurestore.io.urls import file_info
 
 Info = Mapping[str, Any]
 _WALKING = AsyncFileSystem._find
@@ -50,7 +49,7 @@ class Lister:
 
     def info(self, path: str) -> Info:
         """Returns the entry of one file or folder."""
-        return self._known.get(path) or file_info(self._fs, path)
+        return self._known.get(path) or retrying(partial(self._fs.info, path))
 
     def ls(self, path: str) -> list[Info]:
         """Returns the entries of a folder."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from featurestore import layout
 from featurestore.checking.findings import READ_AGAIN, Finding, extract_again, remove_command
-from featurestore.commit import Marker
+from featurestore.commit import Marker, data_files
 from featurestore.errors import CorruptStore, RunFailed, cause
 from featurestore.io.storage import Storage
 from featurestore.layout import HashedName
@@ -43,9 +43,7 @@ class Evidence:
     def add(self, marker: Marker) -> None:
         """Takes a marker in; the first of a chunk is the one that counts."""
         self.live.setdefault(marker.chunk_id, marker)
-        for folder, name in (("parts", marker.part), ("quarantine", marker.quarantine)):
-            if name:
-                self.named.add(f"{folder}/{name}")
+        self.named |= marker.files
 
     def remake(self, storage: Storage, chunk_id: str) -> str:
         """Says how a damaged chunk is made anew: forget it, then extract it again."""
@@ -60,11 +58,10 @@ def list_files(storage: Storage, evidence: Evidence) -> None:
     A chunk that is committed in between is then known by its marker, and no file of it looks like
     an orphan.
     """
-    for folder in ("parts", "quarantine"):
-        for file in storage.list(folder):
-            evidence.files[f"{folder}/{file.name}"] = file.size
-            if name := HashedName.parse(file.name):
-                evidence.of_chunk.setdefault(name.chunk_id, []).append(f"{folder}/{file.name}")
+    for path, file in data_files(storage).items():
+        evidence.files[path] = file.size
+        if name := HashedName.parse(file.name):
+            evidence.of_chunk.setdefault(name.chunk_id, []).append(path)
 
 
 def read_evidence(storage: Storage, evidence: Evidence) -> Iterator[Finding]:

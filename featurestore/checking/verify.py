@@ -14,12 +14,7 @@ import pyarrow as pa
 
 from featurestore import layout
 from featurestore.checking.duplicates import KeyDigests, occurrences
-from featurestore.checking.evidence import (
-    Evidence,
-    check_marker,
-    list_files,
-    read_evidence,
-)
+from featurestore.checking.evidence import Evidence, check_marker, list_files, read_evidence
 from featurestore.checking.filecheck import check_part, check_quarantine
 from featurestore.checking.findings import (
     ERROR,
@@ -38,19 +33,6 @@ from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore
 
 _BACKUP = "restore the file from a backup, or extract into a new store"
-
-
-def verify(
-    store: FeatureStore, *, quick: bool = False, checked: Checked | None = None
-) -> Iterator[Finding]:
-    """Checks an open store; see `verify_storage`.
-
-    Example:
-      >>> from featurestore import open_store
-      >>> for finding in verify(open_store("STORE")):  # doctest: +SKIP
-      ...     print(finding)
-    """
-    return verify_storage(store.storage, quick=quick, checked=checked)
 
 
 def verify_storage(
@@ -103,11 +85,11 @@ def _check_files(
         path = layout.marker_file(marker.chunk_id)
         for kind, message in check_marker(marker):
             yield Finding(kind, path, message, evidence.remake(storage, marker.chunk_id))
-        for folder in ("parts", "quarantine"):
-            yield from _check_file(storage, folder, marker, evidence, spec, quick)
-            if not quick and (name := _file_of(marker, folder)):
+        for path in sorted(marker.files):
+            yield from _check_file(storage, path, marker, evidence, spec, quick)
+            if not quick:
                 checked.files += 1
-                checked.bytes += evidence.files.get(f"{folder}/{name}", 0)
+                checked.bytes += evidence.files.get(path, 0)
     yield from _check_orphans(storage, evidence)
     yield from _check_records(storage)
     yield from _check_labels(storage)
@@ -148,22 +130,18 @@ def _check_model(storage: Storage, spec: StoreSpec, quick: bool) -> Iterator[Fin
                 yield Finding("damaged_model", path, message, _BACKUP)
 
 
-def _file_of(marker: Marker, folder: str) -> str:
-    return marker.part if folder == "parts" else marker.quarantine
-
-
 def _check_file(
     storage: Storage,
-    folder: str,
+    path: str,
     marker: Marker,
     evidence: Evidence,
     spec: StoreSpec | None,
     quick: bool,
 ) -> Iterator[Finding]:
-    name = _file_of(marker, folder)
-    if not name or HashedName.parse(name) is None:
+    folder, _, name = path.partition("/")
+    if HashedName.parse(name) is None:
         return
-    path, fix = f"{folder}/{name}", evidence.remake(storage, marker.chunk_id)
+    fix = evidence.remake(storage, marker.chunk_id)
     missing = "missing_part" if folder == "parts" else "missing_quarantine"
     gone = Finding(missing, path, "the file is gone; its marker is there", fix)
     # A chunk that was committed after the listing has files all the same.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import json
 import logging
@@ -15,7 +14,7 @@ from typing import Any, NoReturn
 
 from featurestore.cli import interrupts, streams
 from featurestore.cli.streams import say
-from featurestore.errors import HoarfrostError, UsageError, one_line
+from featurestore.errors import HoarfrostError, UsageError, did_you_mean, one_line
 
 __all__ = ["VERBOSE", "Parser", "key_values", "main", "quiet_libraries", "say"]
 
@@ -51,10 +50,9 @@ class Parser(argparse.ArgumentParser):
             return
         flag = unknown[0].split("=")[0]
         known = [name for action in self._actions for name in action.option_strings] + list(also)
-        near = difflib.get_close_matches(flag, known, n=1, cutoff=0.6)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = did_you_mean(flag, known, most=1)
         kind = "flag" if flag.startswith("-") else "argument"
-        self.error(f"unknown {kind} {flag!r}{hint}")
+        self.error(f"unknown {kind} {flag!r}{near}{'?' if near else ''}")
 
 
 def main(

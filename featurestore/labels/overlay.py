@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from featurestore.io.storage import Storage
+from featurestore.io.storage import Storage, parquet_bytes
 
 FOLDER = "labels"
 SCHEMA = pa.schema(
@@ -82,8 +81,6 @@ def write_overlay(storage: Storage, changes: Iterator[tuple[str, list[str], str 
         return ""
     now = time.time_ns() // 1000
     version = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now // 10**6))}{now % 10**6:06d}Z"
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), sink, compression="zstd")
     name = f"{version}-{uuid.uuid4().hex[:6]}"
-    storage.write(f"{FOLDER}/{name}.parquet", sink.getvalue().to_pybytes())
+    storage.write(f"{FOLDER}/{name}.parquet", parquet_bytes(pa.Table.from_pylist(rows, SCHEMA)))
     return name

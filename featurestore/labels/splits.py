@@ -7,7 +7,7 @@ from typing import Any
 
 from featurestore.labels.cells import text_of
 
-SPLIT_NAMES: Mapping[str, str] = {
+_SPLITS: Mapping[str, str] = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -26,7 +26,7 @@ def split_of(name: str) -> str | None:
       >>> split_of("VAL"), split_of("Testing"), split_of("cat")
       ('validation', 'test', None)
     """
-    return SPLIT_NAMES.get(name.lower())
+    return _SPLITS.get(name.lower())
 
 
 def split_in_cell(value: Any) -> str | None:
