@@ -1,4 +1,4 @@
-"""``python -m featurestore COMMAND STORE``: what is in a store, without TensorFlow or Beam."""
+"""``python -m featurestore COMMAND STORE``: inspects a store without TensorFlow or Beam."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ def build_parser() -> Parser:
         sub.set_defaults(run=run, parser=sub)
         sub.add_argument("store", metavar="STORE", help="the store's folder, or any fsspec URL")
         sub.add_argument("--json", action="store_true", help="print the facts as JSON only")
-        metavar, text = "K=V", "for the file system, such as anon=true"
+        metavar, text = "K=V", "options for the file system, such as anon=true"
         sub.add_argument("--storage_options", nargs="+", default=[], metavar=metavar, help=text)
         return sub.add_argument
 
-    command("info", _info, "what is in the store and how it was made")
-    add = command("verify", _verify, "check every commit, file and row; exit code 1 for an error")
-    add("--quick", action="store_true", help="read the commits only, open no part")
-    add = command("quarantine", _quarantine, "the images that could not be used, and why")
+    command("info", _info, "show what is in the store and how it was made")
+    add = command("verify", _verify, "check every commit, file and row; exit code 1 for errors")
+    add("--quick", action="store_true", help="read the commits only; open no part")
+    add = command("quarantine", _quarantine, "list the images that could not be used, and why")
     add("--by", default="kind", help="count by kind, folder or message (default %(default)s)")
-    text = f"images to list, 0 for all (default {LISTED}; all with --json)"
+    text = f"number of images to list, 0 for all (default {LISTED}; all with --json)"
     add("--limit", type=int, metavar="N", help=text)
-    add = command("relabel", _relabel, "give stored rows the labels of a table, as a new version")
+    add = command("relabel", _relabel, "give stored rows labels from a table, as a new version")
     add("--labels", required=True, metavar="FILE", help="CSV with a header line, or Parquet")
-    add("--key_column", default="", metavar="NAME", help="default: the first")
-    text = "default: the one called so, else the second"
+    add("--key_column", default="", metavar="NAME", help="column of keys (default: the first)")
+    text = "column of labels (default: the one named label or class, else the second)"
     add("--label_column", default="", metavar="NAME", help=text)
-    add = command("export", _export, "embeddings as .npy, their metadata as Parquet")
+    add = command("export", _export, "write embeddings to .npy files, metadata to Parquet files")
     add("--output", required=True, metavar="DIR", help="an empty folder, or any fsspec URL")
-    add("--splits", nargs="+", metavar="SPLIT", help="rows of these splits only")
-    add("--all_views", action="store_true", help="augmented views too")
+    add("--splits", nargs="+", metavar="SPLIT", help="export rows of these splits only")
+    add("--all_views", action="store_true", help="export augmented views too")
     add("--rows_per_file", type=int, default=1_000_000, help="at most (default %(default)s)")
     add("--dtype", default="", help="float16 or float32 (default: as stored)")
-    add("--flatten", action="store_true", help="write a map as one vector a row")
+    add("--flatten", action="store_true", help="write each map as one vector")
     return parser
 
 
@@ -91,11 +91,11 @@ def _verify(args: argparse.Namespace, options: dict[str, Any]) -> int:
     if args.json:
         say(json.dumps(facts, indent=2))
     else:
-        looked = f"{checked.commits:,} commits"
+        covered = f"{checked.commits:,} commits"
         if not args.quick:
-            looked += f", {checked.files:,} files and {checked.rows:,} images"
+            covered += f", {checked.files:,} files and {checked.rows:,} images"
         plural = ("" if errors == 1 else "s", "" if warnings == 1 else "s")
-        say(f"{looked} checked: {errors} error{plural[0]}, {warnings} warning{plural[1]}")
+        say(f"{covered} checked: {errors} error{plural[0]}, {warnings} warning{plural[1]}")
     return exit_code(findings)
 
 

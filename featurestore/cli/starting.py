@@ -1,7 +1,8 @@
-"""The first moment of a command: every package imports this before anything that takes long.
+"""The start of a command: every package imports this module before any slow import.
 
-While ``python -m PACKAGE.MODULE`` imports the package, ``sys.argv`` begins with ``-m``. Only then
-is the process ours; a program that uses the packages keeps its own signals and streams.
+``sys.argv`` begins with ``-m`` while ``python -m PACKAGE.MODULE`` imports the package. Only then
+does the process belong to the command. A program that imports the packages keeps its own signals
+and streams.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""Label overlays: labels and splits that came later than the rows. Parts are never edited.
+"""Label overlays: labels and splits that were added after the rows. Parts are never edited.
 
-Each ``labels/<version>.parquet`` holds key, labels and split of the rows it concerns; for a row
-that several name, the newest version wins. Versions sort by time.
+Each ``labels/<version>.parquet`` holds the key, labels and split of the rows that it changes. The
+newest version of a row wins; version names sort by time.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Change = tuple[list[str], str | None]
 
 @dataclass(frozen=True)
 class Overlay:
-    """The labels and splits that replace those of the parts.
+    """The labels and splits that replace those in the parts.
 
     Attributes:
       changes: key -> (labels, split).
-      versions: the names of the versions that they are of, the newest last.
+      versions: the names of the versions in `changes`, the newest last.
     """
 
     changes: Mapping[str, Change] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Overlay:
         return cls(changes, names)
 
     def apply(self, keys: Iterable[str], labels: np.ndarray, splits: np.ndarray) -> None:
-        """Changes labels and splits, object arrays of one entry a key, in place."""
+        """Changes `labels` and `splits` in place: object arrays (n,), in the order of `keys`."""
         for index, key in enumerate(keys):
             if change := self.changes.get(key):
                 labels[index], splits[index] = change
@@ -74,7 +74,7 @@ def write_overlay(storage: Storage, changes: Iterator[tuple[str, list[str], str 
       changes: (key, labels, split) of the rows to change.
 
     Returns:
-      The version's name, or "" when nothing was to change.
+      The version's name, or "" when there are no changes.
     """
     rows = [{"key": key, "labels": labels, "split": split} for key, labels, split in changes]
     if not rows:

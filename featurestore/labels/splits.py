@@ -1,4 +1,4 @@
-"""The names of splits, as datasets spell them."""
+"""The names of splits in datasets, and their names in stores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SPLITS: Mapping[str, str] = {
 
 
 def split_of(name: str) -> str | None:
-    """Returns the split that a name stands for, in any case, or None.
+    """Returns the split that a name in any case stands for, or None.
 
     Example:
       >>> split_of("VAL"), split_of("Testing"), split_of("cat")
@@ -30,7 +30,7 @@ def split_of(name: str) -> str | None:
 
 
 def split_in_cell(value: Any) -> str | None:
-    """Returns the split that a table's cell names, by the name that stores have for it.
+    """Returns the split in a table's cell, under its name in stores.
 
     Example:
       >>> split_in_cell(b"Val "), split_in_cell("fold3"), split_in_cell(None)
