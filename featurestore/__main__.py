@@ -69,7 +69,7 @@ def _info(args: argparse.Namespace, options: dict[str, Any]) -> int:
 
 
 def _verify(args: argparse.Namespace, options: dict[str, Any]) -> int:
-    from featurestore.checking.findings import Checked, exit_code
+    from featurestore.checking.findings import ERROR, Checked
     from featurestore.checking.verify import verify_storage
     from featurestore.io.storage import Storage
 
@@ -78,7 +78,7 @@ def _verify(args: argparse.Namespace, options: dict[str, Any]) -> int:
         findings.append(finding)
         if not args.json:
             say(str(finding))
-    errors = sum(finding.severity == "error" for finding in findings)
+    errors = sum(finding.severity == ERROR for finding in findings)
     warnings = len(findings) - errors
     facts = {
         "store": storage.public_url,
@@ -96,7 +96,7 @@ def _verify(args: argparse.Namespace, options: dict[str, Any]) -> int:
             covered += f", {checked.files:,} files and {checked.rows:,} images"
         plural = ("" if errors == 1 else "s", "" if warnings == 1 else "s")
         say(f"{covered} checked: {errors} error{plural[0]}, {warnings} warning{plural[1]}")
-    return exit_code(findings)
+    return int(errors > 0)
 
 
 def _quarantine(args: argparse.Namespace, options: dict[str, Any]) -> int:

@@ -100,7 +100,7 @@ class Marker:
         except (ValueError, TypeError, KeyError) as error:
             raise CorruptStore(
                 f"{where}: not a marker ({error}); delete it and run the extraction again, which "
-                "makes the chunk anew"
+                "restores the chunk"
             ) from error
 
 

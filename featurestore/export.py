@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -90,7 +89,8 @@ def export(store: FeatureStore, output: Storage, options: ExportOptions) -> dict
     # In a local output the drafts lie beside their place, so that publishing is a rename.
     with output.workspace(f".export-{uuid.uuid4().hex[:8]}") as folder:
         writer = _Writer(output, folder, (dtype, spec.feature_size), len(str(files - 1)))
-        for batch in _batches(store, options):
+        columns = (*METADATA_SCHEMA.names, FEATURES)
+        for batch in store.scan(columns, splits=options.splits, views=options.views):
             writer.write(batch, options.rows_per_file)
         writer.finish()
     if writer.total != rows:
@@ -154,11 +154,6 @@ def _count(store: FeatureStore, options: ExportOptions) -> int:
     if not rows:
         raise UsageError(f"nothing to export: {store.url} has no row of these splits and views")
     return rows
-
-
-def _batches(store: FeatureStore, options: ExportOptions) -> Iterator[Columns]:
-    columns: Sequence[str] = (*METADATA_SCHEMA.names, FEATURES)
-    return store.scan(columns, splits=options.splits, views=options.views)
 
 
 class _Writer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 from featurestore.reading.cache import cache_usage
@@ -34,14 +35,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
     return {
         "store": store.url,
         "identity_hash": spec.identity_hash,
-        "base": {
-            "model": spec.base.model,
-            "weights": spec.base.weights,
-            "weights_hash": spec.base.weights_hash,
-            "layer": spec.base.layer,
-            "pooling": spec.base.pooling,
-            "preprocess": spec.base.preprocess,
-        },
+        "base": {name: value for name, value in asdict(spec.base).items() if name != "request"},
         "image_size": list(spec.pixels.image_size),
         "feature_shape": list(spec.feature_shape),
         "dtype": spec.dtype,

@@ -46,7 +46,7 @@ def check_views(views: int) -> None:
       UsageError: for a number out of range.
     """
     if not 1 <= views <= MOST_VIEWS:
-        raise UsageError(f"--views must be 1 (the image as it is) to {MOST_VIEWS}, got {views}")
+        raise UsageError(f"--views must be 1 (the unaugmented image) to {MOST_VIEWS}, got {views}")
 
 
 @dataclass(frozen=True)

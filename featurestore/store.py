@@ -19,7 +19,7 @@ from featurestore.io.storage import Storage
 from featurestore.labels.overlay import Overlay, versions
 from featurestore.ledger import Ledger
 from featurestore.reading.cache import DecodedCache
-from featurestore.reading.counting import count_ledger, live_quarantined
+from featurestore.reading.counts import count_ledger, live_quarantined
 from featurestore.reading.moment import Moment
 from featurestore.reading.scan import Columns, Scanner, ScanOptions
 from featurestore.reading.visibility import Visibility

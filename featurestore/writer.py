@@ -155,13 +155,14 @@ def part_settings(spec: StoreSpec) -> dict[str, Any]:
     Maps stay uncompressed: float16 activations hardly shrink, and decoding them would cost more
     than reading them. Embeddings are split into byte streams, which lets zstd compress exponents.
     """
-    dictionary = [field.name for field in META_FIELDS if field.name in ("split", "etag")]
+    labels = "labels.list.element"
+    dictionary = ["etag", "split", labels]
     if spec.is_map:
         columns = {field.name: "zstd" for field in META_FIELDS if field.name != "labels"}
-        columns |= {"labels.list.element": "zstd", FEATURES: "none"}
-        return {"use_dictionary": [*dictionary, "labels.list.element"], "compression": columns}
+        columns |= {labels: "zstd", FEATURES: "none"}
+        return {"use_dictionary": dictionary, "compression": columns}
     return {
-        "use_dictionary": [*dictionary, "labels.list.element"],
+        "use_dictionary": dictionary,
         "use_byte_stream_split": [f"{FEATURES}.list.element"],
         "compression": "zstd",
         "compression_level": 1,

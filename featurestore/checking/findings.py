@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -90,11 +90,6 @@ class Checked:
     files: int = 0
     bytes: int = 0
     rows: int = 0
-
-
-def exit_code(findings: Iterable[Finding]) -> int:
-    """Returns 1 when a finding is an error, else 0."""
-    return int(any(finding.severity == ERROR for finding in findings))
 
 
 def remove_command(storage: Storage, paths: Collection[str]) -> str:

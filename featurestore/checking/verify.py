@@ -47,7 +47,7 @@ def verify_storage(
       checked: counts what the check has covered.
 
     Yields:
-      Findings at once when they are found; none for a sound store.
+      Each finding as soon as it is found; none for a sound store.
 
     Raises:
       UsageError: when there is no store.
@@ -82,9 +82,8 @@ def _check_files(
     yield from read_evidence(storage, evidence)
     for marker in evidence.live.values():
         checked.commits += 1
-        path = layout.marker_file(marker.chunk_id)
-        for kind, message in check_marker(marker):
-            yield Finding(kind, path, message, evidence.remake(storage, marker.chunk_id))
+        own, remake = layout.marker_file(marker.chunk_id), evidence.remake(storage, marker.chunk_id)
+        yield from (Finding(kind, own, text, remake) for kind, text in check_marker(marker))
         for path in sorted(marker.files):
             yield from _check_file(storage, path, marker, evidence, spec, quick)
             if not quick:

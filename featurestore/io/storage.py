@@ -175,7 +175,7 @@ class Storage:
             what = "is missing" if missing else f"cannot be read ({str(error).splitlines()[0]})"
             raise CorruptStore(
                 f"{self.public_url}/{name} {what}; python -m featurestore verify says what else is "
-                "wrong. To make a chunk anew, delete its markers/<chunk_id>.json and the folder "
+                "wrong. To restore a chunk, delete its markers/<chunk_id>.json and the folder "
                 "manifest/ (a copy of the markers), and run the extraction again"
             ) from error
 

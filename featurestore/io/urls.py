@@ -47,7 +47,8 @@ def connect(url: str, options: Mapping[str, Any] | None = None, flag: str = "URL
             f"{flag}: {public_url(url)!r} needs a package that is missing: {error}"
         ) from error
     except ADDRESS_ERRORS as error:
-        raise UsageError(f"{flag}: cannot open {_shown(url)!r}: {error}") from error
+        shown = public_url(url) if isinstance(url, str) else url
+        raise UsageError(f"{flag}: cannot open {shown!r}: {error}") from error
 
 
 def _connect(url: str, options: Mapping[str, Any]):
@@ -63,10 +64,6 @@ def _connect(url: str, options: Mapping[str, Any]):
     fs, path = fsspec.core.url_to_fs(url.split("::")[0], **options)
     path = fs._strip_protocol(url) if "::" in url else path
     return fs, path if is_web(url) else without_dots(path)
-
-
-def _shown(url: Any) -> Any:
-    return public_url(url) if isinstance(url, str) else url
 
 
 def protocol_of(url: str) -> str:

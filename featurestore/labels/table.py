@@ -84,7 +84,7 @@ class LabelTable:
                 if key := member_name(text_of(row[key_column])):
                     found.setdefault(key, {}).update(dict.fromkeys(labels_of(row[label_column])))
         labels = {key: tuple(labels) for key, labels in found.items()}
-        return cls(public_url(url), labels, _told(url, names, key_column, label_column))
+        return cls(public_url(url), labels, _columns_line(url, names, key_column, label_column))
 
     def match(self, key: str) -> tuple[str, ...] | None:
         """Returns an image's labels, or None when the table has none.
@@ -147,7 +147,7 @@ def _may_be(row: str, key: str) -> bool:
     return row_folder.endswith(folder) or folder.endswith(row_folder)
 
 
-def _told(url: str, names: Sequence[str], key_column: str, label_column: str) -> str:
+def _columns_line(url: str, names: Sequence[str], key_column: str, label_column: str) -> str:
     """Returns a line about the columns in use, and about unused ones that may surprise you."""
     left = [name for name in names if name not in (key_column, label_column)]
     notes = []

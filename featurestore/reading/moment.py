@@ -50,7 +50,7 @@ class Moment:
         if gone:
             raise CorruptStore(
                 f"{storage.public_url}: {len(gone)} commits were deleted while the store was read, "
-                f"first {gone[0]}; give the same command again when nobody edits the store"
+                f"first {gone[0]}; run the same command again when no process edits the store"
             )
         markers = {chunk_id: found[chunk_id] for chunk_id in named["chunks"]}
         return cls(markers, Overlay.read(storage, named["labels"]))

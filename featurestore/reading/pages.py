@@ -18,17 +18,6 @@ _DATA_PAGE = 0
 _HEADER_BYTES = 32
 
 
-def column_index(metadata: pq.FileMetaData, name: str) -> int:
-    """Returns the number of a flat column, or -1 when there is no column of that name.
-
-    Args:
-      metadata: of a Parquet file.
-      name: of the column.
-    """
-    paths = (metadata.schema.column(index).path for index in range(metadata.num_columns))
-    return next((index for index, path in enumerate(paths) if path == name), -1)
-
-
 def plain_block(
     path: str, metadata: pq.FileMetaData, group: int, name: str, width: int
 ) -> tuple[int, int] | None:
@@ -44,10 +33,10 @@ def plain_block(
     Returns:
       (offset of the first value, bytes of all values), or None when they are not one plain page.
     """
-    index = column_index(metadata, name)
-    if index < 0:
+    chunks = map(metadata.row_group(group).column, range(metadata.num_columns))
+    column = next((chunk for chunk in chunks if chunk.path_in_schema == name), None)
+    if column is None:
         return None
-    column = metadata.row_group(group).column(index)
     size = column.num_values * width
     plain = set(column.encodings) <= {"PLAIN", "RLE"} and not column.has_dictionary_page
     if not plain or column.compression != "UNCOMPRESSED" or not size:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from featurestore.ledger import Ledger
 from featurestore.spec import BaseSpec, Numerics, PixelSpec, StoreSpec
 from featurestore.store import FeatureStore, create_store
 from featurestore.writer import PartWriter, write_quarantine
+from support.commands import ROOT
 
 
 def make_spec(
@@ -92,3 +95,23 @@ def add_chunk(
 def make_store(url: str | Path, spec: StoreSpec | None = None, **options) -> FeatureStore:
     """Creates an empty store."""
     return create_store(Storage(str(url), options), spec or make_spec())
+
+
+def memory_growth(store: FeatureStore, statement: str) -> int:
+    """Returns the bytes by which a statement on `store` raises the peak memory of a process."""
+    peak = "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss"
+    script = (
+        "import resource, sys; from featurestore import open_store\n"
+        "from featurestore.checking.verify import verify_storage\n"
+        "store = open_store(sys.argv[1])\n"
+        "next(store.scan())\n"
+        f"before = {peak}\n{statement}\nprint({peak} - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, store.storage.path("")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    return 1024 * int(done.stdout)
