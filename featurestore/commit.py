@@ -157,16 +157,6 @@ def data_files(storage: Storage) -> dict[str, FileInfo]:
     }
 
 
-def find_orphans(storage: Storage, markers: Mapping[str, Marker]) -> dict[str, FileInfo]:
-    """Lists the data files that none of `markers` names."""
-    named = _named_files(markers)
-    return {path: file for path, file in data_files(storage).items() if path not in named}
-
-
-def _named_files(markers: Mapping[str, Marker]) -> set[str]:
-    return {path for marker in markers.values() for path in marker.files}
-
-
 def sweep_store(storage: Storage, now: float) -> list[str]:
     """Deletes orphans of committed chunks, and other orphans that are older than a day.
 
@@ -186,7 +176,7 @@ def sweep_store(storage: Storage, now: float) -> list[str]:
     if not markers:
         return []
     removed = []
-    for path in candidates.keys() - _named_files(markers):
+    for path in candidates.keys() - {path for each in markers.values() for path in each.files}:
         name = HashedName.parse(path.rsplit("/", 1)[-1])
         modified = candidates[path].modified
         old = modified is not None and now - modified > ORPHAN_AGE_SECONDS

@@ -38,7 +38,7 @@ class FeatureStore:
       spec: the definition of the features.
       cache: of decoded parts, see `with_cache`; None reads the parts themselves.
       moment: the commits and labels that every call sees, see `at_this_moment`; None for those at
-        the begin of each call.
+        the beginning of each call.
     """
 
     storage: Storage

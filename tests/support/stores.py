@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from featurestore.commit import Marker, commit, publish
+from featurestore.commit import Marker, commit, data_files, publish
 from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
 from featurestore.spec import BaseSpec, Numerics, PixelSpec, StoreSpec
@@ -115,3 +115,8 @@ def memory_growth(store: FeatureStore, statement: str) -> int:
         check=True,
     )
     return 1024 * int(done.stdout)
+
+
+def find_orphans(storage: Storage, markers: Mapping[str, Marker]) -> set[str]:
+    """Returns the paths of the data files that none of `markers` names."""
+    return set(data_files(storage)) - {path for each in markers.values() for path in each.files}

@@ -186,7 +186,7 @@ def test_the_columns_of_tables_as_other_programs_write_them(tmp_path, text):
     [
         (
             ",label\n1,cat\n",
-            "the first column of '.*' has no name.*name a column with --key_column",
+            "first column of '.*' has no name.*name a column with --key_column",
         ),
         (",label,split\n1,cat,train\n", "has no name.*label, split"),
         ("Unnamed: 0,breed,note\n1,cat,x\n", "has no name \\('Unnamed: 0'\\)"),
