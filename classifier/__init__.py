@@ -4,4 +4,4 @@ Adds TensorFlow to what the feature store needs; Apache Beam is never imported h
 itself is imported by the functions that compute, so that a module's `--help` answers at once.
 """
 
-from featurestore.cli import starting as _starting  # noqa: F401
+from featurestore.cli import startup as _startup  # noqa: F401

@@ -1,9 +1,9 @@
 """Hoarfrost's feature store: open, describe, scan and check stored features.
 
-Needs numpy, pyarrow and fsspec only; neither TensorFlow nor Apache Beam is ever imported here.
+It needs only NumPy, PyArrow and fsspec, and never imports TensorFlow or Apache Beam.
 """
 
-from featurestore.cli import starting as _starting  # noqa: F401
+from featurestore.cli import startup as _startup  # noqa: F401
 from featurestore.errors import HoarfrostError, RunFailed, SpecMismatch, UsageError
 from featurestore.numerics import Numerics
 from featurestore.spec import BaseSpec, PixelSpec, StoreSpec

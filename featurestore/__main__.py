@@ -1,4 +1,4 @@
-"""``python -m featurestore COMMAND STORE``: what is in a store, without TensorFlow or Beam."""
+"""``python -m featurestore COMMAND STORE``: inspects a store without TensorFlow or Beam."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from featurestore.cli.command import Parser, key_values, main, say
@@ -25,29 +26,29 @@ def build_parser() -> Parser:
         sub.set_defaults(run=run, parser=sub)
         sub.add_argument("store", metavar="STORE", help="the store's folder, or any fsspec URL")
         sub.add_argument("--json", action="store_true", help="print the facts as JSON only")
-        metavar, text = "K=V", "for the file system, such as anon=true"
+        metavar, text = "K=V", "options for the file system, such as anon=true"
         sub.add_argument("--storage_options", nargs="+", default=[], metavar=metavar, help=text)
         return sub.add_argument
 
-    command("info", _info, "what is in the store and how it was made")
-    add = command("verify", _verify, "check every commit, file and row; exit code 1 for an error")
-    add("--quick", action="store_true", help="read the commits only, open no part")
-    add = command("quarantine", _quarantine, "the images that could not be used, and why")
+    command("info", _info, "show what is in the store and how it was made")
+    add = command("verify", _verify, "check every commit, file and row; exit code 1 for errors")
+    add("--quick", action="store_true", help="read the commits only; open no part")
+    add = command("quarantine", _quarantine, "list the images that could not be used, and why")
     add("--by", default="kind", help="count by kind, folder or message (default %(default)s)")
-    text = f"images to list, 0 for all (default {LISTED}; all with --json)"
+    text = f"number of images to list, 0 for all (default {LISTED}; all with --json)"
     add("--limit", type=int, metavar="N", help=text)
-    add = command("relabel", _relabel, "give stored rows the labels of a table, as a new version")
+    add = command("relabel", _relabel, "give stored rows labels from a table, as a new version")
     add("--labels", required=True, metavar="FILE", help="CSV with a header line, or Parquet")
-    add("--key_column", default="", metavar="NAME", help="default: the first")
-    text = "default: the one called so, else the second"
+    add("--key_column", default="", metavar="NAME", help="column of keys (default: the first)")
+    text = "column of labels (default: the one named label or class, else the second)"
     add("--label_column", default="", metavar="NAME", help=text)
-    add = command("export", _export, "embeddings as .npy, their metadata as Parquet")
+    add = command("export", _export, "write embeddings to .npy files, metadata to Parquet files")
     add("--output", required=True, metavar="DIR", help="an empty folder, or any fsspec URL")
-    add("--splits", nargs="+", metavar="SPLIT", help="rows of these splits only")
-    add("--all_views", action="store_true", help="augmented views too")
+    add("--splits", nargs="+", metavar="SPLIT", help="export rows of these splits only")
+    add("--all_views", action="store_true", help="export augmented views too")
     add("--rows_per_file", type=int, default=1_000_000, help="at most (default %(default)s)")
     add("--dtype", default="", help="float16 or float32 (default: as stored)")
-    add("--flatten", action="store_true", help="write a map as one vector a row")
+    add("--flatten", action="store_true", help="write each map as one vector")
     return parser
 
 
@@ -68,7 +69,7 @@ def _info(args: argparse.Namespace, options: dict[str, Any]) -> int:
 
 
 def _verify(args: argparse.Namespace, options: dict[str, Any]) -> int:
-    from featurestore.checking.findings import Checked, exit_code
+    from featurestore.checking.findings import ERROR, Checked
     from featurestore.checking.verify import verify_storage
     from featurestore.io.storage import Storage
 
@@ -77,29 +78,29 @@ def _verify(args: argparse.Namespace, options: dict[str, Any]) -> int:
         findings.append(finding)
         if not args.json:
             say(str(finding))
-    errors = sum(finding.severity == "error" for finding in findings)
+    errors = sum(finding.severity == ERROR for finding in findings)
+    warnings = len(findings) - errors
     facts = {
         "store": storage.public_url,
         "quick": args.quick,
         "checked": asdict(checked),
         "errors": errors,
-        "warnings": len(findings) - errors,
+        "warnings": warnings,
         "findings": [finding.to_record() for finding in findings],
     }
     if args.json:
         say(json.dumps(facts, indent=2))
     else:
-        looked = f"{checked.commits:,} commits"
+        covered = f"{checked.commits:,} commits"
         if not args.quick:
-            looked += f", {checked.files:,} files and {checked.rows:,} images"
-        warnings = len(findings) - errors
+            covered += f", {checked.files:,} files and {checked.rows:,} images"
         plural = ("" if errors == 1 else "s", "" if warnings == 1 else "s")
-        say(f"{looked} checked: {errors} error{plural[0]}, {warnings} warning{plural[1]}")
-    return exit_code(findings)
+        say(f"{covered} checked: {errors} error{plural[0]}, {warnings} warning{plural[1]}")
+    return int(errors > 0)
 
 
 def _quarantine(args: argparse.Namespace, options: dict[str, Any]) -> int:
-    from featurestore.quarantine import count_quarantined, format_quarantine, list_quarantined
+    from featurestore.quarantine import count_quarantined, format_quarantine
     from featurestore.store import open_store
 
     if args.limit is not None and args.limit < 0:
@@ -107,7 +108,7 @@ def _quarantine(args: argparse.Namespace, options: dict[str, Any]) -> int:
     limit = (None if args.json else LISTED) if args.limit is None else (args.limit or None)
     store = open_store(args.store, options).at_this_moment()
     counts = count_quarantined(store, args.by)
-    rows = list_quarantined(store, limit)
+    rows = islice(store.quarantined(), limit)
     if args.json:
         total = sum(counts.values())
         facts = {"store": store.url, "total": total, "by": args.by, "counts": counts}
@@ -127,7 +128,7 @@ def _relabel(args: argparse.Namespace, options: dict[str, Any]) -> int:
     table = LabelTable.read(args.labels, args.key_column, args.label_column, options)
     done = relabel(store, table)
     if args.json:
-        facts = {"store": store.url, "columns": table.columns, **done.to_record()}
+        facts = {"store": store.url, "columns": table.columns, **asdict(done)}
         say(json.dumps(facts, indent=2))
     else:
         for line in (table.columns, *summary_lines(done)):

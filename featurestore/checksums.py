@@ -9,12 +9,12 @@ from featurestore.layout import HashedName
 
 
 def wrong_checksum(path: Path, name: str, sha256: str) -> str:
-    """Returns what is wrong with a file's checksum, or "".
+    """Returns what is wrong with a file's checksum, or "" when it is right.
 
     Args:
-      path: a local copy.
-      name: in the store, which ends in the checksum's first 16 digits.
-      sha256: the marker's 64 hex digits, or "" in markers that have none.
+      path: a local copy of the file.
+      name: the file's name in the store, which ends in the first 16 digits of the checksum.
+      sha256: 64 hex digits from the marker, or "" when the marker holds none.
     """
     got = file_sha256(path)
     named = HashedName.parse(name)
@@ -25,12 +25,6 @@ def wrong_checksum(path: Path, name: str, sha256: str) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Returns 64 hex digits over a file, read in blocks."""
-    digest = hashlib.sha256()
+    """Returns the 64 hex digits of a file's sha256."""
     with open(path, "rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-BLOCK_BYTES = 4 << 20
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,9 +1,9 @@
-"""The commit of a chunk: publish its files, then one marker, of which exactly one can exist.
+"""The commit of a chunk: publishes its files, then creates its only marker.
 
-Order makes it safe to die at any instant. A part is published under a name that ends in its own
-checksum; nothing refers to it yet. Then the marker is created, exclusively: of two attempts at one
-chunk one wins, the other finds the winner's marker. From then on every other file of the chunk is
-an orphan for certain, because no later marker can name it.
+This order makes a crash harmless at any instant. A part is published under a name that ends in its
+own checksum; nothing refers to it yet. The marker is then created exclusively: of two attempts at
+one chunk, one wins and the other finds the winner's marker. From then on every other file of the
+chunk is an orphan, because no later marker can name it.
 """
 
 from __future__ import annotations
@@ -15,43 +15,42 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from featurestore import layout
 from featurestore.errors import CorruptStore
-from featurestore.io.storage import Storage
+from featurestore.io.storage import FileInfo, Storage, parquet_bytes
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger
 from featurestore.writer import Written
 
-# A file without a marker this old belongs to a run that died: publishing takes milliseconds.
+# A file of this age without a marker belongs to a crashed run: publishing takes milliseconds.
 ORPHAN_AGE_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True)
 class Marker:
-    """What one committed chunk holds; the content of ``markers/<chunk_id>.json``.
+    """The content of one committed chunk and of its file ``markers/<chunk_id>.json``.
 
     Attributes:
       chunk_id: 32 hex digits.
-      run_id: of the run that committed it.
-      first_key: of its inputs in order; scans go by it.
-      part: file name below ``parts/``, or "" when no image gave a row.
+      run_id: of the run that committed the chunk.
+      first_key: the key of the first input; scans follow its order.
+      part: file name below ``parts/``, or "" when the chunk has no rows.
       part_sha256: of the whole file.
-      part_bytes: its size.
+      part_bytes: size of the file.
       quarantine: file name below ``quarantine/``, or "".
       quarantine_sha256: of the whole file.
-      ledger: the counts.
-      augmented: rows of views 1 and up, besides those that the ledger counts.
+      ledger: counts of the chunk's images.
+      augmented: rows of views 1 and up, which the ledger does not count.
       numerics: how the features were computed.
-      seconds: the chunk took.
-      source: for a chunk that is a whole shard, its uri, size and etag; else empty.
-      ignored: names of files that are no images, inside a shard.
-      notes: what was left out of a shard and why, as in `featurestore.ignored`.
-      supersedes: keys whose rows and quarantined images of older runs no longer count.
-      superseded: what those were: rows and quarantined images, and their sum as images_in.
+      seconds: that the chunk took.
+      source: uri, size and etag of the shard, when the chunk is a whole shard; otherwise empty.
+      ignored: names of files in a shard that are not images.
+      notes: what was left out of a shard and why; see `featurestore.ignored`.
+      supersedes: keys whose rows and quarantined images from older runs no longer count.
+      superseded: the counts of those rows and quarantined images, with their sum as images_in.
       damage: why the rest of a shard could not be read, or "".
-      time: where the chunk's time went, see `pipelines.watching.timing`; empty in older stores.
+      time: seconds per activity, see `pipelines.watching.timing`; empty in older stores.
     """
 
     chunk_id: str
@@ -74,6 +73,12 @@ class Marker:
     damage: str = ""
     time: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def files(self) -> set[str]:
+        """The paths of the chunk's data files, relative to the store."""
+        files = (("parts", self.part), ("quarantine", self.quarantine))
+        return {f"{folder}/{name}" for folder, name in files if name}
+
     def to_json(self) -> str:
         """Returns the marker file's text."""
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
@@ -83,7 +88,7 @@ class Marker:
         """Reads a marker.
 
         Raises:
-          CorruptStore: when the text is not one.
+          CorruptStore: when the text is not a marker.
         """
         try:
             record = json.loads(text)
@@ -95,14 +100,17 @@ class Marker:
         except (ValueError, TypeError, KeyError) as error:
             raise CorruptStore(
                 f"{where}: not a marker ({error}); delete it and run the extraction again, which "
-                "makes the chunk anew"
+                "restores the chunk"
             ) from error
 
 
 def publish(storage: Storage, chunk_id: str, written: Written, folder: str) -> str:
-    """Publishes a finished file under its content's name.
+    """Publishes a finished file under a name that ends in its checksum.
 
     Args:
+      storage: of the store.
+      chunk_id: of the file's chunk.
+      written: the finished file.
       folder: ``parts`` or ``quarantine``.
 
     Returns:
@@ -116,22 +124,23 @@ def publish(storage: Storage, chunk_id: str, written: Written, folder: str) -> s
 def commit(storage: Storage, marker: Marker) -> Marker:
     """Commits a chunk whose files are published.
 
-    The files of an attempt that comes too late are removed at once; those of one that died are
-    swept when the run ends, in one listing for all chunks.
+    An attempt that comes too late deletes its own files at once. The files of a crashed attempt are
+    swept at the end of a run, with one listing for all chunks.
 
     Returns:
-      The marker that counts: `marker`, or the one of another attempt that was faster.
+      The marker that counts: `marker`, or that of a faster attempt.
     """
     name = layout.marker_file(marker.chunk_id)
     if not storage.create(name, marker.to_json()):
         winner = Marker.from_json(storage.read(name), name)
-        _remove_losers(storage, marker, winner)
+        for path in marker.files - winner.files:
+            storage.remove(path)
         return winner
     return marker
 
 
 def committed(storage: Storage, chunk_id: str) -> Marker | None:
-    """Returns the marker of a chunk, or None when it is not committed."""
+    """Returns a chunk's marker, or None when the chunk is not committed."""
     name = layout.marker_file(chunk_id)
     try:
         return Marker.from_json(storage.read(name), name)
@@ -139,70 +148,49 @@ def committed(storage: Storage, chunk_id: str) -> Marker | None:
         return None
 
 
-def _remove_losers(storage: Storage, loser: Marker, winner: Marker) -> None:
-    for path in _files_of(loser) - _files_of(winner):
-        storage.remove(path)
-
-
-def _files_of(marker: Marker) -> set[str]:
-    """Returns the paths of a commit's data files."""
-    files = (("parts", marker.part), ("quarantine", marker.quarantine))
-    return {f"{folder}/{name}" for folder, name in files if name}
-
-
-def find_orphans(storage: Storage, markers: Mapping[str, Marker]) -> dict[str, float | None]:
-    """Lists the data files that no marker names.
-
-    Returns:
-      Path relative to the store -> modification time in seconds, None where unknown.
-    """
-    named = set().union(*map(_files_of, markers.values()))
-    orphans = {}
-    for folder in ("parts", "quarantine"):
-        for file in storage.list(folder):
-            if f"{folder}/{file.name}" not in named:
-                orphans[f"{folder}/{file.name}"] = file.modified
-    return orphans
-
-
-def sweep_store(storage: Storage, now: float) -> list[str]:
-    """Deletes what died with earlier runs: orphans of committed chunks, and any other a day old.
-
-    Nothing is deleted on the word of a listing alone: each orphan's own marker is asked for, and
-    where files are but not one marker, the markers are missing and not the files superfluous.
-
-    Args:
-      now: seconds since the epoch.
-
-    Returns:
-      The paths removed.
-    """
-    # Files first, markers second: a chunk committed in between is then seen as committed.
-    candidates = {
-        f"{folder}/{file.name}": file.modified
+def data_files(storage: Storage) -> dict[str, FileInfo]:
+    """Lists all parts and quarantine files: path relative to the store -> its entry."""
+    return {
+        f"{folder}/{file.name}": file
         for folder in ("parts", "quarantine")
         for file in storage.list(folder)
     }
+
+
+def sweep_store(storage: Storage, now: float) -> list[str]:
+    """Deletes orphans of committed chunks, and other orphans that are older than a day.
+
+    A listing alone is never reason enough to delete a file: each orphan's own marker is read again,
+    and a store without a single marker has lost its markers, so that its files stay.
+
+    Args:
+      storage: of the store.
+      now: seconds since the epoch.
+
+    Returns:
+      The deleted paths.
+    """
+    # Files before markers: a chunk that is committed in between then counts as committed.
+    candidates = data_files(storage)
     markers = read_markers(storage)
     if not markers:
         return []
-    orphans = find_orphans(storage, markers)
     removed = []
-    for path in candidates.keys() & orphans.keys():
+    for path in candidates.keys() - {path for each in markers.values() for path in each.files}:
         name = HashedName.parse(path.rsplit("/", 1)[-1])
-        modified = candidates[path]
+        modified = candidates[path].modified
         old = modified is not None and now - modified > ORPHAN_AGE_SECONDS
         if not old and not (name and name.chunk_id in markers):
             continue
         marker = committed(storage, name.chunk_id) if name else None
-        if marker is None or path not in _files_of(marker):
+        if marker is None or path not in marker.files:
             storage.remove(path)
             removed.append(path)
     return sorted(removed)
 
 
 def read_markers(storage: Storage) -> dict[str, Marker]:
-    """Reads every commit of a store: from the manifests, then the markers newer than those.
+    """Reads all commits of a store: the manifests, then the markers that are in none of them.
 
     Returns:
       chunk_id -> marker, ordered by the chunks' first keys.
@@ -233,7 +221,7 @@ def _read_manifests(storage: Storage) -> dict[str, Marker]:
 
 
 def write_manifest(storage: Storage, run_id: str, markers: Iterable[Marker]) -> None:
-    """Folds the markers that are in no manifest yet into one file, which readers open instead."""
+    """Copies markers that are in no manifest into a new one, which spares readers many files."""
     folded = _read_manifests(storage)
     markers = [marker for marker in markers if marker.chunk_id not in folded]
     if not markers:
@@ -246,6 +234,4 @@ def write_manifest(storage: Storage, run_id: str, markers: Iterable[Marker]) -> 
             "marker": [marker.to_json() for marker in markers],
         }
     )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    storage.write(layout.manifest_file(run_id), sink.getvalue().to_pybytes())
+    storage.write(layout.manifest_file(run_id), parquet_bytes(table))

@@ -1,6 +1,6 @@
-"""The errors a user may meet; each carries the exit code of the command that raises it.
+"""The errors that users see, each with the exit code of the command that raises it.
 
-A message says, in one line, the rule, the value that broke it, the likely cause and the fix.
+One line of message gives the rule, the value that broke it, the likely cause and the fix.
 """
 
 from __future__ import annotations
@@ -10,39 +10,39 @@ from collections.abc import Collection
 
 
 class HoarfrostError(Exception):
-    """Any failure that is explained to the user in one line instead of by a traceback."""
+    """A failure that users see as one line instead of a traceback."""
 
     exit_code = 1
 
 
 class RunFailed(HoarfrostError):
-    """A run that ended, and failed its own checks (too many bad images, a ledger that is off)."""
+    """A run that ended but failed its own checks, such as too many bad images."""
 
     exit_code = 1
 
 
 class UsageError(HoarfrostError):
-    """A mistake in what the user asked for: a flag, a path, a name, a store."""
+    """A mistake of the user: in a flag, a path, a name or a store."""
 
     exit_code = 2
 
 
 class SpecMismatch(UsageError):
-    """Features of another identity (base, pixels, views or dtype) than the store holds."""
+    """Features whose identity (base, pixels, views or dtype) differs from the store's."""
 
 
 class CorruptStore(HoarfrostError):
-    """Stored bytes that contradict what was recorded of them."""
+    """Stored bytes that contradict their record."""
 
     exit_code = 2
 
 
 def unknown_choice(what: str, got: str, choices: Collection[str]) -> UsageError:
-    """Builds the error for a name that is none of `choices`, near names first.
+    """Returns the error for a name that is not one of `choices`, and suggests similar names.
 
     Args:
-      what: the thing that was chosen, as the user knows it, such as ``--model``.
-      got: the value that is not known.
+      what: the user's name for the choice, such as ``--model``.
+      got: the unknown value.
       choices: every allowed value.
 
     Example:
@@ -57,20 +57,20 @@ def unknown_choice(what: str, got: str, choices: Collection[str]) -> UsageError:
     return UsageError(f"{what}: unknown value {got!r}; choose from {everything}")
 
 
-def did_you_mean(got: str, choices: Collection[str]) -> str:
-    """Returns the end of a message about a name that is unknown; empty where none is near it.
+def did_you_mean(got: str, choices: Collection[str], most: int = 3) -> str:
+    """Returns the end of a message about an unknown name, or "" when no choice is similar.
 
     Example:
       >>> did_you_mean("photoes", ["photos", "shards"]), did_you_mean("x", ["photos"])
       ('; did you mean photos', '')
     """
     by_fold = {choice.casefold(): choice for choice in choices}
-    near = difflib.get_close_matches(got.casefold(), list(by_fold), n=3, cutoff=0.6)
+    near = difflib.get_close_matches(got.casefold(), list(by_fold), n=most, cutoff=0.6)
     return f"; did you mean {' or '.join(sorted(by_fold[name] for name in near))}" if near else ""
 
 
 def one_line(error: BaseException, most: int = 2000) -> str:
-    """Returns an error's whole message as one line; the error's class where it has none.
+    """Returns an error's whole message as one line, or its class when the message is empty.
 
     Example:
       >>> one_line(ValueError("first,\\n  then second")), one_line(KeyError())
@@ -80,7 +80,7 @@ def one_line(error: BaseException, most: int = 2000) -> str:
 
 
 def cause(error: BaseException) -> str:
-    """Returns the first line of another library's error; libraries like to write many."""
+    """Returns the first line of another library's error, which may have many."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."
@@ -90,12 +90,12 @@ WRITABLE = "choose a folder or bucket that exists and that you may write to"
 
 
 def cannot_write(flag: str, where: str, error: BaseException, fix: str = WRITABLE) -> UsageError:
-    """Builds the error for an output that cannot be written.
+    """Returns the error for an output that cannot be written.
 
     Args:
-      flag: that names the output.
-      where: its address, fit to be shown.
-      error: of the file system.
+      flag: the flag that names the output.
+      where: the output's address, without credentials.
+      error: the file system's error.
       fix: what the user can do.
 
     Example:

@@ -1,8 +1,8 @@
-"""Writes embeddings as clip-retrieval does: ``img_emb/*.npy`` beside ``metadata/*.parquet``.
+"""Exports embeddings in clip-retrieval's layout: ``img_emb/*.npy`` and ``metadata/*.parquet``.
 
-embedding-reader, through which autofaiss reads, takes the files of both folders in the order of
-their names, pairs them one by one, and finds shape and dtype in the first line of the .npy header:
-so numbers in names are padded to one width, and row i of one file is row i of the other.
+embedding-reader, which autofaiss uses, sorts the files of both folders by name and pairs them one
+by one. So all numbers in file names have the same width, and row i of a .npy file belongs to row i
+of its Parquet file. It reads shape and dtype from the first line of the .npy header.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,14 +41,14 @@ FOLDERS = {"img_emb": "npy", "metadata": "parquet"}
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to export, and how.
+    """Which rows to export, and in which form.
 
     Attributes:
-      splits: of these splits; None means all rows.
-      views: of these views; the images as they are by default, None means all.
-      rows_per_file: at most.
+      splits: export rows of these splits; None means all rows.
+      views: export these views; by default the unaugmented images only, None means all.
+      rows_per_file: the most rows in one file.
       dtype: of the .npy files; "" keeps the store's.
-      flatten: write a map as one vector a row instead of refusing it.
+      flatten: write each map as one vector instead of refusing maps.
     """
 
     splits: tuple[str, ...] | None = None
@@ -66,37 +65,38 @@ class ExportOptions:
 
 
 def export(store: FeatureStore, output: Storage, options: ExportOptions) -> dict[str, Any]:
-    """Writes rows as .npy and Parquet files, one row group in memory at a time.
+    """Writes rows to .npy and Parquet files, with one row group in memory at a time.
 
-    A file is written to local disk, then published whole.
+    Each file is written to local disk, then published whole.
 
     Args:
       store: an open store.
       output: a folder without an earlier export.
-      options: what and how.
+      options: which rows, and in which form.
 
     Returns:
       JSON-ready facts: output, rows, files, dtype, dimension, splits, views, identity_hash.
 
     Raises:
       UsageError: for maps without `flatten`, an unknown split, or an output that is not empty.
-      RunFailed: for a finite value that does not fit the dtype.
+      RunFailed: when a finite value does not fit the dtype, or the store changes meanwhile.
     """
     store, spec = store.at_this_moment(), store.spec
     _require_exportable(store, output, options)
     dtype = options.dtype or spec.dtype
     rows = _count(store, options)
     files = -(-rows // options.rows_per_file)
-    # On a local output the drafts lie beside their place, so that publishing is a rename.
+    # In a local output the drafts lie beside their place, so that publishing is a rename.
     with output.workspace(f".export-{uuid.uuid4().hex[:8]}") as folder:
         writer = _Writer(output, folder, (dtype, spec.feature_size), len(str(files - 1)))
-        for batch in _batches(store, options):
+        columns = (*METADATA_SCHEMA.names, FEATURES)
+        for batch in store.scan(columns, splits=options.splits, views=options.views):
             writer.write(batch, options.rows_per_file)
         writer.finish()
     if writer.total != rows:
         raise RunFailed(
-            f"the store changed during the export ({rows} rows at first, {writer.total} in the "
-            f"end): delete {output.public_url} and export again when no run is at work"
+            f"the store changed during the export ({rows} rows at the start, {writer.total} at the "
+            f"end): delete {output.public_url} and export again when no run is active"
         )
     facts = {
         "store": store.url,
@@ -118,16 +118,16 @@ def _require_exportable(store: FeatureStore, output: Storage, options: ExportOpt
     if spec.is_map and not options.flatten:
         shape = "x".join(map(str, spec.feature_shape))
         raise UsageError(
-            f"this store holds maps of {shape}, and .npy embeddings are vectors: --flatten writes "
-            f"{spec.feature_size:,} values a row; or extract with --pooling avg"
+            f"this store holds maps of {shape}, but .npy embeddings are vectors: --flatten writes "
+            f"{spec.feature_size:,} values per row; or extract with --pooling avg"
         )
     for split in options.splits or ():
         store.require_split(split)
     if found := relation(output.url, store.storage.url, output.options):
         if found != "contains":
             raise UsageError(
-                f"--output: {output.public_url!r} {found} the feature store itself, whose files "
-                "an export would mix with its own; choose a folder beside it"
+                f"--output: {output.public_url!r} {found} the feature store itself, and an export "
+                "must not mix its files with the store's; choose a folder beside it"
             )
     _require_empty(output)
 
@@ -143,7 +143,7 @@ def _require_empty(output: Storage) -> None:
             raise cannot_write("--output", output.public_url, error, fix) from error
         if any(file.name.endswith(f".{suffix}") for file in files):
             raise UsageError(
-                f"--output: {output.public_url}/{folder} holds an export already, and readers take "
+                f"--output: {output.public_url}/{folder} holds an export already, and readers read "
                 "every file in it; choose another folder, or delete that one"
             )
 
@@ -152,31 +152,25 @@ def _count(store: FeatureStore, options: ExportOptions) -> int:
     batches = store.scan(["view"], splits=options.splits, views=options.views, batch_size=8192)
     rows = sum(len(batch["view"]) for batch in batches)
     if not rows:
-        raise UsageError(f"nothing to export: no row of {store.url} is of these splits and views")
+        raise UsageError(f"nothing to export: {store.url} has no row of these splits and views")
     return rows
 
 
-def _batches(store: FeatureStore, options: ExportOptions) -> Iterator[Columns]:
-    columns: Sequence[str] = (*METADATA_SCHEMA.names, FEATURES)
-    return store.scan(columns, splits=options.splits, views=options.views)
-
-
 class _Writer:
-    """Cuts rows into pairs of files, each published when it is full."""
+    """Divides rows into pairs of files, and publishes each pair when it is full."""
 
     def __init__(self, output: Storage, folder: Path, row: tuple[str, int], digits: int) -> None:
         self.total = 0
         self._output, self._folder, self._digits = output, folder, digits
-        self._dtype, self._dimension = row
+        self._dtype, self._dimension = np.dtype(row[0]).newbyteorder("<"), row[1]
         self._number = self._rows = 0
         self._array: BinaryIO | None = None
         self._metadata: pq.ParquetWriter | None = None
 
     def write(self, batch: Columns, rows_per_file: int) -> None:
-        features = batch[FEATURES].reshape(len(batch[FEATURES]), -1)
-        start = 0
-        while start < len(features):
-            stop = min(len(features), start + rows_per_file - self._rows)
+        start, count = 0, len(batch[FEATURES])
+        while start < count:
+            stop = min(count, start + rows_per_file - self._rows)
             self._append({name: values[start:stop] for name, values in batch.items()})
             if self._rows == rows_per_file:
                 self.finish()
@@ -196,7 +190,7 @@ class _Writer:
 
     def _cast(self, features: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
-            cast = features.astype(f"<{np.dtype(self._dtype).str[1:]}", copy=False)
+            cast = features.astype(self._dtype, copy=False)
         if not np.isfinite(cast).all():
             if np.isfinite(features).all():
                 raise RunFailed("a value is beyond float16's largest, 65504; use --dtype float32")
@@ -206,20 +200,20 @@ class _Writer:
     def _write_header(self) -> None:
         assert self._array is not None
         self._array.seek(0)
-        # NumPy leaves room in the header for the first side to grow, so that it can be rewritten.
+        # NumPy pads the header so that the number of rows can grow when it is rewritten.
         header = {
-            "descr": f"<{np.dtype(self._dtype).str[1:]}",
+            "descr": self._dtype.str,
             "fortran_order": False,
             "shape": (self._rows, self._dimension),
         }
         np.lib.format.write_array_header_1_0(self._array, header)
 
     def finish(self) -> None:
-        """Completes and publishes the pair of files under way, if any."""
+        """Completes and publishes the current pair of files, if there is one."""
         if self._array is None or self._metadata is None:
             return
         self._metadata.close()
-        start = self._array.tell() - self._rows * self._dimension * np.dtype(self._dtype).itemsize
+        start = self._array.tell() - self._rows * self._dimension * self._dtype.itemsize
         self._write_header()
         assert self._array.tell() == start, "NumPy's header does not keep its length"
         self._array.close()

@@ -1,4 +1,4 @@
-"""What a reading left out, counted: names of files that are no images, and notes for the user."""
+"""Counts what a listing left out: names of files that are not images, and notes for the user."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Ignored:
     """Counted names, such as files that are images neither by name nor by content.
 
     Attributes:
-      count: of them.
+      count: number of names.
       names: the first thousand.
-      notes: reason -> what the user must know of a reading besides: how often, and the first name.
+      notes: reason -> note for the user, with the number of cases and the first name.
     """
 
     count: int = 0
@@ -25,37 +25,37 @@ class Ignored:
     notes: dict[str, Note] = field(default_factory=dict)
 
     def add(self, name: str) -> None:
-        """Counts one."""
+        """Counts a name."""
         self.count += 1
         if len(self.names) < MAX_IGNORED_LISTED:
             self.names.append(name)
 
     def note(self, reason: str, name: str, count: int = 1) -> None:
-        """Notes something that nobody may miss.
+        """Adds a note that the user must see.
 
         Args:
-          reason: what there is, in the plural, what became of it, and what to do.
+          reason: the things concerned (in the plural), what happened to them, and what to do.
           name: of the first one.
-          count: how many.
+          count: number of cases.
         """
         merged = merge_notes([*self.notes.values(), dict(reason=reason, count=count, first=name)])
         self.notes = {note["reason"]: note for note in merged}
 
     def include(self, other: Ignored) -> None:
-        """Adds what another collected."""
+        """Adds the names and notes of another."""
         self.count += other.count
         self.names.extend(other.names[: MAX_IGNORED_LISTED - len(self.names)])
         for note in other.notes.values():
             self.note(note["reason"], note["first"], note["count"])
 
     def leave_out(self, reason: str, name: str) -> None:
-        """Counts one and notes why it was left out."""
+        """Counts a name and notes why it was left out."""
         self.add(name)
         self.note(reason, name)
 
 
 def merge_notes(notes: Iterable[Note]) -> list[Note]:
-    """Adds up notes of equal reason; the first name of each stays.
+    """Adds up notes with equal reasons; the first name of each reason stays.
 
     Example:
       >>> merge_notes([{"reason": "x", "count": 1, "first": "a"},
@@ -70,7 +70,7 @@ def merge_notes(notes: Iterable[Note]) -> list[Note]:
 
 
 def note_lines(notes: Iterable[Note]) -> list[str]:
-    """Says notes, one line each.
+    """Returns each note as a line for the user.
 
     Example:
       >>> note_lines([{"reason": "links were left out", "count": 1200, "first": "s.tar/a"}])

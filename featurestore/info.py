@@ -1,24 +1,26 @@
-"""Describes a store: what is in it, how it was made, how large it is."""
+"""Describes a store: its content, its origin and its size."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 from featurestore.reading.cache import cache_usage
 from featurestore.store import FeatureStore
+from featurestore.units import size_text
 
 
 def describe(store: FeatureStore) -> dict[str, Any]:
-    """Gathers the facts that ``python -m featurestore info`` prints.
+    """Returns the facts that ``python -m featurestore info`` prints.
 
     Args:
       store: an open store.
 
     Returns:
-      A JSON-ready mapping: address, base, feature shape and dtype, views, images' rows by split and
-      label, rows of further views (``augmented``), the ledger, quarantined images by kind, bytes,
-      the cache, numerics and the number of runs.
+      A JSON-ready mapping: address, base, feature shape and dtype, views, view-0 rows by split and
+      label, rows of further views (``augmented``), ledger, quarantined images by kind, bytes,
+      cache, numerics and number of runs.
     """
     store, spec = store.at_this_moment(), store.spec
     markers = list(store.markers().values())
@@ -33,14 +35,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
     return {
         "store": store.url,
         "identity_hash": spec.identity_hash,
-        "base": {
-            "model": spec.base.model,
-            "weights": spec.base.weights,
-            "weights_hash": spec.base.weights_hash,
-            "layer": spec.base.layer,
-            "pooling": spec.base.pooling,
-            "preprocess": spec.base.preprocess,
-        },
+        "base": {name: value for name, value in asdict(spec.base).items() if name != "request"},
         "image_size": list(spec.pixels.image_size),
         "feature_shape": list(spec.feature_shape),
         "dtype": spec.dtype,
@@ -61,7 +56,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
 
 
 def _tally(store: FeatureStore) -> tuple[Counter[str], Counter[str], int]:
-    """Counts images by split and by label, and the rows of their further views."""
+    """Counts images by split and by label, and rows of further views."""
     splits: Counter[str] = Counter()
     labels: Counter[str] = Counter()
     augmented = 0
@@ -74,7 +69,7 @@ def _tally(store: FeatureStore) -> tuple[Counter[str], Counter[str], int]:
 
 
 def format_info(facts: dict[str, Any]) -> str:
-    """Lays out the facts of `describe` for a person."""
+    """Returns the facts of `describe` as a readable text."""
     base = facts["base"]
     shape = "x".join(map(str, facts["feature_shape"]))
     height, width = facts["image_size"]
@@ -85,7 +80,7 @@ def format_info(facts: dict[str, Any]) -> str:
         f"pooling {base['pooling']}, preprocessing {base['preprocess']}, {height}x{width} pixels",
         f"features   {shape} {facts['dtype']}, identity {facts['identity_hash']}",
         f"rows       {facts['rows']:,}{augmented} in {facts['parts']:,} parts, "
-        f"{human_bytes(facts['bytes'])}, from {facts['runs']} finished "
+        f"{size_text(facts['bytes'])}, from {facts['runs']} finished "
         f"run{'s' if facts['runs'] != 1 else ''}",
         f"splits     {_counts(facts['splits'])}",
         f"labels     {_counts(facts['labels'])}",
@@ -98,24 +93,10 @@ def format_info(facts: dict[str, Any]) -> str:
         lines.insert(3, f"views      {views['count']} of a training image: {made}")
     if (cached := facts["cache"])["files"]:
         lines.append(
-            f"cache      {cached['files']:,} decoded parts, {human_bytes(cached['bytes'])}; "
+            f"cache      {cached['files']:,} decoded parts, {size_text(cached['bytes'])}; "
             "safe to delete"
         )
     return "\n".join(lines)
-
-
-def human_bytes(count: float) -> str:
-    """Writes a number of bytes with a binary unit.
-
-    Example:
-      >>> human_bytes(46_003_200)
-      '43.9 MiB'
-    """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def _counts(counts: dict[str, int], most: int = 12) -> str:

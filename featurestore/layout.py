@@ -1,6 +1,6 @@
-"""Names of the files in a store: one template each, that formats and parses.
+"""Names of the files in a store, each defined once.
 
-The layout is part of the format (docs/format.md); nothing else in the project spells these paths.
+The layout is part of the format (docs/format.md).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class HashedName:
     """The file name of a part or quarantine file: ``<chunk_id>-<checksum>.parquet``.
 
     Attributes:
-      chunk_id: 32 hex digits naming the chunk whose rows the file holds.
-      checksum: the first 16 hex digits of the file's own sha256.
+      chunk_id: 32 hex digits of the file's chunk.
+      checksum: the first 16 hex digits of the file's sha256.
 
     Example:
       >>> name = HashedName("0" * 32, "f" * 16)
@@ -40,19 +40,19 @@ class HashedName:
 
     @classmethod
     def parse(cls, name: str) -> HashedName | None:
-        """Returns the parsed name, or None for a file that is not one of ours."""
+        """Returns the parsed name, or None for any other name."""
         match = _HASHED.fullmatch(name)
         return cls(**match.groupdict()) if match else None
 
 
 def chunk_id(members: Iterable[tuple[str, int, str]]) -> str:
-    """Names a chunk by what is in it, in order.
+    """Returns the name of a chunk, which follows from its members and their order.
 
     Args:
       members: (uri, size in bytes, etag or modification time) of each input.
 
     Returns:
-      32 hex digits of the sha256 over the members; any change of a file gives another chunk.
+      32 hex digits of the sha256 over the members; any change to a file gives another chunk.
     """
     digest = hashlib.sha256()
     for uri, size, etag in members:
@@ -66,17 +66,17 @@ def model_file(weights_hash: str) -> str:
 
 
 def quantised_hash(data: bytes) -> str:
-    """Names a quantised model by its content: the first 32 hex digits of its sha256."""
+    """Returns the name of a quantised model: the first 32 hex digits of its sha256."""
     return hashlib.sha256(data).hexdigest()[:32]
 
 
 def quantised_file(model_hash: str) -> str:
-    """Returns the path of the quantised model of an int8 store."""
+    """Returns the path of an int8 store's quantised model."""
     return f"model/{model_hash}.int8.zip"
 
 
 def model_files(weights_hash: str, model_hash: str) -> tuple[str, ...]:
-    """Returns the paths of the models that features of a store come from.
+    """Returns the paths of the models that computed a store's features.
 
     Args:
       weights_hash: of the base.
@@ -87,7 +87,7 @@ def model_files(weights_hash: str, model_hash: str) -> tuple[str, ...]:
 
 
 def marker_file(chunk: str) -> str:
-    """Returns the path of a chunk's commit."""
+    """Returns the path of a chunk's marker."""
     return f"markers/{chunk}.json"
 
 
@@ -97,15 +97,15 @@ def run_file(run_id: str) -> str:
 
 
 def manifest_file(run_id: str) -> str:
-    """Returns the path of a run's folded markers."""
+    """Returns the path of a run's manifest."""
     return f"manifest/{run_id}.parquet"
 
 
 def plan_folder(run_id: str) -> str:
-    """Returns the folder of a run's plan; removed when the run ends."""
+    """Returns the folder of a run's plan, which is deleted when the run ends."""
     return f"plans/{run_id}"
 
 
 def attempt_folder(run_id: str, chunk: str, nonce: str) -> str:
-    """Returns the folder in which one attempt of one chunk works."""
+    """Returns the working folder of one attempt at one chunk."""
     return f"tmp/{run_id}-{chunk}-{nonce}"

@@ -1,4 +1,4 @@
-"""The ledger: where every image of a run went, checked and not assumed."""
+"""The ledger of a run, which proves where every image went."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from featurestore.errors import RunFailed
 
 @dataclass(frozen=True)
 class Ledger:
-    """Counts of images; `check` proves that none is unaccounted for.
+    """Counts of images; `check` proves that every image is accounted for.
 
     Attributes:
-      images_in: images that were given to the chunks.
+      images_in: images that the chunks received.
       rows: view-0 rows written.
-      quarantined: images that could not be used, each with its reason.
-      dead_images: images of chunks that failed as a whole, where countable.
+      quarantined: images that could not be used; a reason is stored for each.
+      dead_images: images in chunks that failed as a whole, as far as they could be counted.
       dead_chunks: chunks that failed as a whole.
-      duplicates: view-0 rows whose content occurred before; they are rows all the same.
-      ignored: files that are no images (hidden files, other types); listed, outside the balance.
+      duplicates: view-0 rows whose content occurred before; `rows` counts them too.
+      ignored: files that are not images (hidden files, other types); not part of the balance.
     """
 
     images_in: int = 0
@@ -47,8 +47,11 @@ class Ledger:
     def check(self, where: str) -> Ledger:
         """Returns itself if it balances.
 
+        Args:
+          where: the owner of the ledger, for the message.
+
         Raises:
-          RunFailed: naming the sides when images_in is not rows + quarantined + dead_images.
+          RunFailed: when images_in is not rows + quarantined + dead_images.
         """
         out = self.rows + self.quarantined + self.dead_images
         if self.images_in != out:
@@ -61,6 +64,6 @@ class Ledger:
 
 
 def superseded_ledger(kinds: Mapping[str, int]) -> Ledger:
-    """Returns the ledger of superseded images from counts of ``row`` and ``quarantined``."""
+    """Returns the ledger of superseded images, given counts of ``row`` and ``quarantined``."""
     rows, bad = kinds.get("row", 0), kinds.get("quarantined", 0)
     return Ledger(images_in=rows + bad, rows=rows, quarantined=bad)

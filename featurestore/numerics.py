@@ -1,4 +1,4 @@
-"""How features were computed: engine, precision, decoder, library versions."""
+"""The numerics of features: engine, precision, decoder and library versions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Numerics:
-    """How features were computed: enough to explain a difference in the last digits.
+    """How features were computed, to explain differences in the last digits.
 
     Attributes:
       engine: ``tensorflow`` or ``openvino``.
       precision: ``float32``, ``float16``, ``bfloat16`` or ``int8``.
-      decoder: the libraries that made pixels of bytes, with versions.
-      versions: library name to version.
-      model: 32 hex digits of the quantised model that an int8 store keeps, else "".
+      decoder: the libraries that decoded the images, with their versions.
+      versions: library name -> version.
+      model: 32 hex digits of the quantised model in an int8 store; otherwise "".
     """
 
     engine: str
@@ -29,7 +29,7 @@ class Numerics:
 
     @property
     def label(self) -> str:
-        """Engine and precision, as the user names them."""
+        """Engine and precision as users name them."""
         return f"{self.engine} {self.precision}"
 
     @property
@@ -37,11 +37,11 @@ class Numerics:
         """16 hex digits; equal for equal numerics."""
         record = dataclasses.asdict(self)
         if not self.model:
-            # The field came later; without it the hash is that of older stores.
+            # The field is newer than the format: without it, the hash equals that of older stores.
             del record["model"]
         return digest(record)[:16]
 
 
 def digest(record: Any) -> str:
-    """Returns 64 hex digits of the sha256 over a JSON-ready record, its keys sorted."""
+    """Returns the 64 hex digits of the sha256 over a JSON-ready record with sorted keys."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -1,8 +1,7 @@
-"""Lists the images that could not be used, and counts them by reason."""
+"""Counts and prints the images that could not be used."""
 
 from __future__ import annotations
 
-import itertools
 import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -19,14 +18,14 @@ GROUPINGS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def count_quarantined(store: FeatureStore, by: str = "kind") -> dict[str, int]:
-    """Counts the quarantined images, the most frequent group first.
+    """Returns the number of quarantined images by group, largest group first.
 
     Args:
       store: an open store.
       by: one of `GROUPINGS`.
 
     Raises:
-      UsageError: for another grouping.
+      UsageError: for an unknown grouping.
     """
     if by not in GROUPINGS:
         raise unknown_choice("--by", by, GROUPINGS)
@@ -34,15 +33,10 @@ def count_quarantined(store: FeatureStore, by: str = "kind") -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def list_quarantined(store: FeatureStore, limit: int | None) -> Iterator[Mapping[str, Any]]:
-    """Yields up to `limit` quarantined images, or all: key, uri, size, etag, kind, message."""
-    return itertools.islice(store.quarantined(), limit)
-
-
 def format_quarantine(
     counts: Mapping[str, int], rows: Iterator[Mapping[str, Any]], by: str
 ) -> Iterator[str]:
-    """Yields the lines for a person: the counts, then the images."""
+    """Yields the lines of the readable report: the counts, then the images."""
     total = sum(counts.values())
     yield f"{total:,} images in quarantine" + (f", by {by}:" if total else "")
     for name, count in counts.items():

@@ -1,10 +1,10 @@
-"""Gives stored rows other labels, as a new label version; nothing is extracted again."""
+"""Gives stored rows new labels, as a new label version and without another extraction."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from featurestore.ignored import Ignored
 from featurestore.labels.overlay import write_overlay
@@ -15,23 +15,23 @@ class Labels(Protocol):
     """A table of labels by key."""
 
     def match(self, key: str) -> tuple[str, ...] | None:
-        """Returns the labels of a stored key, or None when the table has none for it."""
+        """Returns the labels of a stored key, or None when the table has none."""
         ...
 
     def without_image(self) -> Ignored:
-        """Returns the table's keys that no stored key matched so far."""
+        """Returns the table's keys that have matched no stored key so far."""
         ...
 
 
 @dataclass
 class Relabelled:
-    """What became of a label table.
+    """The result of joining a label table to a store.
 
     Attributes:
       version: name of the label version, "" when no label changed.
-      labelled: rows that have labels of the table now.
-      changed: of them, those that had others.
-      without_label: rows for which the table has none; they keep what they had.
+      labelled: rows whose labels now come from the table.
+      changed: those of them that had other labels before.
+      without_label: rows that are not in the table; they keep their labels.
       without_label_keys: the first thousand of them.
       without_image: rows of the table that match no stored image.
       without_image_keys: the first thousand of them.
@@ -45,20 +45,16 @@ class Relabelled:
     without_image: int = 0
     without_image_keys: list[str] = field(default_factory=list)
 
-    def to_record(self) -> dict[str, Any]:
-        """Returns it JSON-ready."""
-        return asdict(self)
-
 
 def relabel(store: FeatureStore, table: Labels) -> Relabelled:
-    """Joins a label table to a store and writes the result as its newest label version.
+    """Joins a label table to a store and writes the result as the newest label version.
 
     Args:
-      store: whose rows are matched by key.
+      store: its rows are matched by key.
       table: the labels.
 
     Returns:
-      The counts: nothing that does not match is passed over in silence.
+      The counts, which include everything that did not match.
     """
     result, missing = Relabelled(), Ignored()
 
@@ -83,10 +79,11 @@ def relabel(store: FeatureStore, table: Labels) -> Relabelled:
 
 
 def summary_lines(done: Relabelled) -> list[str]:
-    """Lays out what became of a label table for a person."""
-    lines = [f"{done.labelled:,} images have labels of the table, {done.changed:,} others before"]
+    """Returns the lines of a readable report."""
+    changed = f"{done.changed:,} of them had others before"
+    lines = [f"{done.labelled:,} images take labels from the table; {changed}"]
     for count, keys, what in (
-        (done.without_label, done.without_label_keys, "images have none there"),
+        (done.without_label, done.without_label_keys, "images are not in the table"),
         (done.without_image, done.without_image_keys, "rows of the table have no image"),
     ):
         if count:

@@ -1,9 +1,9 @@
-"""Finds stored features by content, so that no image is computed twice.
+"""Finds stored features by image content, so that no image is computed twice.
 
-An index of 24 bytes a row is kept in memory. Features stay on disk: a row group is decoded when one
-of its rows is first asked for, and its rows then lie in a temporary file, where each can be read by
-itself. New files seldom come in the order of the old ones, and a row group decoded for every row
-would cost more than the image does to compute.
+The index in memory takes 24 bytes per row. Features stay on disk: the first request for a row
+decodes its row group into a temporary file, from which single rows can be read. New files seldom
+come in the order of the old ones, and decoding a row group for every row would take longer than
+computing the features again.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ import numpy as np
 from featurestore.schema import FEATURES, decode_features
 from featurestore.store import FeatureStore
 
-# At most, and at most half of what is free: row groups beyond are decoded whenever they are needed.
+# At most half of the free disk, too; further row groups are decoded again for each request.
 KEPT_BYTES = 8 << 30
 
 
 @dataclass(frozen=True)
 class StoredFeatures:
-    """The features of a store by the content they were computed from.
+    """The features of a store, by the content of their images.
 
     Attributes:
-      digests: uint64 (n, 2), of content hash and view; ascending by the first, none twice in it.
-      rows: int64 (n,), where their features are: counted through all row groups.
-      starts: int64 (groups + 1,), the first row of each row group, and the number of rows.
+      digests: uint64 (n, 2), of content hash and view; the first column ascends without repeats.
+      rows: int64 (n,), the number of each digest's row, counted through all row groups.
+      starts: int64 (groups + 1,), the first row of each row group, then the number of rows.
       blocks: reads the row groups.
     """
 
@@ -43,7 +43,7 @@ class StoredFeatures:
 
     @classmethod
     def of(cls, store: FeatureStore) -> StoredFeatures:
-        """Indexes every stored row, superseded ones too: the same bytes give the same features."""
+        """Indexes every stored row, even superseded ones: equal bytes give equal features."""
         digests, counts, places = [np.empty((0, 2), np.uint64)], [0], []
         for marker in store.markers().values():
             if not marker.part:
@@ -57,18 +57,18 @@ class StoredFeatures:
                     counts.append(table.num_rows)
                     places.append((marker.part, group))
         every = np.concatenate(digests)
-        # Two contents that agree in 64 bits: the second is not found, and computed.
+        # Of two contents with equal first 64 bits, the second is not found but computed.
         _, rows = np.unique(every[:, 0], return_index=True)
         return cls(every[rows], rows, np.cumsum(counts), RowGroups(store, tuple(places)))
 
     def find(self, names: Sequence[tuple[str, int]]) -> dict[int, np.ndarray]:
-        """Finds features; each row group is read once for all of its rows.
+        """Finds stored features; each row group is read once for all of its rows.
 
         Args:
-          names: content hashes and views.
+          names: (content hash, view) of each wanted row.
 
         Returns:
-          float32 (*feature_shape) by the number in `names`, of those that are stored.
+          Index in `names` -> float32 (*feature_shape), for those that are stored.
         """
         if not len(self.rows) or not names:
             return {}
@@ -87,12 +87,12 @@ class StoredFeatures:
 
 @dataclass
 class RowGroups:
-    """Features of single rows; of every row group, all rows are decoded once.
+    """Reads the features of single rows, and decodes each row group only once.
 
     Attributes:
-      store: that holds them.
-      places: part and number of each row group.
-      decoded: row groups that were decoded.
+      store: the store with the features.
+      places: (part, number in it) of each row group.
+      decoded: row groups decoded so far.
     """
 
     store: FeatureStore
@@ -104,7 +104,7 @@ class RowGroups:
     _room: int = field(default=0, repr=False)
 
     def read(self, group: int, rows: np.ndarray) -> np.ndarray:
-        """Reads rows of a row group by their numbers in it, float32 (n, *feature_shape)."""
+        """Returns rows of a row group by their numbers in it, float32 (n, *feature_shape)."""
         with self._turn:
             at = self._kept.get(group)
             if at is None:
@@ -126,7 +126,7 @@ class RowGroups:
         return decode_features(table[FEATURES], self.store.spec)
 
     def _keep(self, group: int, block: np.ndarray) -> None:
-        """Appends a row group to the temporary file, while there is room."""
+        """Appends a row group to the temporary file if there is room."""
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(prefix="hoarfrost-")
@@ -138,11 +138,11 @@ class RowGroups:
                 self._room -= block.nbytes
                 self._kept[group] = at
         except OSError:
-            self._room = 0  # the disk is full: what is not kept is decoded again
+            self._room = 0  # the disk is full: further row groups are decoded for each request
 
 
 def _digests(content_hashes: Sequence[str], views: np.ndarray) -> np.ndarray:
-    """Returns uint64 (n, 2): the first 16 bytes of each hash, and the view added to them."""
+    """Returns uint64 (n, 2): the first 16 bytes of each hash, with the view added to both."""
     data = np.frombuffer(bytes.fromhex("".join(text[:32] for text in content_hashes)), ">u8")
-    # Overflow wraps round.
+    # The sum wraps around on overflow.
     return data.reshape(-1, 2).astype(np.uint64) + views.astype(np.uint64)[:, None]

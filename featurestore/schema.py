@@ -1,9 +1,9 @@
-"""The Arrow schema of parts and quarantine files, and features to and from Arrow.
+"""The Arrow schema of parts and quarantine files, and the conversion of features to and from Arrow.
 
 Embeddings are lists of float32, so that any Parquet reader understands them. Maps are fixed-size
-binary in C order, which is four to five times faster to write and read than lists; their shape and
-dtype stand in the field's metadata. Both are fixed-size types: variable-size ones carry 32-bit
-offsets and overflow at about 167,000 (list) or 83,000 (binary) maps of (5, 5, 512).
+binary in C order, which reads and writes four to five times faster than lists; the field's metadata
+holds their shape and dtype. Both types have a fixed size: variable-size types have 32-bit offsets,
+which overflow at about 167,000 (list) or 83,000 (binary) maps of (5, 5, 512).
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from featurestore.errors import CorruptStore, RunFailed
 from featurestore.spec import StoreSpec
 
 FEATURES = "features"
-META_FIELDS = (
+_INPUT_FIELDS = (
     pa.field("key", pa.string(), nullable=False),
     pa.field("uri", pa.string(), nullable=False),
     pa.field("size", pa.int64(), nullable=False),
     pa.field("etag", pa.string(), nullable=False),
+)
+META_FIELDS = (
+    *_INPUT_FIELDS,
     pa.field("content_hash", pa.string(), nullable=False),
     pa.field("labels", pa.list_(pa.field("element", pa.string(), nullable=False)), nullable=False),
     pa.field("split", pa.string()),
@@ -34,10 +37,7 @@ META_FIELDS = (
 ROW_COLUMNS = (*(field.name for field in META_FIELDS), FEATURES)
 QUARANTINE_SCHEMA = pa.schema(
     [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("size", pa.int64(), nullable=False),
-        pa.field("etag", pa.string(), nullable=False),
+        *_INPUT_FIELDS,
         pa.field("kind", pa.string(), nullable=False),
         pa.field("message", pa.string(), nullable=False),
     ]
@@ -62,7 +62,7 @@ def row_schema(spec: StoreSpec) -> pa.Schema:
 
 
 def encode_features(features: np.ndarray, spec: StoreSpec) -> pa.Array:
-    """Turns computed features into the stored column.
+    """Converts computed features to the stored column.
 
     Args:
       features: finite float32 (n, *spec.feature_shape).
@@ -94,7 +94,7 @@ def encode_features(features: np.ndarray, spec: StoreSpec) -> pa.Array:
 
 
 def decode_features(column: pa.Array, spec: StoreSpec) -> np.ndarray:
-    """Turns a stored column back into an array, without a copy.
+    """Converts a stored column to an array without copying it.
 
     Args:
       column: of type `feature_field(spec).type`.
@@ -102,6 +102,9 @@ def decode_features(column: pa.Array, spec: StoreSpec) -> np.ndarray:
 
     Returns:
       float32 (n, d) for embeddings; float16 or float32 (n, *shape) for maps. Read-only.
+
+    Raises:
+      CorruptStore: when the column has another type.
     """
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
@@ -121,10 +124,10 @@ def decode_features(column: pa.Array, spec: StoreSpec) -> np.ndarray:
 
 
 def row_table(rows: Sequence[Mapping[str, Any]], features: np.ndarray, spec: StoreSpec) -> pa.Table:
-    """Builds the table of some rows.
+    """Returns rows as a table of a part.
 
     Args:
-      rows: the columns of `META_FIELDS` as one mapping a row.
+      rows: one mapping per row, from the names of `META_FIELDS` to values.
       features: float32 (len(rows), *spec.feature_shape).
       spec: of the store.
     """

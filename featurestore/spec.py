@@ -1,14 +1,14 @@
-"""What the features of a store are: the spec, its identity and its numerics.
+"""The spec of a store, which defines its features by their identity and records their numerics.
 
 * The *identity* says what is computed: base, layer, pooling, pixels, views, stored dtype. Two
-  identities never share a store, a head or a prediction; `StoreSpec.require_same` refuses with a
-  field-by-field difference.
-* The *numerics* say how it was computed: engine, precision, decoder, library versions. They differ
-  between machines and releases, are recorded per part, and may join a store when they reproduce its
-  probe images within its tolerance.
+  identities never share a store, a head or a prediction; `StoreSpec.require_same` refuses the
+  second and lists the fields that differ.
+* The *numerics* say how it is computed: engine, precision, decoder, library versions. They differ
+  between machines and releases. Each part records its own, and other numerics may join a store if
+  they reproduce its probe images within its tolerance.
 
-Changing how either is hashed makes every store foreign to new runs, so a field is only ever
-added with a default that keeps the old hash, never renamed.
+A change to either hash would keep new runs out of every existing store. So fields are never
+renamed, and a new field has a default that keeps the old hash.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RESIZES = ("bilinear", "bicubic", "area", "nearest")
 ALPHAS = ("drop", "white", "black")
 EXIFS = ("ignore", "apply")
 DTYPES = ("float16", "float32")
-# The column is int8.
+# The view column is int8.
 MOST_VIEWS = 128
 
 
@@ -43,10 +43,10 @@ def check_views(views: int) -> None:
     """Refuses a number of views that no store can hold.
 
     Raises:
-      UsageError: naming the flag.
+      UsageError: for a number out of range.
     """
     if not 1 <= views <= MOST_VIEWS:
-        raise UsageError(f"--views must be 1 (the image as it is) to {MOST_VIEWS}, got {views}")
+        raise UsageError(f"--views must be 1 (the unaugmented image) to {MOST_VIEWS}, got {views}")
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class PixelSpec:
 
     Attributes:
       image_size: (height, width) in pixels.
-      fit: ``squash`` ignores the aspect ratio as Keras does, ``crop`` cuts the centre, ``pad`` adds
-        black.
-      resize: the method, meaning ``tf.image.resize(antialias=False)``, rounded and clipped.
-      alpha: what becomes of transparency: dropped, or laid over white or black.
-      exif: whether the EXIF orientation is applied.
+      fit: ``squash`` ignores the aspect ratio, like Keras; ``crop`` cuts out the centre; ``pad``
+        adds black borders.
+      resize: a method of ``tf.image.resize(antialias=False)``; results are rounded and clipped.
+      alpha: ``drop`` ignores transparency; ``white`` and ``black`` put that colour behind it.
+      exif: ``apply`` or ``ignore`` the EXIF orientation.
     """
 
     image_size: tuple[int, int]
@@ -82,18 +82,18 @@ class PixelSpec:
 
 @dataclass(frozen=True)
 class BaseSpec:
-    """The frozen conv base: which network, which weights, cut where.
+    """The frozen conv base: its network, its weights and the layer where it is cut.
 
     Attributes:
       model: a `keras.applications` name or the file name of a saved model.
-      weights: where the weights came from, as told to the user.
-      weights_hash: 32 hex digits over the cut base, its arrays and what it does with them; also the
-        stored model's file name.
+      weights: the origin of the weights, as users see it.
+      weights_hash: 32 hex digits over the arrays and operations of the cut base; also the file name
+        of the stored model.
       layer: the layer whose output is the feature, ``outer/inner`` in nested models.
-      pooling: ``none`` keeps the map, ``avg`` and ``max`` pool it to an embedding.
-      preprocess: what is done to uint8 pixels in the graph before the base.
-      request: digest of the flags the base was built from; an equal request lets a later run load
-        the stored base instead of building it again. Not part of the identity.
+      pooling: ``none`` keeps the map; ``avg`` and ``max`` pool it to an embedding.
+      preprocess: the conversion of uint8 pixels in the graph, before the base.
+      request: digest of the flags that the base was built from. A later run with an equal request
+        loads the stored base instead of building it. Not part of the identity.
     """
 
     model: str
@@ -111,19 +111,19 @@ class BaseSpec:
 
 @dataclass(frozen=True)
 class StoreSpec:
-    """The contract of one store, written once as ``store.json``.
+    """The contract of one store, written once to ``store.json``.
 
     Attributes:
       base: the frozen base.
-      pixels: how its input is made.
+      pixels: how images become its input.
       feature_shape: of one row, such as (5, 5, 512) or (1280,).
       dtype: of the stored values.
-      views: rows per training image; 1 is the image as it is.
-      augment: what makes views 1 and up, in its canonical spelling; "" for one view.
+      views: rows per training image; 1 means the unaugmented image only.
+      augment: the augmentation of views 1 and up in its canonical spelling; "" for one view.
       seed: of views and splits.
       numerics: of the run that created the store.
-      tolerance: row-wise relative L2 distance on the probe images within which other numerics may
-        join.
+      tolerance: the largest row-wise relative L2 distance on the probe images with which other
+        numerics may join.
     """
 
     base: BaseSpec
@@ -159,12 +159,12 @@ class StoreSpec:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes per training image, all views of it, before compression."""
+        """Bytes per training image with all its views, before compression."""
         return self.views * self.feature_bytes
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The fields that must agree for features to be comparable, by their flag names."""
+        """The fields that must be equal for features to be comparable, by flag name."""
         height, width = self.pixels.image_size
         return {
             "weights": self.base.weights_hash,
@@ -191,7 +191,7 @@ class StoreSpec:
     def differences(self, other: StoreSpec) -> list[str]:
         """Lists the identity fields in which `other` differs, as ``field: ours -> theirs``.
 
-        The weights' line names the models too, because a hash alone tells a reader nothing.
+        The line of the weights names the models too, because a hash alone means nothing to readers.
         """
         ours, theirs = self.identity, other.identity
         lines = []
@@ -213,15 +213,15 @@ class StoreSpec:
         where: str,
         fix: str = "repeat the stored settings, or choose another --output",
     ) -> None:
-        """Refuses `other` unless its identity equals this one's.
+        """Refuses `other` unless its identity equals this one.
 
         Args:
-          other: the spec that wants to join.
-          where: the place that holds this spec, for the message.
+          other: the spec that would join.
+          where: the owner of this spec, for the message.
           fix: what the user can do, for the message.
 
         Raises:
-          SpecMismatch: naming every differing field as ``field: stored -> asked for``.
+          SpecMismatch: with every difference as ``field: stored -> asked for``.
         """
         lines = self.differences(other)
         if lines:
@@ -250,7 +250,7 @@ class StoreSpec:
           where: the file's address, for the message.
 
         Raises:
-          CorruptStore: when it is not a spec, was edited, or is of a newer format.
+          CorruptStore: when the text is not a spec, was edited, or has another format version.
         """
         try:
             record = json.loads(text)

@@ -1,4 +1,4 @@
-"""A feature store: open it, describe it, read it. No TensorFlow, no Beam."""
+"""A feature store: creates, opens and reads it, without TensorFlow and Beam."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy as np
 
 from featurestore import layout
 from featurestore.commit import Marker, read_markers
-from featurestore.errors import CorruptStore, SpecMismatch, UsageError, cannot_write, unknown_choice
+from featurestore.errors import UsageError, cannot_write, unknown_choice
 from featurestore.io.storage import Storage
 from featurestore.labels.overlay import Overlay, versions
 from featurestore.ledger import Ledger
 from featurestore.reading.cache import DecodedCache
-from featurestore.reading.counting import count_ledger, live_quarantined
+from featurestore.reading.counts import count_ledger, live_quarantined
 from featurestore.reading.moment import Moment
 from featurestore.reading.scan import Columns, Scanner, ScanOptions
 from featurestore.reading.visibility import Visibility
@@ -31,14 +31,14 @@ SCAN_COLUMNS = ("key", "labels", "split", FEATURES)
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """An open store. Each call sees the chunks that are committed when it begins.
+    """An open store. Each call sees the chunks that are committed when the call begins.
 
     Attributes:
-      storage: the folder.
-      spec: what the features are.
+      storage: the store's folder.
+      spec: the definition of the features.
       cache: of decoded parts, see `with_cache`; None reads the parts themselves.
-      moment: the commits and labels that every call sees, see `at_this_moment`; None for those of
-        its own.
+      moment: the commits and labels that every call sees, see `at_this_moment`; None for those at
+        the beginning of each call.
     """
 
     storage: Storage
@@ -47,20 +47,22 @@ class FeatureStore:
     moment: Moment | None = field(default=None, repr=False, compare=False)
 
     def at_this_moment(self) -> FeatureStore:
-        """Returns this store as it is now: what is committed or relabelled later is not seen."""
+        """Returns this store as it is now, without later commits and labels."""
         return self if self.moment else replace(self, moment=Moment.read(self.storage))
 
     def at_moment(self, names: str | bytes) -> FeatureStore:
-        """Returns this store as it was at a moment, given by `Moment.to_json`."""
+        """Returns this store at an earlier moment, which `Moment.to_json` has described."""
         return replace(self, moment=Moment.restore(self.storage, names))
 
     def with_cache(self, limit: int | None = None) -> FeatureStore:
-        """Returns this store read through a cache of decoded parts, where there is a gain in it.
+        """Returns this store with a cache of decoded parts, if a cache helps.
 
-        Maps are stored as they lie in memory and need none; a remote store has no place for it.
+        Maps are stored in their form in memory and need no cache. A remote store has no place for
+        one.
 
         Args:
-          limit: bytes at most, 0 for no cache; None for 20 GiB or half of the free disk.
+          limit: the largest size in bytes; 0 for no cache, None for 20 GiB or half of the free
+            disk.
         """
         if limit == 0 or self.spec.is_map or not self.storage.is_local:
             return self
@@ -76,7 +78,7 @@ class FeatureStore:
         return dict(self.moment.markers) if self.moment else read_markers(self.storage)
 
     def label_versions(self) -> list[str]:
-        """Returns the names of the labels that came later than the rows, the newest last."""
+        """Returns the names of the label versions, the newest last."""
         return list(self.moment.overlay.versions) if self.moment else versions(self.storage)
 
     def scan(
@@ -88,20 +90,20 @@ class FeatureStore:
         batch_size: int = 1024,
         views: Sequence[int] | None = None,
     ) -> Iterator[Columns]:
-        """Streams rows in bounded memory: a few row groups are held, decoded ahead in threads.
+        """Streams rows in bounded memory, while threads decode the next row groups.
 
         Args:
           columns: any of key, uri, size, etag, content_hash, labels, split, view, width, height and
             features.
-          splits: keep rows of these splits; None keeps all, a None inside means rows without one.
+          splits: keep rows of these splits; None keeps all rows, and None among the splits keeps
+            rows without a split.
           labels: keep rows that have at least one of these labels.
-          batch_size: rows per batch at most; batches do not cross row groups.
-          views: keep these views; 0 is the image as it is.
+          batch_size: the most rows in a batch; a batch does not cross row groups.
+          views: keep these views; view 0 is the unaugmented image.
 
         Returns:
           An iterator of column name -> array: features are float32 (n, d) for embeddings and
-          float16 or float32 (n, h, w, c) for maps; other columns as NumPy stores them, strings and
-          lists of labels as object arrays.
+          float16 or float32 (n, h, w, c) for maps; strings and lists of labels are object arrays.
 
         Raises:
           UsageError: for an unknown column or split.
@@ -118,7 +120,7 @@ class FeatureStore:
         return self.scanner(markers).scan(markers, options)
 
     def scanner(self, markers: Iterable[Marker]) -> Scanner:
-        """Returns what reads rows as they count after all of `markers`, the store's commits."""
+        """Returns a reader of the rows that count after `markers`, the store's commits."""
         moment = self.moment
         overlay = moment.overlay if moment else Overlay.read(self.storage, versions(self.storage))
         return Scanner(self.storage, self.spec, Visibility.of(markers), overlay, self.cache)
@@ -126,7 +128,7 @@ class FeatureStore:
     def scan_markers(
         self, markers: Sequence[Marker], columns: Sequence[str], views: Sequence[int] | None = None
     ) -> Iterator[Columns]:
-        """Streams the rows of some commits only; columns and views as `scan`."""
+        """Streams the rows of the given commits only; see `scan` for columns and views."""
         options = ScanOptions(tuple(columns), views=None if views is None else tuple(views))
         return self.scanner(self.markers().values()).scan(markers, options)
 
@@ -138,7 +140,7 @@ class FeatureStore:
         labels: Sequence[str] | None = None,
         views: Sequence[int] | None = None,
     ) -> Columns:
-        """Reads rows into memory at once; arguments and arrays as `scan`."""
+        """Reads all rows into memory; see `scan` for arguments and arrays."""
         batches = list(self.scan(columns, splits=splits, labels=labels, views=views))
         if not batches:
             empty: dict[str, Any] = dict.fromkeys(columns, np.empty(0, object))
@@ -149,7 +151,7 @@ class FeatureStore:
         return {name: np.concatenate([batch[name] for batch in batches]) for name in columns}
 
     def split_counts(self) -> dict[str | None, int]:
-        """Counts view-0 rows by split; None stands for rows without one."""
+        """Counts view-0 rows by split; None stands for rows without a split."""
         counts: Counter[str | None] = Counter()
         for batch in self.scan(["split"], views=[0]):
             counts.update(batch["split"])
@@ -159,7 +161,7 @@ class FeatureStore:
         """Refuses a split that no row has.
 
         Raises:
-          UsageError: listing the splits there are.
+          UsageError: with the splits that exist.
         """
         names = [name for name in self.split_counts() if name is not None]
         if not names:
@@ -171,7 +173,7 @@ class FeatureStore:
         """Yields the images that could not be used: key, uri, size, etag, kind and message.
 
         Args:
-          run_id: of one run; None means all.
+          run_id: keep images of this run; None keeps all.
         """
         markers = self.markers().values()
         scanner = self.scanner(markers)
@@ -180,24 +182,24 @@ class FeatureStore:
                 yield from live_quarantined(scanner, marker)
 
     def ledger(self) -> Ledger:
-        """Adds up the ledgers of the committed chunks, without what was superseded."""
+        """Adds up the ledgers of the committed chunks, without superseded images."""
         markers = list(self.markers().values())
         return count_ledger(self.scanner(markers), markers)
 
     def last_summary(self) -> dict[str, Any] | None:
-        """Returns the last finished run's summary, or None before the first has finished."""
+        """Returns the summary of the last finished run, or None before the first one."""
         try:
             return json.loads(self.storage.read(layout.SUMMARY))
         except FileNotFoundError:
             return None
 
     def local_model(self) -> AbstractContextManager[Path]:
-        """Yields a local path of the stored base, downloaded where need be."""
+        """Yields a local path to the stored base, downloaded if need be."""
         return self.storage.local_copy(layout.model_file(self.spec.base.weights_hash))
 
 
 def _listed(values: Any) -> Any:
-    # A lone string would pass for the list of its letters; the options refuse it.
+    # A lone string stays one, so that the options can refuse it.
     return values if values is None or isinstance(values, str) else tuple(values)
 
 
@@ -209,14 +211,14 @@ def open_store(url: str, storage_options: Mapping[str, Any] | None = None) -> Fe
       storage_options: for the file system.
 
     Raises:
-      UsageError: when there is no store, or it cannot be reached.
+      UsageError: when there is no store, or it cannot be read.
     """
     storage = Storage(str(url), storage_options or {})
     try:
         text = storage.read(layout.SPEC)
     except FileNotFoundError as error:
         raise UsageError(
-            f"no feature store at {storage.public_url!r}: {layout.SPEC} is not there; make one "
+            f"no feature store at {storage.public_url!r}: {layout.SPEC} is missing; make one "
             f"with python -m pipelines.extract --output {storage.public_url}"
         ) from error
     except (OSError, ValueError) as error:
@@ -225,17 +227,18 @@ def open_store(url: str, storage_options: Mapping[str, Any] | None = None) -> Fe
 
 
 def create_store(storage: Storage, spec: StoreSpec) -> FeatureStore:
-    """Creates a store, or joins the one that is there when it holds the same features.
+    """Creates a store, or opens the existing one if it holds the same features.
 
     Args:
-      storage: the folder.
-      spec: what a new store would hold.
+      storage: the store's folder.
+      spec: of the new store.
 
     Returns:
-      The store with the spec that counts: the first writer's.
+      The store, with the spec of its first writer.
 
     Raises:
-      SpecMismatch: when it holds other features.
+      SpecMismatch: when the store holds other features.
+      UsageError: when the folder cannot be written.
     """
     try:
         created = storage.create(layout.SPEC, spec.to_json())
@@ -246,12 +249,3 @@ def create_store(storage: Storage, spec: StoreSpec) -> FeatureStore:
     store = open_store(storage.url, storage.options)
     store.spec.require_same(spec, f"the store at {store.url}")
     return store
-
-
-__all__ = [
-    "CorruptStore",
-    "FeatureStore",
-    "SpecMismatch",
-    "create_store",
-    "open_store",
-]

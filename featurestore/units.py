@@ -1,4 +1,4 @@
-"""Numbers as users write and read them: sizes in bytes, and numbers in few digits."""
+"""Sizes in bytes and numbers in few digits, as users read and write them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import re
 
 from featurestore.errors import UsageError
 
+_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGT]?)i?B?", re.IGNORECASE)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
 
 def shortest(value: float) -> str:
-    """Spells a number in few digits, but never as another number's.
+    """Writes a number in as few digits as identify it.
 
     Example:
       >>> shortest(1e-4), shortest(0.00010000001)
@@ -18,17 +21,24 @@ def shortest(value: float) -> str:
     return text if float(text) == value else repr(float(value))
 
 
-_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGT]?)i?B?", re.IGNORECASE)
+def size_text(count: float) -> str:
+    """Writes a number of bytes in powers of 1,024, as `parse_size` reads it.
 
-
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+    Example:
+      >>> size_text(999), size_text(46_003_200), size_text(1 << 61)
+      ('999 bytes', '43.9 MiB', '2,097,152.0 TiB')
+    """
+    if count < 1024:
+        return f"{count:.0f} bytes"
+    unit = next(unit for unit in "KMGT" if count < 1024 * _UNITS[unit] or unit == "T")
+    return f"{count / _UNITS[unit]:,.1f} {unit}iB"
 
 
 def parse_size(text: str, flag: str, expected: str = "a size") -> int:
     """Reads a number of bytes, such as ``500MB`` or ``20G``, in powers of 1,024.
 
     Raises:
-      UsageError: for anything else, naming the flag and what was expected.
+      UsageError: for any other text; the message names the flag and what it expects.
 
     Example:
       >>> parse_size("1.5GB", "--memory")

@@ -1,4 +1,4 @@
-"""Writes parts and quarantine files: Parquet whose checksum is taken on the way to disk."""
+"""Writes parts and quarantine files as Parquet, and computes their checksums meanwhile."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,9 @@ class Written:
     """A finished file that is not published yet.
 
     Attributes:
-      path: where it lies.
-      sha256: 64 hex digits over its bytes.
-      rows: in it.
+      path: of the file.
+      sha256: 64 hex digits over the file.
+      rows: number of rows.
       size: in bytes.
     """
 
@@ -39,7 +38,7 @@ class Written:
 
 
 class _HashingFile:
-    """A file to append to that knows the sha256 and the length of what went through."""
+    """A file for appending that tracks its sha256 and its size."""
 
     def __init__(self, path: Path) -> None:
         self._file = open(path, "xb")
@@ -80,9 +79,9 @@ class _HashingFile:
 
 
 class ParquetFile:
-    """A Parquet file being written, row group by row group.
+    """Writes a Parquet file row group by row group.
 
-    Use as a context manager; `finish` closes it, and leaving by an exception abandons it.
+    Use it as a context manager. `finish` completes the file; an exception abandons it.
     """
 
     def __init__(self, path: Path, schema: pa.Schema, **settings) -> None:
@@ -94,14 +93,9 @@ class ParquetFile:
     def __enter__(self):
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         if not self._sink.closed:
-            # Abandoned: the footer goes into a file that nobody will publish.
+            # The writer adds a footer to the abandoned file, which is never published.
             with suppress(pa.ArrowException, OSError):
                 self._writer.close()
             self._sink.close()
@@ -112,14 +106,14 @@ class ParquetFile:
         self._rows += table.num_rows
 
     def finish(self) -> Written:
-        """Closes the file and says what is in it."""
+        """Closes the file and describes it."""
         self._writer.close()
         self._sink.close()
         return Written(self._path, self._sink.sha256, self._rows, self._sink.size)
 
 
 class PartWriter(ParquetFile):
-    """A part being written: rows are gathered into row groups of 256 to 1,024."""
+    """Writes a part, in row groups of 256 to 1,024 rows."""
 
     def __init__(self, path: Path, spec: StoreSpec) -> None:
         super().__init__(path, row_schema(spec), **part_settings(spec))
@@ -133,7 +127,7 @@ class PartWriter(ParquetFile):
         """Appends rows.
 
         Args:
-          rows: the columns of `schema.META_FIELDS`, one mapping a row.
+          rows: one mapping per row, with the columns of `schema.META_FIELDS`.
           features: finite float32 (len(rows), *spec.feature_shape).
         """
         for start in range(0, len(rows), self._group_rows):
@@ -150,7 +144,7 @@ class PartWriter(ParquetFile):
             self._pending_rows, self._pending_features = [], []
 
     def finish(self) -> Written:
-        """Writes what is pending, closes the file and says what is in it."""
+        """Writes the pending rows, closes the file and describes it."""
         self._flush()
         return super().finish()
 
@@ -158,16 +152,17 @@ class PartWriter(ParquetFile):
 def part_settings(spec: StoreSpec) -> dict[str, Any]:
     """Returns the Parquet settings of a part.
 
-    Maps stay uncompressed: float16 activations hardly compress and decoding would cost more than
-    the disk. Embeddings are split into byte streams first, which lets zstd find their exponents.
+    Maps stay uncompressed: float16 activations hardly shrink, and decoding them would cost more
+    than reading them. Embeddings are split into byte streams, which lets zstd compress exponents.
     """
-    dictionary = [field.name for field in META_FIELDS if field.name in ("split", "etag")]
+    labels = "labels.list.element"
+    dictionary = ["etag", "split", labels]
     if spec.is_map:
         columns = {field.name: "zstd" for field in META_FIELDS if field.name != "labels"}
-        columns |= {"labels.list.element": "zstd", FEATURES: "none"}
-        return {"use_dictionary": [*dictionary, "labels.list.element"], "compression": columns}
+        columns |= {labels: "zstd", FEATURES: "none"}
+        return {"use_dictionary": dictionary, "compression": columns}
     return {
-        "use_dictionary": [*dictionary, "labels.list.element"],
+        "use_dictionary": dictionary,
         "use_byte_stream_split": [f"{FEATURES}.list.element"],
         "compression": "zstd",
         "compression_level": 1,
@@ -175,11 +170,11 @@ def part_settings(spec: StoreSpec) -> dict[str, Any]:
 
 
 def write_quarantine(path: Path, rows: Sequence[Mapping[str, Any]]) -> Written:
-    """Writes the quarantine file of a chunk.
+    """Writes a chunk's quarantine file.
 
     Args:
-      path: a new file.
-      rows: the columns of `schema.QUARANTINE_SCHEMA`, one mapping an image; at least one.
+      path: of the new file.
+      rows: one mapping per image, with the columns of `schema.QUARANTINE_SCHEMA`; at least one.
     """
     with ParquetFile(path, QUARANTINE_SCHEMA, compression="zstd") as file:
         file.write_table(pa.Table.from_pylist(list(rows), QUARANTINE_SCHEMA))

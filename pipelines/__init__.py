@@ -1,3 +1,3 @@
 """Hoarfrost's Apache Beam pipelines: image shards to a feature store."""
 
-from featurestore.cli import starting as _starting  # noqa: F401
+from featurestore.cli import startup as _startup  # noqa: F401

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ def _relabel(
 ) -> dict[str, Any]:
     """Labels the rows of earlier runs and of shards, as a label version; adds it to the record."""
     done = relabel(store, labeller)
-    record = {**record, "labels": done.to_record()}
+    record = {**record, "labels": asdict(done)}
     write_record(store.storage, record)
     for line in summary_lines(done):
         say(line)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from classifier.engines.tensorflow import feature_graph
 from classifier.runtime import import_keras
 from featurestore.errors import CorruptStore, UsageError, one_line
-from featurestore.io.storage import draft_name
+from featurestore.io.drafts import draft_name
 from featurestore.spec import BaseSpec
 
 if TYPE_CHECKING:

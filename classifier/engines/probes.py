@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from classifier.engines import Engine, run_padded
 from featurestore import layout
 from featurestore.errors import CorruptStore, SpecMismatch
-from featurestore.io.storage import Storage
+from featurestore.io.storage import Storage, parquet_bytes
 from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore
 
@@ -56,9 +55,7 @@ def write_probes(storage: Storage, engine: Engine, pixels: np.ndarray) -> bool:
             "features": [row.astype(np.float32).tobytes() for row in features],
         }
     )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    return storage.create(layout.PROBES, sink.getvalue().to_pybytes())
+    return storage.create(layout.PROBES, parquet_bytes(table))
 
 
 def largest_difference(storage: Storage, spec: StoreSpec, engine: Engine) -> float:

@@ -22,6 +22,7 @@ from classifier.heads.spec import HeadSpec
 from classifier.heads.stacked.partition import HEAD_LIMIT, state_bytes
 from classifier.heads.stacked.progress import METRICS
 from featurestore.errors import UsageError
+from featurestore.units import size_text
 
 if TYPE_CHECKING:
     import keras
@@ -53,8 +54,8 @@ def check_heads(options: TrainOptions, feature_shape: Sequence[int], division: D
         needed = 4 * rows * math.prod(feature_shape)
         if head.kind == "knn" and needed > options.memory:
             raise UsageError(
-                f"--head {head} keeps its {rows:,} training rows, {needed / 1e9:.1f} GB, and "
-                f"--memory allows {options.memory / 1e9:.1f}; give more, extract with --pooling "
+                f"--head {head} keeps its {rows:,} training rows, {size_text(needed)}, and "
+                f"--memory allows {size_text(options.memory)}; give more, extract with --pooling "
                 "avg, or take --head ridge"
             )
 
@@ -66,8 +67,8 @@ def _check_size(
     needed = max(state_bytes(head, optimizer, *sizes) for optimizer in options.optimizer)
     if needed > HEAD_LIMIT:
         raise UsageError(
-            f"--head {head} would need {needed / 1e9:.1f} GB for its weights, and "
-            f"{HEAD_LIMIT / 1e9:.1f} are allowed; give it fewer units, or extract with --pooling "
+            f"--head {head} would need {size_text(needed)} for its weights, and "
+            f"{size_text(HEAD_LIMIT)} are allowed; give it fewer units, or extract with --pooling "
             "avg"
         )
 

@@ -20,7 +20,6 @@ from fsspec.utils import glob_translate
 from classifier.inputs.refs import has_image_suffix
 from featurestore.io.lookup import Info, entry, files_below, lists_whole
 from featurestore.io.retry import retrying
-from featurestore.io.urls import file_info
 
 _KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "directory"}
 _NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -50,7 +49,9 @@ class Lister:
     def info(self, path: str) -> Info:
         """Returns the entry of one file or folder."""
         known = self._known.get(path)
-        return known or (_local_info(path) if self._is_local else file_info(self._fs, path))
+        if known:
+            return known
+        return _local_info(path) if self._is_local else retrying(partial(self._fs.info, path))
 
     def ls(self, folder: str) -> list[Info]:
         """Returns the entries of a folder, sorted by name.

@@ -31,7 +31,6 @@ from featurestore.io.urls import (
     ADDRESS_ERRORS,
     address_of,
     connect,
-    file_info,
     is_address,
     is_web,
     public_url,
@@ -198,7 +197,7 @@ class _Places:
                 version = f"?{hashlib.sha256(query.encode()).hexdigest()[:12]}"
                 key = key.partition("?")[0] + version
                 return ImageRef(key, uri, 0, version, problem=problem, **facts)
-            info = file_info(fs, uri if is_web(uri) else path)
+            info = retrying(lambda: fs.info(uri if is_web(uri) else path))
             if info.get("type") == "directory":
                 raise IsADirectoryError(f"{uri} is a folder, not an image")
         except (OSError, UsageError, *ADDRESS_ERRORS) as error:

@@ -19,7 +19,7 @@ from featurestore.commit import Marker
 from featurestore.errors import UsageError, one_line
 from featurestore.ignored import Ignored
 from featurestore.io.retry import retrying
-from featurestore.io.urls import ADDRESS_ERRORS, connect, file_info
+from featurestore.io.urls import ADDRESS_ERRORS, connect
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _is_same(data: bytes, row: StoredRow) -> bool:
 
 
 def _is_unchanged(fs: Any, path: str, known: StoredRow | ShardRef) -> bool:
-    info = file_info(fs, path)
+    info = retrying(partial(fs.info, path))
     etag = unmarked(file_etag(known.etag))
     return info.get("size") == known.size and etag_of(info) == etag
 

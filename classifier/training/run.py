@@ -15,8 +15,8 @@ from classifier.runs import output
 from classifier.runs import run as run_folder
 from classifier.training.trials import fit_all
 from featurestore import FeatureStore, __version__
-from featurestore.info import human_bytes
 from featurestore.io.storage import Storage
+from featurestore.units import size_text
 
 
 def train_run(
@@ -60,7 +60,7 @@ def train_run(
         else:
             tell(
                 "features: streamed from the store every epoch, as they need more than --memory "
-                f"{human_bytes(options.memory)}"
+                f"{size_text(options.memory)}"
             )
         records, failed = fit_all(storage, data, options, tell, replace_older, checkpoint)
         return Fitted(records, failed, "memory" if data.in_memory else "streamed")

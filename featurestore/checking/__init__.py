@@ -1,1 +1,1 @@
-"""Whether a store holds what was committed."""
+"""Checks that a store holds what was committed."""

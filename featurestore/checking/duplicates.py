@@ -1,4 +1,4 @@
-"""Finds keys that occur twice, in 16 bytes of memory a row."""
+"""Finds duplicate keys with 16 bytes of memory per row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LISTED = 100
 
 
 def row_digest(key: str, view: int) -> bytes:
-    """Returns the 16 bytes that stand for a view of an image."""
+    """Returns 16 bytes that identify a view of an image."""
     return hashlib.blake2b(f"{view}\0{key}".encode(), digest_size=16).digest()
 
 
@@ -22,14 +22,14 @@ class KeyDigests:
     """The digests of all rows of a store.
 
     Attributes:
-      images: view-0 rows seen.
+      images: view-0 rows so far.
     """
 
     images: int = 0
     _digests: bytearray = field(default_factory=bytearray)
 
     def add(self, batch: Mapping[str, Any]) -> None:
-        """Takes in the columns key and view of some rows."""
+        """Adds rows, given their columns key and view."""
         self.images += int(np.count_nonzero(batch["view"] == 0))
         for key, view in zip(batch["key"], batch["view"].tolist(), strict=True):
             self._digests += row_digest(key, view)
@@ -37,10 +37,10 @@ class KeyDigests:
     def repeated(self, most: int | None = LISTED) -> tuple[int, set[bytes]]:
         """Counts the digests that occur more than once, and returns the first `most`, or all.
 
-        Sorts in place; two different rows share a digest with a chance of one in 10^20 at a
-        billion rows (birthday bound for 128 bits).
+        Sorts in place. In a billion rows, two different ones share a digest with a probability of
+        one in 10^20 (birthday bound for 128 bits).
         """
-        # Bytes compare as wholes here: every entry is as long as the type.
+        # NumPy strips zeros at the end of S16 entries, but compares all 16 bytes.
         digests = np.frombuffer(self._digests, "S16")
         digests.sort()
         positions = np.flatnonzero(digests[1:] == digests[:-1])
@@ -52,11 +52,11 @@ class KeyDigests:
 def occurrences(
     batches: Iterable[Mapping[str, Any]], wanted: set[bytes]
 ) -> dict[tuple[str, int], list[str]]:
-    """Names the rows behind digests: (key, view) -> the URIs of its rows.
+    """Returns the rows with the given digests, as (key, view) -> URIs of its rows.
 
     Args:
-      batches: of the columns key, view and uri.
-      wanted: digests to look for.
+      batches: rows, with the columns key, view and uri.
+      wanted: the digests.
     """
     found: dict[tuple[str, int], list[str]] = {}
     for batch in batches:

@@ -1,6 +1,6 @@
-"""Reads what a store claims to hold: every marker and every manifest, compared with each other.
+"""Reads every marker and manifest of a store and compares them with each other.
 
-Readers take a manifest's copy of a marker before the marker itself: both must be there and agree.
+Readers prefer a manifest's copy of a marker to the marker itself, so both must exist and agree.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from featurestore import layout
 from featurestore.checking.findings import READ_AGAIN, Finding, extract_again, remove_command
-from featurestore.commit import Marker
+from featurestore.commit import Marker, data_files
 from featurestore.errors import CorruptStore, RunFailed, cause
 from featurestore.io.storage import Storage
 from featurestore.layout import HashedName
@@ -24,14 +24,14 @@ _TEXTS = ("chunk_id", "run_id", "part", "part_sha256", "quarantine", "quarantine
 
 @dataclass
 class Evidence:
-    """What markers and manifests say.
+    """The content of markers and manifests, and the list of data files.
 
     Attributes:
-      live: chunk_id -> the marker that readers go by.
-      named: paths of all parts and quarantine files that anything names.
+      live: chunk_id -> the marker that readers use.
+      named: paths of all parts and quarantine files that a marker or manifest names.
       manifests: chunk_id -> the manifests that name it.
-      files: path of each data file that is there -> its bytes.
-      of_chunk: chunk_id -> the paths of its data files.
+      files: path of each existing data file -> its size in bytes.
+      of_chunk: chunk_id -> the paths of its existing data files.
     """
 
     live: dict[str, Marker] = field(default_factory=dict)
@@ -41,34 +41,31 @@ class Evidence:
     of_chunk: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, marker: Marker) -> None:
-        """Takes a marker in; the first of a chunk is the one that counts."""
+        """Adds a marker; the first one of a chunk counts."""
         self.live.setdefault(marker.chunk_id, marker)
-        for folder, name in (("parts", marker.part), ("quarantine", marker.quarantine)):
-            if name:
-                self.named.add(f"{folder}/{name}")
+        self.named |= marker.files
 
     def remake(self, storage: Storage, chunk_id: str) -> str:
-        """Says how a damaged chunk is made anew: forget it, then extract it again."""
+        """Returns instructions for a damaged chunk: delete it, then extract it again."""
         paths = [layout.marker_file(chunk_id), *self.manifests.get(chunk_id, ())]
         paths += self.of_chunk.get(chunk_id, ())
         return f"{remove_command(storage, paths)}; then {extract_again(storage)}"
 
 
 def list_files(storage: Storage, evidence: Evidence) -> None:
-    """Lists the data files; must come before the markers are read.
+    """Lists the data files. Call it before the markers are read.
 
-    A chunk that is committed in between is then known by its marker, and no file of it looks like
-    an orphan.
+    The markers then name the files of a chunk that is committed in between, so that none of them
+    looks like an orphan.
     """
-    for folder in ("parts", "quarantine"):
-        for file in storage.list(folder):
-            evidence.files[f"{folder}/{file.name}"] = file.size
-            if name := HashedName.parse(file.name):
-                evidence.of_chunk.setdefault(name.chunk_id, []).append(f"{folder}/{file.name}")
+    for path, file in data_files(storage).items():
+        evidence.files[path] = file.size
+        if name := HashedName.parse(file.name):
+            evidence.of_chunk.setdefault(name.chunk_id, []).append(path)
 
 
 def read_evidence(storage: Storage, evidence: Evidence) -> Iterator[Finding]:
-    """Reads manifests and markers into `evidence`, and yields what is wrong with them."""
+    """Reads manifests and markers into `evidence` and yields their faults."""
     manifested: dict[str, Marker] = {}
     for file in storage.list("manifest"):
         if file.name.endswith(".parquet"):
@@ -85,22 +82,22 @@ def read_evidence(storage: Storage, evidence: Evidence) -> Iterator[Finding]:
             continue
         evidence.add(marker)
         if marker.chunk_id != chunk_id:
-            message = f"it is the marker of another chunk, {marker.chunk_id}, under this name"
+            message = f"under this name is the marker of another chunk, {marker.chunk_id}"
             yield Finding("swapped_marker", path, message, remake)
         elif manifested.get(chunk_id, marker) != marker:
             where = ", ".join(evidence.manifests[chunk_id])
-            message = f"it is not the marker that {where} recorded when the run ended"
+            message = f"it differs from the copy that {where} recorded at the end of the run"
             yield Finding("differing_marker", path, message, remake)
     for chunk_id in manifested.keys() - seen:
         path, where = layout.marker_file(chunk_id), ", ".join(evidence.manifests[chunk_id])
-        message = f"the marker is gone; {where} names it"
+        message = f"the marker is missing; {where} names it"
         yield Finding("missing_marker", path, message, evidence.remake(storage, chunk_id))
 
 
 def _read_manifest(
     storage: Storage, path: str, evidence: Evidence, manifested: dict[str, Marker]
 ) -> Iterator[Finding]:
-    fix = f"{remove_command(storage, [path])}; the markers hold all that is in it"
+    fix = f"{remove_command(storage, [path])}; the markers hold everything in it"
     try:
         with storage.open_parquet(path) as file:
             table = file.read(columns=["chunk_id", "marker"])
@@ -119,20 +116,20 @@ def _read_manifest(
 
 
 def _marker_files(storage: Storage) -> Iterator[tuple[str, bytes]]:
-    """Yields the path and content of every marker, a few hundred in memory at a time."""
+    """Yields the path and content of every marker, with a few hundred in memory at a time."""
     names = [f"markers/{file.name}" for file in storage.list("markers")]
     names = [name for name in names if name.endswith(".json")]
     for start in range(0, len(names), MARKERS_AT_ONCE):
         try:
             yield from storage.read_many(names[start : start + MARKERS_AT_ONCE]).items()
         except FileNotFoundError:
-            # One was pruned since the listing.
+            # One was deleted since the listing.
             for name in filter(storage.exists, names[start : start + MARKERS_AT_ONCE]):
                 yield name, storage.read(name)
 
 
 def parse_marker(text: str | bytes, where: str) -> Marker:
-    """Reads a marker more strictly than readers do: every value must be of its type.
+    """Reads a marker more strictly than other readers: every value must have the right type.
 
     Raises:
       CorruptStore: when the text is not a marker.
@@ -147,7 +144,7 @@ def parse_marker(text: str | bytes, where: str) -> Marker:
 
 
 def check_marker(marker: Marker) -> Iterator[tuple[str, str]]:
-    """Checks a marker by itself: yields (kind, message) of what contradicts itself."""
+    """Yields (kind, message) of each contradiction within a marker."""
     try:
         marker.ledger.check("its ledger")
     except RunFailed as error:
@@ -163,12 +160,12 @@ def _check_name(
 ) -> Iterator[tuple[str, str]]:
     name, expected = getattr(marker, what), getattr(ledger, count)
     if bool(name) is not bool(expected):
-        named = f"names {name!r}" if name else "names none"
-        yield "ledger", f"it counts {expected} {count}, but as {what} file it {named}"
+        named = f"names the {what} file {name!r}" if name else f"names no {what} file"
+        yield "ledger", f"it counts {expected} {count}, but {named}"
     if not name:
         return
     parsed = HashedName.parse(name)
     if parsed is None or parsed.chunk_id != marker.chunk_id:
-        yield "wrong_file", f"its {what} file {name!r} is not one of this chunk"
+        yield "wrong_file", f"its {what} file {name!r} does not belong to this chunk"
     elif sha256 and not sha256.startswith(parsed.checksum):
         yield "wrong_file", f"its {what} file {name!r} is not named by the checksum {sha256[:16]}"

@@ -19,12 +19,12 @@ Problem = tuple[str, str]  # kind, message
 
 
 def check_part(path: Path, marker: Marker, spec: StoreSpec | None) -> Iterator[Problem]:
-    """Yields (kind, message) of what is wrong with a part.
+    """Yields (kind, message) of each fault in a part.
 
     Args:
-      path: a local copy.
-      marker: that names it.
-      spec: of the store; None when that is damaged, then features are not looked at.
+      path: a local copy of the part.
+      marker: the part's marker.
+      spec: of the store; None, if it is damaged, skips the features.
     """
     damaged = wrong_checksum(path, marker.part, marker.part_sha256)
     if damaged:
@@ -34,7 +34,7 @@ def check_part(path: Path, marker: Marker, spec: StoreSpec | None) -> Iterator[P
             foreign = _foreign(file.schema_arrow, spec) if spec else ""
             if foreign:
                 yield "foreign_part", foreign
-            # Damaged pages are not decoded: their bytes mean nothing.
+            # The rows of a damaged file mean nothing.
             if not damaged and not foreign:
                 yield from _check_rows(file, marker, spec)
     except (pa.ArrowException, OSError, KeyError, CorruptStore) as error:
@@ -43,7 +43,7 @@ def check_part(path: Path, marker: Marker, spec: StoreSpec | None) -> Iterator[P
 
 
 def check_quarantine(path: Path, marker: Marker) -> Iterator[Problem]:
-    """Yields (kind, message) of what is wrong with a quarantine file."""
+    """Yields (kind, message) of each fault in a quarantine file."""
     damaged = wrong_checksum(path, marker.quarantine, marker.quarantine_sha256)
     if damaged:
         yield "checksum", damaged
@@ -62,8 +62,8 @@ def _foreign(schema: pa.Schema, spec: StoreSpec) -> str:
     identity = (schema.metadata or {}).get(b"hoarfrost_identity", b"").decode(errors="replace")
     if identity != spec.identity_hash:
         return (
-            f"its features have the identity {identity or 'of no store'}, this store's is "
-            f"{spec.identity_hash}"
+            f"its features have {f'the identity {identity}' if identity else 'no identity'}; this "
+            f"store's is {spec.identity_hash}"
         )
     if not schema.equals(expected):
         return "its columns are not those of this store"

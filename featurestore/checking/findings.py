@@ -1,18 +1,18 @@
-"""What a check of a store can find, and what to do about it."""
+"""The findings of a check, and what to do about each."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from featurestore.io.storage import Storage
 
 ERROR, WARNING = "error", "warning"
-# A disk or a network that fails is no damage: nothing is to be deleted for it.
+# A failing disk or network is not damage, so nothing must be deleted because of it.
 READ_AGAIN = "verify again when the storage can read it"
-# An error says that stored data is wrong, missing or cannot be trusted; a warning does not.
+# An error means that stored data is wrong, missing or not to be trusted; a warning does not.
 KINDS = {
     "missing_spec": ERROR,
     "damaged_spec": ERROR,
@@ -43,13 +43,13 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be.
+    """One fault in a store.
 
     Attributes:
       kind: one of `KINDS`.
       path: of the file, relative to the store.
-      message: what was found, and what was expected.
-      fix: what to do, with the command where there is one.
+      message: the fault, and what was expected instead.
+      fix: what to do, with a command if there is one.
     """
 
     kind: str
@@ -63,11 +63,11 @@ class Finding:
 
     @property
     def severity(self) -> str:
-        """``error`` when stored data is wrong, missing or not to be trusted, else ``warning``."""
+        """``error`` or ``warning``; see `KINDS`."""
         return KINDS[self.kind]
 
     def to_record(self) -> dict[str, Any]:
-        """Returns the finding, fit for JSON."""
+        """Returns the finding as a JSON-ready record."""
         return {"severity": self.severity, **asdict(self)}
 
     def __str__(self) -> str:
@@ -77,13 +77,13 @@ class Finding:
 
 @dataclass
 class Checked:
-    """How much a check has looked at.
+    """What a check has covered so far.
 
     Attributes:
-      commits: markers.
-      files: parts and quarantine files whose content was read.
-      bytes: in those.
-      rows: view-0 rows that count today.
+      commits: number of markers.
+      files: parts and quarantine files whose content was checked.
+      bytes: total size of those files.
+      rows: view-0 rows that no newer run superseded.
     """
 
     commits: int = 0
@@ -92,17 +92,12 @@ class Checked:
     rows: int = 0
 
 
-def exit_code(findings: Iterable[Finding]) -> int:
-    """Returns 1 when a finding is an error, else 0."""
-    return int(any(finding.severity == ERROR for finding in findings))
-
-
 def remove_command(storage: Storage, paths: Collection[str]) -> str:
-    """Says how files of a store are deleted: a shell command for a local store.
+    """Returns how to delete files of a store: for a local store, a shell command.
 
     Args:
       storage: the store's folder.
-      paths: relative to it.
+      paths: of the files, relative to the store.
     """
     if storage.is_local:
         return "rm -f -- " + " ".join(shlex.quote(storage.path(path)) for path in paths)
@@ -110,6 +105,6 @@ def remove_command(storage: Storage, paths: Collection[str]) -> str:
 
 
 def extract_again(storage: Storage) -> str:
-    """Says how what is not committed any more is extracted anew."""
+    """Returns how to extract chunks again that are no longer committed."""
     where = shlex.quote(storage.public_url)
     return f"run the extraction again (python -m pipelines.extract --output {where}, same --input)"

@@ -1,7 +1,7 @@
-"""Proves what is in a store: commits against files, files against the spec, row against row.
+"""Verifies a store: commits against files, files against the spec, and keys against each other.
 
-Streams: markers are kept in memory, rows never, except for 16 bytes each to find a key that occurs
-twice. A remote file is downloaded once, to a temporary copy.
+Memory holds all markers and 16 bytes per row, to find duplicate keys, but no rows. Each remote file
+is downloaded once, to a temporary copy.
 """
 
 from __future__ import annotations
@@ -14,12 +14,7 @@ import pyarrow as pa
 
 from featurestore import layout
 from featurestore.checking.duplicates import KeyDigests, occurrences
-from featurestore.checking.evidence import (
-    Evidence,
-    check_marker,
-    list_files,
-    read_evidence,
-)
+from featurestore.checking.evidence import Evidence, check_marker, list_files, read_evidence
 from featurestore.checking.filecheck import check_part, check_quarantine
 from featurestore.checking.findings import (
     ERROR,
@@ -40,32 +35,19 @@ from featurestore.store import FeatureStore
 _BACKUP = "restore the file from a backup, or extract into a new store"
 
 
-def verify(
-    store: FeatureStore, *, quick: bool = False, checked: Checked | None = None
-) -> Iterator[Finding]:
-    """Checks an open store; see `verify_storage`.
-
-    Example:
-      >>> from featurestore import open_store
-      >>> for finding in verify(open_store("STORE")):  # doctest: +SKIP
-      ...     print(finding)
-    """
-    return verify_storage(store.storage, quick=quick, checked=checked)
-
-
 def verify_storage(
     storage: Storage, *, quick: bool = False, checked: Checked | None = None
 ) -> Iterator[Finding]:
-    """Checks a store's folder, be its spec readable or not.
+    """Checks a store's folder, even if its spec is damaged.
 
     Args:
       storage: the folder.
-      quick: read the commits and list the files, but open none of them: damage inside files, wrong
-        row counts and duplicate keys are not found then.
-      checked: counts what was looked at.
+      quick: read the commits and list the files, but open none of them. This misses damage inside
+        files, wrong row counts and duplicate keys.
+      checked: counts what the check has covered.
 
     Yields:
-      Findings as they are found; none for a store that is as it should be.
+      Each finding as soon as it is found; none for a sound store.
 
     Raises:
       UsageError: when there is no store.
@@ -85,10 +67,10 @@ def verify_storage(
         return
     try:
         yield from _check_rows(FeatureStore(storage, spec), damaged, checked)
-    # What was found already may make the store unreadable in any of these ways.
+    # The earlier findings may make the store unreadable in any of these ways.
     except (HoarfrostError, pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-        message = f"duplicate keys were not looked for: {cause(error)}"
-        fix = "mend what was found, then verify again"
+        message = f"duplicate keys could not be looked for: {cause(error)}"
+        fix = "repair the other findings, then verify again"
         yield Finding("unchecked", "parts", message, fix)
 
 
@@ -100,14 +82,13 @@ def _check_files(
     yield from read_evidence(storage, evidence)
     for marker in evidence.live.values():
         checked.commits += 1
-        path = layout.marker_file(marker.chunk_id)
-        for kind, message in check_marker(marker):
-            yield Finding(kind, path, message, evidence.remake(storage, marker.chunk_id))
-        for folder in ("parts", "quarantine"):
-            yield from _check_file(storage, folder, marker, evidence, spec, quick)
-            if not quick and (name := _file_of(marker, folder)):
+        own, remake = layout.marker_file(marker.chunk_id), evidence.remake(storage, marker.chunk_id)
+        yield from (Finding(kind, own, text, remake) for kind, text in check_marker(marker))
+        for path in sorted(marker.files):
+            yield from _check_file(storage, path, marker, evidence, spec, quick)
+            if not quick:
                 checked.files += 1
-                checked.bytes += evidence.files.get(f"{folder}/{name}", 0)
+                checked.bytes += evidence.files.get(path, 0)
     yield from _check_orphans(storage, evidence)
     yield from _check_records(storage)
     yield from _check_labels(storage)
@@ -119,9 +100,9 @@ def _read_spec(storage: Storage, evidence: Evidence) -> tuple[StoreSpec | None, 
     except FileNotFoundError as error:
         if not evidence.files and not storage.list("markers"):
             raise UsageError(
-                f"no feature store at {storage.public_url!r}: {layout.SPEC} is not there"
+                f"no feature store at {storage.public_url!r}: {layout.SPEC} is missing"
             ) from error
-        message = "the spec is not there: nothing says what the features are"
+        message = "the spec, which defines the features, is missing"
         return None, [Finding("missing_spec", layout.SPEC, message, _BACKUP)]
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the store at {storage.public_url!r}: {error}") from error
@@ -135,38 +116,34 @@ def _read_spec(storage: Storage, evidence: Evidence) -> tuple[StoreSpec | None, 
 
 
 def _check_model(storage: Storage, spec: StoreSpec, quick: bool) -> Iterator[Finding]:
-    # The weights' hash is taken of tensors, which needs Keras.
+    # The hash of the weights is computed from tensors, which needs Keras.
     note = "python -m classifier.verify --store STORE checks its content"
     models = layout.model_files(spec.base.weights_hash, spec.numerics.model)
     for path in (*models, layout.PROBES):
         if not storage.size(path):
-            message = f"it is missing or empty: no run can join, no head can predict ({note})"
+            message = f"it is missing or empty, so no run can join and no head can predict ({note})"
             yield Finding("missing_model", path, message, _BACKUP)
         elif path == layout.quantised_file(spec.numerics.model) and not quick:
             if layout.quantised_hash(storage.read(path)) != spec.numerics.model:
-                message = "its content does not give its name: no run can join, no head can predict"
+                message = "its content does not give its name, so no run can join, no head predict"
                 yield Finding("damaged_model", path, message, _BACKUP)
-
-
-def _file_of(marker: Marker, folder: str) -> str:
-    return marker.part if folder == "parts" else marker.quarantine
 
 
 def _check_file(
     storage: Storage,
-    folder: str,
+    path: str,
     marker: Marker,
     evidence: Evidence,
     spec: StoreSpec | None,
     quick: bool,
 ) -> Iterator[Finding]:
-    name = _file_of(marker, folder)
-    if not name or HashedName.parse(name) is None:
+    folder, _, name = path.partition("/")
+    if HashedName.parse(name) is None:
         return
-    path, fix = f"{folder}/{name}", evidence.remake(storage, marker.chunk_id)
+    fix = evidence.remake(storage, marker.chunk_id)
     missing = "missing_part" if folder == "parts" else "missing_quarantine"
-    gone = Finding(missing, path, "the file is gone; its marker is there", fix)
-    # A chunk that was committed after the listing has files all the same.
+    gone = Finding(missing, path, "the file is missing; its marker exists", fix)
+    # The files of a chunk that was committed after the listing are not in it.
     if path not in evidence.files and not storage.exists(path):
         yield gone
         return
@@ -195,10 +172,10 @@ def _check_file(
 
 def _check_orphans(storage: Storage, evidence: Evidence) -> Iterator[Finding]:
     for path in sorted(evidence.files.keys() - evidence.named):
-        message = "no marker names it: a process was killed, or a run is at work; readers skip it"
+        message = "no marker names it: a process was killed, or a run is active; readers skip it"
         fix = (
-            f"{extract_again(storage)}: it sweeps what is older than a day; or, when no run is at "
-            f"work: {remove_command(storage, [path])}"
+            f"{extract_again(storage)}, which deletes orphans older than a day; or, when no run is "
+            f"active: {remove_command(storage, [path])}"
         )
         yield Finding("orphan", path, message, fix)
 
@@ -211,7 +188,7 @@ def _check_records(storage: Storage) -> Iterator[Finding]:
         except RunFailed as error:
             yield Finding("ledger", path, str(error), _BACKUP)
         except (ValueError, KeyError, TypeError) as error:
-            message = f"not the record of a run: {type(error).__name__}: {error}"
+            message = f"not a run's record: {type(error).__name__}: {error}"
             yield Finding("damaged_record", path, message, remove_command(storage, [path]))
 
 
@@ -243,17 +220,18 @@ def _check_rows(store: FeatureStore, damaged: bool, checked: Checked) -> Iterato
         yield from _name_duplicates(store, count, wanted)
     expected = store.ledger().rows
     if not damaged and digests.images != expected:
-        message = f"{digests.images} images count as rows, the markers' ledgers say {expected}"
+        message = f"the store has {digests.images} images, the markers' ledgers count {expected}"
         yield Finding("store_ledger", "markers", message, "please report this with the markers")
 
 
 def _name_duplicates(store: FeatureStore, count: int, wanted: set[bytes]) -> Iterator[Finding]:
     rows = occurrences(store.scan(["key", "view", "uri"], batch_size=8192), wanted)
     for (key, view), uris in sorted(rows.items()):
-        message = f"view {view} of {key!r} is {len(uris)} rows, from {', '.join(sorted(set(uris)))}"
+        where = ", ".join(sorted(set(uris)))
+        message = f"view {view} of {key!r} has {len(uris)} rows, from {where}"
         fix = (
-            f"{extract_again(store.storage)}: of two jobs at once, the newer one's row stays; if "
-            "one job wrote both, please report it with their markers"
+            f"{extract_again(store.storage)}: of two concurrent jobs, the newer one's row stays; "
+            "if one job wrote both, please report it with their markers"
         )
         yield Finding("duplicate_key", "parts", message, fix)
     if count > len(rows):

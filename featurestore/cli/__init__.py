@@ -1,1 +1,1 @@
-"""What every command line shares: errors in one line, output, signals."""
+"""Shared by all commands: one-line errors, output, signals."""

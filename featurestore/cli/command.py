@@ -1,9 +1,8 @@
-"""What every command line of Hoarfrost shares: one-line errors, exit codes, quiet libraries."""
+"""Shared by all commands: parsing, one-line errors, exit codes, quiet libraries."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import json
 import logging
@@ -15,17 +14,17 @@ from typing import Any, NoReturn
 
 from featurestore.cli import interrupts, streams
 from featurestore.cli.streams import say
-from featurestore.errors import HoarfrostError, UsageError, one_line
+from featurestore.errors import HoarfrostError, UsageError, did_you_mean, one_line
 
 __all__ = ["VERBOSE", "Parser", "key_values", "main", "quiet_libraries", "say"]
 
 VERBOSE = "HOARFROST_VERBOSE"
-# No space, no quota, or larger than files may be.
+# No space left, quota exceeded, file too large.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose mistakes are `UsageError`s with a suggestion, in one line."""
+    """An argument parser that reports mistakes as one-line `UsageError`s with a suggestion."""
 
     def __init__(self, **kwargs) -> None:
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -35,7 +34,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {message} (see --help)")
 
     def parse_args(self, args=None, namespace=None):
-        """Parses `args`, refusing an unknown flag with the nearest known one."""
+        """Parses `args`; refuses an unknown flag and suggests the most similar one."""
         known, unknown = self.parse_known_args(args, namespace)
         self.refuse_unknown(unknown)
         return known
@@ -44,17 +43,16 @@ class Parser(argparse.ArgumentParser):
         """Raises for the first unknown flag.
 
         Args:
-          unknown: what parsing left over.
-          also: further flags that exist, such as Beam's, to suggest from.
+          unknown: arguments that parsing left over.
+          also: more flags to suggest, such as Beam's.
         """
         if not unknown:
             return
         flag = unknown[0].split("=")[0]
         known = [name for action in self._actions for name in action.option_strings] + list(also)
-        near = difflib.get_close_matches(flag, known, n=1, cutoff=0.6)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = did_you_mean(flag, known, most=1)
         kind = "flag" if flag.startswith("-") else "argument"
-        self.error(f"unknown {kind} {flag!r}{hint}")
+        self.error(f"unknown {kind} {flag!r}{near}{'?' if near else ''}")
 
 
 def main(
@@ -62,12 +60,12 @@ def main(
     argv: Sequence[str] | None = None,
     kept: str = interrupts.KEPT,
 ) -> NoReturn:
-    """Runs `command` and ends the process with its exit code; a user's mistake is one line.
+    """Runs `command` and ends the process with its exit code; prints errors as one line.
 
     Args:
-      command: takes the arguments, returns an exit code or None for 0.
-      argv: the arguments without the program's name; default the process's own.
-      kept: what an interruption leaves and how to go on, for the user.
+      command: takes the arguments; returns an exit code, or None for 0.
+      argv: the arguments without the program's name; default those of the process.
+      kept: tells the user what remains after an interruption, and how to resume.
     """
     streams.escape_names()
     try:
@@ -77,7 +75,7 @@ def main(
         say(f"error: {' '.join(str(error).split())}", to_stderr=True)
         code = error.exit_code
     except KeyboardInterrupt:
-        # Of another kind than our signals, such as a worker's that was interrupted alone.
+        # Not from our signals: a worker was interrupted alone, for example.
         say(interrupts.interrupted_line(kept), to_stderr=True)
         code = 130
     except OSError as error:
@@ -91,7 +89,7 @@ def main(
 
 
 def _explain(error: OSError) -> str:
-    """Says in one line what the operating system refused, and what to do where it is known."""
+    """Returns a system error as one line, with the fix if it is known."""
     reason = one_line(error)
     if error.errno in _FULL:
         return f"cannot write: {reason}; free space there or write elsewhere, and start again"
@@ -99,9 +97,9 @@ def _explain(error: OSError) -> str:
 
 
 def quiet_libraries() -> None:
-    """Keeps TensorFlow's, Beam's, absl's and OpenCV's chatter out of sight.
+    """Silences the log messages of TensorFlow, Beam, absl and OpenCV.
 
-    Must run before they are imported. ``HOARFROST_VERBOSE=1`` keeps the chatter.
+    Call it before you import them. ``HOARFROST_VERBOSE=1`` keeps the messages.
     """
     if os.environ.get(VERBOSE):
         logging.basicConfig(level=logging.INFO)
@@ -114,7 +112,7 @@ def quiet_libraries() -> None:
 
 
 def key_values(pairs: Sequence[str], flag: str) -> dict[str, Any]:
-    """Turns ``K=V`` strings into a dict; a value that is JSON is taken as JSON.
+    """Parses ``K=V`` strings to a dict; values are parsed as JSON where possible.
 
     Raises:
       UsageError: for a string without ``=``.

@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM: a command ends in one line that says what is kept, and leaves no process.
+"""Ctrl-C and SIGTERM: a command prints one line about what is kept, and leaves no process behind.
 
-The first signal raises `KeyboardInterrupt`, so that temporary files are removed on the way out;
-within `abrupt` it ends the process once the calls of `at_interrupt` are done. A second one ends it
-at once, as does a way out that takes too long: what is stored is safe from a kill at any moment.
+The first signal raises `KeyboardInterrupt`, so that `finally` blocks remove temporary files. Within
+`abrupt` it ends the process after the calls of `at_interrupt` instead. A second signal ends the
+process at once, and so does a clean-up that takes too long. Neither harms a store, which survives a
+kill at any moment.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ from pathlib import Path
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 KEPT = "what was stored stays; give the same command again"
-# Ctrl-C reaches a child directly and through its parent: that is one wish.
+# Ctrl-C reaches a child process twice, directly and through its parent, but counts once.
 REPEAT_SECONDS = 1.0
 GRACE_SECONDS = 10.0
 
 
 @dataclass
 class _State:
-    """What this process knows of its interruption.
+    """The state of this process's interruption.
 
     Attributes:
-      kept: what is kept and how to go on, for the user.
-      running: whether a command runs, and can clean up.
-      abrupt: whether the code that runs must not see a `KeyboardInterrupt`.
-      number: of the first signal, 0 for none.
-      moment: when it came, in seconds of a clock that only goes forward.
-      stderr: the user's own standard error, whatever stands in for it now.
-      calls: what is to be done at once.
+      kept: tells the user what is kept, and how to resume.
+      running: whether a command is running and can clean up.
+      abrupt: whether the running code must not see a `KeyboardInterrupt`.
+      number: the number of the first signal, 0 for none.
+      moment: when it came, in seconds of the monotonic clock.
+      stderr: descriptor of the user's own standard error, even if it is redirected now.
+      calls: functions to call when a signal comes.
     """
 
     kept: str = "nothing was changed yet; give the same command again"
@@ -53,7 +54,7 @@ _state = _State()
 
 
 def listen() -> None:
-    """Takes over both signals, where nobody else has: they may be ignored on purpose (nohup)."""
+    """Handles both signals, except one that is already handled or ignored (nohup)."""
     for number, untouched in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGTERM, signal.SIG_DFL),
@@ -63,23 +64,23 @@ def listen() -> None:
 
 
 def received() -> bool:
-    """Whether the user has interrupted this process; what fails from then on is its consequence."""
+    """Whether the user has interrupted this process, which explains any later failure."""
     return bool(_state.number)
 
 
 @contextmanager
 def caught(kept: str) -> Iterator[None]:
-    """Runs a command that a signal may interrupt; the process then ends here, in one line.
+    """Runs a command; after a signal, prints the one line and ends the process.
 
     Args:
-      kept: what is kept and how to go on.
+      kept: tells the user what is kept, and how to resume.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in EXIT_CODES}
     listen()
-    # Standard error may be turned away when the line is due.
+    # Standard error may be redirected by the time of a signal.
     _state.kept, _state.stderr = kept, os.dup(2)
     _state.running = True
     try:
@@ -92,7 +93,7 @@ def caught(kept: str) -> Iterator[None]:
         _state.stderr = 2
         for number, handler in before.items():
             if handler is _receive:
-                # The answer is out; while the interpreter ends, a signal must not change it.
+                # The output is complete; a signal must not disturb the end of the interpreter.
                 signal.signal(number, signal.SIG_IGN)
             elif handler is not signal.getsignal(number):
                 signal.signal(number, handler)
@@ -100,7 +101,7 @@ def caught(kept: str) -> Iterator[None]:
 
 @contextmanager
 def abrupt() -> Iterator[None]:
-    """Keeps `KeyboardInterrupt` out of libraries that log it, lose it, or wait on their way out."""
+    """Raises no `KeyboardInterrupt` in libraries that would log it, lose it or wait after it."""
     _state.abrupt = True
     try:
         yield
@@ -110,7 +111,7 @@ def abrupt() -> Iterator[None]:
 
 @contextmanager
 def at_interrupt(call: Callable[[], None]) -> Iterator[None]:
-    """Calls `call` once when a signal comes, the latest first, before anything else is done."""
+    """Calls `call` once as soon as a signal comes; the latest registered call goes first."""
     _state.calls.append(call)
     try:
         yield
@@ -119,7 +120,7 @@ def at_interrupt(call: Callable[[], None]) -> Iterator[None]:
 
 
 def interrupted_line(kept: str) -> str:
-    """Returns what the user reads: the signal where it is not Ctrl-C, and what is kept."""
+    """Returns the line for the user, which names the signal unless it is Ctrl-C."""
     by = " by SIGTERM" if _state.number == signal.SIGTERM else ""
     return f"interrupted{by}: {kept}"
 
@@ -133,7 +134,7 @@ def _receive(number: int, frame: object) -> None:
         return
     _state.number, _state.moment = number, time.monotonic()
     _silence()
-    # Not `threading.Thread`: it takes locks that the interrupted code may hold.
+    # `threading.Thread` needs locks that the interrupted code may hold.
     _thread.start_new_thread(_end_in_time, ())
     if _state.abrupt:
         _kill_children()
@@ -146,7 +147,7 @@ def _receive(number: int, frame: object) -> None:
 
 
 def _silence() -> None:
-    """Keeps to themselves what libraries and threads say while everything is pulled down."""
+    """Silences libraries and threads while the process shuts down."""
     logging.disable(logging.CRITICAL)
     threading.excepthook = lambda arguments: None
     sys.unraisablehook = lambda unraisable: None
@@ -158,7 +159,7 @@ def _end_in_time() -> None:
 
 
 def _end() -> None:
-    """Says the line and ends the process; threads that are still at work are not awaited."""
+    """Prints the line and ends the process without waiting for threads."""
     _kill_children()
     with suppress(OSError):
         os.write(
@@ -168,9 +169,9 @@ def _end() -> None:
 
 
 def _kill_children() -> None:
-    """Ends the processes below this one, where the system lists them.
+    """Ends all child processes, if the system lists them.
 
-    Elsewhere they end themselves: they watch for the end of the process that started them.
+    On other systems children end themselves when they notice that their parent has ended.
     """
     for child in _below(os.getpid()):
         with suppress(OSError):
@@ -178,7 +179,7 @@ def _kill_children() -> None:
 
 
 def _below(process: int) -> list[int]:
-    """Lists the children of a process and theirs: a shell may stand between."""
+    """Lists the descendants of a process, because a shell may start the others."""
     found = []
     with suppress(OSError):
         for listed in Path(f"/proc/{process}/task").glob("*/children"):

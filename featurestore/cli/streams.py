@@ -1,7 +1,7 @@
-"""Standard output and error: whatever they are connected to, they never decide an outcome.
+"""Standard output and error, whose failures never change the outcome of a command.
 
-A name that the terminal cannot encode is shown escaped, and nothing is shown where nobody listens
-(a closed pipe, a full disk behind a redirection, a stream that was closed at the start).
+A name that the terminal cannot encode is escaped. Output to a closed pipe, to a full disk or to a
+stream that was closed from the start is dropped.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import TextIO
 
 
 def open_closed() -> None:
-    """Connects the streams that this process was started without to the null device.
+    """Connects standard streams that were closed at the start to the null device.
 
-    Otherwise the next file that is opened takes the free number, and what a library or a child
-    process prints goes into that file.
+    Otherwise the next opened file would get a free descriptor of theirs, and everything that a
+    library or a child process prints would go into that file.
     """
     for number in range(3):
         try:
@@ -34,30 +34,30 @@ def open_closed() -> None:
 
 
 def escape_names() -> None:
-    """Makes both streams show what they cannot encode escaped, such as ``\\xe9`` or ``\\udcff``."""
+    """Makes both streams escape what they cannot encode, such as ``\\xe9`` or ``\\udcff``."""
     for stream in (sys.stdout, sys.stderr):
-        # A stream that a test or a notebook put there need not have the method.
+        # The stream of a test or a notebook may lack the method.
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
 
 
 def say(line: str = "", *, to_stderr: bool = False, end: str = "\n") -> None:
-    """Prints one line for the user, at once; goes on when nobody listens any more.
+    """Prints one line for the user at once; ignores a reader who has gone.
 
     Args:
       line: the text.
-      to_stderr: whether standard error gets it.
-      end: what follows the text.
+      to_stderr: print to standard error instead of standard output.
+      end: printed after the text.
     """
     stream = sys.stderr if to_stderr else sys.stdout
     try:
         print(line, file=stream, end=end, flush=True)
     except OSError as error:
         _turn_away(stream)
-        # A closed pipe is somebody who has read enough, as of `| head -1`.
+        # The reader of a closed pipe, such as `| head -1`, has read enough.
         if not to_stderr and not isinstance(error, BrokenPipeError):
             reason = error.strerror or type(error).__name__
-            say(f"note: standard output cannot be written to ({reason})", to_stderr=True)
+            say(f"note: standard output cannot be written ({reason})", to_stderr=True)
 
 
 def say_unless(silent: bool) -> Callable[[str], None]:
@@ -66,7 +66,7 @@ def say_unless(silent: bool) -> Callable[[str], None]:
 
 
 def flush() -> None:
-    """Writes out what the streams hold, so that nothing can fail while the interpreter ends."""
+    """Flushes both streams, so that nothing can fail while the interpreter ends."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -75,7 +75,7 @@ def flush() -> None:
 
 
 def _turn_away(stream: TextIO) -> None:
-    """Connects a stream that fails to the null device; what it still holds goes there too."""
+    """Connects a failing stream to the null device, which also takes its buffered text."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

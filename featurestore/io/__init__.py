@@ -1,1 +1,1 @@
-"""Files on any file system: addresses, retries, atomic writes, tables."""
+"""Files on any file system: addresses, retries, atomic writes."""

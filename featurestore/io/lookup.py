@@ -1,8 +1,9 @@
-"""What lies where on a file system: an error is never a no.
+"""Looks up, downloads and deletes files and folders; an error never counts as "not there".
 
-fsspec's own ``exists``, ``isfile``, ``isdir``, ``find``, ``walk`` and ``rm`` take most errors for
-absence, and ``find(..., on_error="raise")`` raises for the topmost folder only. Whoever believes
-them deletes what is still needed. Here only a file system that answers "not found" has nothing.
+fsspec's own ``exists``, ``isfile``, ``isdir``, ``find``, ``walk`` and ``rm`` treat most errors as
+absence, and ``find(..., on_error="raise")`` raises for the top folder only. Code that trusts them
+deletes files that are still needed. Here a path is absent only if the file system answers "not
+found".
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ _ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
 def entry(fs: Any, path: str) -> Info | None:
-    """Returns the entry of a file or folder, or None where nothing is.
+    """Returns the entry of a file or folder, or None when the path is absent.
 
     Raises:
-      OSError: when that cannot be told, after retries.
+      OSError: when the file system gives no clear answer, after retries.
     """
     try:
         return retrying(partial(fs.info, path))
@@ -35,16 +36,16 @@ def entry(fs: Any, path: str) -> Info | None:
 
 
 def is_folder(fs: Any, path: str) -> bool:
-    """Whether a folder is there; raises as `entry` does."""
+    """Whether a path is a folder; raises like `entry`."""
     found = entry(fs, path)
     return found is not None and found["type"] == "directory"
 
 
 def files_below(fs: Any, folder: str) -> list[Info]:
-    """Returns the entries of all files below a folder; an absent folder has none.
+    """Returns the entries of all files below a folder; none for an absent folder.
 
     Raises:
-      OSError: when a folder cannot be listed, at whatever depth, after retries.
+      OSError: when a folder at any depth cannot be listed, after retries.
     """
     if lists_whole(fs):
         return list(retrying(partial(fs.find, folder, detail=True)).values())
@@ -52,15 +53,15 @@ def files_below(fs: Any, folder: str) -> list[Info]:
 
 
 def download(fs: Any, found: Info, target: Path) -> None:
-    """Copies a file, or a folder with all that is below it, to a local path.
+    """Copies a file, or a folder with everything below it, to a local path.
 
     Args:
       fs: the file system.
-      found: what `entry` said of it.
-      target: local, does not exist.
+      found: the entry of the file or folder.
+      target: a local path that does not exist yet.
 
     Raises:
-      OSError: when any of it cannot be read, after retries.
+      OSError: when a file or folder cannot be read, after retries.
     """
     name = found["name"]
     if found["type"] != "directory":
@@ -75,9 +76,9 @@ def download(fs: Any, found: Info, target: Path) -> None:
 
 
 def delete(fs: Any, path: str) -> None:
-    """Deletes a file or a folder, by its very name; one that is gone already is no error.
+    """Deletes the file or folder of exactly this name; an absent one is no error.
 
-    fsspec's ``rm`` would take brackets in a name for a pattern, and delete what matches.
+    fsspec's ``rm`` would read brackets in a name as a pattern and delete every match.
 
     Raises:
       OSError: when it cannot be deleted, after retries.
@@ -86,7 +87,7 @@ def delete(fs: Any, path: str) -> None:
     if found is None:
         return
     if isinstance(fs, LocalFileSystem):
-        # It takes names literally, and a link for a link.
+        # Here `rm` takes names literally, and deletes a link rather than its target.
         with suppress(FileNotFoundError):
             retrying(partial(fs.rm, path, recursive=True))
         return
@@ -99,16 +100,16 @@ def delete(fs: Any, path: str) -> None:
             folders.append(info["name"])
         else:
             _delete_file(fs, info["name"])
-    # On an object store a folder is gone with its last file.
+    # On an object store a folder disappears with its last file.
     for folder in reversed(folders) if not lists_whole(fs) else ():
         with suppress(OSError):
             fs.rmdir(folder)
 
 
 def lists_whole(fs: Any) -> bool:
-    """Whether a file system lists all levels by itself, in few requests, as object stores do."""
+    """Whether a file system lists all levels itself in few requests, like an object store."""
     find = getattr(type(fs), "_find", None)
-    # fsspec's own, wrappers included, walk from folder to folder and leave out what fails.
+    # fsspec's generic methods walk from folder to folder and skip what fails.
     return (
         isinstance(fs, AsyncFileSystem)
         and find is not None
@@ -122,11 +123,11 @@ def _delete_file(fs: Any, path: str) -> None:
 
 
 def _entries_below(fs: Any, folder: str) -> Iterator[Info]:
-    """Yields the entries below a folder, each folder before what is in it."""
+    """Yields the entries below a folder, each folder before its content."""
     try:
         listed = retrying(partial(fs.ls, folder, detail=True))
     except _ABSENT:
-        return  # or removed since the folder above was listed
+        return  # possibly removed since the parent was listed
     for info in listed:
         # Some file systems list a folder inside itself, and a file as its own folder.
         if info["name"].strip("/") == folder.strip("/"):

@@ -1,4 +1,4 @@
-"""How two folders lie to each other, whichever way their addresses are written."""
+"""Compares the places of two folders, however their addresses are written."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from featurestore.io.urls import connect, host_of, is_chain
 
 
 def relation(folder: str, other: str, options: Mapping[str, Any] | None = None) -> str:
-    """Says how one folder lies to another.
+    """Returns how one folder relates to another.
 
     Args:
       folder: address of an output.
-      other: the other's.
+      other: address of the other folder.
       options: for their file systems.
 
     Returns:
-      ``equals``, ``lies inside`` or ``contains`` as the verb from the first to the second; "" for
-      folders apart.
+      ``equals``, ``lies inside`` or ``contains``, the verb between the first folder and the second;
+      "" when neither contains the other.
 
     Raises:
       UsageError: for an address that cannot be opened.
@@ -42,8 +42,8 @@ def relation(folder: str, other: str, options: Mapping[str, Any] | None = None) 
 
 
 def _place(url: str, options: Mapping[str, Any] | None, flag: str) -> tuple[tuple[str, str], str]:
-    """Returns what two addresses of one folder have in common: (file system, host), path."""
-    # Behind fsspec's caches lies the folder itself.
+    """Returns ((file system, host), path), equal for all addresses of one folder."""
+    # A chain such as simplecache::URL addresses the folder of its last link.
     fs, path = connect(url.rpartition("::")[2] if is_chain(url) else url, options, flag)
     if isinstance(fs, LocalFileSystem):
         path = os.path.realpath(path)

@@ -1,4 +1,4 @@
-"""Runs tasks ahead of whoever takes their results, in order and in bounded number."""
+"""Runs tasks ahead of the consumer, in bounded number, and returns their results in order."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ import numpy as np
 A = TypeVar("A")
 B = TypeVar("B")
 T = TypeVar("T")
-# Decoding is bound by memory beyond this many cores.
+# Beyond this many cores, memory bandwidth limits decoding.
 MOST_THREADS = 4
-# Sources of a shuffled stream that are open at once. More mix better, each costs a part's metadata.
+# Open sources of a shuffled stream. More mix better; each holds a part's metadata in memory.
 OPEN_AT_ONCE = 32
 
 
 def cores() -> int:
-    """Returns the cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def worker_count() -> int:
-    """Returns how many threads decode: one per core of this process, four at most."""
+    """Returns the number of decoding threads: one per core of this process, four at most."""
     return min(MOST_THREADS, cores())
 
 
 def ordered_map(
     pool: Executor, function: Callable[[A], B], items: Iterable[A], depth: int
 ) -> Iterator[B]:
-    """Maps in a pool with at most `depth` items under way, yielding results in order.
+    """Maps `items` in a pool, at most `depth` at a time, and yields the results in order.
 
-    Unlike `Executor.map` it takes an item only when there is room for it, so a stream of any length
-    needs bounded memory.
+    Unlike `Executor.map`, it draws an item only when there is room for it, so that a stream of any
+    length needs bounded memory.
     """
     pending: deque[Future[B]] = deque()
     try:
@@ -54,17 +54,17 @@ def ordered_map(
 
 
 def in_order(tasks: Iterable[Callable[[], T]], threads: int | None = None) -> Iterator[T]:
-    """Yields the results of tasks in their order, while the next ones run in threads.
+    """Yields the results of tasks in order while the next tasks run in threads.
 
-    Not more than one task per thread, and one that waits, is ahead of the consumer, and `tasks` is
-    drawn from no faster. Leaving the loop waits for what is running and drops the rest.
+    At most one task per thread, and one more that waits, is ahead of the consumer; `tasks` is drawn
+    no faster. When you leave the loop, running tasks finish and the others are dropped.
 
     Args:
-      tasks: without arguments; drawn in the caller's thread.
+      tasks: callables without arguments; drawn in the caller's thread.
       threads: default `worker_count`.
 
     Raises:
-      Exception: what a task raised, in its place.
+      Exception: the one that a task raised, in that task's turn.
 
     Example:
       >>> list(in_order([lambda: 1, lambda: 2], threads=2))
@@ -81,12 +81,12 @@ def in_order(tasks: Iterable[Callable[[], T]], threads: int | None = None) -> It
 def interleaved(
     sources: Iterable[Iterator[T]], rng: np.random.Generator, at_once: int = OPEN_AT_ONCE
 ) -> Iterator[T]:
-    """Yields the items of many iterators, each time from one drawn among the open ones.
+    """Yields the items of many iterators, each item from a random one of the open iterators.
 
     Args:
-      sources: opened in their order, at most `at_once` at a time.
-      rng: draws.
-      at_once: how many are open.
+      sources: opened in order, at most `at_once` at a time.
+      rng: draws the iterators.
+      at_once: the largest number of open iterators.
 
     Example:
       >>> sorted(interleaved([iter("ab"), iter("c")], np.random.default_rng(0)))
@@ -99,7 +99,7 @@ def interleaved(
         try:
             yield next(opened[number])
         except StopIteration:
-            # The order among the open ones means nothing: the last takes the empty place.
+            # The order of the open iterators means nothing: the last fills the gap.
             opened[number] = opened[-1]
             opened.pop()
             opened += islice(waiting, 1)

@@ -1,6 +1,6 @@
-"""Repeats what a network may spoil for a moment; speaks of all of it as `OSError`.
+"""Retries storage requests after transient faults, and raises every fault as an `OSError`.
 
-Clients of object stores raise exceptions of their own kinds, which no caller should have to know.
+Clients of object stores raise exceptions of their own types, which callers need not know.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _PERMANENT = (
 )
 _CLIENTS = ("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "adlfs", "azure", "requests")
 _CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "NoAuthTokenError")
-# Too many requests and a request time-out are worth another try; other 4xx are not (RFC 9110).
+# Request timeout and too many requests; other 4xx answers are final (RFC 9110).
 _WORTH_RETRYING = (408, 429)
 
 
 @contextmanager
 def io_errors() -> Iterator[None]:
-    """Turns what storage clients raise into `OSError`.
+    """Turns the exceptions of storage clients into `OSError`.
 
     Raises:
       PermissionError: for missing credentials and refused requests.
-      FileNotFoundError: for 404.
-      OSError: for everything else.
+      FileNotFoundError: for status 404.
+      OSError: for every other fault.
     """
     try:
         yield
@@ -55,7 +55,7 @@ def _of_client(error: Exception, names: Collection[str] = _CLIENTS) -> bool:
 
 
 def _is_outage(cause: Exception) -> bool:
-    """Whether there was no answer at all; fsspec over HTTP calls that "not found", too."""
+    """Whether the server did not answer, which fsspec over HTTP reports as "not found" too."""
     status = getattr(cause, "status", None)
     if isinstance(status, int):
         return status not in (404, 410)
@@ -76,10 +76,10 @@ def _translated(error: Exception) -> OSError:
 
 @contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Adds the path to an error of the system that names none, such as that of a full disk.
+    """Adds the path to a system error that names no file, such as "no space left".
 
     Raises:
-      OSError: the same one.
+      OSError: the same error.
     """
     try:
         yield
@@ -90,21 +90,21 @@ def naming(path: str) -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    # An aiohttp error quotes the address with its query, which may be a signature.
+    # The text of an aiohttp error holds the address with its query, which may be a signature.
     message = getattr(error, "message", None) or str(error)
     return str(message).splitlines()[0] if str(message) else "no message"
 
 
 def retrying(call: Callable[[], T], attempts: int = ATTEMPTS, first_wait: float = 0.2) -> T:
-    """Calls `call`, again with exponential back-off and jitter after a transient I/O error.
+    """Calls `call`, and repeats it with exponential back-off after a transient I/O error.
 
     Args:
       call: the operation; must be safe to repeat.
-      attempts: how often at most.
-      first_wait: seconds before the second attempt, doubled each time.
+      attempts: at most.
+      first_wait: seconds before the second attempt; doubles with each further one.
 
     Raises:
-      OSError: the last error, or at once one that repeating cannot mend.
+      OSError: the last error, or the first that a retry cannot cure.
     """
     for attempt in range(attempts):
         try:
@@ -115,6 +115,6 @@ def retrying(call: Callable[[], T], attempts: int = ATTEMPTS, first_wait: float 
         except OSError:
             if attempt == attempts - 1:
                 raise
-            # Jitter keeps many workers from coming back in step (full jitter, AWS 2015).
+            # Jitter keeps many workers from retrying in step (full jitter, AWS 2015).
             time.sleep(first_wait * 2**attempt * random.uniform(0.5, 1.0))
     raise AssertionError("unreachable")

@@ -1,4 +1,4 @@
-"""Reads a file through a network that fails now and then."""
+"""Reads a file through an unreliable network."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from featurestore.io.retry import retrying
 
 
 class SteadyFile(io.RawIOBase):
-    """A file for reading whose reads are repeated after a transient error, and never come short.
+    """A readable file that repeats a read after a transient error and never returns too little.
 
     Args:
       fs: the file system.
-      path: on it.
+      path: on that file system.
 
     Raises:
-      OSError: when it cannot be opened, after retries.
+      OSError: when the file cannot be opened, after retries.
     """
 
     def __init__(self, fs: Any, path: str) -> None:
@@ -26,17 +26,17 @@ class SteadyFile(io.RawIOBase):
         self._at = 0
 
     def head(self, size: int) -> bytes:
-        """Returns the first bytes; reading begins with them all the same."""
+        """Returns the first bytes; the next read starts with them again."""
         data = self.read(size)
         try:
             self.seek(0)
         except (OSError, ValueError):
-            # A server without ranges gives a stream.
+            # A server without byte ranges sends a stream, which cannot go back.
             self._pushed, self._at = data, 0
         return data
 
     def read(self, size: int | None = -1) -> bytes:
-        """Returns as many bytes as asked for; fewer only at the end of the file."""
+        """Returns `size` bytes, fewer only at the end of the file."""
         wanted = -1 if size is None else size
         if not self._pushed and wanted < 0:
             data = self._some(-1)
@@ -81,10 +81,10 @@ class SteadyFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Moves to a position; returns it."""
+        """Moves to a position and returns it."""
         if whence == 1:
             offset, whence = self._at + offset, 0
-        # A stream cannot seek: then nothing here has changed.
+        # Raises first for a stream, so that the state below stays as it was.
         self._file.seek(offset, whence)
         self._pushed, self._at = b"", self._file.tell()
         return self._at

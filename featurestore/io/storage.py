@@ -1,18 +1,15 @@
-"""One store's folder on any fsspec file system: atomic files, exclusive creation, listings.
+"""A folder on any fsspec file system, with atomic files, exclusive creation and listings.
 
-A file here is either whole or absent. Local files are written beside their place and renamed; on an
-object store a file appears when its upload is closed, so nothing is uploaded before it is complete.
+A file is either whole or absent. Local files are written beside their place and renamed. On an
+object store a file appears when its upload ends, and only complete files are uploaded.
 """
 
 from __future__ import annotations
 
 import os
-import platform
 import posixpath
-import re
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,41 +22,30 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from featurestore.errors import CorruptStore
+from featurestore.io.drafts import draft_name
 from featurestore.io.lookup import delete, entry, files_below
 from featurestore.io.retry import naming, retrying
 from featurestore.io.steady import SteadyFile
 from featurestore.io.urls import connect, modified_time, public_url
 
-_DRAFT = re.compile(r"\.draft-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}")
-
-
-def draft_name() -> str:
-    """Names a file that is being written, so that others can tell whether its writer lives."""
-    return f".draft-{platform.node() or 'host'}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-
-
-def is_dead_draft(name: str) -> bool:
-    """Whether a file name is that of a draft whose writer ran on this machine and is gone."""
-    match = _DRAFT.fullmatch(name)
-    if not match or match["host"] != (platform.node() or "host"):
-        return False
-    try:
-        os.kill(int(match["pid"]), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
-
 
 def _encoded(text: str) -> bytes:
-    # A file name that is no UTF-8 has surrogates; escaped, JSON reads them back as they were.
+    # A file name that is not UTF-8 has surrogates, which JSON restores from their escapes.
     return text.encode(errors="backslashreplace")
+
+
+def parquet_bytes(*groups: pa.Table) -> bytes:
+    """Returns a small Parquet file with one row group per table."""
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, groups[0].schema, compression="zstd") as writer:
+        for group in groups:
+            writer.write_table(group)
+    return sink.getvalue().to_pybytes()
 
 
 @dataclass(frozen=True)
 class FileInfo:
-    """A listed file: path relative to the listed folder, bytes, seconds since the epoch or None."""
+    """A listed file: its path in the listed folder, bytes, seconds since the epoch or None."""
 
     name: str
     size: int
@@ -68,11 +54,11 @@ class FileInfo:
 
 @dataclass(frozen=True)
 class Storage:
-    """A folder on a file system; all paths are relative to it, with forward slashes.
+    """A folder on a file system; all paths are relative to it and have forward slashes.
 
     Attributes:
       url: local path or fsspec URL of the folder.
-      options: for the file system. Never written anywhere.
+      options: for the file system; never written anywhere.
     """
 
     url: str
@@ -83,7 +69,7 @@ class Storage:
         return connect(self.url, self.options)
 
     def __getstate__(self):
-        # A connection does not travel between processes; the address does.
+        # A connection cannot be sent to another process; the address can.
         return {"url": self.url, "options": dict(self.options)}
 
     @property
@@ -93,7 +79,7 @@ class Storage:
 
     @property
     def _unlisted(self):
-        """The file system without what it remembers of listings: others write here too."""
+        """The file system with its listings forgotten: other processes write here too."""
         self.fs.invalidate_cache()
         return self.fs
 
@@ -104,7 +90,7 @@ class Storage:
 
     @property
     def is_local(self) -> bool:
-        """Whether files can be renamed, linked and memory-mapped."""
+        """Whether files can be renamed, linked and mapped into memory."""
         return isinstance(self.fs, LocalFileSystem)
 
     def path(self, name: str) -> str:
@@ -113,31 +99,31 @@ class Storage:
         return f"{root}/{name}" if name else root
 
     def exists(self, name: str) -> bool:
-        """Whether the file or folder is there now (caches are bypassed).
+        """Whether the file or folder exists now, whatever was listed before.
 
         Raises:
-          OSError: when that cannot be told.
+          OSError: when the file system gives no clear answer.
         """
         return entry(self._unlisted, self.path(name)) is not None
 
     def size(self, name: str) -> int | None:
-        """Returns a file's bytes now, or None when it is not there; raises as `exists`."""
+        """Returns a file's size in bytes now, or None when it is absent; raises like `exists`."""
         found = entry(self._unlisted, self.path(name))
         return None if found is None else found["size"] or 0
 
     def read(self, name: str) -> bytes:
-        """Returns a file's bytes.
+        """Returns a file's content.
 
         Raises:
-          FileNotFoundError: when it is not there.
+          FileNotFoundError: when the file is absent.
         """
         return retrying(lambda: self._unlisted.cat_file(self.path(name)))
 
     def read_many(self, names: list[str]) -> dict[str, bytes]:
-        """Returns the bytes of many small files, fetched concurrently where the protocol can."""
+        """Returns the content of many small files, read concurrently if the protocol can."""
         if not names:
             return {}
-        # Not `cat`: it would take brackets in a name for a pattern.
+        # `cat` would read brackets in a name as a pattern.
         paths = [self.path(name) for name in names]
         nothing = [None] * len(paths)
         found = retrying(
@@ -146,7 +132,7 @@ class Storage:
         return dict(zip(names, found, strict=True))
 
     def open(self, name: str):
-        """Opens a file for reading at random positions."""
+        """Opens a file for random access."""
         path = self.path(name)
         return open(path, "rb") if self.is_local else SteadyFile(self._unlisted, path)
 
@@ -154,10 +140,14 @@ class Storage:
     def open_parquet(
         self, name: str, metadata: pq.FileMetaData | None = None
     ) -> Iterator[pq.ParquetFile]:
-        """Yields a Parquet file, memory-mapped when local; its footer may be known already.
+        """Yields a Parquet file, mapped into memory when local.
 
-        Never through `pq.read_table` on a Python file: its read-ahead threads may outlive the call
-        and abort the interpreter at exit.
+        `pq.read_table` on a Python file is no substitute: its read-ahead threads may outlive the
+        call and abort the interpreter at exit.
+
+        Args:
+          name: of the file.
+          metadata: its footer, if you have read it before.
         """
         with self.readable(name):
             if self.is_local:
@@ -173,7 +163,7 @@ class Storage:
 
     @contextmanager
     def readable(self, name: str) -> Iterator[None]:
-        """Turns what goes wrong in reading a part into an error that says what to do.
+        """Turns a failure to read a file into an error that says what to do.
 
         Raises:
           CorruptStore: when the file is missing or cannot be read.
@@ -185,15 +175,15 @@ class Storage:
             what = "is missing" if missing else f"cannot be read ({str(error).splitlines()[0]})"
             raise CorruptStore(
                 f"{self.public_url}/{name} {what}; python -m featurestore verify says what else is "
-                "wrong. To make a chunk anew, delete its markers/<chunk_id>.json and the folder "
+                "wrong. To restore a chunk, delete its markers/<chunk_id>.json and the folder "
                 "manifest/ (a copy of the markers), and run the extraction again"
             ) from error
 
     def list(self, folder: str) -> list[FileInfo]:
-        """Lists the files below `folder`, recursively, by name; an absent folder is empty.
+        """Lists the files at any depth below `folder`, by name; an absent folder is empty.
 
         Raises:
-          OSError: when a folder at any depth cannot be listed; never a listing with a hole.
+          OSError: when any folder below cannot be listed, so that no listing is incomplete.
         """
         root = self.path(folder)
         prefix = root.lstrip("/") + "/"
@@ -205,7 +195,7 @@ class Storage:
         return sorted(files, key=lambda file: file.name)
 
     def write(self, name: str, data: bytes | str) -> None:
-        """Writes a whole file atomically, replacing an older one."""
+        """Writes a whole file atomically; replaces an older one."""
         data = _encoded(data) if isinstance(data, str) else data
         if not self.is_local:
             retrying(lambda: self.fs.pipe_file(self.path(name), data))
@@ -214,22 +204,22 @@ class Storage:
             os.replace(draft, self.path(name))
 
     def create(self, name: str, data: bytes | str) -> bool:
-        """Writes a whole file unless it exists; of many writers at once exactly one wins.
+        """Writes a whole file unless it exists; of several writers exactly one wins.
 
         Returns:
-          True for the winner, False when the file was there.
+          True for the winner, False when the file existed.
         """
         data = _encoded(data) if isinstance(data, str) else data
         if not self.is_local:
             try:
                 retrying(lambda: self.fs.pipe_file(self.path(name), data, mode="create"))
             except FileExistsError:
-                # A retry after a lost answer meets its own file: that is a win, not a loss.
+                # A retry after a lost answer finds its own file, and has won.
                 return self.read(name) == data
             return True
         with self._beside(name, data) as draft:
             try:
-                # A link, unlike O_EXCL, shows the file only when it is complete.
+                # Unlike O_EXCL, a link makes the file visible only when it is complete.
                 os.link(draft, self.path(name))
             except FileExistsError:
                 return False
@@ -247,11 +237,10 @@ class Storage:
                 os.fsync(file.fileno())
             yield draft
         finally:
-            if os.path.exists(draft):
-                os.remove(draft)
+            Path(draft).unlink(missing_ok=True)
 
     def publish(self, local_file: Path, name: str) -> None:
-        """Moves a finished local file to its place, atomically."""
+        """Moves a finished local file to its place atomically."""
         if not self.is_local:
             retrying(lambda: self.fs.put_file(str(local_file), self.path(name)))
             os.remove(local_file)
@@ -263,14 +252,14 @@ class Storage:
         os.replace(local_file, path)
 
     def remove(self, name: str) -> None:
-        """Deletes a file or folder; one that is gone already is no error."""
+        """Deletes a file or folder; an absent one is no error."""
         delete(self._unlisted, self.path(name))
 
     @contextmanager
     def workspace(self, name: str) -> Iterator[Path]:
-        """Yields a local folder for unfinished files, removed at the end.
+        """Yields a local folder for unfinished files, and deletes it at the end.
 
-        On a local store it is the folder `name`, so that publishing is a rename on one disk.
+        In a local store it is the folder `name`, so that publishing a file is a rename on one disk.
         """
         if self.is_local:
             folder = Path(self.path(name))
@@ -285,7 +274,7 @@ class Storage:
 
     @contextmanager
     def local_copy(self, name: str) -> Iterator[Path]:
-        """Yields a local path with the file's content, downloaded where need be."""
+        """Yields a local path to the file's content, downloaded if need be."""
         if self.is_local:
             yield Path(self.path(name))
             return

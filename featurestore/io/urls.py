@@ -1,8 +1,8 @@
-"""Addresses: opening the file system behind one, and keeping secrets out of what is shown.
+"""Addresses: opens the file system behind one, and keeps secrets out of messages and stores.
 
-One file has one address, however it was written: ``.`` and ``..`` are gone, relative paths are
-absolute, and what `connect` opens is what `address_of` writes down. A local path is taken as it is,
-whatever is in it: ``::``, ``#``, ``?``, ``%`` and brackets belong to names.
+A file has one address, however you write it: ``.`` and ``..`` are resolved, relative paths become
+absolute, and `connect` opens what `address_of` returns. In a local path the characters ``::``,
+``#``, ``?``, ``%`` and brackets have no special meaning.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import fsspec
 
 from featurestore.errors import UsageError
-from featurestore.io.retry import retrying
 
-# What file systems raise for an address that cannot be one; OSError besides.
+# File systems raise these, besides OSError, for a text that is not an address.
 ADDRESS_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError)
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-# File systems inside a file or in front of another file system.
+# File systems inside a file, or in front of another file system.
 _WRAPPERS = ("zip", "tar", "libarchive", "simplecache", "filecache", "blockcache", "cached", "dir")
 _LOCAL, _WEB = ("file", "local"), ("http", "https")
 
@@ -33,14 +31,14 @@ def connect(url: str, options: Mapping[str, Any] | None = None, flag: str = "URL
     Args:
       url: a local path or any fsspec URL.
       options: for the file system, such as ``{"anon": True}``.
-      flag: what the user called the URL, for the message.
+      flag: the flag that gave the URL, for the message.
 
     Returns:
-      (file system, path on it).
+      (file system, path on that file system).
 
     Raises:
-      UsageError: for an unknown protocol or one whose package is missing, and for what is no
-        address at all.
+      UsageError: for an unknown protocol, a protocol whose package is missing, and a text that is
+        not an address.
     """
     try:
         return _connect(url, options or {})
@@ -49,7 +47,8 @@ def connect(url: str, options: Mapping[str, Any] | None = None, flag: str = "URL
             f"{flag}: {public_url(url)!r} needs a package that is missing: {error}"
         ) from error
     except ADDRESS_ERRORS as error:
-        raise UsageError(f"{flag}: cannot open {_shown(url)!r}: {error}") from error
+        shown = public_url(url) if isinstance(url, str) else url
+        raise UsageError(f"{flag}: cannot open {shown!r}: {error}") from error
 
 
 def _connect(url: str, options: Mapping[str, Any]):
@@ -61,18 +60,14 @@ def _connect(url: str, options: Mapping[str, Any]):
     if protocol in _LOCAL:
         return fsspec.core.url_to_fs("file:///", **options)[0], _local_path(_bare(url))
     url = f"{protocol}://{_bare(url)}"
-    # fsspec takes :: for a chain, also where it is part of an object's name.
+    # fsspec would split an object's name at ::, too.
     fs, path = fsspec.core.url_to_fs(url.split("::")[0], **options)
     path = fs._strip_protocol(url) if "::" in url else path
     return fs, path if is_web(url) else without_dots(path)
 
 
-def _shown(url: Any) -> Any:
-    return public_url(url) if isinstance(url, str) else url
-
-
 def protocol_of(url: str) -> str:
-    """Returns an address's protocol in small letters; ``file`` for a path.
+    """Returns an address's protocol in lower case; ``file`` for a path.
 
     Example:
       >>> protocol_of("S3://bucket/a.jpg"), protocol_of("photos/a::b.jpg")
@@ -83,12 +78,12 @@ def protocol_of(url: str) -> str:
 
 
 def is_address(written: str) -> bool:
-    """Whether a text says its protocol; else it is a path."""
+    """Whether a text names a protocol; otherwise it is a path."""
     return bool(_PROTOCOL.match(written))
 
 
 def is_web(url: str) -> bool:
-    """Whether an address is of the web, where it may have a query and a user in it."""
+    """Whether an address is of the web, where it may hold a query, a user and a password."""
     return protocol_of(url) in _WEB
 
 
@@ -114,7 +109,7 @@ def is_chain(url: str) -> bool:
 
 
 def _local_path(path: str) -> str:
-    """Returns an absolute path without ``.``, ``..`` and empty parts, of the same file."""
+    """Returns the absolute path of the same file without ``.``, ``..`` and empty parts."""
     path = os.path.abspath(os.path.expanduser(path)) if ".." not in path else _without_parents(path)
     return "/" + path.lstrip("/") if os.sep == "/" else path.replace(os.sep, "/")
 
@@ -124,7 +119,7 @@ def _without_parents(path: str) -> str:
     plain = os.path.normpath(path)
     if os.path.realpath(plain) == os.path.realpath(path):
         return plain
-    # Behind a link to a folder, .. is the parent of where the link leads.
+    # After a link to a folder, .. is the parent of the link's target.
     parts = path.split(os.sep)
     above = len(parts) - parts[::-1].index("..")
     return os.path.normpath(
@@ -133,7 +128,7 @@ def _without_parents(path: str) -> str:
 
 
 def without_dots(path: str) -> str:
-    """Resolves ``.`` and ``..`` as RFC 3986 does; an empty part of an object's name stays.
+    """Resolves ``.`` and ``..`` by RFC 3986, but keeps empty parts, which objects' names may have.
 
     Example:
       >>> without_dots("bucket/in/../in/./a//b.jpg")
@@ -151,11 +146,11 @@ def without_dots(path: str) -> str:
 
 
 def address_of(fs: Any, path: str) -> str:
-    """Returns the address of a file, as `connect` opens it and without credentials.
+    """Returns the address with which `connect` opens a file, without credentials.
 
     Args:
       fs: the file system.
-      path: on it, as `connect` or a listing gave it.
+      path: on that file system, from `connect` or a listing.
     """
     uri = fs.unstrip_protocol(path)
     if host := host_of(fs):
@@ -164,7 +159,7 @@ def address_of(fs: Any, path: str) -> str:
 
 
 def host_of(fs: Any) -> str:
-    """Returns the machine of a file system whose paths do not say it, with its port; else ""."""
+    """Returns the host and port of a file system whose paths do not hold them; otherwise ""."""
     protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
     if "host" not in fs._get_kwargs_from_urls(f"{protocol}://host/path"):
         return ""
@@ -173,7 +168,7 @@ def host_of(fs: Any) -> str:
 
 
 def query_of(url: str) -> str:
-    """Returns the query of a web address, which is never stored; "" for any other.
+    """Returns the query of a web address, which is never stored; "" for other addresses.
 
     Example:
       >>> query_of("https://host/img?id=1#top"), query_of("s3://bucket/what?.jpg")
@@ -184,30 +179,10 @@ def query_of(url: str) -> str:
     return url.partition("#")[0].partition("?")[2]
 
 
-def file_info(fs: Any, path: str) -> Mapping[str, Any]:
-    """Returns a file system's entry of a file or folder, asked for again after a fault.
-
-    Raises:
-      FileNotFoundError: when it is not there.
-      OSError: when that cannot be told.
-    """
-    return retrying(partial(_info, fs, path))
-
-
-def _info(fs: Any, path: str) -> Mapping[str, Any]:
-    try:
-        return fs.info(path)
-    except FileNotFoundError as error:
-        # fsspec calls every failure on the web a missing file; the cause says which it was.
-        if error.__cause__ and is_web(path):
-            raise error.__cause__ from error
-        raise
-
-
 def public_url(url: str) -> str:
-    """Removes user, password and signature from a URL: fit for the store and the logs.
+    """Returns a URL without user, password and signature, fit for stores and logs.
 
-    Only web addresses have a query; elsewhere ``?`` and ``#`` belong to the name.
+    Only web addresses have a query; elsewhere ``?`` and ``#`` are part of the name.
 
     Example:
       >>> public_url("https://me:secret@host/a.jpg?token=1")
@@ -232,7 +207,7 @@ def _public_link(url: str) -> str:
 
 
 def modified_time(info: Mapping[str, Any]) -> float | None:
-    """Returns a listed file's modification time in seconds, by whatever name the protocol has."""
+    """Returns a listed file's modification time in seconds, under any protocol's key."""
     for key in ("mtime", "LastModified", "last_modified", "updated", "created"):
         value = info.get(key)
         if isinstance(value, datetime):

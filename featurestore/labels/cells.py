@@ -1,7 +1,7 @@
-"""One function from a cell of a table to a text, a label or labels, whatever wrote the table.
+"""Converts table cells to texts and labels, in the same way for every table format.
 
-The same value comes as text in a CSV, as bytes in an old Parquet, as a float where its column has a
-hole, and as a scalar of NumPy or PyArrow. A class must not depend on which of these it was.
+One value may be a text in a CSV, bytes in an old Parquet file, a float in a column with missing
+cells, or a scalar of NumPy or PyArrow. All of them must give the same class.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-# What has no shape at either end of a text: every blank of Unicode, marks of byte order and of
-# direction, spaces without width, and the zeros that pad texts of fixed size.
+# Invisible characters at the ends of a text: Unicode's white space, byte order and direction marks,
+# spaces without width, and the zeros that pad texts of fixed size.
 _BLANK = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\0\ufeff\u200b\u200e\u200f\u2060"
-# What pandas makes of an integer in a column with a hole; "07.0" and "1.50" are no such thing.
+# pandas writes integers like this in a column with missing cells; "07.0" and "1.50" do not match.
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+", re.ASCII)
 
 
 def text_of(value: Any) -> str:
-    """Returns a cell as text, as it is written; "" for a cell that says nothing.
+    """Returns a cell's text as it is written; "" for an empty cell.
 
     Args:
-      value: of any scalar type; NaN, NaT and None say nothing.
+      value: of any scalar type; NaN, NaT and None are empty cells.
 
     Example:
       >>> text_of(b" cat "), text_of(3.0), text_of(2.5), text_of(float("nan")), text_of(None)
@@ -35,7 +35,7 @@ def text_of(value: Any) -> str:
     """
     value = _plain(value)
     if isinstance(value, bytes):
-        # Bytes that are no UTF-8 stay apart from each other.
+        # Escapes keep different bytes different when they are not UTF-8.
         value = value.decode("utf-8", errors="backslashreplace")
     if value is None or isinstance(value, str):
         return (value or "").strip(_BLANK)
@@ -54,10 +54,9 @@ def composed(text: str) -> str:
 
 
 def same_text(value: Any) -> str:
-    """Returns what equal keys and labels have in common, however they were typed.
+    """Returns one text for all spellings of a key or label.
 
-    Unicode's composed form is taken, and a whole number that pandas wrote as a float is that
-    number.
+    It is in Unicode's composed form, and a whole number that pandas wrote as a float is an integer.
 
     Example:
       >>> same_text("caf\u0065\u0301") == same_text("caf\u00e9")
@@ -71,11 +70,11 @@ def same_text(value: Any) -> str:
 
 
 def labels_of(value: Any, class_names: Sequence[str] = ()) -> tuple[str, ...]:
-    """Returns a cell as labels: none, one or several, each once.
+    """Returns a cell's labels: none, one or several distinct ones.
 
     Args:
       value: a scalar, or a list, tuple, set or array of scalars.
-      class_names: what whole numbers stand for; a negative one means that the label is withheld.
+      class_names: the names that whole numbers stand for; a negative number means no label.
 
     Example:
       >>> labels_of([1, 0.0], ["cat", "dog"]), labels_of(-1, ["cat"]), labels_of(None)
@@ -92,7 +91,7 @@ def labels_of(value: Any, class_names: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def _named(value: Any, class_names: Sequence[str]) -> Any:
-    """Returns the class that a whole number stands for; anything else as it is."""
+    """Returns the class name for a whole number; other values unchanged."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -103,16 +102,16 @@ def _named(value: Any, class_names: Sequence[str]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Returns what a scalar or array of NumPy or PyArrow holds; anything else as it is."""
+    """Returns the Python value of a NumPy or PyArrow scalar or array; other values unchanged."""
     if hasattr(value, "as_py"):
         return value.as_py()
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     if getattr(value, "ndim", None) == 0:
         if value.dtype.kind == "f":
-            # The shortest text of its own width: 0.1 as float32 is not 0.10000000149.
+            # Via the shortest text at its own precision: float32 0.1 must not be 0.10000000149.
             return float(str(value))
-        # In nanoseconds, NumPy would give an integer.
+        # `item` would return an integer for nanoseconds.
         return value.astype("M8[us]").item() if value.dtype.kind == "M" else value.item()
     return value.tolist() if hasattr(value, "tolist") else value
 

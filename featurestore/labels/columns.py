@@ -1,4 +1,4 @@
-"""Which column of a table means what: by what the user named, else by what columns are called."""
+"""Finds a table's columns of keys, labels and splits, by the user's choice or by usual names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from featurestore.labels.cells import text_of
 
 LABEL_COLUMNS = ("labels", "label", "class", "class_name")
 SPLIT_COLUMNS = ("split",)
-# What keys of images are called; of a table whose first column has no name, one of them is the key.
+# Usual names of key columns, for tables whose first column is not the key.
 KEY_COLUMNS = (
     *("key", "id", "image_id", "imageid", "image", "img", "image_name", "name"),
     *("filename", "file_name", "file", "fname", "path", "filepath", "image_path", "uri", "url"),
 )
-# What pandas writes for an index without a name, by `to_csv`, its `read_csv`, and `to_parquet`.
+# Names that pandas gives an index without a name: `to_csv`, `read_csv` and `to_parquet`.
 _UNNAMED = re.compile(r"|Unnamed: \d+(_level_\d+)?|__index_level_\d+__|level_\d+")
 
 
@@ -30,7 +30,7 @@ def is_unnamed(name: str) -> bool:
 
 
 def find_column(names: Iterable[str], wanted: Sequence[str]) -> str:
-    """Returns the first of the wanted columns that is there, whatever its case and blanks, or "".
+    """Returns the first wanted column that exists, whatever its case and blanks, or "".
 
     Example:
       >>> find_column(["id", " Label", "class"], LABEL_COLUMNS)
@@ -40,21 +40,21 @@ def find_column(names: Iterable[str], wanted: Sequence[str]) -> str:
     for name in names:
         fold = text_of(name).lower()
         if fold == name:
-            by_fold[fold] = name  # spelled just so: before any other case
+            by_fold[fold] = name  # an exact match precedes other spellings
         by_fold.setdefault(fold, name)
     return next((by_fold[name] for name in wanted if name in by_fold), "")
 
 
 def require_column(wanted: str, flag: str, names: Collection[str]) -> str:
-    """Returns a column that the user named.
+    """Returns the column that the user named.
 
     Args:
-      wanted: its name, or "", which passes.
-      flag: that names it.
-      names: that are there.
+      wanted: name of the column; "" is accepted too.
+      flag: the flag that gave the name.
+      names: all columns of the table.
 
     Raises:
-      UsageError: for a name that is not there, or there twice.
+      UsageError: when the table has no such column, or two of them.
     """
     if wanted and wanted not in names:
         raise unknown_choice(flag, wanted, [name for name in names if name])
@@ -66,19 +66,19 @@ def require_column(wanted: str, flag: str, names: Collection[str]) -> str:
 def key_and_label(
     where: str, names: Sequence[str], key_column: str, label_column: str
 ) -> tuple[str, str]:
-    """Returns the columns of a table of labels.
+    """Returns the key column and the label column of a label table.
 
-    The key is the first column and the label the second, where nothing speaks against it: a split
-    is neither, a column named like a label is no key, and a column without a name is never taken.
+    By default these are the first and the second column. But a split is neither, a column with the
+    name of a label is not the key, and columns without a name are never used.
 
     Args:
       where: the table's address, for messages.
-      names: of its columns, in order.
-      key_column: as the user named it, or "".
-      label_column: as the user named it, or "".
+      names: all columns, in order.
+      key_column: the user's choice, or "".
+      label_column: the user's choice, or "".
 
     Raises:
-      UsageError: when a named column is not there, or none can be chosen safely.
+      UsageError: when a named column is missing, or no choice is safe.
 
     Example:
       >>> key_and_label("t", ["id", "breed"], "", "")
@@ -94,8 +94,8 @@ def key_and_label(
     label = label_column or find_column(rest, LABEL_COLUMNS) or _first_but_split(rest)
     if not label:
         raise UsageError(
-            f"--labels: {where!r} has the one column {key!r}; it needs a column of keys and one of "
-            "labels"
+            f"--labels: {where!r} has only the column {key!r}; it needs a column of keys and one "
+            "of labels"
         )
     for name, flag in ((key, "--key_column"), (label, "--label_column")):
         require_column(name, flag, names)
@@ -109,17 +109,17 @@ def _key_column(where: str, names: Sequence[str], named: Sequence[str]) -> str:
         if known:
             return known
         raise UsageError(
-            f"--labels: the first column of {where!r} has no name ({first!r}), as an index that "
-            f"pandas wrote, and no other is plainly one of keys: {', '.join(named)}; name a column "
-            "by --key_column, or give the first a name in the table"
+            f"--labels: the first column of {where!r} has no name ({first!r}), like an index that "
+            f"pandas wrote, and no other column clearly holds keys: {', '.join(named)}; name a "
+            "column with --key_column, or give the first one a name in the table"
         )
     if first in named and not find_column([first], (*LABEL_COLUMNS, *SPLIT_COLUMNS)):
         return first
     if known or (len(named) == 1):
         return known or named[0]
     raise UsageError(
-        f"--labels: the first column of {where!r} is {first!r}, which is none of keys; name the "
-        f"one of keys by --key_column: {', '.join(named)}"
+        f"--labels: the first column of {where!r} is {first!r}, which does not hold keys; name the "
+        f"column of keys with --key_column: {', '.join(named)}"
     )
 
 

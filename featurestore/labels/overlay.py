@@ -1,7 +1,7 @@
-"""Label overlays: labels and splits that came later than the rows. Parts are never edited.
+"""Label overlays: labels and splits that were added after the rows. Parts are never edited.
 
-Each ``labels/<version>.parquet`` holds key, labels and split of the rows it concerns; for a row
-that several name, the newest version wins. Versions sort by time.
+Each ``labels/<version>.parquet`` holds the key, labels and split of the rows that it changes. The
+newest version of a row wins; version names sort by time.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from featurestore.io.storage import Storage
+from featurestore.io.storage import Storage, parquet_bytes
 
 FOLDER = "labels"
 SCHEMA = pa.schema(
@@ -30,11 +29,11 @@ Change = tuple[list[str], str | None]
 
 @dataclass(frozen=True)
 class Overlay:
-    """The labels and splits that replace those of the parts.
+    """The labels and splits that replace those in the parts.
 
     Attributes:
       changes: key -> (labels, split).
-      versions: the names of the versions that they are of, the newest last.
+      versions: the names of the versions in `changes`, the newest last.
     """
 
     changes: Mapping[str, Change] = field(default_factory=dict)
@@ -54,7 +53,7 @@ class Overlay:
         return cls(changes, names)
 
     def apply(self, keys: Iterable[str], labels: np.ndarray, splits: np.ndarray) -> None:
-        """Changes labels and splits, object arrays of one entry a key, in place."""
+        """Changes `labels` and `splits` in place: object arrays (n,), in the order of `keys`."""
         for index, key in enumerate(keys):
             if change := self.changes.get(key):
                 labels[index], splits[index] = change
@@ -75,15 +74,13 @@ def write_overlay(storage: Storage, changes: Iterator[tuple[str, list[str], str 
       changes: (key, labels, split) of the rows to change.
 
     Returns:
-      The version's name, or "" when nothing was to change.
+      The version's name, or "" when there are no changes.
     """
     rows = [{"key": key, "labels": labels, "split": split} for key, labels, split in changes]
     if not rows:
         return ""
     now = time.time_ns() // 1000
     version = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now // 10**6))}{now % 10**6:06d}Z"
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), sink, compression="zstd")
     name = f"{version}-{uuid.uuid4().hex[:6]}"
-    storage.write(f"{FOLDER}/{name}.parquet", sink.getvalue().to_pybytes())
+    storage.write(f"{FOLDER}/{name}.parquet", parquet_bytes(pa.Table.from_pylist(rows, SCHEMA)))
     return name

@@ -1,4 +1,4 @@
-"""The names of splits, as datasets spell them."""
+"""The names of splits in datasets, and their names in stores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from featurestore.labels.cells import text_of
 
-SPLIT_NAMES: Mapping[str, str] = {
+_SPLITS: Mapping[str, str] = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -20,17 +20,17 @@ SPLIT_NAMES: Mapping[str, str] = {
 
 
 def split_of(name: str) -> str | None:
-    """Returns the split that a name stands for, in any case, or None.
+    """Returns the split that a name in any case stands for, or None.
 
     Example:
       >>> split_of("VAL"), split_of("Testing"), split_of("cat")
       ('validation', 'test', None)
     """
-    return SPLIT_NAMES.get(name.lower())
+    return _SPLITS.get(name.lower())
 
 
 def split_in_cell(value: Any) -> str | None:
-    """Returns the split that a table's cell names, by the name that stores have for it.
+    """Returns the split in a table's cell, under its name in stores.
 
     Example:
       >>> split_in_cell(b"Val "), split_in_cell("fold3"), split_in_cell(None)

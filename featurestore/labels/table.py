@@ -1,4 +1,4 @@
-"""Labels by key from a table, joined as forgivingly as is safe."""
+"""Labels by key from a table, joined to images as tolerantly as is safe."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from featurestore.labels.cells import composed, labels_of, same_text, text_of
 from featurestore.labels.columns import SPLIT_COLUMNS, find_column, is_unnamed, key_and_label
 from featurestore.labels.tables import open_table
 
-# Suffixes that a table's keys come without; of other dots a key may be full.
+# Image suffixes, which a table's keys may lack; other dots in a key are part of its name.
 _STEM = re.compile(r"\.(jpe?g|jpe|jfif|png|gif|bmp|dib|webp|tiff?)$", re.IGNORECASE)
 
 
 def stem_of(key: str) -> str:
-    """Returns the last component without an image's suffix.
+    """Returns a key's last component without an image suffix.
 
     Example:
       >>> stem_of("train/000bec180eb1.jpg"), stem_of("img.v2"), stem_of("a.tar/7")
@@ -29,16 +29,15 @@ def stem_of(key: str) -> str:
 
 
 class LabelTable:
-    """Labels by key, as tables such as Kaggle's ``id,breed`` give them.
+    """Labels by key, from tables such as Kaggle's ``id,breed``.
 
-    Matched is by the full key, else by the longest tail of it that the table has (``cat/1.jpg`` for
-    ``train/cat/1.jpg``), with and without the suffix, else by the stem; each as it is written, else
-    by what `same_text` makes of it. A row that is joined by less than the full key belongs to one
-    image only.
+    An image matches a row by its full key, or by the longest tail of it that is in the table
+    (``cat/1.jpg`` for ``train/cat/1.jpg``), with or without the suffix, or by its stem. Each is
+    compared as written first, then by `same_text`. A row may match only one image.
 
     Attributes:
       name: of the table, for messages; without credentials.
-      columns: says which columns were taken; "" for a table that was not read.
+      columns: a line about the columns in use; "" for a table that was not read from a file.
     """
 
     def __init__(self, name: str, labels: Mapping[str, tuple[str, ...]], columns: str = "") -> None:
@@ -63,16 +62,16 @@ class LabelTable:
         label_column: str = "",
         storage_options: Mapping[str, Any] | None = None,
     ) -> LabelTable:
-        """Reads a table; several rows of one key give several labels.
+        """Reads a table; several rows with one key give several labels.
 
         Args:
           url: of a CSV with a header line, or of a Parquet file.
-          key_column: default the first; see `key_and_label`.
-          label_column: default the one named so, else the second.
-          storage_options: for its file system.
+          key_column: "" for the default of `key_and_label`.
+          label_column: "" for the default of `key_and_label`.
+          storage_options: for the file system.
 
         Raises:
-          UsageError: when it cannot be read, or a column is not there.
+          UsageError: when the table cannot be read or has no such column.
         """
         with open_table(url, "--labels", storage_options) as (names, rows):
             if not names:
@@ -85,16 +84,13 @@ class LabelTable:
                 if key := member_name(text_of(row[key_column])):
                     found.setdefault(key, {}).update(dict.fromkeys(labels_of(row[label_column])))
         labels = {key: tuple(labels) for key, labels in found.items()}
-        return cls(public_url(url), labels, _told(url, names, key_column, label_column))
+        return cls(public_url(url), labels, _columns_line(url, names, key_column, label_column))
 
     def match(self, key: str) -> tuple[str, ...] | None:
-        """Returns the labels of an image, or None when the table has none for it.
-
-        Args:
-          key: of the image.
+        """Returns an image's labels, or None when the table has none.
 
         Raises:
-          UsageError: when more than one row, or more than one image, fits.
+          UsageError: when the key fits several rows, or the row several images.
         """
         row = self._row(key)
         if row is None:
@@ -120,7 +116,7 @@ class LabelTable:
         return self._only(rows, key, "by its stem") if rows else None
 
     def _rows(self, written: str) -> list[str]:
-        """Returns the rows of a key: the one that is written so, else those of equal text."""
+        """Returns the rows of a key: the one that is written the same, or all of equal text."""
         if written in self._labels:
             return [written]
         text = composed(written)
@@ -135,7 +131,7 @@ class LabelTable:
         return rows[0]
 
     def without_image(self) -> Ignored:
-        """Returns the keys that no image was matched with so far, counted and listed."""
+        """Counts and lists the keys that have matched no image so far."""
         unused = Ignored()
         for key in self._labels:
             if key not in self._joined:
@@ -144,21 +140,21 @@ class LabelTable:
 
 
 def _may_be(row: str, key: str) -> bool:
-    """Whether a row's folders and an image's can be the same, one of them told less fully."""
+    """Whether one of a row's folders and an image's folders is a tail of the other."""
     row_folder, folder = (
         ("/" + posixpath.dirname(composed(path))).rstrip("/") for path in (row, key)
     )
     return row_folder.endswith(folder) or folder.endswith(row_folder)
 
 
-def _told(url: str, names: Sequence[str], key_column: str, label_column: str) -> str:
-    """Says which columns were taken, and of which others a reader might believe it."""
+def _columns_line(url: str, names: Sequence[str], key_column: str, label_column: str) -> str:
+    """Returns a line about the columns in use, and about unused ones that may surprise you."""
     left = [name for name in names if name not in (key_column, label_column)]
     notes = []
     if any(map(is_unnamed, left)):
-        notes.append("the column without a name is left out")
+        notes.append("the column without a name is not used")
     if split := find_column(left, SPLIT_COLUMNS):
-        notes.append(f"the column {split!r} is not used: a table of labels gives no splits")
+        notes.append(f"the column {split!r} is not used: a label table sets no splits")
     line = (
         f"--labels {public_url(url)!r}: keys of column {key_column!r}, labels of {label_column!r}"
     )
@@ -166,7 +162,7 @@ def _told(url: str, names: Sequence[str], key_column: str, label_column: str) ->
 
 
 def member_name(path: str) -> str:
-    """Returns a path inside an archive or a table as part of a key: relative, never leading out.
+    """Returns a path from an archive or a table as part of a key: relative, without ``..``.
 
     Example:
       >>> member_name("./a//b.png"), member_name("/../etc/x.png"), member_name("a/../../b.png")

@@ -1,4 +1,4 @@
-"""Rows of small tables, CSV or Parquet, on any file system: lists of images and of labels."""
+"""Reads rows of small tables (CSV or Parquet) on any file system: image lists and label tables."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ Row = Mapping[str, Any]
 def open_table(
     url: str, flag: str, storage_options: Mapping[str, Any] | None = None
 ) -> Iterator[tuple[Sequence[str], Iterator[Row]]]:
-    """Opens a table; what is read later streams.
+    """Opens a table, whose rows are then streamed.
 
     Args:
       url: of a ``.parquet`` file, or of a CSV with a header line.
-      flag: what the user called it, for messages.
-      storage_options: for its file system.
+      flag: the flag that gave the table, for messages.
+      storage_options: for the file system.
 
     Yields:
-      (column names, rows): values are text in a CSV, of their own type in Parquet.
-      `featurestore.labels.cells` makes one of both. A named index of pandas is the first column.
+      (column names, rows). Values are texts in a CSV and of any type in Parquet;
+      `featurestore.labels.cells` converts both. A named pandas index is the first column.
 
     Raises:
-      UsageError: when it cannot be read, has no header, or a row has more cells than the header.
+      UsageError: when the table cannot be read, has no header, or has a row that is longer than the
+        header.
     """
     fs, path = connect(url, storage_options, flag)
     shown = public_url(url)
@@ -59,29 +60,29 @@ def open_table(
                 )
             reader.fieldnames = names
             yield names, _text_rows(reader, f"{flag}: {shown!r}")
-            # Closing the wrapper would close the file twice.
+            # Without this, the wrapper would close the file a second time.
             text.detach()
     except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{flag}: cannot read {shown!r}: {error}") from error
 
 
 def _text_rows(reader: csv.DictReader[str], where: str) -> Iterator[Row]:
-    """Yields rows; one that is longer than the header would have its cells in wrong columns."""
+    """Yields rows; refuses one longer than the header, whose cells would be in wrong columns."""
     for row in reader:
-        # Without a name for them, the reader keeps further cells under None.
+        # The reader stores surplus cells under None.
         further: Any = row.get(None)
         if further and any(map(text_of, further)):
             names = reader.fieldnames or ()
             raise UsageError(
-                f"{where}: line {reader.line_num} has {len(names) + len(further)} cells, and the "
+                f"{where}: line {reader.line_num} has {len(names) + len(further)} cells, but the "
                 f"header names {len(names)} columns; name every column (an index too), and quote "
-                "cells that hold the delimiter"
+                "cells that contain the delimiter"
             )
         yield row
 
 
 def _names(schema: pa.Schema) -> list[str]:
-    """Returns the columns' names; pandas writes its index last, and says so."""
+    """Returns the column names; a pandas index, which is last in the file, comes first."""
     try:
         index = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
     except (KeyError, ValueError, TypeError):

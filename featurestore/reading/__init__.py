@@ -1,1 +1,1 @@
-"""Stored rows: which of them count, and how they stream into memory."""
+"""Reads stored rows: which of them count, and how they stream into memory."""

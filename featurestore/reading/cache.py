@@ -1,12 +1,12 @@
-"""Decoded embeddings beside a local store, mapped into memory: a second training starts at once.
+"""A cache of decoded embeddings in a local store, so that a second training starts at once.
 
-Compressed embeddings take as long to decode as a head takes to fit. So the first reader that asks
-for it keeps each part decoded, as an Arrow file named by the part and so by the part's checksum: a
-store that grows adds files, and what newer commits supersede is left out on reading, as it is of
-parts. Maps are stored as they lie in memory and need no copy.
+Decoding compressed embeddings takes as long as fitting a head. So the first reader that wants a
+cache saves each decoded part as an Arrow file, whose name follows from the part's checksum. A
+growing store adds files, and readers skip superseded rows as they do in parts. Maps need no cache,
+because parts hold them in their form in memory.
 
-Nothing depends on the cache. It may be deleted at any time, also while it is read; a file that is
-missing is made again, and where it cannot be made the part itself is read.
+Nothing depends on the cache. You may delete it at any time, even while it is read: a missing file
+is made again, and if that fails the part itself is read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 from featurestore.checksums import wrong_checksum
 from featurestore.commit import Marker
 from featurestore.errors import CorruptStore
-from featurestore.io.storage import FileInfo, Storage, draft_name, is_dead_draft
+from featurestore.io.drafts import draft_name, is_dead_draft
+from featurestore.io.storage import FileInfo, Storage
 from featurestore.schema import FEATURES, decode_features, row_schema
 from featurestore.spec import StoreSpec
 from featurestore.units import parse_size
@@ -38,17 +39,17 @@ FORMAT = "1"
 
 
 def parse_limit(text: str, flag: str = "--cache") -> int | None:
-    """Reads a bound of the cache.
+    """Reads the size limit of the cache.
 
     Args:
       text: ``auto``, ``off``, or a size such as ``500MB`` or ``20G``, in powers of 1,024.
-      flag: where it was given.
+      flag: the flag that gave the text.
 
     Returns:
-      Bytes, 0 for none at all, None for auto.
+      The limit in bytes, 0 for ``off``, None for ``auto``.
 
     Raises:
-      UsageError: for anything else.
+      UsageError: for any other text.
 
     Example:
       >>> [parse_limit(text) for text in ("auto", "off", "1.5GB", "512")]
@@ -60,25 +61,25 @@ def parse_limit(text: str, flag: str = "--cache") -> int | None:
 
 
 def cache_usage(storage: Storage) -> tuple[int, int]:
-    """Returns (files, bytes) of a store's cache; a remote store has none."""
+    """Returns the (files, bytes) of a store's cache; a remote store has no cache."""
     files = storage.list(FOLDER) if storage.is_local else []
     return len(files), sum(file.size for file in files)
 
 
 class DecodedCache:
-    """The decoded parts of one local store, bounded in size.
+    """The decoded parts of one local store, limited in size.
 
     Attributes:
-      made_bytes: in files made by this object.
+      made_bytes: total size of the files that this object has made.
     """
 
     def __init__(self, storage: Storage, spec: StoreSpec, limit: int | None = None) -> None:
-        """Looks at what is there, and trims it to the bound.
+        """Opens the existing cache and trims it to the limit.
 
         Args:
           storage: the store's folder, local.
           spec: of the store, which holds embeddings.
-          limit: bytes at most; None for 20 GiB or half of the free disk, whichever is less.
+          limit: in bytes; None for 20 GiB or half of the free disk, whichever is less.
         """
         self._storage, self._spec = storage, spec
         self._folder = f"{FOLDER}/{spec.identity_hash}"
@@ -96,18 +97,18 @@ class DecodedCache:
         self._reserve(0)
 
     def open(self, marker: Marker, make: bool = True) -> CachedPart | None:
-        """Opens a part decoded.
+        """Opens a decoded part.
 
         Args:
           marker: of the part.
-          make: whether to decode it now if it is not there.
+          make: whether to decode the part now if it is not in the cache.
 
         Returns:
-          The part, or None when it is not cached and is not to be, or cannot be: no room, no
-          permission.
+          The part, or None when it is not in the cache and must not or cannot be added, such as for
+          lack of room or permission.
 
         Raises:
-          CorruptStore: when the part is not what its marker says.
+          CorruptStore: when the part contradicts its marker.
         """
         name = f"{self._folder}/{marker.part.removesuffix('.parquet')}.arrow"
         with self._lock:
@@ -124,14 +125,14 @@ class DecodedCache:
         except FileNotFoundError:
             return None
         except (pa.ArrowException, OSError, CorruptStore):
-            # Not ours, or of another format: it is made anew in its place.
+            # A foreign file, or one of another format, which a new copy will replace.
             return None
         with suppress(OSError):
             os.utime(path)
         return part
 
     def _make(self, name: str, marker: Marker) -> bool:
-        """Decodes a part into a file of the cache; False when there is no place for it."""
+        """Decodes a part into a file of the cache; returns whether there was room for it."""
         part = f"parts/{marker.part}"
         with self._storage.open_parquet(part) as file:
             groups = range(file.num_row_groups)
@@ -146,7 +147,7 @@ class DecodedCache:
             try:
                 size = self._write(name, file, _facts(marker), needed)
             except OSError:
-                # Read-only, full or deleted: the parts themselves will do, this one and the rest.
+                # The cache is read-only, full or deleted: from now on the parts are read.
                 self._writable = False
                 size = 0
         with self._lock:
@@ -156,10 +157,10 @@ class DecodedCache:
         return bool(size)
 
     def _write(self, name: str, part: pq.ParquetFile, facts: dict[str, str], reserved: int) -> int:
-        """Writes a decoded copy aside and puts it in its place.
+        """Writes a decoded copy to a draft and publishes it.
 
         Returns:
-          Its bytes, all of them reserved; 0 when it turned out too large.
+          The size of the copy, all of it reserved; 0 when the copy is too large.
         """
         folder = Path(self._storage.path(self._folder))
         folder.mkdir(parents=True, exist_ok=True)
@@ -180,7 +181,7 @@ class DecodedCache:
                 draft.unlink(missing_ok=True)
 
     def _reserve(self, needed: int) -> bool:
-        """Makes room by deleting what was used longest ago, but nothing that is in use here."""
+        """Reserves room; deletes the least recently used files that this object has not opened."""
         with self._lock:
             if self._used + needed > self._limit:
                 files = self._published()
@@ -209,14 +210,14 @@ class DecodedCache:
 
 
 class CachedPart:
-    """A decoded part, mapped into memory: nothing is copied, nothing is decoded."""
+    """A decoded part that is mapped into memory, so that reading copies nothing."""
 
     def __init__(self, path: str, spec: StoreSpec, facts: dict[str, str]) -> None:
         """Maps a file of the cache.
 
         Raises:
-          FileNotFoundError: when it is not there.
-          CorruptStore: when it is not a decoded copy of this part.
+          FileNotFoundError: when the file is absent.
+          CorruptStore: when the file is not a decoded copy of this part.
         """
         self._spec = spec
         with pa.memory_map(path) as source:
@@ -232,11 +233,11 @@ class CachedPart:
 
     @property
     def groups(self) -> int:
-        """How many row groups there are."""
+        """The number of row groups."""
         return len(self._batches)
 
     def table(self, group: int, names: Iterable[str]) -> pa.Table:
-        """Returns columns of a row group."""
+        """Returns the given columns of a row group."""
         return pa.Table.from_batches([self._batches[group].select(list(names))])
 
     def features(self, group: int) -> np.ndarray:
@@ -245,7 +246,7 @@ class CachedPart:
 
 
 def _facts(marker: Marker) -> dict[str, str]:
-    """Returns what a file of the cache says of itself."""
+    """Returns the metadata of a part's file in the cache."""
     return {
         "hoarfrost_cache": FORMAT,
         "part": marker.part,

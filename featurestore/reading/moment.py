@@ -1,7 +1,7 @@
-"""One moment of a store: the commits and the labels that all readers of a command see.
+"""One moment of a store: the commits and labels that all readers of a command see.
 
-Commits and label versions never change once they are there, so their names are enough to see the
-same rows with the same labels on another machine.
+Commits and label versions never change, so with their names another machine sees the same rows with
+the same labels.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from featurestore.labels.overlay import Overlay, versions
 
 @dataclass(frozen=True)
 class Moment:
-    """What is committed, and how it is labelled.
+    """The commits and labels of a store at one moment.
 
     Attributes:
       markers: chunk_id -> commit, ordered by key.
-      overlay: labels and splits that came later than the rows.
+      overlay: labels and splits that were added after the rows.
     """
 
     markers: Mapping[str, Marker]
@@ -34,15 +34,15 @@ class Moment:
         return cls(read_markers(storage), Overlay.read(storage, versions(storage)))
 
     def to_json(self) -> str:
-        """Names what is seen, for `restore`."""
+        """Returns the names of all commits and label versions, for `restore`."""
         return json.dumps({"chunks": list(self.markers), "labels": self.overlay.versions})
 
     @classmethod
     def restore(cls, storage: Storage, names: str | bytes) -> Moment:
-        """Reads the moment of which `to_json` gave the names; what came later is not seen.
+        """Reads the moment that `to_json` described, without anything that came later.
 
         Raises:
-          CorruptStore: when a commit of that moment is gone.
+          CorruptStore: when a commit of that moment was deleted.
         """
         named = json.loads(names)
         found = read_markers(storage)
@@ -50,7 +50,7 @@ class Moment:
         if gone:
             raise CorruptStore(
                 f"{storage.public_url}: {len(gone)} commits were deleted while the store was read, "
-                f"first {gone[0]}; give the same command again when nobody edits the store"
+                f"first {gone[0]}; run the same command again when no process edits the store"
             )
         markers = {chunk_id: found[chunk_id] for chunk_id in named["chunks"]}
         return cls(markers, Overlay.read(storage, named["labels"]))

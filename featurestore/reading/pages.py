@@ -1,8 +1,8 @@
-"""Maps of an uncompressed part as they lie on disk: no decoding, no copy.
+"""Maps the features of an uncompressed part into memory, without decoding or copying them.
 
-A row group of maps is one column chunk, and that is one page: a header of some 30 bytes, then all
-values one after another, exactly the bytes of an array. Arrow's reader would copy them twice. A
-chunk that is not stored so (another writer, several pages, compression) is left to Arrow.
+The maps of a row group are one column chunk with one page: a header of about 30 bytes, then the
+values exactly as in an array. Arrow's reader would copy them twice. Arrow reads chunks of any other
+form (another writer, several pages, compression).
 """
 
 from __future__ import annotations
@@ -11,28 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-# The header's first fields by Parquet's format (parquet.thrift, PageHeader) in Thrift's compact
-# protocol: each begins with field number and type, here "the next field, an int32".
+# In Thrift's compact protocol each field of a page header (parquet.thrift, PageHeader) begins with
+# its number and type; this byte means "the next field, an int32".
 _NEXT_INT32 = 0x15
 _DATA_PAGE = 0
 _HEADER_BYTES = 32
 
 
-def column_index(metadata: pq.FileMetaData, name: str) -> int:
-    """Returns the number of a flat column, -1 when there is none of that name.
-
-    Args:
-      metadata: of a Parquet file.
-      name: of the column.
-    """
-    paths = (metadata.schema.column(index).path for index in range(metadata.num_columns))
-    return next((index for index, path in enumerate(paths) if path == name), -1)
-
-
 def plain_block(
     path: str, metadata: pq.FileMetaData, group: int, name: str, width: int
 ) -> tuple[int, int] | None:
-    """Finds the values of a fixed-width column where they lie in a file.
+    """Finds the place of a fixed-width column's values in a file.
 
     Args:
       path: of a local Parquet file.
@@ -42,12 +31,12 @@ def plain_block(
       width: bytes of one value.
 
     Returns:
-      (offset of the first value, bytes of all of them), or None when they are not one plain page.
+      (offset of the first value, bytes of all values), or None when they are not one plain page.
     """
-    index = column_index(metadata, name)
-    if index < 0:
+    chunks = map(metadata.row_group(group).column, range(metadata.num_columns))
+    column = next((chunk for chunk in chunks if chunk.path_in_schema == name), None)
+    if column is None:
         return None
-    column = metadata.row_group(group).column(index)
     size = column.num_values * width
     plain = set(column.encodings) <= {"PLAIN", "RLE"} and not column.has_dictionary_page
     if not plain or column.compression != "UNCOMPRESSED" or not size:
@@ -57,12 +46,12 @@ def plain_block(
         header = file.read(_HEADER_BYTES)
     if _first_numbers(header) != (_DATA_PAGE, size, size):
         return None
-    # All values are in the first page, so all that is not values is its header.
+    # The first page holds all values, so the rest of the chunk is its header.
     return column.data_page_offset + column.total_compressed_size - size, size
 
 
 def _first_numbers(header: bytes) -> tuple[int, ...] | None:
-    """Reads a page header's first fields: its type, its bytes uncompressed and compressed."""
+    """Returns a page header's type, uncompressed size and compressed size, or None."""
     numbers, at = [], 0
     for _ in range(3):
         if header[at : at + 1] != bytes([_NEXT_INT32]):
@@ -77,17 +66,17 @@ def _first_numbers(header: bytes) -> tuple[int, ...] | None:
             if header[at] < 0x80:
                 break
         at += 1
-        # Zigzag: the sign is the last bit.
+        # Zigzag encoding: the last bit is the sign.
         numbers.append((value >> 1) ^ -(value & 1))
     return tuple(numbers)
 
 
 def map_block(path: str, offset: int, size: int, dtype: str) -> np.ndarray:
-    """Maps a piece of a file into memory.
+    """Maps a range of a file into memory.
 
-    The mapping lives as long as the array, even when the file is deleted meanwhile; the pages
-    of a file count as cache, which the system takes back when memory is short. Where values do not
-    begin at a multiple of their size, they are copied: unaligned arrays are not for everyone.
+    The mapping lives as long as the array, even if the file is deleted. Its pages are cache, which
+    the system reclaims when memory is short. Values that do not start at a multiple of their size
+    are copied, because not all libraries accept unaligned arrays.
 
     Args:
       path: of a local file.
@@ -96,12 +85,12 @@ def map_block(path: str, offset: int, size: int, dtype: str) -> np.ndarray:
       dtype: of the values.
 
     Returns:
-      (size / itemsize,) of `dtype`, read-only.
+      An array of (size / itemsize,) values of `dtype`, read-only.
 
     Raises:
       pa.ArrowInvalid: when the file is too short.
     """
-    # Arrow's mapping, unlike Python's, holds no file descriptor while the array lives.
+    # Unlike Python's mapping, Arrow's holds no file descriptor.
     with pa.memory_map(path) as file:
         file.seek(offset)
         block = file.read_buffer(size)

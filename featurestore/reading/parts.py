@@ -1,4 +1,4 @@
-"""A committed part, read by row group from several threads at once."""
+"""Reads a committed part by row group, from several threads at once."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from featurestore.spec import StoreSpec
 
 
 class Part(Protocol):
-    """Rows in row groups; every call may come from another thread."""
+    """Rows in row groups; calls may come from any thread."""
 
     @property
     def groups(self) -> int:
-        """How many row groups there are."""
+        """The number of row groups."""
 
     def table(self, group: int, names: Iterable[str]) -> pa.Table:
-        """Reads columns other than features of a row group."""
+        """Reads the given columns of a row group, but not its features."""
 
     def features(self, group: int) -> np.ndarray:
-        """Reads a row group's features, read-only, as `schema.decode_features` returns them."""
+        """Returns a row group's features, read-only; see `schema.decode_features` for the type."""
 
 
 class ParquetPart:
-    """A part's own file.
+    """The file of a part.
 
-    A local file is opened anew by every reader, which costs little and lets them decode at once. A
-    remote one is opened once, and its readers take turns; other parts are read meanwhile.
+    Each call opens a local file anew, which costs little and lets threads decode at once. A remote
+    file is opened once and its readers take turns; meanwhile other threads read other parts.
     """
 
     def __init__(self, storage: Storage, name: str, spec: StoreSpec) -> None:
@@ -46,7 +46,7 @@ class ParquetPart:
           spec: of the store.
 
         Raises:
-          CorruptStore: when it is missing or not readable.
+          CorruptStore: when the part is missing or unreadable.
         """
         self._storage, self._name, self._spec = storage, f"parts/{name}", spec
         self._turn = threading.Lock()
@@ -61,11 +61,11 @@ class ParquetPart:
 
     @property
     def groups(self) -> int:
-        """How many row groups there are."""
+        """The number of row groups."""
         return self._metadata.num_row_groups
 
     def table(self, group: int, names: Iterable[str]) -> pa.Table:
-        """Reads columns of a row group."""
+        """Reads the given columns of a row group."""
         columns = list(names)
         if self._remote is not None:
             with self._turn, self._storage.readable(self._name):
@@ -74,7 +74,7 @@ class ParquetPart:
             return file.read_row_group(group, columns, use_threads=False)
 
     def features(self, group: int) -> np.ndarray:
-        """Reads a row group's features; local maps are not copied."""
+        """Returns a row group's features, read-only; local maps are not copied."""
         if self._spec.is_map and self._remote is None:
             path, width = self._storage.path(self._name), self._spec.feature_bytes
             with self._storage.readable(self._name):

@@ -1,4 +1,4 @@
-"""Streams stored rows: by column, split and label, a few row groups in memory at a time."""
+"""Streams stored rows by column, split and label, with a few row groups in memory at a time."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ class ScanOptions:
 
     Attributes:
       columns: any of `schema.ROW_COLUMNS`.
-      splits: keep rows of these splits; None keeps all. A None inside means rows without a split.
-      labels: keep rows with at least one of these labels; None keeps all.
-      batch_size: rows per batch at most.
+      splits: keep rows of these splits; None keeps all rows, and None among the splits keeps rows
+        without a split.
+      labels: keep rows with at least one of these labels; None keeps all rows.
+      batch_size: the most rows in a batch.
       views: keep these views; None keeps all.
-      order: seeds a random order of parts and row groups; None reads them as they are stored.
+      order: seed of a random order of parts and row groups; None keeps the stored order.
     """
 
     columns: tuple[str, ...] = ("key", "labels", "split", FEATURES)
@@ -57,20 +58,20 @@ class ScanOptions:
 
     @property
     def filter_columns(self) -> set[str]:
-        """The columns that decide which rows are kept."""
+        """The columns that decide which rows to keep."""
         wanted = (("split", self.splits), ("labels", self.labels), ("view", self.views))
         return {name for name, values in wanted if values is not None}
 
 
 @dataclass(frozen=True)
 class Scanner:
-    """Reads the rows of committed parts as they count today.
+    """Reads those rows of committed parts that no newer run superseded.
 
     Attributes:
       storage: the store's folder.
       spec: of the store.
-      visibility: what newer runs superseded.
-      overlay: labels and splits that came later.
+      visibility: the keys that newer runs superseded.
+      overlay: labels and splits that were added after the rows.
       cache: of decoded parts; None reads the parts themselves.
     """
 
@@ -84,12 +85,12 @@ class Scanner:
         """Yields rows as NumPy columns.
 
         Args:
-          markers: the commits to read, in this order unless `options` gives another.
-          options: which rows and columns.
+          markers: the commits to read, in this order unless `options.order` is set.
+          options: which rows and columns to read.
 
         Yields:
-          Column name -> array of equal length: strings and lists of strings as object arrays,
-          features as float32 (n, d) or float16/float32 (n, *shape), read-only.
+          Column name -> array of equal length. Strings and lists of strings are object arrays;
+          features are float32 (n, d) or float16/float32 (n, *shape), read-only.
 
         Raises:
           CorruptStore: when a part is missing or unreadable.
@@ -101,7 +102,7 @@ class Scanner:
     def _tasks(
         self, markers: Iterable[Marker], options: ScanOptions
     ) -> Iterator[Callable[[], _Rows | None]]:
-        """Yields one task a row group; the next parts are opened meanwhile."""
+        """Yields one task per row group, while the next parts are opened."""
         marked = [marker for marker in markers if marker.part]
         rng = None if options.order is None else np.random.default_rng(options.order)
         if rng is not None:
@@ -127,7 +128,7 @@ class Scanner:
         return cached or ParquetPart(self.storage, marker.part, self.spec)
 
     def _read(self, part: Part, group: int, options: ScanOptions, hide_before: str) -> _Rows | None:
-        """Reads what is wanted of a row group; None when no row of it is kept."""
+        """Reads the wanted rows of a row group; returns None when there are none."""
         deciding = options.filter_columns | ({"key"} if hide_before else set())
         overlaid = self.overlay.changes and (deciding | {*options.columns}) & {*_OVERLAID}
         if overlaid:
@@ -157,9 +158,9 @@ class _Rows:
     """Rows of one row group.
 
     Attributes:
-      table: the columns but features; without columns when only features are wanted.
+      table: all wanted columns but features; it may have no columns.
       features: (n, *feature_shape), or None when they are not wanted.
-      patched: labels and split where an overlay may have changed them.
+      patched: labels and split, if an overlay may have changed them.
     """
 
     table: pa.Table
@@ -201,7 +202,7 @@ def _matches(small: Columns, options: ScanOptions, count: int) -> np.ndarray:
 
 
 def to_numpy(table: pa.Table, columns: Iterable[str]) -> Columns:
-    """Turns columns but features into NumPy; see `Scanner.scan` for the types."""
+    """Converts columns other than features to NumPy; see `Scanner.scan` for the types."""
     return {
         name: _object_array(table[name].to_pylist()) if name == "labels" else table[name].to_numpy()
         for name in columns
@@ -209,7 +210,7 @@ def to_numpy(table: pa.Table, columns: Iterable[str]) -> Columns:
 
 
 def _object_array(values: list) -> np.ndarray:
-    # np.array would make lists of equal length into a second axis.
+    # np.array would turn lists of equal length into a second axis.
     array = np.empty(len(values), object)
     array[:] = values
     return array

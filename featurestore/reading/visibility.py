@@ -1,8 +1,7 @@
-"""Which rows count: parts are never edited, so a later commit says what it supersedes.
+"""Decides which rows count. Parts are never edited; instead, a later commit supersedes keys.
 
-A changed image, a retried one and a pruned one are all the same to a reader: a marker of a newer
-run names the key, and rows and quarantined images of older runs under that key no longer count.
-Run ids sort by time.
+When an image has changed, is retried or is pruned, the marker of a newer run names its key. Rows
+and quarantined images of older runs under that key then no longer count. Run ids sort by time.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from featurestore.commit import Marker
 
 @dataclass(frozen=True)
 class Visibility:
-    """What newer runs superseded.
+    """The keys that newer runs superseded.
 
     Attributes:
       superseded: key -> the newest run that superseded it.
@@ -28,12 +27,12 @@ class Visibility:
 
     @cached_property
     def newest(self) -> str:
-        """The newest run that superseded anything, or ""."""
+        """The newest run that superseded a key, or ""."""
         return max(self.superseded.values(), default="")
 
     @classmethod
     def of(cls, markers: Iterable[Marker]) -> Visibility:
-        """Reads it off all commits of a store."""
+        """Collects the superseded keys from all commits of a store."""
         superseded: dict[str, str] = {}
         for marker in markers:
             for key in marker.supersedes:
@@ -41,7 +40,7 @@ class Visibility:
         return cls(superseded)
 
     def concerns(self, marker: Marker) -> bool:
-        """Whether any row of a commit may be hidden, so that its keys need to be read."""
+        """Whether a row of the commit may be hidden, so that readers must check its keys."""
         return self.newest > marker.run_id
 
     def shows(self, keys: Iterable[str], run_id: str) -> np.ndarray:

@@ -17,6 +17,7 @@ from featurestore import layout
 from featurestore.errors import HoarfrostError
 from featurestore.io.storage import Storage, public_url
 from featurestore.store import FeatureStore
+from featurestore.units import size_text
 from pipelines.driver import SAMPLE_FOLDER, Say, chunk_sizes, plan_line, splits_line
 from pipelines.estimating.trial import RUN_ID, extract_sample, rate, sample_size, take_sample
 from pipelines.extraction.worker import Worker
@@ -216,7 +217,7 @@ def plan_lines(record: dict[str, Any]) -> list[str]:
         about = "" if number or not record["new_shards"] else "about "
         lines.append(
             f"  {about}{forecast['images']:,} images: {_hours(forecast['hours'])}, "
-            f"{_size(forecast['store_bytes'])} to store"
+            f"{size_text(forecast['store_bytes'])} to store"
         )
     if record["perhaps_stored"]:
         lines.append(
@@ -231,11 +232,3 @@ def _hours(hours: float) -> str:
     if hours >= 1:
         return f"{hours:,.1f} hours"
     return f"{hours * 60:.1f} minutes" if hours * 60 >= 1 else f"{hours * 3600:.0f} seconds"
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} TB"

@@ -14,7 +14,7 @@ import numpy as np
 from classifier.inputs.found import Found
 from classifier.inputs.records import file_etag
 from featurestore import layout
-from featurestore.commit import Marker, find_orphans, sweep_store, write_manifest
+from featurestore.commit import Marker, data_files, sweep_store, write_manifest
 from featurestore.errors import RunFailed
 from featurestore.ignored import merge_notes
 from featurestore.io.storage import Storage
@@ -107,7 +107,7 @@ def finish_run(
         "augmented": sum(marker.augmented for marker in ours),
         "superseded": asdict(Ledger.total(marker.superseded for marker in ours)),
         "store_ledger": asdict(store.ledger()),
-        "unmarked": 0 if every else len(find_orphans(storage, {})),
+        "unmarked": 0 if every else len(data_files(storage)),
         "damaged": damaged_shards(every),
         "notes": merge_notes(note for marker in newest_of_shards(every) for note in marker.notes),
         "quarantined_by_kind": quarantined_by_kind(store, facts.run_id),

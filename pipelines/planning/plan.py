@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from classifier.inputs import ImageRef, ShardRef
 from featurestore import layout
-from featurestore.io.storage import Storage
+from featurestore.io.storage import Storage, parquet_bytes
 from pipelines.options import Selection
 from pipelines.planning.inventory import Inventory, Wanted
 
@@ -228,12 +227,8 @@ def write_plan(
 
 
 def _encode(chunks: list[Chunk]) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, PLAN_SCHEMA, compression="zstd") as writer:
-        for chunk in chunks:
-            rows = [_record(member) for member in chunk.members]
-            writer.write_table(pa.Table.from_pylist(rows, PLAN_SCHEMA), row_group_size=len(rows))
-    return sink.getvalue().to_pybytes()
+    rows = ([_record(member) for member in chunk.members] for chunk in chunks)
+    return parquet_bytes(*(pa.Table.from_pylist(chunk, PLAN_SCHEMA) for chunk in rows))
 
 
 def _record(wanted: Wanted) -> Mapping[str, Any]:

@@ -21,7 +21,8 @@ from typing import IO
 from featurestore import layout
 from featurestore.cli.interrupts import at_interrupt
 from featurestore.errors import cannot_write
-from featurestore.io.storage import Storage, is_dead_draft
+from featurestore.io.drafts import is_dead_draft
+from featurestore.io.storage import Storage
 from pipelines.watching import locks
 
 LOCK = "driver.lock"

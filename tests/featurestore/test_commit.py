@@ -4,13 +4,12 @@ import time
 
 import numpy as np
 import pytest
-from support.stores import add_chunk, make_rows, make_store
+from support.stores import add_chunk, find_orphans, make_rows, make_store
 
 from featurestore import layout
 from featurestore.commit import (
     Marker,
     commit,
-    find_orphans,
     read_markers,
     sweep_store,
     write_manifest,
@@ -32,7 +31,7 @@ def test_the_first_marker_counts_and_the_losers_files_are_swept(store):
     store.storage.write(f"quarantine/{loser}", b"another attempt")
     other = Marker(marker.chunk_id, "run2", "k", part=str(loser), quarantine=str(loser))
     assert commit(store.storage, other) == marker
-    assert find_orphans(store.storage, store.markers()) == {}
+    assert find_orphans(store.storage, store.markers()) == set()
     assert [file.name for file in store.storage.list("parts")] == [marker.part]
 
 

@@ -1,14 +1,11 @@
 """Reading a store: scans by column, split and label, bounded, by us and by others."""
 
-import subprocess
-import sys
-
 import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from support.commands import ROOT, assert_one_line_error
-from support.stores import add_chunk, make_rows, make_spec, make_store
+from support.commands import assert_one_line_error
+from support.stores import add_chunk, make_rows, make_spec, make_store, memory_growth
 
 from featurestore import open_store
 from featurestore.errors import CorruptStore, RunFailed, SpecMismatch, UsageError
@@ -193,21 +190,5 @@ def test_scanning_keeps_memory_bounded(tmp_path):
     block = features_of(500, (5, 5, 512))
     for start in range(0, 4000, 500):
         add_chunk(store, make_rows(500, start), block)
-    script = (
-        "import resource, sys; from featurestore import open_store\n"
-        "store = open_store(sys.argv[1])\n"
-        "next(store.scan())\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "rows = sum(len(batch['features']) for batch in store.scan())\n"
-        "print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "s")],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=True,
-    )
-    rows, grown_kib = map(int, done.stdout.split())
-    assert rows == 4000
-    assert grown_kib < 25 * 1024
+    scan = "assert sum(len(batch['features']) for batch in store.scan()) == 4000"
+    assert memory_growth(store, scan) < 25 << 20

@@ -9,9 +9,9 @@ import pytest
 from support.commands import assert_one_line_error
 from support.extraction import SMALL, assert_same_rows, distance, make_tar, rows_of, run
 from support.images import encode, png_bytes, write_images
+from support.stores import find_orphans
 
 from featurestore import open_store
-from featurestore.commit import find_orphans
 from featurestore.errors import RunFailed, SpecMismatch, UsageError
 from pipelines import extract as extract_command
 from pipelines.finishing.verdict import Outcome
@@ -359,6 +359,6 @@ def test_the_command_is_quiet_and_speaks_json(photos, tmp_path, command):
     assert done.code == 0 and done.err == "", done.err
     record = json.loads(done.out)
     assert record["ledger"]["rows"] == 5 and record["problems"] == []
-    assert find_orphans(open_store(str(tmp_path / "s")).storage, {}) != {}
+    assert find_orphans(open_store(str(tmp_path / "s")).storage, {}) != set()
     again = command("pipelines.extract", *map(str, flags))
     assert again.err == "" and "nothing new to extract" in again.out

@@ -22,10 +22,10 @@ from support.extraction import assert_same_rows, run
 from support.images import write_images
 from support.kills import TWO_PROCESSES, alive
 from support.soak import SMALL, SOAK
+from support.stores import find_orphans
 
 from featurestore.checking.verify import verify_storage
 from featurestore.cli.command import say
-from featurestore.commit import find_orphans
 from featurestore.io.storage import Storage
 
 IMAGES = 800
@@ -154,7 +154,7 @@ def test_killed_runs_lose_and_repeat_nothing(tmp_path, request, source, kind, ki
 def assert_nothing_left(store) -> None:
     """A store after its last run: no data without a commit, and nothing that verify finds."""
     storage = store.storage
-    assert find_orphans(storage, store.markers()) == {}
+    assert find_orphans(storage, store.markers()) == set()
     folders = {file.name.split("/")[0] for file in storage.list("")}
     # Elsewhere than on a local disk the plans of dead runs die of age.
     allowed = set() if storage.is_local else {"plans"}

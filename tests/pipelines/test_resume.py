@@ -5,8 +5,8 @@ import pytest
 from support.extraction import assert_same_rows
 from support.images import write_images
 from support.kills import FLAGS, TWO_PROCESSES, start_and_kill
+from support.stores import find_orphans
 
-from featurestore.commit import find_orphans
 from pipelines import extract as extract_command
 from pipelines.driver import extract
 
@@ -42,7 +42,7 @@ def test_killed_at_random_moments_then_run_to_the_end(tmp_path, kills):
     assert sorted(other["key"]) == sorted(one["key"]) and len(set(other["key"])) == 800
     assert_same_rows(undisturbed, outcome.store)
     storage = outcome.store.storage
-    assert find_orphans(storage, outcome.store.markers()) == {}
+    assert find_orphans(storage, outcome.store.markers()) == set()
     assert storage.list("tmp") == [] and storage.list("plans") == []
     left = {file.name.split("/")[0] for file in storage.list("")}
     assert left == {

@@ -17,7 +17,7 @@ from support.verifying import report_on
 from classifier.pixels.decode import decode
 from classifier.pixels.views import BOOK, Views
 from classifier.verify import load_extractor
-from featurestore.checking.verify import verify
+from featurestore.checking.verify import verify_storage
 from featurestore.errors import SpecMismatch, UsageError
 from featurestore.info import describe, format_info
 from pipelines.extract import parse_options, summary_lines
@@ -76,7 +76,7 @@ def assert_sound(outcome, images, rows):
     stored = rows_of(outcome.store)
     assert whole["rows"] == images == sum(view == 0 for _, view in stored)
     assert len(stored) == rows
-    assert list(verify(outcome.store)) == []
+    assert list(verify_storage(outcome.store.storage)) == []
 
 
 def test_training_images_have_all_views_and_others_one(reference, photos):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from featurestore.commit import Marker, commit, publish
+from featurestore.commit import Marker, commit, data_files, publish
 from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
 from featurestore.spec import BaseSpec, Numerics, PixelSpec, StoreSpec
 from featurestore.store import FeatureStore, create_store
 from featurestore.writer import PartWriter, write_quarantine
+from support.commands import ROOT
 
 
 def make_spec(
@@ -92,3 +95,28 @@ def add_chunk(
 def make_store(url: str | Path, spec: StoreSpec | None = None, **options) -> FeatureStore:
     """Creates an empty store."""
     return create_store(Storage(str(url), options), spec or make_spec())
+
+
+def memory_growth(store: FeatureStore, statement: str) -> int:
+    """Returns the bytes by which a statement on `store` raises the peak memory of a process."""
+    peak = "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss"
+    script = (
+        "import resource, sys; from featurestore import open_store\n"
+        "from featurestore.checking.verify import verify_storage\n"
+        "store = open_store(sys.argv[1])\n"
+        "next(store.scan())\n"
+        f"before = {peak}\n{statement}\nprint({peak} - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, store.storage.path("")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    return 1024 * int(done.stdout)
+
+
+def find_orphans(storage: Storage, markers: Mapping[str, Marker]) -> set[str]:
+    """Returns the paths of the data files that none of `markers` names."""
+    return set(data_files(storage)) - {path for each in markers.values() for path in each.files}

@@ -28,6 +28,7 @@ from classifier.heads.probabilities import log_probabilities
 from classifier.heads.ridge.statistics import RidgePath, Statistics, fit_path
 from featurestore.errors import UsageError
 from featurestore.io.readahead import cores
+from featurestore.units import size_text
 
 # Rows of one matrix product: with less than some hundred, memory bounds its speed, not arithmetic.
 BLOCK_BYTES = 32 << 20
@@ -94,9 +95,9 @@ class RidgeSettings:
         needed = self.held_bytes + self.solve_bytes
         if needed > MEMORY_LIMIT:
             raise UsageError(
-                f"--head ridge would need {needed / 1e9:.1f} GB for {self.features:,} features, "
+                f"--head ridge would need {size_text(needed)} for {self.features:,} features, "
                 f"{self.classes} classes, {len(self.l2)} penalties and {self.folds} folds, and "
-                f"{MEMORY_LIMIT / 1e9:.1f} are allowed; extract with --pooling avg, give fewer "
+                f"{size_text(MEMORY_LIMIT)} are allowed; extract with --pooling avg, give fewer "
                 "--l2 or --folds 0, or take --head logistic"
             )
 

@@ -25,7 +25,7 @@ from classifier.engines.reextraction import (
 from classifier.verify import load_extractor
 from classifier.verify import run as verify_command
 from featurestore import open_store
-from featurestore.checking.verify import verify
+from featurestore.checking.verify import verify_storage
 from featurestore.errors import CorruptStore
 from featurestore.schema import row_table
 from pipelines import extract as extract_command
@@ -254,16 +254,16 @@ def swap_markers(store) -> None:
 def test_the_printed_fix_and_another_extraction_mend_the_store(folder, copy, damage):
     """The fix is run as it is printed; then the store holds every row again."""
     before = copy.load(["key", "features"])
-    assert list(verify(copy)) == []
+    assert list(verify_storage(copy.storage)) == []
     damage(copy)
-    findings = [finding for finding in verify(copy) if finding.severity == "error"]
+    findings = [finding for finding in verify_storage(copy.storage) if finding.severity == "error"]
     assert findings
     for finding in findings:
         subprocess.run(finding.fix.split("; then")[0], shell=True, check=True)
     arguments = ("--input", folder / "photos", "--output", copy.url, *BASE, "--pooling", "avg")
     options, _ = extract_command.parse_options([str(argument) for argument in arguments])
     assert extract(options, lambda line: None).exit_code == 0
-    assert list(verify(copy)) == []
+    assert list(verify_storage(copy.storage)) == []
     after = copy.load(["key", "features"])
     one, two = np.argsort(before["key"]), np.argsort(after["key"])
     assert list(before["key"][one]) == list(after["key"][two])
@@ -279,7 +279,7 @@ def test_a_store_that_lived_has_no_findings(tmp_path):
     def go_on(*flags: str):
         parsed, _ = extract_command.parse_options([*map(str, arguments), *flags])
         store = extract(parsed, lambda line: None).store
-        assert list(verify(store)) == []
+        assert list(verify_storage(store.storage)) == []
         return store
 
     go_on()

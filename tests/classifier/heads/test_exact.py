@@ -237,6 +237,6 @@ def test_images_are_extracted_fitted_and_predicted(tmp_path, capsys):
 def test_a_head_beyond_memory_is_refused_in_one_line(store):
     division, wide = divide(store), (14, 14, 2048)
     options = TrainOptions(heads=(parse_head("mlp:4096"),))
-    with pytest.raises(UsageError, match=r"^--head mlp:4096:relu would need 26.3 GB .* fewer"):
+    with pytest.raises(UsageError, match=r"^--head mlp:4096:relu would need 24.5 GiB .* fewer"):
         check_heads(options, wide, division)
     check_heads(TrainOptions(heads=(parse_head("mlp:256"),)), (5, 5, 512), division)

@@ -13,7 +13,8 @@ from support.images import png_bytes
 from classifier.inputs import InputOptions, list_inputs, read_many
 from featurestore.errors import UsageError
 from featurestore.io.places import relation
-from featurestore.io.urls import address_of, connect, file_info, is_chain, public_url, query_of
+from featurestore.io.retry import retrying
+from featurestore.io.urls import address_of, connect, is_chain, public_url, query_of
 
 PNG = png_bytes(np.zeros((2, 2, 3), np.uint8))
 QUICK = settings(max_examples=100, deadline=None, derandomize=True)
@@ -195,7 +196,7 @@ def test_a_web_server_that_is_down_is_not_a_missing_file(monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     fs, path = connect("http://127.0.0.1:9/a.jpg")
     with pytest.raises(OSError, match="(?i)connect") as caught:
-        file_info(fs, path)
+        retrying(lambda: fs.info(path))
     assert not isinstance(caught.value, FileNotFoundError)
 
 

@@ -229,7 +229,7 @@ def run_script(tmp_path: Path, body: str) -> tuple[subprocess.Popen, Callable[[]
     """Starts a command of the test's own, which touches ``ready`` when a signal may come."""
     (tmp_path / "script.py").write_text(
         "import pathlib, threading, time, sys, subprocess\n"
-        "from featurestore import interrupts\n"
+        "from featurestore.cli import interrupts\n"
         "from featurestore.cli.command import main\n"
         "def ready():\n    pathlib.Path('ready').touch()\n"
         f"def run(argv):\n{body}\n"

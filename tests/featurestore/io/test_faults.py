@@ -15,12 +15,12 @@ from support.extraction import assert_same_rows, distance, make_tar, rows_of, ru
 from support.faulty_proxy import TRANSIENT, FaultyProxy, always, first_times, random_faults
 from support.images import write_images
 from support.soak import SMALL, SOAK
+from support.stores import find_orphans
 
 from classifier.inputs import InputOptions, list_inputs
 from featurestore import open_store
 from featurestore.checking.verify import verify_storage
 from featurestore.cli.command import say
-from featurestore.commit import find_orphans
 from featurestore.io.storage import Storage
 
 RATE = 0.1
@@ -100,7 +100,7 @@ def test_transient_faults_are_not_seen_in_the_result(
     say(f"seed {seed}: {sum(proxy.faults.values())} faults in {proxy.requests:,} requests")
     assert set(proxy.faults) == set(TRANSIENT)
     proxy.schedule = lambda method, path: ""
-    assert find_orphans(store.storage, store.markers()) == {}
+    assert find_orphans(store.storage, store.markers()) == set()
     assert list(verify_storage(store.storage)) == []
 
 

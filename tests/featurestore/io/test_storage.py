@@ -3,11 +3,12 @@
 import os
 import threading
 
+import pyarrow as pa
 import pytest
 
 from featurestore.errors import UsageError
 from featurestore.io.retry import retrying
-from featurestore.io.storage import Storage, public_url
+from featurestore.io.storage import Storage, parquet_bytes, public_url
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
@@ -53,6 +54,16 @@ def test_of_many_creators_one_wins_and_its_content_stays(storage):
         thread.join()
     assert len(wins) == 1
     assert storage.read("marker") == f"writer {wins[0]}".encode()
+
+
+@pytest.mark.parametrize("groups", [[[]], [["a"]], [["a", "b"], ["c"]]])
+def test_a_small_parquet_file_has_one_row_group_per_table(storage, groups):
+    tables = [pa.table({"key": pa.array(keys, pa.string())}) for keys in groups]
+    storage.write("small.parquet", parquet_bytes(*tables))
+    with storage.open_parquet("small.parquet") as file:
+        assert file.num_row_groups == len(groups)
+        read = [file.read_row_group(group)["key"].to_pylist() for group in range(len(groups))]
+    assert read == groups
 
 
 def test_publish_moves_a_finished_file(storage, tmp_path):

@@ -104,7 +104,7 @@ def test_keys_that_no_image_has_are_listed():
     [
         ("id,breed\n1,pug\n", ("idd",), "--key_column: unknown value 'idd'; did you mean id"),
         ("id,breed\n1,pug\n", ("", "bread"), "--label_column: unknown value 'bread'"),
-        ("id\n1\n", (), "has the one column 'id'"),
+        ("id\n1\n", (), "has only the column 'id'"),
         ("", (), "is empty"),
     ],
 )
@@ -184,12 +184,15 @@ def test_the_columns_of_tables_as_other_programs_write_them(tmp_path, text):
 @pytest.mark.parametrize(
     "text, words",
     [
-        (",label\n1,cat\n", "the first column of '.*' has no name.*name a column by --key_column"),
+        (
+            ",label\n1,cat\n",
+            "first column of '.*' has no name.*name a column with --key_column",
+        ),
         (",label,split\n1,cat,train\n", "has no name.*label, split"),
         ("Unnamed: 0,breed,note\n1,cat,x\n", "has no name \\('Unnamed: 0'\\)"),
-        ("id,label\n1,2,cat\n", "line 2 has 3 cells, and the header names 2 columns"),
-        ("id,label\n1,cat, tabby\n", "quote cells that hold the delimiter"),
-        ("label,split,note\na,b,c\n", "is 'label', which is none of keys"),
+        ("id,label\n1,2,cat\n", "line 2 has 3 cells, but the header names 2 columns"),
+        ("id,label\n1,cat, tabby\n", "quote cells that contain the delimiter"),
+        ("label,split,note\na,b,c\n", "is 'label', which does not hold keys"),
         ("id,label,label\n1,a,b\n", "--label_column: two columns are called 'label'"),
     ],
 )
@@ -259,4 +262,4 @@ def test_names_with_dots_and_numbers_join_their_own_row():
 def test_what_a_table_says_of_splits_is_said_to_be_left_out(tmp_path):
     found = read(tmp_path / "l.csv", "id,split,label\n1,train,cat\n")
     assert found.match("1.jpg") == ("cat",)
-    assert "the column 'split' is not used: a table of labels gives no splits" in found.columns
+    assert "the column 'split' is not used: a label table sets no splits" in found.columns

@@ -16,10 +16,10 @@ from support.commands import ROOT, assert_one_line_error
 from support.stores import add_chunk, make_rows, make_spec, make_store
 
 from featurestore import open_store
-from featurestore.checking.verify import verify
+from featurestore.checking.verify import verify_storage
 from featurestore.commit import commit
 from featurestore.errors import CorruptStore, UsageError
-from featurestore.io.storage import draft_name
+from featurestore.io.drafts import draft_name
 from featurestore.labels.overlay import write_overlay
 from featurestore.reading.cache import DecodedCache, cache_usage, parse_limit
 from featurestore.schema import ROW_COLUMNS
@@ -227,7 +227,7 @@ def test_a_crash_leaves_drafts_that_are_swept(tmp_path):
         [
             sys.executable,
             "-c",
-            "from featurestore.io.storage import draft_name; print(draft_name())",
+            "from featurestore.io.drafts import draft_name; print(draft_name())",
         ],
         capture_output=True,
         text=True,
@@ -276,8 +276,10 @@ def test_writers_at_once_agree(tmp_path):
 def test_verify_and_info_know_it(tmp_path, command):
     store = filled(tmp_path / "s")
     store.with_cache().load()
-    assert not [finding for finding in verify(store) if finding.path.startswith("cache")]
-    assert not [finding for finding in verify(store) if finding.kind == "orphan"]
+    assert not [
+        finding for finding in verify_storage(store.storage) if finding.path.startswith("cache")
+    ]
+    assert not [finding for finding in verify_storage(store.storage) if finding.kind == "orphan"]
     facts = json.loads(command("featurestore", "info", "s", "--json").out)
     assert facts["cache"] == {"files": 3, "bytes": cache_usage(store.storage)[1]}
     assert "cache      3 decoded parts" in command("featurestore", "info", "s").out

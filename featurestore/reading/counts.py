@@ -1,4 +1,4 @@
-"""Counts what counts in a store: the images of all commits that no newer run superseded."""
+"""Counts a store's images, without those that a newer run superseded."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from featurestore.reading.scan import Scanner, ScanOptions
 
 
 def count_ledger(scanner: Scanner, markers: Sequence[Marker]) -> Ledger:
-    """Adds up the ledgers of commits, without what was superseded.
+    """Adds up the ledgers of commits, without superseded images.
 
-    That is counted by its keys and never by what the superseding commits say of it: two runs at
-    once may both have superseded the same image. Commits that nothing can have superseded are not
-    opened.
+    Superseded images are counted by their keys. The counts in the superseding commits are no help,
+    because two concurrent runs may have superseded the same image. The function does not open
+    commits that no newer run can have superseded.
 
     Args:
-      scanner: of the store, with the visibility of all its commits.
-      markers: the commits.
+      scanner: of the store, with the visibility of all commits.
+      markers: the commits to count.
     """
     return Ledger.total(_counted(scanner, marker) for marker in markers)
 
@@ -44,12 +44,12 @@ def _counted(scanner: Scanner, marker: Marker) -> Ledger:
 def live_quarantined(
     scanner: Scanner, marker: Marker, columns: Sequence[str] | None = None
 ) -> Iterator[Mapping[str, Any]]:
-    """Yields a commit's quarantined images that count.
+    """Yields a commit's quarantined images that no newer run superseded.
 
     Args:
       scanner: of the store.
       marker: the commit.
-      columns: to read, the key among them; None for all.
+      columns: to read, including the key; None for all.
     """
     if not marker.quarantine:
         return
