@@ -1,4 +1,4 @@
-"""Lists the known bases, or the layers of one, so that you see where it can be cut.
+"""Lists the known bases, or the layers where one base can be cut.
 
 python -m classifier.bases
 python -m classifier.bases VGG16
@@ -11,8 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from classifier.base import cut as cutting
-from classifier.base import families, layers, saved
+from classifier.base import cut, families, layers, saved
 from classifier.base.build import build_base
 from classifier.base.request import BaseRequest, parse_image_size
 from classifier.runtime import import_keras
@@ -36,13 +35,13 @@ def _table() -> list[dict]:
 
 
 def _open(request: BaseRequest) -> keras.Model:
-    """Builds the whole network for listing; weights do not matter for an application's layers."""
+    """Builds the whole network; an application's layers are listed with random weights."""
     import_keras()
     if request.application is not None:
         return build_base(dataclasses.replace(request, weights="none")).model
     with saved.fetched(request.model, "--model") as path:
         if path.is_dir():
-            return cutting.cut_savedmodel(request, path).model
+            return cut.cut_savedmodel(request, path).model
         return saved.load_saved(path, path.name, request.trust_model)
 
 
@@ -60,7 +59,7 @@ def _say_layers(name: str, record: dict) -> None:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Lists the known bases, or the layers of one."""
+    """Runs the command; returns its exit code."""
     parser = Parser(prog="python -m classifier.bases", description=__doc__)
     text = "a keras.applications name or a saved model"
     parser.add_argument("name", nargs="?", metavar="NAME", help=text)
@@ -79,13 +78,13 @@ def run(argv: Sequence[str]) -> int:
         say(f"{'name':<20} {'size':>5} {'minimum':>8}  preprocessing")
         for row in table:
             say("{name:<20} {image_size:>5} {min_size:>8}  {preprocess}".format(**row))
-        say(f"{len(table)} bases; none means that the graph does its own preprocessing")
+        say(f"{len(table)} bases; none means that the base preprocesses inside its graph")
         return 0
     quiet_libraries()
     try:
         record = _describe(flags.name, flags.image_size, flags.trust_model)
     except UsageError as error:
-        # An extraction has a flag for what is an argument here.
+        # The message names the flag that an extraction has for this argument.
         raise type(error)(str(error).replace("--model", "NAME")) from error
     if flags.json:
         say(json.dumps(record, indent=2))
