@@ -58,7 +58,7 @@ def learning_curve(
     """
     if run.multi_label:
         raise UsageError(
-            "--learning_curve needs one label a row, and the heads of this run are multi-label; "
+            "--learning_curve needs one label per row, and the heads of this run are multi-label; "
             "leave it out"
         )
     division = divide(store)
