@@ -185,7 +185,7 @@ def test_labels_never_learned_are_counted(trained, tmp_path, capsys):
 def test_nothing_to_evaluate_on_is_an_error(trained, tmp_path):
     store = make_store(tmp_path / "a", numbered(2, 12), ["unicorn", []], ["test"] * 2)
     with pytest.raises(
-        UsageError, match="1 rows of .* have no label and 1 have one the head never"
+        UsageError, match="1 rows of .* have no label and 1 have one that the head was not"
     ):
         run(["--run", trained.url, "--store", store.url])
     empty = make_store(tmp_path / "b", np.empty((0, 12), np.float32), [])
