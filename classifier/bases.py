@@ -22,18 +22,6 @@ if TYPE_CHECKING:
     import keras
 
 
-def _table() -> list[dict]:
-    return [
-        {
-            "name": application.name,
-            "image_size": application.image_size,
-            "min_size": application.min_size,
-            "preprocess": application.preprocess,
-        }
-        for application in families.APPLICATIONS.values()
-    ]
-
-
 def _open(request: BaseRequest) -> keras.Model:
     """Builds the whole network; an application's layers are listed with random weights."""
     import_keras()
@@ -62,16 +50,18 @@ def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     parser = Parser(prog="python -m classifier.bases", description=__doc__)
     text = "a keras.applications name or a saved model"
-    parser.add_argument("name", nargs="?", metavar="NAME", help=text)
-    parser.add_argument(
-        "--weights", default="none", choices=["none"], help="layers are listed without weights"
-    )
-    parser.add_argument("--image_size", type=parse_image_size, help="such as 180 or 180x240")
-    parser.add_argument("--trust_model", action="store_true", help="allow Lambda layers")
-    parser.add_argument("--json", action="store_true", help="JSON on standard output")
+    add = parser.add_argument
+    add("name", nargs="?", metavar="NAME", help=text)
+    text = "the only choice: layers are listed without weights"
+    add("--weights", default="none", choices=["none"], help=text)
+    add("--image_size", type=parse_image_size, help="180, or 180x240 (height x width)")
+    add("--trust_model", action="store_true", help="allow Lambda layers")
+    add("--json", action="store_true", help="print JSON and nothing else")
     flags = parser.parse_args(argv)
     if flags.name is None:
-        table = _table()
+        shown = ("name", "image_size", "min_size", "preprocess")
+        bases = families.APPLICATIONS.values()
+        table = [{field: getattr(base, field) for field in shown} for base in bases]
         if flags.json:
             say(json.dumps(table, indent=2))
             return 0

@@ -42,7 +42,7 @@ def parser() -> Parser:
     add("--run", required=True, help="folder of the training run")
     add("--store", required=True, help="feature store of the run, or one with the same settings")
     add("--split", default="test", help="a split of the store, or all (default %(default)s)")
-    add("--head_id", help="default: the leaderboard's first")
+    add("--head_id", help="head to use (default: the first of the leaderboard)")
     add("--compare", metavar="HEAD_ID", help="another head to compare with, on the same rows")
     add(
         "--learning_curve",
@@ -53,7 +53,7 @@ def parser() -> Parser:
         "--output",
         help="another folder for the files (default RUN/evaluation); leaves RUN unchanged",
     )
-    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
+    add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
     add("--json", action="store_true", help="print the figures as JSON and nothing else")
     return result
 

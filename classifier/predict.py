@@ -31,14 +31,14 @@ def parser() -> Parser:
     add("--run", required=True, help="folder of the training run")
     add("--top", type=int, default=5, help="classes per image (default %(default)s)")
     add("--plot", metavar="FILE.png", help="picture to write: the images with their classes")
-    add("--head_id", help="default: the leaderboard's first")
+    add("--head_id", help="head to use (default: the first of the leaderboard)")
     add(
         "--calibrated",
         action="store_true",
         help="scale probabilities by the temperature fitted on the validation rows",
     )
     add("--trust_model", action="store_true", help="allow Lambda layers in the run's base")
-    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
+    add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
     add("--json", action="store_true", help="print the predictions as JSON and nothing else")
     return result
 

@@ -20,7 +20,7 @@ def parser() -> Parser:
     add = result.add_argument
     add("--run", required=True, help="folder of the training run")
     add("--store", help="first evaluate the best head on the validation rows of this store")
-    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
+    add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
     add("--json", action="store_true", help="print the page's address as JSON and nothing else")
     return result
 

@@ -40,16 +40,17 @@ def parser() -> Parser:
     source.add_argument("--input", help="folder, pattern or list of images; any fsspec URL")
     source.add_argument("--store", help="feature store; its source images are read")
     add("--output", required=True, metavar="FILE.png", help="the picture to write")
-    add("--rows", type=int, default=4, help="default %(default)s")
-    add("--columns", type=int, default=6, help="default %(default)s")
+    add("--rows", type=int, default=4, help="rows of the grid (default %(default)s)")
+    add("--columns", type=int, default=6, help="columns of the grid (default %(default)s)")
     add("--per_class", action="store_true", help="one class per row")
     add("--augment", default="", metavar="NAME[=FACTOR],...", help=f"default: the store's, {BOOK}")
-    add("--views", type=int, default=0, metavar="K", help="default: the store's, or --columns")
+    text = "views per image (default: the store's, or --columns)"
+    add("--views", type=int, default=0, metavar="K", help=text)
     text = "seed of the choice of images and of an --input's views (default %(default)s)"
     add("--seed", type=int, default=0, help=text)
     for flag in ("--image_column", "--label_column"):
         add(flag, default="", metavar="NAME", help="for an --input that is a list")
-    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
+    add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
     return result
 
 

@@ -25,7 +25,7 @@ def parser() -> Parser:
     add("--rows", type=int, default=100, help="number of rows to draw (default %(default)s)")
     add("--seed", type=int, default=0, help="seed of the draw (default %(default)s)")
     add("--trust_model", action="store_true", help="allow Lambda layers in the stored base")
-    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
+    add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
     add("--json", action="store_true", help="print the report as JSON and nothing else")
     return result
 

@@ -163,9 +163,8 @@ def for_stored(
     if engine == AUTO:
         engine = "openvino" if precision == "int8" else own.engine
     if precision == AUTO:
-        precision = (
-            "float32" if (engine, own.precision) == ("tensorflow", "int8") else own.precision
-        )
+        impossible = (engine, own.precision) == ("tensorflow", "int8")
+        precision = "float32" if impossible else own.precision
     if precision == "int8" and own.precision != "int8":
         raise SpecMismatch(
             f"--precision int8: the store holds {own.label} features, and an int8 model is made "

@@ -135,6 +135,7 @@ def draw_reliability(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
     axes.set_yticks(quarters, [f"{value:.0%}" for value in quarters])
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Confidence", aspect="equal")
     plain(axes)
+    axes.tick_params(pad=6)  # keeps the labels of the origin apart
 
 
 def loss_scale(axes: Axes, values: np.ndarray) -> None:

@@ -171,9 +171,7 @@ def evaluate(
             labels = class_numbers(single_labels(batch["labels"]), run.classes)
             known = labels >= 0
         scores.unlabelled += sum(not len(names) for names in batch["labels"])
-        scores.unknown.update(
-            name for names in batch["labels"] for name in names if name not in learned
-        )
+        scores.unknown.update(n for names in batch["labels"] for n in names if n not in learned)
         if known.any():
             rows = {name: column[known] for name, column in batch.items()}
             logits = logits_of(rows["features"])

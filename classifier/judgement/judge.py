@@ -104,11 +104,11 @@ def _calibration(outcomes: Outcomes, fitted: dict[str, Any] | None) -> dict[str,
         return None
     after = None
     if fitted:
-        after = reliability(scaled(logs, fitted["temperature"]), labels).to_record()
+        after = dataclasses.asdict(reliability(scaled(logs, fitted["temperature"]), labels))
     return {
         "rows": len(labels),
         "temperature": fitted,
-        "before": reliability(logs, labels).to_record(),
+        "before": dataclasses.asdict(reliability(logs, labels)),
         "after": after,
     }
 

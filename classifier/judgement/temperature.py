@@ -6,10 +6,8 @@ Neural Networks" (2017). A temperature never changes which class is the most pro
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -53,10 +51,6 @@ class Reliability:
     loss: float
     ece: float
     bins: tuple[Bin, ...]
-
-    def to_record(self) -> dict[str, Any]:
-        """Returns the fields as JSON values."""
-        return dataclasses.asdict(self)
 
 
 def scaled(logs: np.ndarray, temperature: float) -> np.ndarray:
