@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import tempfile
 import zipfile
@@ -82,7 +83,7 @@ def require_savedmodel(folder: Path, label: str) -> None:
 def _packed(folder: Path, image_size: tuple[int, int]) -> bytes:
     files = {path.relative_to(folder).as_posix(): path for path in local_files(folder)}
     entries = ((f"{_SAVEDMODEL}/{name}", path.read_bytes()) for name, path in files.items())
-    return zipped([(_SIZE_ENTRY, json.dumps(image_size).encode()), *entries])
+    return zipped(itertools.chain([(_SIZE_ENTRY, json.dumps(image_size).encode())], entries))
 
 
 def zipped(entries: Iterable[tuple[str, bytes]]) -> bytes:
