@@ -123,7 +123,7 @@ def require_able(choice: EngineChoice, hardware: Hardware) -> None:
 
 
 def require_quantiser(hardware: Hardware) -> None:
-    """Refuses to make an int8 model without NNCF; only running one needs no NNCF.
+    """Refuses to make an int8 model without NNCF, which running a finished model does not need.
 
     Raises:
       UsageError: naming the fix.
