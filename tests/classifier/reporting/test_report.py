@@ -435,7 +435,7 @@ def test_classes_come_weakest_first_and_the_table_ends_somewhere():
     rows = [{**row, "support": n % 2} for n, row in enumerate(rows[:4])]
     table = class_table(rows)
     assert [row[0].text for row in table.rows] == ["c1", "c3", "c0", "c2"]
-    assert table.note == "2 have no rows in this split, and come last."
+    assert table.note == "2 have no rows in this split and come last."
 
 
 def parsed(chart):
