@@ -1,4 +1,4 @@
-"""Lists the known bases, or the layers of one, so that you see where it can be cut.
+"""Lists the known bases, or the layers where one base can be cut.
 
 python -m classifier.bases
 python -m classifier.bases VGG16
@@ -11,8 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from classifier.base import cut as cutting
-from classifier.base import families, layers, saved
+from classifier.base import cut, families, layers, saved
 from classifier.base.build import build_base
 from classifier.base.request import BaseRequest, parse_image_size
 from classifier.runtime import import_keras
@@ -23,26 +22,14 @@ if TYPE_CHECKING:
     import keras
 
 
-def _table() -> list[dict]:
-    return [
-        {
-            "name": application.name,
-            "image_size": application.image_size,
-            "min_size": application.min_size,
-            "preprocess": application.preprocess,
-        }
-        for application in families.APPLICATIONS.values()
-    ]
-
-
 def _open(request: BaseRequest) -> keras.Model:
-    """Builds the whole network for listing; weights do not matter for an application's layers."""
+    """Builds the whole network; an application's layers are listed with random weights."""
     import_keras()
     if request.application is not None:
         return build_base(dataclasses.replace(request, weights="none")).model
     with saved.fetched(request.model, "--model") as path:
         if path.is_dir():
-            return cutting.cut_savedmodel(request, path).model
+            return cut.cut_savedmodel(request, path).model
         return saved.load_saved(path, path.name, request.trust_model)
 
 
@@ -60,32 +47,34 @@ def _say_layers(name: str, record: dict) -> None:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Lists the known bases, or the layers of one."""
+    """Runs the command; returns its exit code."""
     parser = Parser(prog="python -m classifier.bases", description=__doc__)
     text = "a keras.applications name or a saved model"
-    parser.add_argument("name", nargs="?", metavar="NAME", help=text)
-    parser.add_argument(
-        "--weights", default="none", choices=["none"], help="layers are listed without weights"
-    )
-    parser.add_argument("--image_size", type=parse_image_size, help="such as 180 or 180x240")
-    parser.add_argument("--trust_model", action="store_true", help="allow Lambda layers")
-    parser.add_argument("--json", action="store_true", help="JSON on standard output")
+    add = parser.add_argument
+    add("name", nargs="?", metavar="NAME", help=text)
+    text = "the only choice: layers are listed without weights"
+    add("--weights", default="none", choices=["none"], help=text)
+    add("--image_size", type=parse_image_size, help="180, or 180x240 (height x width)")
+    add("--trust_model", action="store_true", help="allow Lambda layers")
+    add("--json", action="store_true", help="print JSON and nothing else")
     flags = parser.parse_args(argv)
     if flags.name is None:
-        table = _table()
+        shown = ("name", "image_size", "min_size", "preprocess")
+        bases = families.APPLICATIONS.values()
+        table = [{field: getattr(base, field) for field in shown} for base in bases]
         if flags.json:
             say(json.dumps(table, indent=2))
             return 0
         say(f"{'name':<20} {'size':>5} {'minimum':>8}  preprocessing")
         for row in table:
             say("{name:<20} {image_size:>5} {min_size:>8}  {preprocess}".format(**row))
-        say(f"{len(table)} bases; none means that the graph does its own preprocessing")
+        say(f"{len(table)} bases; none means that the base preprocesses inside its graph")
         return 0
     quiet_libraries()
     try:
         record = _describe(flags.name, flags.image_size, flags.trust_model)
     except UsageError as error:
-        # An extraction has a flag for what is an argument here.
+        # The message names the flag that an extraction has for this argument.
         raise type(error)(str(error).replace("--model", "NAME")) from error
     if flags.json:
         say(json.dumps(record, indent=2))

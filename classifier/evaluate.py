@@ -8,9 +8,10 @@ from typing import Any
 
 from classifier.features.tally import shorten
 from classifier.figures import plots
-from classifier.judgement.evaluation import require_same_features, select_split, weakest_first
+from classifier.judgement.classes import weakest_first
+from classifier.judgement.evaluation import require_same_features, select_split
 from classifier.judgement.judge import (
-    Judgement,
+    JudgedHead,
     compare,
     file_name,
     judge,
@@ -34,26 +35,26 @@ def parser() -> Parser:
     """Returns the command's arguments."""
     result = Parser(
         prog="python -m classifier.evaluate",
-        description="Loss, accuracy with its interval, top-5, calibration, figures per class and "
-        "the confusion matrix of a head.",
-        epilog="Writes RUN/evaluation/<split>-<head_id>.json and .png, and RUN/report.html anew.",
+        description="Computes a head's loss, accuracy with its interval, top-5 accuracy, "
+        "calibration, figures per class and confusion matrix.",
+        epilog="Writes RUN/evaluation/<split>-<head_id>.json and .png, and RUN/report.html again.",
     )
     add = result.add_argument
     add("--run", required=True, help="folder of the training run")
-    add("--store", required=True, help="feature store with the same kind of features")
+    add("--store", required=True, help="feature store of the run, or one with the same settings")
     add("--split", default="test", help="a split of the store, or all (default %(default)s)")
-    add("--head_id", help="default: the leaderboard's first")
-    add("--compare", metavar="HEAD_ID", help="another head: the difference on the same rows")
+    add("--head_id", help="head to use (default: the first of the leaderboard)")
+    add("--compare", metavar="HEAD_ID", help="another head to compare with, on the same rows")
     add(
         "--learning_curve",
         action="store_true",
-        help="train the head anew on 10, 20, 50 and 100%% of the training images; evaluate each",
+        help="also train the head on 10, 20, 50 and 100%% of the training images",
     )
     add(
         "--output",
-        help="another folder for the files (default RUN/evaluation); leaves RUN as it is",
+        help="another folder for the files (default RUN/evaluation); leaves RUN unchanged",
     )
-    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
+    add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
     add("--json", action="store_true", help="print the figures as JSON and nothing else")
     return result
 
@@ -70,13 +71,13 @@ def run(argv: Sequence[str]) -> int:
     other = _other_head(trained, head_id, arguments.compare)
     tell = say_unless(arguments.json)
 
-    judgement = judge(trained, head_id, store, arguments.split)
-    record = judgement.record
+    judged = judge(trained, head_id, store, arguments.split)
+    record = judged.record
     if other:
-        record["comparison"] = compare(judgement, judge(trained, other, store, arguments.split))
+        record["comparison"] = compare(judged, judge(trained, other, store, arguments.split))
     output = Storage(arguments.output or f"{arguments.run.rstrip('/')}/evaluation", file_system)
-    keep = partial(_keep, trained, judgement, output, not arguments.output, tell)
-    # Written before they are shown; and a folder that cannot be written to does not hide them.
+    keep = partial(_keep, trained, judged, output, not arguments.output, tell)
+    # Figures are written before they are shown, and shown even if they cannot be written.
     problem = keep()
     _tell_figures(record, tell)
     if arguments.learning_curve:
@@ -99,29 +100,25 @@ def _other_head(trained: Run, head_id: str, wanted: str | None) -> str | None:
         return None
     if trained.multi_label:
         raise UsageError(
-            "--compare needs one label a row, and the heads of this run are multi-label; leave it "
-            "out"
+            "--compare needs one label per row, and the heads of this run are multi-label; leave "
+            "it out"
         )
     if wanted not in trained.config.heads:
         raise unknown_choice("--compare", wanted, list(trained.config.heads))
     if wanted == head_id:
         raise UsageError(
-            f"--compare: {wanted!r} is the head that is evaluated; name another of the run's"
+            f"--compare: {wanted!r} is the head that is evaluated; choose another head of the run"
         )
     return wanted
 
 
 def _keep(
-    trained: Run,
-    judgement: Judgement,
-    output: Storage,
-    in_run: bool,
-    tell: Callable[[str], None],
+    trained: Run, judged: JudgedHead, output: Storage, in_run: bool, tell: Callable[[str], None]
 ) -> UsageError | None:
-    """Writes an evaluation, and into the run what later ones build on; returns what hindered it."""
-    record = judgement.record
+    """Writes an evaluation, and into the run what later ones use; returns the error, if any."""
+    record = judged.record
     try:
-        _write(output, judgement, tell)
+        _write(output, judged, tell)
         if in_run:
             save_temperature(trained, record)
         if in_run and "learning" in record:
@@ -135,13 +132,13 @@ def _keep(
     return None
 
 
-def _write(output: Storage, judgement: Judgement, tell: Callable[[str], None]) -> None:
-    record, scores = judgement.record, judgement.scores
+def _write(output: Storage, judged: JudgedHead, tell: Callable[[str], None]) -> None:
+    record, scores = judged.record, judged.scores
     name = file_name(record["split"], record["head_id"])
     output.write(f"{name}.json", dump_json(record))
     if isinstance(scores, MultiLabelScores) or "learning" in record:
-        # A row of several classes has no one place in a confusion matrix; with the learning curve,
-        # which comes after everything else, the picture is there.
+        # A row of several classes has no place in a confusion matrix. The learning curve comes
+        # last, when the picture is already written.
         return
     title = f"{record['head_id']} on {record['split']}: accuracy {record['accuracy']:.1%}"
     plots.write_or_skip(
@@ -154,13 +151,13 @@ def _write(output: Storage, judgement: Judgement, tell: Callable[[str], None]) -
 
 def _tell_figures(record: Mapping[str, Any], tell: Callable[[str], None]) -> None:
     top = f", top-5 {record['top_5_accuracy']:.4f}" if "top_5_accuracy" in record else ""
-    if record.get("mean_average_precision") is not None:  # of multi-label heads
+    if record.get("mean_average_precision") is not None:  # multi-label heads
         top = f", mAP {record['mean_average_precision']:.4f}, macro F1 {record['macro_f1']:.4f}"
     tell(
         f"{record['head_id']} on {record['split']}: accuracy {record['accuracy']:.4f}{top}, loss "
         f"{record['loss']:.4f}, {record['rows']} rows"
     )
-    if "interval" in record:  # of heads with one label a row
+    if "interval" in record:  # heads with one label per row
         _tell_trust(record, tell)
     ranked = weakest_first(record["per_class"])
     listed = ranked[:LISTED_CLASSES]
@@ -180,10 +177,10 @@ def _tell_figures(record: Mapping[str, Any], tell: Callable[[str], None]) -> Non
     if record["unknown_labels"]:
         many = sum(record["unknown_labels"].values())
         names = shorten(list(record["unknown_labels"]))
-        what = "rows have labels the head never learned, and"
-        if "macro_f1" in record:  # a row may have others beside it
-            what = "labels of rows are none the head learned, and"
-        tell(f"note: {many} {what} are left out: {names}")
+        what = "rows have labels that the head was not trained on"
+        if "macro_f1" in record:  # A row may have other labels too.
+            what = "labels are not among those that the head was trained on"
+        tell(f"note: {many} {what}, and are left out: {names}")
     if record["unlabelled"]:
         tell(f"note: {record['unlabelled']} rows without a label are left out")
 
@@ -192,7 +189,8 @@ def _tell_trust(record: Mapping[str, Any], tell: Callable[[str], None]) -> None:
     found = record["interval"]
     way = f"by {found['resamples']:,} bootstrap resamples" if found["resamples"] else "exact"
     tell(
-        f"  accuracy's {found['level']:.0%} interval {found['lower']:.4f} to {found['upper']:.4f}, "
+        f"  {found['level']:.0%} interval of accuracy {found['lower']:.4f} to "
+        f"{found['upper']:.4f}, "
         f"{way}"
     )
     calibration = record["calibration"]
@@ -200,7 +198,7 @@ def _tell_trust(record: Mapping[str, Any], tell: Callable[[str], None]) -> None:
         tell(
             f"  calibration error {calibration['before']['ece']:.4f}, and "
             f"{calibration['after']['ece']:.4f} at temperature "
-            f"{calibration['temperature']['temperature']:.3f} (of the validation rows)"
+            f"{calibration['temperature']['temperature']:.3f} (fitted on the validation rows)"
         )
     if pairs := record["confused"]:
         first = pairs[0]
@@ -210,7 +208,7 @@ def _tell_trust(record: Mapping[str, Any], tell: Callable[[str], None]) -> None:
         )
     if other := record.get("comparison"):
         found = other["difference"]
-        verdict = "beyond chance" if other["beyond_chance"] else "no more than chance may give"
+        verdict = "beyond chance" if other["beyond_chance"] else "within chance"
         tell(
             f"  {record['head_id']} minus {other['head_id']}: {found['estimate']:+.4f} "
             f"({found['lower']:+.4f} to {found['upper']:+.4f}) on the same rows, {verdict} (p "

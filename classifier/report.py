@@ -15,12 +15,12 @@ def parser() -> Parser:
     """Returns the command's arguments."""
     result = Parser(
         prog="python -m classifier.report",
-        description="Writes RUN/report.html from what a run holds: heads, curves, evaluations.",
+        description="Writes RUN/report.html from the files of a run: heads, curves, evaluations.",
     )
     add = result.add_argument
     add("--run", required=True, help="folder of the training run")
-    add("--store", help="judge the best head on the validation rows of this store first")
-    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
+    add("--store", help="first evaluate the best head on the validation rows of this store")
+    add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
     add("--json", action="store_true", help="print the page's address as JSON and nothing else")
     return result
 
@@ -37,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
             judge_on_validation(trained, store)
         write_page(trained)
     except (OSError, ValueError) as error:
-        fix = "the page is a file of the run, so copy the run to where you may write"
+        fix = "the page is a file of the run, so copy the run to a folder that you may write to"
         raise cannot_write("--run", trained.url, error, fix) from error
     page = f"{trained.url}/{REPORT}"
     say(dump_json({"report": page}).rstrip() if arguments.json else f"report: {page}")

@@ -16,17 +16,17 @@ from featurestore.cli.command import VERBOSE, quiet_libraries
 from featurestore.errors import HoarfrostError
 
 EXTRAS = ("matplotlib", "pandas", "sklearn")
-# Set to anything, it lets Keras import whatever it finds, as it does by itself.
+# If you set this variable, Keras imports every optional package that it finds.
 WHOLE_KERAS = "HOARFROST_WHOLE_KERAS"
-# What `python -m` was given; Beam's is that of worker processes.
+# The packages that `python -m` starts; Beam starts its workers.
 OURS = ("apache_beam", "classifier", "pipelines")
-# <malloc.h>; values as malloc_params in glibc.
+# Parameters of glibc's mallopt, from <malloc.h>.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 MEBIBYTE = 1 << 20
 SETTINGS = (
-    # Blocks up to this come from the heap, which is kept, and not from mmap, which is not.
+    # Blocks up to this size come from the heap, which glibc keeps, instead of from mmap.
     (M_MMAP_THRESHOLD, 64 * MEBIBYTE),
-    # Free memory at a heap's end is kept up to this.
+    # The heap keeps up to this much free memory at its end.
     (M_TRIM_THRESHOLD, 256 * MEBIBYTE),
     (M_TOP_PAD, 64 * MEBIBYTE),
 )
@@ -34,13 +34,13 @@ VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD
 
 
 def import_keras() -> Any:
-    """Returns the keras module, on TensorFlow; what the import writes shows only on failure.
+    """Imports Keras with its TensorFlow backend, and shows the import's output only on failure.
 
-    Some of the lines come from C++ before any log level is heard, so the file descriptor itself is
-    turned away while the import runs.
+    C++ writes some lines before any log level applies, so the file descriptor itself is redirected
+    during the import.
     """
     quiet_libraries()
-    # Keras would otherwise follow a JAX or PyTorch setting of the user's other projects.
+    # Your other projects may have set JAX or PyTorch as Keras's backend.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     if "keras" not in sys.modules:
         if _is_ours():
@@ -64,12 +64,11 @@ class _Absent(MetaPathFinder):
 
 @contextmanager
 def _without_extras() -> Iterator[None]:
-    """Keeps Keras from importing `EXTRAS`, in processes that are ours alone.
+    """Hides `EXTRAS` from Keras's import, in processes that run our commands.
 
-    They are for wrappers and galleries that no command of ours uses, and take 40% of the time and
-    140 MB. They are hidden during this one import only: what a command imports later, such as
-    Matplotlib, it gets. `WHOLE_KERAS` switches the hiding off, and a program of your own that uses
-    our packages always has Keras whole.
+    Keras uses them for wrappers and galleries that no command needs, at 40% of the import's time
+    and 140 MB. A command can still import them later, as it does Matplotlib. `WHOLE_KERAS` switches
+    the hiding off, and your own programs always get the whole of Keras.
     """
     if not _is_ours() or os.environ.get(WHOLE_KERAS):
         yield
@@ -83,18 +82,15 @@ def _without_extras() -> Iterator[None]:
 
 
 def _is_ours() -> bool:
-    """Tells whether this process runs one of our commands, or works for one."""
+    """Returns whether this process runs one of our commands, or is a worker of one."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     return spec is not None and spec.name.partition(".")[0] in OURS
 
 
 @contextmanager
 def standard_error_held() -> Iterator[None]:
-    """Keeps what this process and its children write to standard error; shows it on failure."""
-    if os.environ.get(VERBOSE):
-        yield
-        return
-    if sys.stderr is None:
+    """Holds back the standard error of this process and its children; shows it on failure."""
+    if os.environ.get(VERBOSE) or sys.stderr is None:
         yield
         return
     sys.stderr.flush()
@@ -104,7 +100,7 @@ def standard_error_held() -> Iterator[None]:
         try:
             yield
         except (HoarfrostError, KeyboardInterrupt):
-            # Explained in one line by whoever shows it.
+            # The command explains these in one line.
             raise
         except BaseException:
             if not interrupts.received():
@@ -117,21 +113,21 @@ def standard_error_held() -> Iterator[None]:
 
 
 def keep_freed_memory() -> bool:
-    """Sets glibc's allocator to keep what is freed; elsewhere, or where the user set it, nothing.
+    """Makes glibc keep freed memory, unless you set one of `VARIABLES` yourself.
 
-    glibc returns each large block to the system when it is freed, and gets it again page by page,
-    every page cleared. A conv base does that with all of its feature maps at every batch: without
-    this, a MobileNetV2 on 2 cores takes some 130,000 page faults a second and a quarter of its time
-    in the kernel (`benchmarks.allocation` prints both).
+    glibc returns each large block to the system when it is freed, and gets it back page by page,
+    every page cleared. A conv base frees all of its feature maps at every batch: without this
+    setting, MobileNetV2 on 2 cores takes some 130,000 page faults per second and spends a quarter
+    of its time in the kernel (`benchmarks.allocation` prints both).
 
     Returns:
-      Whether it was set.
+      True if the settings were applied; False also where the allocator is not glibc's.
     """
     if any(os.environ.get(name) for name in VARIABLES):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
-        # Not glibc: musl has no mallopt, macOS and Windows have allocators of their own.
+        # musl has no mallopt; macOS and Windows have their own allocators.
         return False
     return all([mallopt(parameter, value) for parameter, value in SETTINGS])

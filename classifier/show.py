@@ -22,9 +22,9 @@ KEPT = "no picture was written; give the same command again"
 MOST_TILES = 400
 UNLABELLED = "(no label)"
 Tile = tuple[np.ndarray | None, str | None]
-# Whole images, upright, at a size a tile can show.
+# Whole, upright images at the size of a tile.
 INPUT_PIXELS = PixelSpec((224, 224), fit="pad", exif="apply", alpha="white")
-# Views are made of what an extraction makes of an image by default.
+# Views are made of the pixels that an extraction uses by default.
 VIEWED_PIXELS = PixelSpec((224, 224))
 
 
@@ -32,24 +32,25 @@ def parser() -> Parser:
     """Returns the command's arguments."""
     result = Parser(
         prog="python -m classifier.show",
-        description="Draws a grid of images with their labels; of a store, as its base saw them. "
-        "With --views or --augment each row is an image and its augmented views.",
+        description="Draws a grid of images with their labels; images of a store as its base saw "
+        "them. With --views or --augment each row is an image and its augmented views.",
     )
     add = result.add_argument
     source = result.add_mutually_exclusive_group(required=True)
     source.add_argument("--input", help="folder, pattern or list of images; any fsspec URL")
-    source.add_argument("--store", help="feature store, whose source images are read")
+    source.add_argument("--store", help="feature store; its source images are read")
     add("--output", required=True, metavar="FILE.png", help="the picture to write")
-    add("--rows", type=int, default=4, help="default %(default)s")
-    add("--columns", type=int, default=6, help="default %(default)s")
-    add("--per_class", action="store_true", help="one class a row")
+    add("--rows", type=int, default=4, help="rows of the grid (default %(default)s)")
+    add("--columns", type=int, default=6, help="columns of the grid (default %(default)s)")
+    add("--per_class", action="store_true", help="one class per row")
     add("--augment", default="", metavar="NAME[=FACTOR],...", help=f"default: the store's, {BOOK}")
-    add("--views", type=int, default=0, metavar="K", help="default: the store's, or --columns")
-    text = "of the choice of images, and of the views of an --input (default %(default)s)"
+    text = "views per image (default: the store's, or --columns)"
+    add("--views", type=int, default=0, metavar="K", help=text)
+    text = "seed of the choice of images and of an --input's views (default %(default)s)"
     add("--seed", type=int, default=0, help=text)
     for flag in ("--image_column", "--label_column"):
-        add(flag, default="", metavar="NAME", help="of an --input that is a list")
-    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
+        add(flag, default="", metavar="NAME", help="for an --input that is a list")
+    add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
     return result
 
 
@@ -57,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     quiet_libraries()
     arguments = parser().parse_args(argv)
-    # A missing Matplotlib is told before anything is read.
+    # Reports a missing Matplotlib before anything is read.
     plots.new_figure(1, 1)
     file_system = key_values(arguments.storage_options, "--storage_options")
     source = _source(arguments, file_system)
@@ -94,7 +95,7 @@ def _check_grid(rows: int, columns: int, flag: str) -> None:
 
 
 class _Source(NamedTuple):
-    """Where images come from: (label, reference) pairs, their pixels and views, the address."""
+    """The source of images: (label, reference) pairs, their pixels and views, the address."""
 
     images: Iterator[tuple[str, ImageRef]]
     pixels: PixelSpec
@@ -116,18 +117,20 @@ def _source(arguments: Namespace, file_system: Mapping[str, str]) -> _Source:
 
 
 def _views(arguments: Namespace, known: Views, pixels: PixelSpec) -> Views:
-    """Reads the flags; what they leave open is as the store or an extraction has it."""
+    """Reads the flags; the store, or the defaults of an extraction, supply missing values."""
     if not (arguments.augment or arguments.views):
         return Views()
     count = arguments.views or (known.count if known.count > 1 else arguments.columns)
     if count < 2:
-        raise UsageError(f"--views must be 2 or more, got {count}: the first is the image as it is")
+        raise UsageError(
+            f"--views must be 2 or more, got {count}: the first one is the image itself"
+        )
     augment = arguments.augment or known.augment or BOOK
     return Views.parse(augment, count, known.seed, pixels.image_size)
 
 
 def store_images(store) -> Iterator[tuple[str, ImageRef]]:
-    """Yields (label, reference) of a store's images, views left out."""
+    """Yields (label, reference) of a store's images, without their augmented views."""
     from classifier.inputs import ImageRef
 
     columns = ("key", "uri", "size", "etag", "labels")
@@ -153,19 +156,19 @@ def choose(
     rng: np.random.Generator,
     per_class: bool,
 ) -> list[tuple[str, ImageRef]]:
-    """Draws images at random in one pass, in memory of a grid.
+    """Draws images at random in one pass, with memory for one grid.
 
-    Vitter's reservoir sampling, "Random Sampling with a Reservoir" (1985), algorithm R; with
-    `per_class` one reservoir a class, a row of the grid each.
+    This is algorithm R of Vitter, "Random Sampling with a Reservoir" (1985); with `per_class` each
+    class has its own reservoir, which fills one row of the grid.
 
     Args:
       images: (label, reference) pairs.
       shape: (rows, columns) of the grid.
-      rng: decides.
+      rng: source of the draw.
       per_class: whether a row shows one class.
 
     Returns:
-      The chosen pairs, by label where `per_class`, else in the order they came.
+      The chosen pairs, by label if `per_class`, and then in their original order.
     """
     rows, columns = shape
     capacity = columns if per_class else rows * columns
@@ -194,7 +197,7 @@ def choose(
 def _tiles_of(
     label: str, ref: ImageRef, source: _Source, storage_options: Mapping[str, str]
 ) -> list[Tile]:
-    """Returns the tiles of an image, one a view; without pixels where it cannot be read."""
+    """Returns one tile per view of an image; without pixels if it cannot be read."""
     from classifier.inputs import read_bytes
     from classifier.pixels.decode import decode
     from classifier.pixels.filetypes import BadImage
@@ -211,7 +214,7 @@ def _tiles_of(
 
 
 def _in_rows(tiles: Sequence[Tile], columns: int) -> list[Tile]:
-    """Begins a row with every new label; a label of None leaves a place empty."""
+    """Begins a row at each new label; tiles with a label of None fill the previous row."""
     result: list[Tile] = []
     for number, (pixels, label) in enumerate(tiles):
         if number and label != tiles[number - 1][1]:

@@ -1,4 +1,4 @@
-"""Extracts random rows of a store again and compares: ``python -m classifier.verify``."""
+"""Extracts random rows of a store again and compares them: ``python -m classifier.verify``."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def parser() -> Parser:
     """Returns the command's arguments."""
     result = Parser(
         prog="python -m classifier.verify",
-        description="Reads the source images of random rows, extracts them again and compares.",
-        epilog="Exit code 1: a row differs beyond the tolerance, or nothing could be compared.",
+        description="Extracts random rows again from their source images and compares them.",
+        epilog="Exit code 1: a row differs beyond the tolerance, or no row could be compared.",
     )
     add = result.add_argument
     add("--store", required=True, help="the feature store")
-    add("--rows", type=int, default=100, help="rows to draw (default %(default)s)")
-    add("--seed", type=int, default=0, help="of the draw (default %(default)s)")
+    add("--rows", type=int, default=100, help="number of rows to draw (default %(default)s)")
+    add("--seed", type=int, default=0, help="seed of the draw (default %(default)s)")
     add("--trust_model", action="store_true", help="allow Lambda layers in the stored base")
-    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
+    add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
     add("--json", action="store_true", help="print the report as JSON and nothing else")
     return result
 
@@ -58,14 +58,13 @@ def load_extractor(store: FeatureStore, trust_model: bool) -> tuple[Extract, str
 
     Raises:
       CorruptStore: when the stored base is missing, damaged, or holds other weights.
-      SpecMismatch: when this machine computes otherwise than the store allows: nothing could be
-        said of its rows.
+      SpecMismatch: when this machine computes too differently to judge the rows.
     """
     from classifier.engines import StoredBase, run_padded, serving_engine
     from classifier.engines.probes import require_numerics
 
     base = StoredBase(store.storage, store.spec, trust_model)
-    # Whatever computes the rows, this is where the stored base's own content is checked.
+    # The engine may use a converted model; this checks the stored base itself.
     base.load()
     engine = serving_engine(base, BATCH_SIZE)
     require_numerics(store, engine)

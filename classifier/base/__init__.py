@@ -1,1 +1,1 @@
-"""Frozen bases: which network, which weights, cut where."""
+"""Frozen bases: the network, its weights and the layer it is cut at."""

@@ -1,14 +1,14 @@
-"""What a network computes, whatever its parts are called: the lines that identify it.
+"""Identifies a network by what it computes, independent of the names of its layers.
 
-Equal arrays in another graph (another activation, stride, scaling constant or epsilon) give other
-features, so a base is known by both. The graph is walked from its outputs backwards, and every
-operation is known by its place in that walk: Keras numbers unnamed layers by session, and a file
-that is loaded again may list its layers in another order.
+Equal arrays give different features in a graph with another activation, stride, scaling constant or
+epsilon, so a base is identified by its arrays and its graph. The graph is walked backwards from its
+outputs, and each operation is numbered by its place in that walk: Keras numbers unnamed layers by
+session, and a loaded file may list its layers in another order.
 
-Left out is what does not change features: names, modules, initializers, regularizers, constraints,
-seeds, whether something is trainable; and input shapes, which a store records by themselves.
+Settings that do not change features are left out: names, modules, initializers, regularizers,
+constraints, seeds and trainability. Input shapes are left out because the store records them.
 
-Changing anything here makes every existing store foreign to new runs.
+A change to this module makes every existing store incompatible with new runs.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _IGNORED_ENDS = ("_initializer", "_regularizer", "_constraint")
 
 
 def identifying_lines(model: keras.Model) -> Iterator[bytes]:
-    """Yields what identifies a network: its calls in order, each layer's settings and its arrays.
+    """Yields a network's calls in order, with the settings and arrays of each layer.
 
     Args:
       model: a built functional or sequential network.
 
     Yields:
-      Byte strings whose sequence is the same in every process, before saving and after loading.
+      Byte strings, the same in every process, before saving and after loading.
     """
     keras = import_keras()
     if isinstance(model, keras.Sequential):
@@ -70,11 +70,11 @@ def identifying_lines(model: keras.Model) -> Iterator[bytes]:
 
 
 def _calls(model: keras.Model) -> list[Any]:
-    """Lists the nodes of a graph such that each follows those it needs, from its outputs back."""
+    """Lists the nodes of a graph so that each one follows the nodes it depends on."""
     result: list[Any] = []
     done: set[int] = set()
     stack = [(_node_of(tensor), False) for tensor in reversed([*model.outputs, *model.inputs])]
-    # No recursion: graphs of a thousand layers are deeper than Python's stack.
+    # A graph of a thousand layers is too deep for recursion in Python.
     while stack:
         node, expanded = stack.pop()
         if id(node) in done:
@@ -108,7 +108,7 @@ def _operation(operation: Any) -> Iterator[bytes]:
         config = {**config, "function": operation.function}
     precision = ""
     if isinstance(operation, keras.layers.Layer):
-        # Its own name for the precision; a policy's serialised form changes between releases.
+        # The serialised form of a dtype policy changes between Keras releases.
         config.pop("dtype", None)
         precision = operation.compute_dtype
     yield _line("layer", type(operation).__name__, precision, _plain(config))
@@ -128,7 +128,7 @@ def _line(*parts: Any) -> bytes:
 
 
 def _plain(value: Any, refer: Callable[[Any], Any] | None = None) -> Any:
-    """Turns settings into what JSON holds, the same for a tuple and the list it is loaded as."""
+    """Turns settings into JSON values; a tuple and the list it is loaded as become equal."""
     reference = refer(value) if refer else None
     if reference is not None:
         return reference
@@ -137,7 +137,7 @@ def _plain(value: Any, refer: Callable[[Any], Any] | None = None) -> Any:
     if isinstance(value, Mapping):
         inner = value.get("config")
         if isinstance(inner, Mapping) and "layers" in inner:
-            # A model inside a wrapper is told by its graph; its text carries names.
+            # The graph identifies a model inside a wrapper; its configuration has names in it.
             return "model"
         return {
             str(key): _plain(item, refer)
@@ -156,7 +156,7 @@ def _plain(value: Any, refer: Callable[[Any], Any] | None = None) -> Any:
 
 
 def _code(code: CodeType) -> list[Any]:
-    # Not marshal's bytes: they differ between two loads of the same function.
+    # The bytes that marshal writes differ between two loads of one function.
     constants = [
         _code(item) if isinstance(item, CodeType) else repr(item) for item in code.co_consts
     ]

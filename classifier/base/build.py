@@ -1,6 +1,6 @@
-"""Turns a request into a frozen base: a network from float32 images to one layer's output.
+"""Builds a frozen base from a request: a network from float32 images to one layer's output.
 
-Preprocessing and pooling are not part of the network: the engine adds both in one graph.
+The engine adds preprocessing and pooling to the network's graph.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from classifier.base import cut as cutting
-from classifier.base import preprocess, saved
+from classifier.base import cut, preprocess, saved
 from classifier.base.request import BaseRequest
 from classifier.base.weights import weights_hash
 from classifier.runtime import import_keras
@@ -25,11 +24,11 @@ class FrozenBase:
     """A built base.
 
     Attributes:
-      model: from float32 (n, H, W, 3), already preprocessed, to the cut layer's output.
-      spec: what it is, for the store.
+      model: from preprocessed float32 (n, H, W, 3) to the cut layer's output.
+      spec: the base's record in the store's spec.
       image_size: (height, width) in pixels.
       feature_shape: of one row after pooling, such as (5, 5, 512) or (512,).
-      notes: lines for the user about what was decided for them.
+      notes: lines that tell the user what was chosen automatically.
     """
 
     model: keras.Model
@@ -40,28 +39,28 @@ class FrozenBase:
 
 
 def build_base(request: BaseRequest, *, allow_packaged: bool = False) -> FrozenBase:
-    """Builds the base that was asked for.
+    """Builds the base of a request.
 
     Args:
       request: the flags.
-      allow_packaged: whether weights from an installed Python package may stand in when ImageNet's
-        cannot be downloaded; a note then says so.
+      allow_packaged: whether weights from an installed Python package may replace ImageNet's when
+        those cannot be downloaded; a note then says so.
 
     Returns:
-      The base, cut, with its weights.
+      The base, cut at its layer, with its weights.
 
     Raises:
-      ImagenetUnavailable: when ImageNet's weights cannot be had.
-      UsageError: for anything in the request that does not fit.
+      ImagenetUnavailable: when ImageNet's weights cannot be downloaded.
+      UsageError: for a request that cannot be met.
     """
     import_keras()
     if request.application is not None:
-        part = cutting.cut_application(request, request.application, allow_packaged)
+        part = cut.cut_application(request, request.application, allow_packaged)
         name = request.application.name
     else:
         with saved.fetched(request.model, "--model") as path:
             name = path.resolve().name
-            from_path = cutting.cut_savedmodel if path.is_dir() else cutting.cut_file
+            from_path = cut.cut_savedmodel if path.is_dir() else cut.cut_file
             part = from_path(request, path)
     mode, notes = _preprocessing(request, part)
     shape = tuple(part.model.output_shape)
@@ -84,12 +83,12 @@ def build_base(request: BaseRequest, *, allow_packaged: bool = False) -> FrozenB
     return FrozenBase(part.model, spec, (height, width), pooled, (*part.notes, *notes))
 
 
-def _preprocessing(request: BaseRequest, part: cutting.Cut) -> tuple[str, tuple[str, ...]]:
+def _preprocessing(request: BaseRequest, part: cut.Cut) -> tuple[str, tuple[str, ...]]:
     if request.preprocess != "auto":
         return request.preprocess, ()
     if part.mode is None:
         raise UsageError(
-            f"--preprocess auto: {request.model!r} does not tell what its pixels need; say "
+            f"--preprocess auto: {request.model!r} does not say which preprocessing it needs; give "
             "--preprocess none (it rescales inside), unit (0 to 1), tf (-1 to 1), caffe (BGR minus "
             "means) or torch (ImageNet mean and deviation)"
         )

@@ -1,4 +1,4 @@
-"""From a request to a network cut at its layer: applications, saved files, SavedModels."""
+"""Cuts the network of a request at its layer: an application, a saved file or a SavedModel."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classifier.base import families, layers, preprocess, saved, stored, weights
-from classifier.base import graph as graphs
-from classifier.base.layers import is_top_layer
+from classifier.base import families, graph, layers, preprocess, saved, stored, weights
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, cause
 
@@ -20,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cut:
-    """A network cut at a layer, before anything is decided about preprocessing and pooling.
+    """A network cut at a layer, without preprocessing and pooling.
 
     Attributes:
       model: from float32 (n, H, W, 3) to the layer's output.
       layer: the canonical path of the cut.
-      weights: where they are from, for the user.
-      mode: (preprocessing, reason), or None when it cannot be told.
+      weights: their origin, for the user.
+      mode: (preprocessing, reason), or None when it is unknown.
       notes: lines for the user.
     """
 
@@ -41,7 +39,7 @@ def cut_application(
     request: BaseRequest, application: families.Application, allow_packaged: bool
 ) -> Cut:
     """Cuts a `keras.applications` base, with the weights that the request names."""
-    top = is_top_layer(request.layer)
+    top = layers.is_top_layer(request.layer)
     side = families.keras_image_size(application)
     if top and request.size != (side, side):
         raise UsageError(
@@ -52,30 +50,24 @@ def cut_application(
     names = layers.canonical_names(model)
     if request.layer:
         real = {canonical: name for name, canonical in names.items()}
-        first, slash, rest = request.layer.partition("/")
         try:
-            path = layers.find_layer(model, real.get(first, first) + slash + rest, application.name)
+            path = layers.find_layer(model, layers.renamed(request.layer, real), application.name)
         except UsageError:
-            known = [_canonical(names, path) for path, *_ in layers.layer_paths(model)]
+            known = [layers.renamed(path, names) for path, *_ in layers.layer_paths(model)]
             raise layers.unknown_layer(request.layer, known, application.name) from None
         model, layer = _cut_at(model, path, request.size, application.name), request.layer
     else:
         layer = names[model.layers[-1].name]
         notes = (*notes, f"layer {layer}: the last one of {application.name} without its top")
     if top and request.image_size is None and side != application.image_size:
-        notes = (*notes, f"image size {side}x{side}: the one that {request.layer} was made for")
+        notes = (*notes, f"image size {side}x{side}: the size that {request.layer} was made for")
     return Cut(model, layer, source, (application.preprocess, ""), notes)
-
-
-def _canonical(names: dict[str, str], path: str) -> str:
-    first, slash, rest = path.partition("/")
-    return names[first] + slash + rest
 
 
 def _weighted(
     request: BaseRequest, application: families.Application, top: bool, allow_packaged: bool
 ) -> tuple[keras.Model, str, tuple[str, ...]]:
-    """Returns the application's network, where its weights are from, and notes."""
+    """Returns the application's network, the origin of its weights, and notes."""
     keras = import_keras()
 
     def build(source: str | None) -> Any:
@@ -100,12 +92,12 @@ def _weighted(
     model = build(None)
     weights.set_packaged(model, name)
     package, what = weights.packaged_label(name)
-    note = f"weights: ImageNet's cannot be downloaded here, so those in {package} serve: {what}"
+    note = f"weights: ImageNet's cannot be downloaded, so those of {package} are used: {what}"
     return model, package, (note,)
 
 
 def cut_file(request: BaseRequest, path: Path) -> Cut:
-    """Cuts a saved network, with its own weights, others, or random ones."""
+    """Cuts a saved network, with its own weights, those of another file, or random ones."""
     keras = import_keras()
     whole = saved.load_saved(path, path.name, request.trust_model)
     size = _file_size(request, whole)
@@ -124,7 +116,7 @@ def cut_file(request: BaseRequest, path: Path) -> Cut:
         layer = names[0]
         notes = (*notes, note)
     model = _cut_at(whole, names, size, path.name)
-    # The name of the whole file tells the family as well as its layers do.
+    # The model's own name may say which family it is of, when the cut layers do not.
     mode = preprocess.recognise(model) or preprocess.recognise(whole)
     if request.weights == "none":
         keras.utils.set_random_seed(request.seed)
@@ -134,12 +126,12 @@ def cut_file(request: BaseRequest, path: Path) -> Cut:
 
 
 def _default_names(whole: keras.Model, label: str) -> tuple[tuple[str, ...], str]:
-    """Returns where a saved network is cut when nobody says, and a line on it for the user."""
+    """Returns the layer where a saved network is cut by default, and a note about it."""
     if len(whole.outputs) > 1:
-        names = ", ".join(dict.fromkeys(graphs.output_names(whole)))
+        names = ", ".join(dict.fromkeys(graph.output_names(whole)))
         raise UsageError(
-            f"--layer: {label!r} has {len(whole.outputs)} outputs ({names}), and features are one; "
-            "give --layer"
+            f"--layer: {label!r} has {len(whole.outputs)} outputs ({names}), but features need "
+            "one; give --layer"
         )
     found = layers.default_layer(whole)
     if found is None:
@@ -157,9 +149,9 @@ def _cut_at(
 ) -> keras.Model:
     path = "/".join(names)
     try:
-        return graphs.cut(whole, names, size)
-    # Keras's errors for a shape that a layer does not accept (Dense after Flatten, mostly), and for
-    # graphs that cannot be run again.
+        return graph.cut(whole, names, size)
+    # Keras raises these for a shape that a layer does not accept (mostly Dense after Flatten), and
+    # for a graph that it cannot rebuild.
     except (*saved.UNREADABLE, AssertionError) as error:
         own = tuple(whole.inputs[0].shape[1:3]) if whole.inputs else (None, None)
         if own != size and None not in own:
@@ -195,14 +187,13 @@ def _file_size(request: BaseRequest, model: keras.Model) -> tuple[int, int]:
         return request.image_size
     if not shapes or None in shapes[0][1:3]:
         raise UsageError(
-            f"--image_size: {label!r} takes images of any size, so say which, such as "
-            "--image_size 224"
+            f"--image_size: {label!r} takes images of any size; give one, such as --image_size 224"
         )
     return shapes[0][1:3]
 
 
 def cut_savedmodel(request: BaseRequest, path: Path) -> Cut:
-    """Takes a SavedModel folder as it is."""
+    """Loads a SavedModel folder, which cannot be cut."""
     label = path.resolve().name
     stored.require_savedmodel(path, label)
     if request.layer or request.weights not in ("imagenet", "none"):
@@ -212,9 +203,9 @@ def cut_savedmodel(request: BaseRequest, path: Path) -> Cut:
             "give a .keras file to cut or to load weights into"
         )
     if request.weights == "none":
-        raise UsageError(f"--weights none: the SavedModel {label!r} has no way to random weights")
+        raise UsageError(f"--weights none: the SavedModel {label!r} cannot have random weights")
     size = request.image_size or stored.savedmodel_size(path)
     if size is None:
-        raise UsageError(f"--image_size: {label!r} takes images of any size, so say which")
+        raise UsageError(f"--image_size: {label!r} takes images of any size; give one")
     model = stored.load_savedmodel(path, label, size)
     return Cut(model, "output", "file", None, ())

@@ -1,7 +1,7 @@
 """The families of `keras.applications`: default sizes, smallest sizes and preprocessing.
 
-A static table, because importing Keras takes seconds and `--help`, `--plan` and error messages
-must not wait for it. A test holds the table against the installed Keras, name by name.
+The table is static, because importing Keras takes seconds and `--help`, `--plan` and error messages
+must not wait for it. A test compares every name with the installed Keras.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class Application:
     """One base of `keras.applications`.
 
     Attributes:
-      name: as in `keras.applications`, such as ``VGG16``.
+      name: in `keras.applications`, such as ``VGG16``.
       module: the submodule that holds its `preprocess_input`, such as ``vgg16``.
-      preprocess: what its pixels need before the graph: ``tf``, ``caffe``, ``torch``, or ``none``
-        when the graph does it itself.
+      preprocess: of pixels before the graph: ``tf``, ``caffe``, ``torch``, or ``none`` when the
+        graph contains it.
       image_size: default side in pixels.
       min_size: smallest side in pixels that Keras accepts without the classification top.
     """
@@ -49,29 +49,16 @@ _FAMILIES: tuple[tuple[str, str, int, dict[str, int]], ...] = (
         "none",
         32,
         {
-            "EfficientNetB0": 224,
-            "EfficientNetB1": 240,
-            "EfficientNetB2": 260,
-            "EfficientNetB3": 300,
-            "EfficientNetB4": 380,
-            "EfficientNetB5": 456,
-            "EfficientNetB6": 528,
-            "EfficientNetB7": 600,
+            f"EfficientNetB{number}": side
+            for number, side in enumerate((224, 240, 260, 300, 380, 456, 528, 600))
         },
     ),
     (
         "efficientnet_v2",
         "none",
         32,
-        {
-            "EfficientNetV2B0": 224,
-            "EfficientNetV2B1": 240,
-            "EfficientNetV2B2": 260,
-            "EfficientNetV2B3": 300,
-            "EfficientNetV2S": 384,
-            "EfficientNetV2M": 480,
-            "EfficientNetV2L": 480,
-        },
+        {f"EfficientNetV2B{number}": side for number, side in enumerate((224, 240, 260, 300))}
+        | {"EfficientNetV2S": 384, "EfficientNetV2M": 480, "EfficientNetV2L": 480},
     ),
     ("inception_resnet_v2", "tf", 75, {"InceptionResNetV2": 299}),
     ("inception_v3", "tf", 75, {"InceptionV3": 299}),
@@ -92,12 +79,12 @@ APPLICATIONS: dict[str, Application] = {
     for name, image_size in sizes.items()
 }
 
-# Where Hoarfrost's default differs from Keras's: only there do the ImageNet tops (fc1, ...) fit.
+# Keras's default where Hoarfrost's differs: the ImageNet tops (fc1, ...) fit this size only.
 _KERAS_SIZE = {"VGG16": 224}
 
-# Names by which saved copies of a family are known: model names that Keras gives (a nested base
-# keeps its own), then names of layers that occur in this family only. The first match decides, so
-# the special stands before the general (ResNetV2 before ResNet, Xception before VGG).
+# Names that identify saved copies of a family: model names that Keras gives (a nested base keeps
+# its own), then names of layers that only this family has. The first match decides, so the specific
+# comes before the general (ResNetV2 before ResNet, Xception before VGG).
 _MODEL_NAMES: tuple[tuple[str, str, str], ...] = (
     (r"efficientnetv2|efficientnet-v2", "EfficientNetV2", "none"),
     (r"efficientnet", "EfficientNet", "none"),
@@ -132,7 +119,7 @@ _LAYER_NAMES: tuple[tuple[tuple[str, ...], str, str], ...] = (
 
 
 def resolve_application(name: str) -> Application:
-    """Looks a base up by name, in any letter case; what is none may be a path with a mistake in it.
+    """Looks up a base by name, in any letter case.
 
     Args:
       name: such as ``VGG16`` or ``mobilenetv2``.
@@ -141,7 +128,7 @@ def resolve_application(name: str) -> Application:
       The application with its defaults.
 
     Raises:
-      UsageError: for an unknown name, with near names.
+      UsageError: for an unknown name, with similar names and paths.
 
     Example:
       >>> resolve_application("mobilenetv2").image_size
@@ -159,7 +146,7 @@ def resolve_application(name: str) -> Application:
 
 
 def beside(path: str) -> list[str]:
-    """Lists what is in the folder where a local path was looked for, written as the path is."""
+    """Lists the entries of the folder that a local path is in, each written like the path."""
     folder, _ = os.path.split(path)
     try:
         return [os.path.join(folder, found) for found in os.listdir(folder or ".")]
@@ -168,16 +155,16 @@ def beside(path: str) -> list[str]:
 
 
 def keras_image_size(application: Application) -> int:
-    """Returns the side in pixels for which the family's own classification top was made."""
+    """Returns the side in pixels that the application's classification top takes."""
     return _KERAS_SIZE.get(application.name, application.image_size)
 
 
 def family_of_layer_names(model_name: str, layer_names: Sequence[str]) -> tuple[str, str] | None:
-    """Recognises the family of a saved model from the names that Keras gave its parts.
+    """Recognises the family of a saved model by the names that Keras gave its parts.
 
     Args:
       model_name: the model's own name.
-      layer_names: names of its layers, nested models and their layers among them.
+      layer_names: of all its layers, those of nested models included.
 
     Returns:
       (family, preprocessing mode), or None when no family is recognised.
@@ -188,7 +175,7 @@ def family_of_layer_names(model_name: str, layer_names: Sequence[str]) -> tuple[
       >>> family_of_layer_names("my_net", ["conv2d", "dense"]) is None
       True
     """
-    # Layer marks first: they come from the architecture, a model's name may be the user's own.
+    # Layer names come first: the user may have chosen the model's name.
     present = set(layer_names)
     for marks, family, mode in _LAYER_NAMES:
         if present.issuperset(marks):

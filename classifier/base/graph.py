@@ -1,10 +1,10 @@
-"""Cutting a network at any layer, also inside nested models and at another input size.
+"""Cuts a network at any layer, also inside nested models and at another input size.
 
-A cut is made by running the layers again, the same objects with the same weights, on a new input of
-the wanted size. That one way serves every case: a fixed input size, a nested model (whose inputs go
-through the outer layers before it, such as Rescaling), and a cut inside it. Nothing is cloned, so
-the numbers are those of the whole model. A nested model that takes the new shapes is called as it
-is, with all its arguments; one that does not is run again in its turn.
+A cut runs the same layer objects, with the same weights, on a new input of the wanted size. This
+covers a fixed input size, a nested model (whose input first passes outer layers such as Rescaling)
+and a cut inside a nested model. Layers are not copied, so features equal those of the whole model.
+A nested model that accepts the new shapes is called unchanged, with all its arguments; otherwise
+its layers are run on the new shapes too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def is_model(layer: Any) -> bool:
-    """Whether a layer is a network of its own."""
+    """Returns whether a layer is itself a network."""
     return isinstance(layer, import_keras().Model)
 
 
@@ -30,7 +30,7 @@ def cut(model: keras.Model, names: tuple[str, ...], image_size: tuple[int, int])
 
     Args:
       model: a functional or sequential network with one image input.
-      names: the layer, from the outside in, as `layers.find_layer` returns it.
+      names: the path of the layer that `layers.find_layer` returns, outermost name first.
       image_size: (height, width) in pixels.
 
     Returns:
@@ -38,7 +38,7 @@ def cut(model: keras.Model, names: tuple[str, ...], image_size: tuple[int, int])
 
     Raises:
       UsageError: when the layer has no single output.
-      ValueError: Keras's own, when a layer cannot take that size.
+      ValueError: from Keras, when a layer does not accept that size.
     """
     keras = import_keras()
     name = "image"
@@ -57,10 +57,10 @@ class _Rerun:
         self._names: set[str] = set()
 
     def apply(self, model: keras.Model, tensors: Sequence[Any], names: tuple[str, ...]) -> Any:
-        """Runs `model` on `tensors` up to a layer; () means to its end.
+        """Runs `model` on `tensors` up to the layer `names`, or to its end for ().
 
         Returns:
-          One tensor, or for () all outputs in the structure of the model's own.
+          One tensor; for () all outputs, in the structure that the model has.
         """
         keras = import_keras()
         if isinstance(model, keras.Sequential):
@@ -75,7 +75,7 @@ class _Rerun:
         if len(calls) != 1:
             raise UsageError(
                 f"--layer: {layer.name!r} is called {len(calls)} times in the network, so a layer "
-                f"inside it has no single output; cut at a layer after it, outside of it"
+                f"inside it has no single output; cut at a layer that follows it"
             )
         before = calls[0].input_tensors[: len(layer.inputs)]
         return self._inside(layer, self._between(model, before, tensors), names[1:])
@@ -91,7 +91,7 @@ class _Rerun:
 
     def _inside(self, layer: Any, tensors: Sequence[Any], names: tuple[str, ...]) -> Any:
         keras = import_keras()
-        # A nested model keeps its own scope, or names inside and outside it could collide.
+        # A scope of its own keeps names inside a nested model apart from those outside.
         inner = [keras.Input(tensor.shape[1:], dtype=tensor.dtype) for tensor in tensors]
         nested = keras.Model(inner, self.apply(layer, inner, names), name=layer.name)
         return nested(list(tensors))
@@ -99,7 +99,7 @@ class _Rerun:
     def _between(
         self, model: keras.Model, targets: Sequence[Any], tensors: Sequence[Any]
     ) -> list[Any]:
-        """Runs what lies between the model's inputs and `targets` again, on `tensors`."""
+        """Runs the layers between the model's inputs and `targets` on `tensors`."""
         keras = import_keras()
         given = {id(old): new for old, new in zip(model.inputs, tensors, strict=True)}
         wanted = [target for target in targets if id(target) not in given]
@@ -114,7 +114,7 @@ class _Rerun:
         return [given[id(target)] for target in targets]
 
     def call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
-        """Calls a layer as it was called, in its own shapes or in new ones."""
+        """Calls a layer with its original arguments, in the original shapes or in new ones."""
         keras = import_keras()
         if is_model(layer) and layer.inputs:
             tensors = [
@@ -129,7 +129,7 @@ class _Rerun:
     def _for_shapes(self, model: Any, tensors: Sequence[Any]) -> Any:
         keras = import_keras()
         key = (id(model), *(tuple(tensor.shape) for tensor in tensors))
-        # A model called twice stays one layer of the new network.
+        # A model that is called twice stays one layer of the new network.
         if key not in self._resized:
             inner = [keras.Input(tensor.shape[1:], dtype=tensor.dtype) for tensor in tensors]
             struct: Any = inner[0]
@@ -152,19 +152,19 @@ def _takes(expected: Any, tensor: Any) -> bool:
 def _calls(model: keras.Model, layer: Any) -> list[Any]:
     """Lists the calls of `layer` in the graph of `model`, the nearest to the output first.
 
-    The public `layer.output` fails once a layer is called twice, which every cut does.
+    The public `layer.output` fails for a layer that was called twice, and every cut calls again.
     """
     depths = getattr(_functional(model), "_nodes_by_depth", {})
     return [node for depth in sorted(depths) for node in depths[depth] if node.operation is layer]
 
 
 def _functional(model: keras.Model) -> Any:
-    # A Sequential keeps its graph in a functional twin, once it knows its input's shape.
+    # A built Sequential keeps its graph in a functional model.
     return getattr(model, "_functional", model)
 
 
 def tensor_of(model: keras.Model, layer: Any) -> Any | None:
-    """Returns the one tensor that `layer` gives in `model`, of its last call; None if several."""
+    """Returns the output of the last call of `layer` in `model`; None unless it is one tensor."""
     calls = _calls(model, layer)
     return calls[0].outputs[0] if calls and len(calls[0].outputs) == 1 else None
 
@@ -176,28 +176,28 @@ def _require_tensor(model: keras.Model, layer: Any) -> Any:
     calls = _calls(model, layer)
     if not calls:
         raise UsageError(
-            f"--layer: {layer.name!r} is no part of the network's graph; choose another layer"
+            f"--layer: {layer.name!r} is not part of the network's graph; choose another layer"
         )
     inside = [f"{layer.name}/{name}" for name in output_names(layer)] if is_model(layer) else []
     raise UsageError(
-        f"--layer: {layer.name!r} has {len(calls[0].outputs)} outputs, and features are one; "
+        f"--layer: {layer.name!r} has {len(calls[0].outputs)} outputs, but features need one; "
         f"choose {' or '.join(inside) or 'another layer'}"
     )
 
 
 def output_names(model: keras.Model) -> list[str]:
-    """Returns the names of the layers that give the model's outputs, in order."""
+    """Returns the names of the model's output layers, in order."""
     return [tensor._keras_history.operation.name for tensor in model.outputs]
 
 
 def convolves(operation: Any) -> bool:
-    """Whether a layer is a convolution or has one inside it."""
+    """Returns whether a layer is a convolution or contains one."""
     parts = operation._flatten_layers() if hasattr(operation, "_flatten_layers") else [operation]
     return any("Conv" in kind.__name__ for part in parts for kind in type(part).__mro__)
 
 
 def convolved(model: keras.Model) -> set[int]:
-    """Returns the ids of the layers whose output comes out of a convolution, their own included."""
+    """Returns the ids of the convolutions and of all layers behind one."""
     depths = getattr(_functional(model), "_nodes_by_depth", {})
     found: set[int] = set()
     nodes: set[int] = set()
@@ -210,5 +210,5 @@ def convolved(model: keras.Model) -> set[int]:
 
 
 def _graph_name(name: str) -> str:
-    # Model names become scope names; a saved file may carry any text.
+    # TensorFlow uses model names as scopes, and a saved file may hold any text.
     return re.sub(r"[^A-Za-z0-9_.\-]", "_", name) or "base"

@@ -1,17 +1,14 @@
-"""The layers of a network: their paths, their names in any session, where a cut is by default.
-
-Cutting itself is `classifier.base.graph`'s.
-"""
+"""The layers of a network: their paths, their names in any session, and the default cut."""
 
 from __future__ import annotations
 
 import difflib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from classifier.base import graph as graphs
+from classifier.base import graph
 from featurestore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,16 +22,16 @@ def _snake(name: str) -> str:
 
 
 def canonical_names(model: keras.Model) -> dict[str, str]:
-    """Maps the names of a freshly built model's layers to those a new session would give.
+    """Maps the layer names of a new model to the names that they would have in a new session.
 
-    Keras numbers unnamed layers by session: the 5th model's first `Activation` is
-    ``activation_94``. The layer's name is part of a store's identity, so numbers start at 0 again.
+    Keras numbers unnamed layers by session: the first `Activation` of the fifth model may be
+    ``activation_94``. A layer's name is part of a store's identity, so numbers start at 0 here.
 
     Args:
       model: one of `keras.applications`, as built.
 
     Returns:
-      Real name to canonical name, for every layer of the top level.
+      Real name -> canonical name, for every layer of the top level.
     """
     numbered: dict[str, list[tuple[int, str]]] = {}
     result = {}
@@ -51,28 +48,39 @@ def canonical_names(model: keras.Model) -> dict[str, str]:
     return result
 
 
+def renamed(path: str, names: Mapping[str, str]) -> str:
+    """Replaces the outermost name of a layer's path, if `names` has a new one for it.
+
+    Example:
+      >>> renamed("base_1/conv", {"base_1": "base"})
+      'base/conv'
+    """
+    first, slash, rest = path.partition("/")
+    return names.get(first, first) + slash + rest
+
+
 def layer_paths(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, Any, keras.Model]]:
-    """Yields (path, layer, owner) of every layer, ``outer/inner`` for those of nested models."""
+    """Yields (path, layer, owner) for every layer; paths in nested models are ``outer/inner``."""
     for layer in model.layers:
         path = prefix + layer.name
         yield path, layer, model
-        if graphs.is_model(layer):
+        if graph.is_model(layer):
             yield from layer_paths(layer, path + "/")
 
 
 def output_shape(model: keras.Model, layer: Any) -> tuple[int | None, ...] | None:
-    """Returns the shape of `layer`'s output within `model`, the batch first; None if several."""
-    tensor = graphs.tensor_of(model, layer)
+    """Returns the shape of `layer`'s output in `model`, the batch first; None if it has several."""
+    tensor = graph.tensor_of(model, layer)
     return None if tensor is None else tuple(tensor.shape)
 
 
 def default_layer(model: keras.Model) -> Any | None:
-    """Returns the last layer of the top level that gives what a base is for, or None.
+    """Returns the last top-level layer whose output can serve as features, or None.
 
-    That is a feature map which comes out of a convolution, or the vector of a nested network of
-    convolutions: what stands before them (such as Rescaling) only prepares pixels.
+    Such an output is a feature map behind a convolution, or the vector of a nested conv base.
+    Layers before the first convolution (such as Rescaling) only prepare pixels.
     """
-    convolved = graphs.convolved(model)
+    convolved = graph.convolved(model)
     for layer in reversed(model.layers):
         shape = output_shape(model, layer) if id(layer) in convolved else None
         if shape is not None and (len(shape) == 4 or _is_conv_base(layer)):
@@ -81,19 +89,19 @@ def default_layer(model: keras.Model) -> Any | None:
 
 
 def _is_conv_base(layer: Any) -> bool:
-    return graphs.is_model(layer) and graphs.convolves(layer)
+    return graph.is_model(layer) and graph.convolves(layer)
 
 
 def find_layer(model: keras.Model, path: str, where: str) -> tuple[str, ...]:
-    """Splits ``outer/inner`` into names, each checked.
+    """Finds a layer by its path ``outer/inner``.
 
     Args:
       model: the network.
       path: the layer as the user named it; a name may itself contain slashes.
-      where: what the user calls the network, for the message.
+      where: the user's name for the network, for the message.
 
     Returns:
-      The names from the outside in.
+      The names along the path, outermost first.
 
     Raises:
       UsageError: for an unknown layer, with near names.
@@ -101,7 +109,7 @@ def find_layer(model: keras.Model, path: str, where: str) -> tuple[str, ...]:
     for layer in model.layers:
         if layer.name == path:
             return (path,)
-        if graphs.is_model(layer) and path.startswith(layer.name + "/"):
+        if graph.is_model(layer) and path.startswith(layer.name + "/"):
             inner = path[len(layer.name) + 1 :]
             if any(known == inner for known, *_ in layer_paths(layer)):
                 return (layer.name, *find_layer(layer, inner, where))
@@ -109,7 +117,7 @@ def find_layer(model: keras.Model, path: str, where: str) -> tuple[str, ...]:
 
 
 def unknown_layer(path: str, known: Sequence[str], where: str) -> UsageError:
-    """Builds the error for a layer that does not exist: near names, then where to see them all."""
+    """Builds the error for an unknown layer: similar names, and how to list all of them."""
     inside = [name for name in known if name.split("/")[-1] == path]
     near = inside or difflib.get_close_matches(path, known, n=3, cutoff=0.6)
     if not near:
@@ -118,7 +126,7 @@ def unknown_layer(path: str, known: Sequence[str], where: str) -> UsageError:
             by_last[name]
             for name in difflib.get_close_matches(path.split("/")[-1], list(by_last), n=3)
         ]
-    hint = f"did you mean {' or '.join(near[:3])}?" if near else "no name comes near;"
+    hint = f"did you mean {' or '.join(near[:3])}?" if near else "no name is similar;"
     return UsageError(
         f"--layer: {where} has no layer {path!r}; {hint} "
         f"(all {len(known)}: python -m classifier.bases {where})"
@@ -126,11 +134,11 @@ def unknown_layer(path: str, known: Sequence[str], where: str) -> UsageError:
 
 
 def describe(model: keras.Model, canonical: bool) -> dict[str, Any]:
-    """Lists what can be cut where.
+    """Lists the layers of a network and counts its parameters.
 
     Args:
       model: the network.
-      canonical: whether unnamed layers are numbered from 0, as for `keras.applications`.
+      canonical: whether to number unnamed layers from 0; for `keras.applications`.
 
     Returns:
       ``layers``, each with name, type, output shape (without the batch) and parameters, and the
@@ -139,11 +147,10 @@ def describe(model: keras.Model, canonical: bool) -> dict[str, Any]:
     names = canonical_names(model) if canonical else {}
     rows = []
     for path, layer, owner in layer_paths(model):
-        first, slash, rest = path.partition("/")
         shape = output_shape(owner, layer)
         rows.append(
             {
-                "name": names.get(first, first) + slash + rest,
+                "name": renamed(path, names),
                 "type": type(layer).__name__,
                 "output_shape": None if shape is None else list(shape[1:]),
                 "parameters": layer.count_params() if layer.built else 0,
@@ -155,8 +162,8 @@ def describe(model: keras.Model, canonical: bool) -> dict[str, Any]:
 
 
 def is_top_layer(layer: str) -> bool:
-    """Whether `layer` exists only with the classification top of a `keras.applications` base."""
-    # The layers that keras.applications adds with include_top=True only.
+    """Returns whether a `keras.applications` base has `layer` only with its classification top."""
+    # The layers that include_top=True adds.
     tops = (
         "avg_pool", "conv_preds", "dropout", "fc1", "fc2", "flatten", "global_average_pooling2d",
         "logits", "predictions", "reshape_2", "top_dropout",

@@ -1,6 +1,6 @@
-"""What happens in the graph around the base: preprocessing before it, pooling after it.
+"""The graph around the base: preprocessing before it, pooling after it.
 
-Also finds out which preprocessing a saved model expects, because nothing in its file says so.
+`recognise` finds the preprocessing that a saved model expects, which its file does not record.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from featurestore.spec import POOLINGS, PREPROCESS_MODES
 if TYPE_CHECKING:
     import keras
 
-# Layers and operations that scale or shift pixels. Standing before the first convolution they mean
-# that the file does its own preprocessing; `preprocess_input(inputs)` in a functional model leaves
-# the arithmetic ones behind.
+# Layers and operations that scale or shift pixels. Before the first convolution they mean that the
+# file does its own preprocessing; `preprocess_input(inputs)` in a functional model becomes the
+# arithmetic ones.
 _SCALING = frozenset(
     {
         "Rescaling", "Normalization", "TrueDivide", "Divide", "Multiply", "Subtract", "Add",
@@ -31,7 +31,7 @@ _CONVOLVING = frozenset(
 
 
 def preprocess_graph(mode: str) -> Callable[[Any], Any]:
-    """Returns the preprocessing of `mode`, to be called inside a graph.
+    """Returns the preprocessing of `mode`, for use in a graph.
 
     Args:
       mode: ``none``, ``unit`` (divides by 255), or Keras's ``tf``, ``caffe`` or ``torch``.
@@ -50,21 +50,21 @@ def preprocess_graph(mode: str) -> Callable[[Any], Any]:
         raise unknown_choice("--preprocess", mode, PREPROCESS_MODES)
 
     keras = import_keras()
-    # Keras's own arithmetic, so that its constants and its order of operations are never copied.
+    # Keras's own function, so that its constants and its order of operations are not copied.
     return lambda pixels: keras.applications.imagenet_utils.preprocess_input(
         pixels, data_format="channels_last", mode=mode
     )
 
 
 def pool_graph(pooling: str, rank: int) -> Callable[[Any], Any]:
-    """Returns the pooling over all axes but the batch and the channels.
+    """Returns the pooling over all axes except the batch and the channels.
 
     Args:
       pooling: ``none``, ``avg`` or ``max``.
-      rank: number of axes of the base's output, the batch among them.
+      rank: number of axes of the base's output, including the batch.
 
     Returns:
-      A function from a tensor of that rank to float32 (n, channels), or to itself for ``none``.
+      A function from a tensor of that rank to float32 (n, channels); ``none`` changes nothing.
 
     Raises:
       UsageError: for an unknown pooling, or when there is nothing to pool.
@@ -92,7 +92,7 @@ def pooled_shape(output_shape: tuple[int, ...], pooling: str) -> tuple[int, ...]
 
 
 def operations(model: keras.Model) -> Iterator[Any]:
-    """Yields every layer and operation of `model` in order, those of nested models inside them."""
+    """Yields every layer and operation of `model` in order, each nested model before its own."""
     for operation in getattr(model, "operations", None) or model.layers:
         yield operation
         if hasattr(operation, "layers"):
@@ -100,13 +100,13 @@ def operations(model: keras.Model) -> Iterator[Any]:
 
 
 def recognise(model: keras.Model) -> tuple[str, str] | None:
-    """Finds out which preprocessing a saved base expects.
+    """Finds the preprocessing that a saved base expects.
 
     Args:
       model: the base, cut or whole.
 
     Returns:
-      (mode, reason for the user), or None when nothing tells.
+      (mode, reason for the user), or None when it is unknown.
     """
     names = []
     scaled_by = None
@@ -120,8 +120,8 @@ def recognise(model: keras.Model) -> tuple[str, str] | None:
     if scaled_by:
         return "none", f"the file does it itself, in layer {scaled_by!r}"
     family = family_of_layer_names(model.name, names)
-    # These families preprocess inside; a copy without the scaling layer was built with
-    # include_preprocessing=False, and what its pixels went through nobody can tell from the file.
+    # Families of mode "none" preprocess inside. A copy without the scaling layer was built with
+    # include_preprocessing=False, and its file does not show how its pixels were prepared.
     if family is None or family[1] == "none":
         return None
     return family[1], f"recognised as {family[0]} by the names of its layers"

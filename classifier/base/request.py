@@ -1,4 +1,4 @@
-"""What a user asks of a frozen base, and the flags that say it."""
+"""The request for a frozen base, as the flags describe it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from featurestore.spec import POOLINGS, PREPROCESS_MODES, PixelSpec
 
 @dataclass(frozen=True)
 class BaseRequest:
-    """What the user asked for; checked on construction.
+    """The base that the user wants; checked on construction.
 
     Attributes:
       model: a `keras.applications` name, a `.keras` or `.h5` file, or a SavedModel folder; files
         and folders also as fsspec URLs.
-      weights: ``imagenet`` (for a saved model: its own), ``none`` for random, or a file.
-      layer: where to cut, ``outer/inner`` in nested models; empty for the default.
+      weights: ``imagenet`` (for a saved model: its own), ``none`` for random ones, or a file.
+      layer: the layer to cut at, ``outer/inner`` in nested models; empty for the default.
       pooling: ``none``, ``avg`` or ``max``.
-      image_size: (height, width) in pixels; None for the base's own.
+      image_size: (height, width) in pixels; None for the base's default.
       preprocess: ``auto``, ``none``, ``unit``, ``tf``, ``caffe`` or ``torch``.
       seed: of random weights.
-      trust_model: whether the file's own Python code (Lambda layers) may run.
+      trust_model: whether Python code in the file (Lambda layers) may run.
     """
 
     model: str = "VGG16"
@@ -64,7 +64,7 @@ class BaseRequest:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) asked for, or the application's default; (0, 0) when a file decides."""
+        """The requested (height, width), or the application's default; (0, 0) if a file decides."""
         if self.image_size is not None or self.application is None:
             return self.image_size or (0, 0)
         if layers.is_top_layer(self.layer):
@@ -75,8 +75,8 @@ class BaseRequest:
     def digest(self) -> str:
         """16 hex digits, equal for requests that build the same base.
 
-        Files count by their bytes, not their paths; defaults count as what they stand for. Kept
-        once computed, because remote files are fetched for it.
+        Files count by their bytes, not their paths, and a default equals its explicit value. The
+        digest is kept, because computing it may fetch remote files.
         """
         application, random = self.application, self.weights == "none"
         if application is not None:
@@ -94,10 +94,10 @@ class BaseRequest:
 
 
 def parse_image_size(text: str) -> tuple[int, int]:
-    """Turns ``180`` or ``180x240`` into (height, width) in pixels.
+    """Parses ``180`` or ``180x240`` as (height, width) in pixels.
 
     Raises:
-      UsageError: for anything else.
+      UsageError: for any other text.
 
     Example:
       >>> parse_image_size("180"), parse_image_size("180x240")

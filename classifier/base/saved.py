@@ -1,7 +1,7 @@
-"""Saved Keras models: fetching them, refusing unsafe ones, loading them.
+"""Fetches saved Keras models, refuses unsafe ones and loads the others.
 
-A `.keras` or `.h5` file may carry Python byte code (Lambda layers), so its configuration is read as
-text and refused before Keras sees it.
+A `.keras` or `.h5` file may contain Python byte code (Lambda layers), so its configuration is read
+as text and checked before Keras loads it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-# What Keras, h5py and zipfile raise for bytes that are no model.
+# What Keras, h5py and zipfile raise for a file that is not a model.
 UNREADABLE = (
     OSError,
     ValueError,
@@ -44,7 +44,7 @@ UNREADABLE = (
 
 
 def looks_like_path(text: str) -> bool:
-    """Tells a path or URL from a name: it has a separator, a model's suffix, or it exists."""
+    """Returns whether `text` is a path or URL, not a name: by separator, suffix or existence."""
     return (
         "/" in text
         or os.sep in text
@@ -59,14 +59,14 @@ def fetched(address: str, flag: str) -> Iterator[Path]:
     """Makes the file or folder at `address` available as a local path.
 
     Args:
-      address: a local path or any fsspec URL; a remote one is copied and removed afterwards.
-      flag: the flag that named it, for the message.
+      address: a local path or any fsspec URL; a remote file is copied for as long as needed.
+      flag: the flag that names it, for the message.
 
     Yields:
       The local path, with the name of the original.
 
     Raises:
-      UsageError: when there is nothing, or it cannot be fetched.
+      UsageError: when it does not exist or cannot be fetched.
     """
     if "://" not in address:
         local = Path(address).expanduser()
@@ -85,7 +85,7 @@ def fetched(address: str, flag: str) -> Iterator[Path]:
 def _fetch(address: str, folder: Path, flag: str) -> Path:
     import fsspec
 
-    # `ImportError`: the protocol's own package is missing; `ValueError`: unknown protocol.
+    # `ImportError`: the protocol's package is missing; `ValueError`: unknown protocol.
     try:
         filesystem, path = fsspec.core.url_to_fs(address)
         found = entry(filesystem, path)
@@ -105,7 +105,7 @@ def local_files(folder: Path) -> list[Path]:
     """Returns the files below a local folder, sorted.
 
     Raises:
-      OSError: for a folder that cannot be listed; `Path.rglob` would leave it out.
+      OSError: for a folder that cannot be listed, which `Path.rglob` would skip in silence.
     """
 
     def fail(error: OSError) -> None:
@@ -118,7 +118,7 @@ def local_files(folder: Path) -> list[Path]:
 
 
 def file_digest(address: str, flag: str) -> str:
-    """Returns 64 hex digits over the bytes of a file, or of a folder's files with their names."""
+    """Returns 64 hex digits: the sha256 of a file, or of a folder's files with their names."""
     with fetched(address, flag) as path:
         return _digest_of(str(path), *_fingerprint(path))
 
@@ -131,7 +131,7 @@ def _fingerprint(path: Path) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=32)
 def _digest_of(path: str, size: int, changed: int) -> str:
-    # Size and time are arguments so that a changed file is read anew; they are not hashed.
+    # Size and time belong to the cache's key, so that a changed file is read again.
     root = Path(path)
     digest = hashlib.sha256()
     for file in [root] if root.is_file() else local_files(root):
@@ -143,7 +143,7 @@ def _digest_of(path: str, size: int, changed: int) -> str:
 
 
 def saved_config(path: Path) -> Any | None:
-    """Reads the configuration of a whole saved model without building anything.
+    """Reads the configuration of a saved model without building the model.
 
     Args:
       path: a local file.
@@ -152,7 +152,7 @@ def saved_config(path: Path) -> Any | None:
       The parsed JSON, or None when the file holds weights only.
 
     Raises:
-      OSError, ValueError, KeyError, zipfile.BadZipFile: when it is not a model file.
+      OSError, ValueError, KeyError, zipfile.BadZipFile: for any other file.
     """
     with path.open("rb") as file:
         magic = file.read(8)
@@ -167,7 +167,7 @@ def saved_config(path: Path) -> Any | None:
 
 
 def lambda_names(config: Any) -> Iterator[str]:
-    """Yields the names of Lambda layers, nested models and wrappers included."""
+    """Yields the names of Lambda layers, also in nested models and wrappers."""
     if isinstance(config, dict):
         if config.get("class_name") in ("Lambda", "__lambda__"):
             inner = config.get("config")
@@ -186,10 +186,10 @@ def load_saved(path: Path, label: str, trust_model: bool = False) -> keras.Model
     Args:
       path: the local file.
       label: the file as the user named it.
-      trust_model: whether Lambda layers, which run Python code of the file, are allowed.
+      trust_model: whether Lambda layers, which run Python code in the file, are allowed.
 
     Raises:
-      UsageError: when it is unsafe, damaged, or not a model.
+      UsageError: when the file is unsafe, damaged, or not a model.
     """
     try:
         config = saved_config(path)
@@ -197,12 +197,12 @@ def load_saved(path: Path, label: str, trust_model: bool = False) -> keras.Model
         if unsafe and not trust_model:
             raise UsageError(
                 f"--model: {label!r} contains Lambda layers ({', '.join(unsafe)}), which run "
-                "Python code stored in the file; pass --trust_model if you know where it is from"
+                "Python code stored in the file; pass --trust_model if you trust its source"
             )
         if config is None:
             raise UsageError(
-                f"--model: {label!r} holds weights only; name the base that they belong to there, "
-                f"and give an extraction --weights {label} beside it"
+                f"--model: {label!r} holds weights only; give the base that they belong to as "
+                f"--model, and the file as --weights {label}"
             )
         return load_checked(path, trust_model)
     except UsageError:
@@ -215,14 +215,13 @@ def load_saved(path: Path, label: str, trust_model: bool = False) -> keras.Model
 
 
 def load_checked(path: Path, trust_model: bool) -> keras.Model:
-    """Loads a file that was checked for Lambda layers, with Keras's own errors."""
+    """Loads a file that was checked for Lambda layers; raises whatever Keras raises."""
     keras = import_keras()
     with path.open("rb") as file:
         suffix = ".h5" if file.read(8) == _HDF5_MAGIC else ".keras"
-    if path.suffix == suffix:
+    with contextlib.ExitStack() as stack:
+        if path.suffix != suffix:
+            # Keras chooses the format by the file's name; the content decides here.
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hoarfrost-"))
+            path = Path(shutil.copyfile(path, Path(folder) / f"model{suffix}"))
         return keras.models.load_model(path, compile=False, safe_mode=not trust_model)
-    # Keras goes by the name; the bytes decide what a file is.
-    with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
-        copy = Path(folder) / f"model{suffix}"
-        shutil.copyfile(path, copy)
-        return keras.models.load_model(copy, compile=False, safe_mode=not trust_model)

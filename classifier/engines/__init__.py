@@ -1,7 +1,7 @@
-"""Engines: the compiled graph from uint8 pixels to stored features.
+"""Engines: the compiled graph from uint8 pixels to features.
 
 Preprocessing, base and pooling are one graph of one fixed batch size; a short batch is padded, so
-that nothing is compiled twice. TensorFlow and OpenVINO are imported only when one is made.
+that nothing is compiled twice. TensorFlow and OpenVINO are imported only when an engine is made.
 """
 
 from classifier.engines.engine import Engine, EngineChoice, run_padded

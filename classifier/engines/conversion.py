@@ -1,8 +1,8 @@
-"""The base as an OpenVINO model: converted once, kept by name, packed into one file.
+"""Converts a base to an OpenVINO model, packed into one file and cached.
 
-Conversion takes seconds and TensorFlow's start more, so the result is kept in a folder of the
-user's: a later process of the same base needs no TensorFlow at all. The folder is
-``$HOARFROST_CACHE_FOLDER``, by default ``~/.cache/hoarfrost``; it is bounded, and safe to delete.
+Conversion takes seconds and the start of TensorFlow takes longer, so the result is cached: later
+processes of the same base need no TensorFlow. The cache is ``$HOARFROST_CACHE_FOLDER``, by default
+``~/.cache/hoarfrost``. Its size is bounded, and you can delete it at any time.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from classifier.base.stored import RESTORE, zipped
 from classifier.engines.tensorflow import feature_graph
 from classifier.runtime import import_keras
 from featurestore.errors import CorruptStore, UsageError, one_line
@@ -35,13 +36,13 @@ _XML, _BIN = "model.xml", "model.bin"
 
 
 def import_openvino() -> Any:
-    """Returns the openvino module, its telemetry off.
+    """Imports OpenVINO without its telemetry.
 
-    OpenVINO and NNCF report their use to Google Analytics when the package openvino_telemetry can
-    be imported, and have no switch; they do without it when it cannot.
+    OpenVINO and NNCF report their use to Google Analytics if they can import openvino_telemetry.
+    They have no switch for it, so the import is blocked.
 
     Raises:
-      UsageError: when it is not installed.
+      UsageError: when OpenVINO is not installed.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
@@ -59,35 +60,35 @@ def convert(model: keras.Model, base_spec: BaseSpec, image_size: tuple[int, int]
 
     Args:
       model: from preprocessed float32 (n, H, W, 3) to the cut layer's output.
-      base_spec: preprocessing and pooling around it.
+      base_spec: its preprocessing and pooling.
       image_size: (height, width) in pixels.
 
     Returns:
       A packed model from uint8 (n, H, W, 3) to float32 (n, *feature_shape).
 
     Raises:
-      UsageError: for a base with operations that OpenVINO does not know.
+      UsageError: for a base with operations that OpenVINO does not support.
     """
     graph = _frozen_graph(model, base_spec, image_size)
     openvino = import_openvino()
     try:
-        # What it prints of its own accord would end up in --json.
+        # It prints to standard output, where --json prints.
         with contextlib.redirect_stdout(io.StringIO()):
             result = openvino.convert_model(graph)
-    # Its frontends have no exception of their own.
+    # OpenVINO's frontends have no exception class of their own.
     except Exception as error:
-        reason = one_line(error, 200)
         raise UsageError(
-            f"--engine openvino: it cannot convert this base ({reason}); use --engine tensorflow"
+            f"--engine openvino: it cannot convert this base ({one_line(error, 200)}); use "
+            "--engine tensorflow"
         ) from error
-    # Branches that lead nowhere, such as those of a custom gradient, have become outputs too.
+    # Conversion also makes outputs of unused branches, such as those of a custom gradient.
     name = graph.outputs[0].name
     outputs = [node for node in result.results if name in node.input_value(0).get_names()]
     return pack(openvino.Model(outputs, result.get_parameters()))
 
 
 def _frozen_graph(model: keras.Model, base_spec: BaseSpec, image_size: tuple[int, int]) -> Any:
-    """Traces the graph with constants for variables, which OpenVINO is very slow to look up."""
+    """Traces the graph with constants, because OpenVINO is very slow to look up variables."""
     keras = import_keras()
     import tensorflow as tf
 
@@ -104,16 +105,11 @@ def _frozen_graph(model: keras.Model, base_spec: BaseSpec, image_size: tuple[int
 
 
 def pack(model: Any) -> bytes:
-    """Writes an OpenVINO model into one zip; equal models are equal bytes."""
+    """Packs an OpenVINO model into one zip; equal models give equal bytes."""
     openvino = import_openvino()
     with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
         openvino.save_model(model, Path(folder) / _XML, compress_to_fp16=False)
-        sink = io.BytesIO()
-        with zipfile.ZipFile(sink, "w") as archive:
-            for name in (_XML, _BIN):
-                # `ZipInfo` dates every entry 1980.
-                archive.writestr(zipfile.ZipInfo(name), (Path(folder) / name).read_bytes())
-    return sink.getvalue()
+        return zipped((name, (Path(folder) / name).read_bytes()) for name in (_XML, _BIN))
 
 
 def unpack(data: bytes, where: str) -> Any:
@@ -124,7 +120,7 @@ def unpack(data: bytes, where: str) -> Any:
       where: its address, for the message.
 
     Raises:
-      CorruptStore: when it is damaged.
+      CorruptStore: when the zip or the model is damaged.
     """
     openvino = import_openvino()
     try:
@@ -135,21 +131,18 @@ def unpack(data: bytes, where: str) -> Any:
         tensor = openvino.Tensor(np.frombuffer(weights, np.uint8))
         return openvino.Core().read_model(xml, tensor)
     except (zipfile.BadZipFile, KeyError, RuntimeError) as error:
-        raise CorruptStore(
-            f"{where} cannot be read ({' '.join(str(error).split())[:200]}); restore it from a "
-            "backup, or extract into a new store"
-        ) from error
+        raise CorruptStore(f"{where} cannot be read ({one_line(error, 200)}); {RESTORE}") from error
 
 
 def converted(
     base_spec: BaseSpec, image_size: tuple[int, int], load: Callable[[], keras.Model]
 ) -> bytes:
-    """Returns the packed float32 model of a base, converted now unless it was before.
+    """Returns the packed float32 model of a base, from the cache or converted now.
 
     Args:
-      base_spec: names the base by its hash, and what is around it.
+      base_spec: the base's hash, preprocessing and pooling.
       image_size: (height, width) in pixels.
-      load: loads the base; called only when it has to be converted.
+      load: loads the base; called only for a conversion.
     """
     file = _cache_folder() / f"{_cache_key(base_spec, image_size)}.zip"
     with contextlib.suppress(OSError):
@@ -164,7 +157,7 @@ def converted(
 
 
 def _is_sound(data: bytes) -> bool:
-    """Tells whether a packed model can be read to its end."""
+    """Returns whether a packed model can be read to its end."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return archive.testzip() is None and {_XML, _BIN} <= set(archive.namelist())
@@ -184,7 +177,7 @@ def _cache_key(base_spec: BaseSpec, image_size: tuple[int, int]) -> str:
 
 
 def _keep(file: Path, data: bytes) -> None:
-    """Writes a file of the cache atomically, and drops those that were not used for longest."""
+    """Writes a file of the cache atomically, and removes the least recently used ones."""
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(draft_name())
     try:

@@ -1,4 +1,4 @@
-"""What every engine is: a function from a batch of pixels to features, and how it computes them."""
+"""The interface of all engines: a function from a batch of pixels to features."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Engine(Protocol):
     """Runs one base; may be called from several threads at once.
 
     Attributes:
-      batch_size: images per call, exactly.
+      batch_size: the exact number of images per call.
       feature_shape: of one row.
       numerics: how the features are computed, for the store.
     """
@@ -37,12 +37,12 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """An engine and its precision, decided: every worker of a run uses the same.
+    """The engine and precision that every worker of a run uses.
 
     Attributes:
       engine: ``tensorflow`` or ``openvino``.
       precision: ``float32``, ``float16``, ``bfloat16`` or ``int8``.
-      model: hash of the store's quantised model for int8, else "".
+      model: hash of the store's quantised model for int8, otherwise "".
     """
 
     engine: str = "tensorflow"
@@ -51,17 +51,17 @@ class EngineChoice:
 
     @classmethod
     def of(cls, numerics: Numerics) -> EngineChoice:
-        """Returns the choice that a store was made with."""
+        """Returns the engine and precision that made a store."""
         return cls(numerics.engine, numerics.precision, numerics.model)
 
     @property
     def label(self) -> str:
-        """Engine and precision, as the user names them."""
+        """Engine and precision, in the user's words."""
         return f"{self.engine} {self.precision}"
 
     @property
     def numerics(self) -> Numerics:
-        """How it computes here, as installed, without starting it."""
+        """The numerics of the installed engine; does not start it."""
         versions = {name: version(name) for name in _LIBRARIES[self.engine]}
         return Numerics(
             self.engine, self.precision, pixels.decoder_label(), versions, model=self.model
@@ -79,17 +79,17 @@ def check_batch_size(batch_size: int) -> None:
 
 
 def check_batch(batch: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Refuses a batch of another shape or type than the compiled graph takes.
+    """Refuses a batch that differs in shape or type from the compiled graph's input.
 
     Raises:
-      ValueError: saying both.
+      ValueError: naming both.
     """
     if batch.shape != shape or batch.dtype != np.uint8:
         raise ValueError(f"the engine takes uint8 {shape}, got {batch.dtype} {batch.shape}")
 
 
 def run_padded(engine: Engine, images: np.ndarray) -> np.ndarray:
-    """Runs any number of images by padding the last batch with black ones.
+    """Runs any number of images; pads the last batch with black ones.
 
     Args:
       engine: of a fixed batch size.
@@ -105,3 +105,22 @@ def run_padded(engine: Engine, images: np.ndarray) -> np.ndarray:
         batch = np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else part
         features[start : start + len(part)] = engine(batch)[: len(part)]
     return features
+
+
+def relative_distances(rows: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Returns each row's L2 distance from `truth`, divided by the L2 norm of `truth`.
+
+    Args:
+      rows: float (n, *feature_shape).
+      truth: the same shape, of any float type.
+
+    Returns:
+      float64 (n,).
+
+    Example:
+      >>> relative_distances(np.array([[3.0, 4.0]]), np.array([[6.0, 8.0]]))
+      array([0.5])
+    """
+    ours, theirs = (array.reshape(len(array), -1).astype(np.float64) for array in (rows, truth))
+    norms = np.maximum(np.linalg.norm(theirs, axis=1), 1e-12)
+    return np.linalg.norm(ours - theirs, axis=1) / norms

@@ -1,4 +1,4 @@
-"""What this machine has: which engines are installed, which precisions its processor computes."""
+"""The engines that are installed on this machine and the precisions that it computes natively."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from classifier.runtime import import_keras
 from featurestore.errors import UsageError
 
 _CPUINFO = Path("/proc/cpuinfo")
-# Flags of the processor that make oneDNN's convolutions native in a precision.
+# Processor flags that make oneDNN's convolutions native in a precision.
 _FLAGS = {
     "bfloat16": frozenset({"amx_bf16", "avx512_bf16"}),
     "float16": frozenset({"amx_fp16", "avx512_fp16"}),
@@ -25,12 +25,12 @@ _CAPABILITIES = {"bfloat16": "BF16", "float16": "FP16"}
 
 @dataclass(frozen=True)
 class Hardware:
-    """What engines may build on.
+    """The capabilities of a machine.
 
     Attributes:
-      gpu: whether TensorFlow sees one.
-      installed: libraries that can be imported: ``openvino``, ``nncf``.
-      native: engine -> low precisions that are computed natively, so may be faster than float32.
+      gpu: whether TensorFlow sees a GPU.
+      installed: which of ``openvino`` and ``nncf`` can be imported.
+      native: engine -> low precisions that it computes natively, perhaps faster than float32.
     """
 
     gpu: bool = False
@@ -40,26 +40,26 @@ class Hardware:
 
 @cache
 def this_machine() -> Hardware:
-    """Looks at this machine; TensorFlow is started only where there may be a GPU."""
+    """Inspects this machine; starts TensorFlow only where there may be a GPU."""
     gpu = _may_have_gpu() and _tensorflow_sees_gpu()
     installed = frozenset(name for name in ("openvino", "nncf") if find_spec(name))
-    # Tensor cores compute both; without one TensorFlow's kernels are oneDNN's.
+    # Tensor cores compute both precisions; on a CPU TensorFlow uses oneDNN's kernels.
     native = {"tensorflow": ("float16", "bfloat16") if gpu else cpu_precisions(_read_cpuinfo())}
     if "openvino" in installed:
         try:
             found = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             native["openvino"] = tuple(name for name, key in _CAPABILITIES.items() if key in found)
         except UsageError:
-            # It is there and cannot be loaded: as good as absent to whoever asks for another.
+            # An OpenVINO that cannot be loaded counts as absent.
             installed -= {"openvino"}
     return Hardware(gpu, installed, native)
 
 
 def cpu_precisions(cpuinfo: str) -> tuple[str, ...]:
-    """Lists the low precisions that a processor has instructions for.
+    """Lists the low precisions for which a processor has instructions.
 
     Args:
-      cpuinfo: the text of ``/proc/cpuinfo``; empty where there is none.
+      cpuinfo: the text of ``/proc/cpuinfo``; empty on other systems.
 
     Example:
       >>> cpu_precisions("flags : fpu avx512_bf16 amx_bf16")

@@ -1,4 +1,4 @@
-"""Makes the engine of a stored base, in a store or in a training run."""
+"""Makes the engine of a base that a store or a training run holds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import zipfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from classifier.base.stored import load_base
+from classifier.base.stored import RESTORE, load_base
 from classifier.engines.conversion import converted, unpack
 from classifier.engines.engine import Engine, EngineChoice
 from classifier.engines.hardware import this_machine
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredBase:
-    """A base where it is kept.
+    """A base in a store or in a training run.
 
     Attributes:
-      storage: of a store, or of a run, which has copies of the store's models.
+      storage: of the store, or of the run, which has copies of the store's models.
       spec: of the features.
-      trust_model: whether the base may hold Python code (Lambda layers).
-      model: the base when it is in memory already, and perhaps not stored yet.
+      trust_model: whether the base may contain Python code (Lambda layers).
+      model: the base if it is already in memory; it need not be stored yet.
     """
 
     storage: Storage
@@ -44,8 +44,8 @@ class StoredBase:
         """Returns the base in Keras.
 
         Raises:
-          CorruptStore: when it is missing, damaged, or holds other weights.
-          UsageError: when it has Lambda layers and is not trusted.
+          CorruptStore: when the file is missing, damaged, or holds other weights.
+          UsageError: when the base has Lambda layers and is not trusted.
         """
         if self.model is not None:
             return self.model
@@ -54,7 +54,7 @@ class StoredBase:
             return load_base(path, self.spec.base, self.trust_model)
 
     def is_whole(self) -> bool:
-        """Whether the stored base can be read to its end; its weights are not looked at."""
+        """Returns whether the stored file can be read to its end; does not check its weights."""
         name = layout.model_file(self.spec.base.weights_hash)
         try:
             with self.storage.local_copy(name) as path, zipfile.ZipFile(path) as archive:
@@ -65,7 +65,7 @@ class StoredBase:
     def packed(self) -> bytes:
         """Returns the float32 base as a packed OpenVINO model."""
         if self.model is None and not self.is_whole():
-            # Explains what is wrong with it.
+            # Raises an error that explains the damage.
             self.load()
         return converted(self.spec.base, self.spec.pixels.image_size, self.load)
 
@@ -73,18 +73,17 @@ class StoredBase:
         """Returns the store's quantised model.
 
         Raises:
-          CorruptStore: when it is missing, or not the one that was stored.
+          CorruptStore: when the file is missing or damaged.
         """
         name = layout.quantised_file(model_hash)
-        advice = "restore it from a backup, or extract into a new store"
         try:
             data = self.storage.read(name)
         except FileNotFoundError as error:
-            raise CorruptStore(f"{self.storage.public_url}/{name} is missing; {advice}") from error
+            raise CorruptStore(f"{self.storage.public_url}/{name} is missing; {RESTORE}") from error
         if layout.quantised_hash(data) != model_hash:
             raise CorruptStore(
                 f"{self.storage.public_url}/{name} is damaged: its content does not give its name; "
-                f"{advice}"
+                f"{RESTORE}"
             )
         return data
 
@@ -95,14 +94,15 @@ def load_engine(
     """Makes an engine.
 
     Args:
-      base: where the base is kept.
+      base: in its store or run.
       choice: engine and precision.
       batch_size: images per call.
-      lanes: calls at once.
-      threads: of all lanes together; 0 gives each lane one. TensorFlow keeps what it started with.
+      lanes: concurrent calls.
+      threads: of all lanes together; 0 gives each lane one. TensorFlow keeps its number of threads
+        once it has started.
 
     Raises:
-      CorruptStore: when a stored model is missing, damaged, or another one.
+      CorruptStore: when a stored model is missing, damaged, or holds other weights.
       UsageError: when the engine cannot run here, or cannot run this base.
     """
     image_size = base.spec.pixels.image_size
@@ -116,10 +116,10 @@ def load_engine(
 
 
 def serving_engine(base: StoredBase, batch_size: int) -> Engine:
-    """Makes the engine that gave a store its features, or the nearest there is on this machine.
+    """Makes the engine that computed a store's features, or the nearest that this machine has.
 
     Args:
-      base: of the store or of the run.
+      base: in its store or run.
       batch_size: images per call.
     """
     choice, _ = for_stored(base.spec.numerics, this_machine())

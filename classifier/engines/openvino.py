@@ -1,4 +1,4 @@
-"""The base in OpenVINO, on the CPU."""
+"""Runs a base in OpenVINO, on the CPU."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 from classifier.engines.conversion import import_openvino
 from classifier.engines.engine import EngineChoice, check_batch, check_batch_size
 
-# What OpenVINO calls the precision of what is not quantised.
+# OpenVINO's names for the precision of layers that are not quantised.
 _HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "f32"}
 
 
 class OpenVINOEngine:
-    """Runs a converted base by OpenVINO, on the CPU.
+    """Runs a converted base in OpenVINO, on the CPU.
 
-    As many streams as lanes, one thread each: a lane that infers alone in its stream was fastest.
-    Threads are not pinned, because two processes would pin theirs to the same cores.
+    Each lane has a stream of its own with one thread, which was fastest. Threads are not pinned,
+    because two processes would pin theirs to the same cores.
 
     Args:
       model: an OpenVINO model from uint8 (n, H, W, 3) to float32 (n, *feature_shape).
-      choice: its precision, and its hash when it is quantised.
+      choice: the precision, and the model's hash if it is quantised.
       image_size: (height, width) in pixels.
       batch_size: images per call.
-      lanes: calls at once; more wait for each other.
+      lanes: concurrent calls; further calls wait.
       threads: of all lanes together; 0 gives each lane one.
     """
 
@@ -60,13 +60,13 @@ class OpenVINOEngine:
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Maps uint8 (batch_size, H, W, 3) to float32 (batch_size, *feature_shape)."""
         check_batch(batch, self._shape)
-        # The tensor borrows this memory, so the name must live until the request is through.
+        # The tensor shares this memory, so the array must live until the request ends.
         pixels = np.ascontiguousarray(batch)
         request = self._requests.get()
         try:
             request.set_input_tensor(self._tensor(pixels, shared_memory=True))
             request.infer()
-            # A copy, because the next call of this request writes over it.
+            # A copy, because the next call of this request overwrites the output.
             return request.get_output_tensor().data.copy()
         finally:
             self._requests.put(request)

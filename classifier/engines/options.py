@@ -1,6 +1,6 @@
-"""Which engine and precision: what the user asks for, and what the machine and the store allow.
+"""Chooses engine and precision by the user's flags, the machine and the store.
 
-Nothing is measured here: see `classifier.engines.precision`.
+`classifier.engines.precision` measures the precisions that remain.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _INSTALL = "pip install 'hoarfrost[openvino]'"
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What the user asked for; checked on construction.
+    """The user's flags; checked on construction.
 
     Attributes:
       engine: ``auto``, ``tensorflow`` or ``openvino``.
       precision: ``auto``, ``float32``, ``float16``, ``bfloat16`` or ``int8``.
-      allow_inexact: whether int8 features may be far from float32's.
+      allow_inexact: whether int8 features may differ much from float32's.
     """
 
     engine: str = AUTO
@@ -44,18 +44,18 @@ class EngineOptions:
 
     @property
     def is_open(self) -> bool:
-        """Whether everything is left to Hoarfrost."""
+        """Whether Hoarfrost chooses both."""
         return (self.engine, self.precision) == (AUTO, AUTO)
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """An engine, and the precisions that are worth a measurement on this machine.
+    """An engine, and the precisions to measure on this machine.
 
     Attributes:
       engine: ``tensorflow`` or ``openvino``.
-      precisions: float32 first when there is something to choose; one when there is not.
-      reason: why it is this engine and these precisions, for the user.
+      precisions: several with float32 first, or one when there is no choice.
+      reason: for the choice, for the user.
     """
 
     engine: str
@@ -64,14 +64,14 @@ class Candidates:
 
 
 def candidates(asked: EngineOptions, hardware: Hardware) -> Candidates:
-    """Narrows down what a new store may be made with.
+    """Returns the engine and the precisions that a new store can use.
 
     Args:
-      asked: by the user.
+      asked: the user's flags.
       hardware: of this machine.
 
     Raises:
-      UsageError: when what was asked for cannot run here.
+      UsageError: when this machine cannot run the requested engine or precision.
     """
     engine, reason = _engine(asked, hardware)
     native = hardware.native.get(engine, ())
@@ -105,7 +105,7 @@ def require_able(choice: EngineChoice, hardware: Hardware) -> None:
     """Refuses an engine or precision that this machine does not have.
 
     Raises:
-      UsageError: with the fix.
+      UsageError: naming the fix.
     """
     if choice.engine != "openvino":
         return
@@ -123,10 +123,10 @@ def require_able(choice: EngineChoice, hardware: Hardware) -> None:
 
 
 def require_quantiser(hardware: Hardware) -> None:
-    """Refuses to make an int8 model without NNCF; running one needs none.
+    """Refuses to make an int8 model without NNCF, which running a finished model does not need.
 
     Raises:
-      UsageError: with the fix.
+      UsageError: naming the fix.
     """
     if "nncf" not in hardware.installed:
         raise UsageError(f"--precision int8: NNCF, which quantises, is not installed; {_INSTALL}")
@@ -135,19 +135,20 @@ def require_quantiser(hardware: Hardware) -> None:
 def for_stored(
     stored: Numerics, hardware: Hardware, asked: EngineOptions | None = None
 ) -> tuple[EngineChoice, str]:
-    """Chooses for a store that has its numerics: its own where possible.
+    """Chooses engine and precision for an existing store: its own where possible.
 
     Args:
-      stored: of the store.
+      stored: the store's numerics.
       hardware: of this machine.
-      asked: by the user; None leaves it to Hoarfrost.
+      asked: the user's flags; None leaves the choice to Hoarfrost.
 
     Returns:
-      (the choice, why it is not the store's own, or ""). Whether another one may join is for the
-      store's probe images to say.
+      (the choice, why it differs from the store's own, or ""). The store's probe images decide
+      whether a choice that differs may add rows.
 
     Raises:
-      UsageError: when what was asked for cannot run here, or cannot join.
+      UsageError: when this machine cannot run the requested engine or precision.
+      SpecMismatch: when int8 is requested for a store of another precision.
     """
     asked = asked or EngineOptions()
     own = EngineChoice.of(stored)
@@ -162,9 +163,8 @@ def for_stored(
     if engine == AUTO:
         engine = "openvino" if precision == "int8" else own.engine
     if precision == AUTO:
-        precision = (
-            "float32" if (engine, own.precision) == ("tensorflow", "int8") else own.precision
-        )
+        impossible = (engine, own.precision) == ("tensorflow", "int8")
+        precision = "float32" if impossible else own.precision
     if precision == "int8" and own.precision != "int8":
         raise SpecMismatch(
             f"--precision int8: the store holds {own.label} features, and an int8 model is made "
@@ -178,6 +178,7 @@ def for_stored(
             raise
         raise UsageError(
             f"the store holds {own.label} features, which this machine cannot compute "
-            f"({str(error).partition(';')[0]}); go on where they can be, or choose another --output"
+            f"({str(error).partition(';')[0]}); run it on a machine that can, or choose another "
+            "--output"
         ) from error
     return choice, "" if choice == own else "as asked for"

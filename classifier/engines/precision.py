@@ -1,4 +1,4 @@
-"""Measures precisions on images of the input, and chooses the fastest that is good enough."""
+"""Measures precisions on images of the input, and chooses the fastest that is close enough."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Any
 
 import numpy as np
 
-from classifier.engines.engine import Engine, run_padded
+from classifier.engines.engine import Engine, relative_distances, run_padded
 
-# How close the rows of a precision must be to float32's for `auto` to take it.
+# How close rows must be to float32's for `auto` to choose a precision.
 MEDIAN_COSINE, LOWEST_COSINE = 0.9998, 0.999
-# A precision that is hardly faster is not worth its error.
+# A small gain in speed is not worth the error.
 WORTHWHILE = 1.05
-# Of timing: what is over in milliseconds is timed more often than once, a slow base is not.
+# A fast base is timed several times, a slow one once.
 ROUNDS, SECONDS = 3, 1.0
 
 
 @dataclass(frozen=True)
 class Closeness:
-    """How far rows are from float32's.
+    """The distance of rows from float32's.
 
     Attributes:
-      images: compared.
-      cosine_median, cosine_minimum: of the rows.
-      error_median: L2 norm of the difference over that of float32's row.
+      images: number of rows that were compared.
+      cosine_median, cosine_minimum: over the rows.
+      error_median: of the relative L2 distances.
     """
 
     images: int
@@ -40,11 +40,11 @@ class Closeness:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of trying a precision.
+    """The measurement of one precision.
 
     Attributes:
       precision: its name.
-      images_per_second: of the base alone, all lanes busy.
+      images_per_second: of the base alone, with all lanes busy.
       closeness: to float32; None for float32 itself.
     """
 
@@ -54,7 +54,7 @@ class Measured:
 
     @property
     def is_close(self) -> bool:
-        """Whether `auto` may take it."""
+        """Whether `auto` may choose it."""
         close = self.closeness
         return close is None or (
             close.cosine_median >= MEDIAN_COSINE and close.cosine_minimum >= LOWEST_COSINE
@@ -62,7 +62,7 @@ class Measured:
 
     @property
     def line(self) -> str:
-        """What is shown of it."""
+        """The measurement in words, for the user."""
         text = f"{self.precision} {self.images_per_second:,.0f} images/s"
         if self.closeness is not None:
             found = self.closeness
@@ -70,7 +70,7 @@ class Measured:
         return text
 
     def to_record(self) -> dict[str, Any]:
-        """Returns it, fit for JSON."""
+        """Returns the measurement as JSON values."""
         record = {"precision": self.precision, "images_per_second": self.images_per_second}
         return record | (dataclasses.asdict(self.closeness) if self.closeness else {})
 
@@ -88,23 +88,22 @@ def closeness(rows: np.ndarray, truth: np.ndarray) -> Closeness:
     """
     ours = rows.reshape(len(rows), -1).astype(np.float64)
     theirs = truth.reshape(len(truth), -1).astype(np.float64)
-    norms = np.maximum(np.linalg.norm(theirs, axis=1), 1e-12)
-    lengths = np.maximum(np.linalg.norm(ours, axis=1), 1e-12)
-    cosine = (ours * theirs).sum(axis=1) / norms / lengths
-    # Two rows of nothing but zeros agree.
+    lengths = [np.maximum(np.linalg.norm(array, axis=1), 1e-12) for array in (theirs, ours)]
+    cosine = (ours * theirs).sum(axis=1) / lengths[0] / lengths[1]
+    # Two rows of zeros agree.
     cosine[~ours.any(axis=1) & ~theirs.any(axis=1)] = 1.0
-    error = np.linalg.norm(ours - theirs, axis=1) / norms
-    # Infinity or NaN is as far as can be; a comparison with NaN would let it pass.
-    cosine, error = np.nan_to_num(cosine, nan=-1.0), np.nan_to_num(error, nan=np.inf)
+    # NaN counts as the largest distance: a comparison with NaN would pass.
+    cosine = np.nan_to_num(cosine, nan=-1.0)
+    error = np.nan_to_num(relative_distances(ours, theirs), nan=np.inf)
     return Closeness(len(rows), float(np.median(cosine)), float(cosine.min()),
                      float(np.median(error)))  # fmt: skip
 
 
 def choose(measured: Sequence[Measured]) -> Measured:
-    """Returns the fastest that is close to float32 and worth it.
+    """Returns the fastest precision that is close to float32; float32 unless it is worthwhile.
 
     Args:
-      measured: float32 among them.
+      measured: must include float32.
     """
     exact = next(each for each in measured if each.closeness is None)
     fit = [
@@ -119,12 +118,12 @@ def measure(engines: Mapping[str, Engine], images: np.ndarray, lanes: int) -> li
     """Times engines side by side, and compares their features.
 
     Args:
-      engines: precision -> engine; ``float32`` is the truth.
+      engines: precision -> engine; the others are compared with ``float32``.
       images: uint8 (n, H, W, 3), n from 1.
-      lanes: calls at once.
+      lanes: concurrent calls.
 
     Returns:
-      One record a precision.
+      One measurement per precision.
     """
     rows = {name: features_of(engine, images, lanes) for name, engine in engines.items()}
     rates = throughput(engines, images, lanes)
@@ -144,7 +143,7 @@ def features_of(engine: Engine, images: np.ndarray, lanes: int) -> np.ndarray:
     Args:
       engine: of a fixed batch size.
       images: uint8 (n, H, W, 3), n from 1.
-      lanes: calls at once.
+      lanes: concurrent calls.
 
     Returns:
       float32 (n, *feature_shape), in order.
@@ -156,12 +155,12 @@ def features_of(engine: Engine, images: np.ndarray, lanes: int) -> np.ndarray:
 
 
 def throughput(engines: Mapping[str, Engine], images: np.ndarray, lanes: int) -> dict[str, float]:
-    """Returns images/s of each engine, the best of a few interleaved rounds, or of one long one.
+    """Returns images/s per engine: the best of up to `ROUNDS` interleaved rounds.
 
     Args:
-      engines: name -> engine, warm.
+      engines: name -> engine, already warm.
       images: uint8 (n, H, W, 3), n from 1.
-      lanes: calls at once.
+      lanes: concurrent calls.
     """
     best = dict.fromkeys(engines, 0.0)
     begun = time.perf_counter()

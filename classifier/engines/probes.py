@@ -1,7 +1,7 @@
-"""Probe images of a store: do these numerics reproduce those that made it?
+"""Probe images of a store, which show whether other numerics reproduce its features.
 
-A store keeps the pixels of a few of its first images and their features. Another machine, library
-release or engine joins the store only if it gives the same features within the store's tolerance.
+A store keeps the pixels and features of a few of its first images. Another machine, library release
+or engine may add rows only if its features agree within the store's tolerance.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from classifier.engines import Engine, run_padded
+from classifier.engines.engine import Engine, relative_distances, run_padded
 from featurestore import layout
 from featurestore.errors import CorruptStore, SpecMismatch
 from featurestore.io.storage import Storage, parquet_bytes
@@ -20,7 +20,7 @@ PROBES = 8
 
 
 def synthetic_images(count: int, image_size: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """Draws smooth random images, for an input whose first images are all unreadable.
+    """Draws smooth random images, for an input whose first images are unreadable.
 
     Args:
       count: of images.
@@ -38,7 +38,7 @@ def synthetic_images(count: int, image_size: tuple[int, int], seed: int = 0) -> 
 
 
 def write_probes(storage: Storage, engine: Engine, pixels: np.ndarray) -> bool:
-    """Stores probe images with the features that `engine` gives, unless there are some.
+    """Stores probe images with their features, unless the store already has some.
 
     Args:
       storage: of the store.
@@ -59,10 +59,10 @@ def write_probes(storage: Storage, engine: Engine, pixels: np.ndarray) -> bool:
 
 
 def largest_difference(storage: Storage, spec: StoreSpec, engine: Engine) -> float:
-    """Returns the largest row-wise relative L2 distance of `engine` on stored probes.
+    """Returns the largest relative L2 distance of `engine`'s rows from the stored ones.
 
     Args:
-      storage: of a store, or of a run that copied the store's probes.
+      storage: of a store, or of a run with a copy of the store's probes.
       spec: of the features.
       engine: of the same base.
 
@@ -79,18 +79,16 @@ def largest_difference(storage: Storage, spec: StoreSpec, engine: Engine) -> flo
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise CorruptStore(
             f"{storage.public_url}/{layout.PROBES} cannot be read ({error}); restore it from a "
-            "backup, or make the store or run anew"
+            "backup, or make the store or run again"
         ) from error
-    got = run_padded(engine, pixels)
-    distance = np.linalg.norm(got.reshape(len(got), -1) - stored, axis=1)
-    return float((distance / np.maximum(np.linalg.norm(stored, axis=1), 1e-12)).max())
+    return float(relative_distances(run_padded(engine, pixels), stored).max())
 
 
 def require_numerics(store: FeatureStore, engine: Engine) -> float | None:
     """Refuses an engine whose numerics differ from the store's beyond its tolerance.
 
     Returns:
-      The measured difference, or None when the numerics are the very same.
+      The measured difference, or None when the numerics are identical.
 
     Raises:
       SpecMismatch: naming the difference.

@@ -1,4 +1,4 @@
-"""The base in int8: quantised after training by NNCF, calibrated on images of the input."""
+"""Quantises a base to int8 with NNCF, calibrated on images of the input."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from classifier.engines.precision import Closeness, closeness
 from featurestore.errors import UsageError, one_line
 
 CALIBRATION_IMAGES, HELD_OUT_IMAGES, FEWEST_IMAGES = 300, 64, 10
-# Above it, of pooled features, int8 is refused: VGG16 gives 1 %, MobileNetV2 15 to 80 % whatever
-# the preset, bias correction, smoothing, range estimator, or layers left in float32.
+# The largest median error of pooled features. VGG16 has 1%, MobileNetV2 15 to 80% with any preset,
+# bias correction, smoothing or range estimator, and with any layers left in float32.
 LARGEST_ERROR = 0.05
 
 
 def divide(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Divides a sample into images to calibrate on and images held out.
+    """Divides a sample into images for calibration and held-out images.
 
     Args:
       images: uint8 (n, H, W, 3), in any order.
 
     Returns:
-      (calibration, held out), taken in turn so that both spread over the input.
+      (calibration, held out); both are spread over the input.
 
     Raises:
-      UsageError: for too few.
+      UsageError: for too few images.
     """
     if len(images) < FEWEST_IMAGES:
         raise UsageError(
@@ -56,7 +56,7 @@ def quantise(packed: bytes, images: np.ndarray) -> bytes:
     """
     import_openvino()
     model: Any = unpack(packed, "the converted base")
-    # It draws progress bars, and logs what a user can do nothing about.
+    # NNCF draws progress bars and logs lines that do not concern users.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         import nncf
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
@@ -68,38 +68,38 @@ def quantise(packed: bytes, images: np.ndarray) -> bytes:
                 nncf.Dataset([image[None] for image in images]),
                 preset=nncf.QuantizationPreset.MIXED,
                 subset_size=len(images),
-                # Without the fix a processor that lacks VNNI overflows where others do not, and one
+                # Without the fix a processor without VNNI overflows where others do not, and one
                 # model would give different features on different machines.
-                # NNCF's mean of each image's extremes would clip: 2.2 % instead of 1.0 % on VGG16.
+                # NNCF's default, the mean of each image's extremes, clips: on VGG16 the error is
+                # 2.2% instead of 1.0%.
                 advanced_parameters=nncf.AdvancedQuantizationParameters(
                     overflow_fix=nncf.OverflowFix.ENABLE,
                     activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
                 ),
             )
         except (RuntimeError, ValueError, nncf.InternalError, nncf.ValidationError) as error:
-            reason = one_line(error, 200)
             raise UsageError(
-                f"--precision int8: NNCF cannot quantise this base ({reason}); use --precision "
-                "float32 or auto"
+                f"--precision int8: NNCF cannot quantise this base ({one_line(error, 200)}); use "
+                "--precision float32 or auto"
             ) from error
     return pack(model)
 
 
 def pooled(rows: np.ndarray) -> np.ndarray:
-    """Averages maps over space: float32 (n, h, w, c) -> (n, c); embeddings stay as they are."""
+    """Averages maps over space: float32 (n, h, w, c) -> (n, c); embeddings are unchanged."""
     return rows.mean(axis=tuple(range(1, rows.ndim - 1))) if rows.ndim > 2 else rows
 
 
 def require_close(rows: np.ndarray, truth: np.ndarray, allow_inexact: bool) -> Closeness:
-    """Refuses int8 features that are far from float32's.
+    """Refuses int8 features that differ too much from float32's.
 
     Args:
-      rows: float32 (n, *feature_shape) of images that were held out.
+      rows: float32 (n, *feature_shape) of held-out images.
       truth: the same in float32 precision.
-      allow_inexact: whether the user wants them all the same.
+      allow_inexact: whether to accept them anyway.
 
     Returns:
-      How far pooled features are.
+      The closeness of pooled features.
 
     Raises:
       UsageError: with the measured error.
@@ -110,6 +110,6 @@ def require_close(rows: np.ndarray, truth: np.ndarray, allow_inexact: bool) -> C
             f"--precision int8: pooled features of {found.images} held-out images are "
             f"{found.error_median:.1%} away from float32's (median; at most {LARGEST_ERROR:.0%} is "
             "allowed): this base loses too much in 8 bits, as small ones with depthwise "
-            "convolutions do; use --precision auto, or --allow_inexact to keep them all the same"
+            "convolutions do; use --precision auto, or --allow_inexact to accept the error"
         )
     return found

@@ -1,4 +1,4 @@
-"""Extracts rows of a store again from their source images, and compares. No TensorFlow here."""
+"""Extracts rows of a store again from their source images, and compares both results."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from classifier.engines.engine import relative_distances
 from classifier.inputs.sources import Missed, Source, StoredRow, read_sources, shard_of
 from classifier.pixels.decode import decode
 from classifier.pixels.filetypes import BadImage
@@ -20,7 +21,7 @@ from featurestore import FeatureStore, Numerics, StoreSpec
 from featurestore.schema import FEATURES, decode_features
 
 BATCH_SIZE = 32
-# What tells the row that counts from one it superseded.
+# These columns distinguish a current row from one that it superseded.
 _NAMED_BY = ("key", "uri", "etag", "content_hash", "view")
 _COLUMNS = (*_NAMED_BY, "size")
 FLOAT16_TOLERANCE, FLOAT32_TOLERANCE = 1e-3, 1e-5
@@ -31,15 +32,15 @@ Extract = Callable[[np.ndarray], np.ndarray]
 
 @dataclass
 class Report:
-    """What came of the comparison.
+    """The result of the comparison.
 
     Attributes:
-      sampled: rows drawn.
-      compared: rows computed again from their source image.
-      largest_difference: row-wise, relative, by L2 norms; None when nothing was compared.
-      largest_key: of that row, with its view where it has one.
-      tolerance: that it was held against.
-      findings: kind, key and message of each row that is not as it should be.
+      sampled: number of rows drawn.
+      compared: number of rows computed again from their source image.
+      largest_difference: relative L2 distance of a row; None when nothing was compared.
+      largest_key: key of that row, with its view if it has several.
+      tolerance: for that row.
+      findings: kind, key and message of each row that has a problem.
     """
 
     sampled: int = 0
@@ -50,12 +51,12 @@ class Report:
     findings: list[dict[str, str]] = field(default_factory=list)
 
     def find(self, kind: str, key: str, message: str) -> None:
-        """Notes a finding."""
+        """Adds a finding."""
         self.findings.append({"kind": kind, "key": key, "message": message})
 
     @property
     def exit_code(self) -> int:
-        """1 when a row is wrong, or when there was nothing to prove anything by."""
+        """1 when a row is wrong, or when no row could be compared."""
         wrong = any(finding["kind"] in _ERRORS for finding in self.findings)
         return int(wrong or not self.compared)
 
@@ -65,11 +66,11 @@ def draw_rows(store: FeatureStore, count: int, seed: int) -> set[RowName]:
 
     Args:
       store: an open store.
-      count: of rows, at most; so many are kept in memory.
+      count: the largest number of rows.
       seed: of the draw.
 
     Returns:
-      (key, uri, etag, content_hash, view) of each.
+      (key, uri, etag, content_hash, view) of each row.
     """
     rng = np.random.default_rng(seed)
     kept: list[tuple[float, RowName]] = []
@@ -83,7 +84,7 @@ def draw_rows(store: FeatureStore, count: int, seed: int) -> set[RowName]:
 
 
 def find_rows(store: FeatureStore, drawn: set[RowName]) -> Iterator[StoredRow]:
-    """Yields the drawn rows with their features; reads features of their row groups only.
+    """Yields the drawn rows with their features; reads only their row groups.
 
     Raises:
       CorruptStore: when a part cannot be read.
@@ -106,7 +107,7 @@ def find_rows(store: FeatureStore, drawn: set[RowName]) -> Iterator[StoredRow]:
 def _find_in_group(
     part: pq.ParquetFile, group: int, wanted: set[RowName], spec: StoreSpec
 ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-    """Yields (columns, features) of the wanted rows of a row group, and strikes them off."""
+    """Yields (columns, features) of the wanted rows of a row group; removes them from `wanted`."""
     rows, columns = [], part.read_row_group(group, columns=list(_COLUMNS)).to_pylist()
     for index, row in enumerate(columns):
         name = tuple(row[column] for column in _NAMED_BY)
@@ -126,11 +127,11 @@ def compare(
     numerics: str,
     storage_options: Mapping[str, Any],
 ) -> Report:
-    """Extracts rows again and compares.
+    """Extracts rows again and compares them with the stored ones.
 
     Args:
       store: an open store.
-      drawn: of `draw_rows`.
+      drawn: the result of `draw_rows`.
       extract: from uint8 (n, H, W, 3) to float32 (n, \\*feature_shape).
       numerics: hash of the numerics of `extract`.
       storage_options: for the source images.
@@ -157,7 +158,7 @@ def compare(
 def _readable(
     spec: StoreSpec, sources: Iterator[Source], report: Report
 ) -> Iterator[tuple[StoredRow, np.ndarray]]:
-    """Yields rows with their pixels, uint8 (H, W, 3); notes in the report why others have none."""
+    """Yields rows with their pixels, uint8 (H, W, 3); reports the rows that cannot be read."""
     views = Views.of(spec)
     for row, data in sources:
         if isinstance(data, Missed):
@@ -167,31 +168,29 @@ def _readable(
             pixels = decode(data, spec.pixels).pixels
             yield row, views.make(pixels, row.content_hash, row.view)
         except BadImage as error:
-            message = f"the very same bytes cannot be decoded any more: {error}"
+            message = f"the same bytes can no longer be decoded: {error}"
             report.find("undecodable", row.name, message)
 
 
 def relative_difference(got: np.ndarray, stored: np.ndarray, spec: StoreSpec) -> float:
-    """Returns the L2 distance over the L2 norm of the stored row, infinity where it is not finite.
+    """Returns a row's relative L2 distance; infinity where it is not finite.
 
     Args:
-      got: float32 (\\*feature_shape), computed now; rounded here as the store's are.
+      got: float32 (\\*feature_shape), computed now; rounded here to the store's dtype.
       stored: the same shape, of any float type.
       spec: of the store.
     """
     with np.errstate(over="ignore"):
-        rounded = got.astype(spec.dtype).astype(np.float64).ravel()
-    expected = stored.astype(np.float64).ravel()
-    distance = float(np.linalg.norm(rounded - expected))
-    difference = distance / max(float(np.linalg.norm(expected)), 1e-12)
+        rounded = got.astype(spec.dtype)
+    difference = float(relative_distances(rounded[None], stored[None])[0])
     return difference if math.isfinite(difference) else math.inf
 
 
 def tolerance_of(spec: StoreSpec, same_numerics: bool) -> float:
     """Returns the largest difference that a row may have.
 
-    Even the very same libraries give other last bits on another processor, and in a low precision
-    the last bits are large.
+    The same libraries give other last bits on another processor, and in a low precision the last
+    bits are large.
     """
     own = FLOAT16_TOLERANCE if spec.dtype == "float16" else FLOAT32_TOLERANCE
     exact = same_numerics and spec.numerics.precision == "float32"

@@ -1,4 +1,4 @@
-"""The base in TensorFlow, on CPU or GPU."""
+"""Runs a base in TensorFlow, on CPU or GPU."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def limit_threads(threads: int, lanes: int = 1) -> bool:
-    """Caps TensorFlow's threads in this process and lets GPU memory grow; call before it starts.
+    """Limits TensorFlow's threads and lets GPU memory grow; call it before TensorFlow starts.
 
     Args:
       threads: per operation; cores divided by the processes (or lanes) that share them.
-      lanes: callers at once. Operations of all callers share one pool of so many threads; with
-        fewer, callers wait for each other.
+      lanes: concurrent callers, and threads of the pool that their operations share; in a smaller
+        pool callers would wait for each other.
 
     Returns:
-      False when TensorFlow had started already and keeps what it has.
+      False when TensorFlow had already started, and keeps its settings.
     """
     import tensorflow as tf
 
@@ -41,11 +41,11 @@ def limit_threads(threads: int, lanes: int = 1) -> bool:
 
 
 def feature_graph(model: keras.Model, base_spec: BaseSpec) -> Callable[[Any], Any]:
-    """Returns the whole way of a batch, to be traced: preprocessing, base, pooling.
+    """Returns preprocessing, base and pooling as one function that can be traced.
 
     Args:
       model: from preprocessed float32 (n, H, W, 3) to the cut layer's output.
-      base_spec: preprocessing and pooling around it.
+      base_spec: its preprocessing and pooling.
 
     Returns:
       A function from uint8 (n, H, W, 3) to float32 (n, *feature_shape), both tensors.
@@ -57,7 +57,7 @@ def feature_graph(model: keras.Model, base_spec: BaseSpec) -> Callable[[Any], An
 
     def graph(batch):
         features = model(preprocess(tf.cast(batch, tf.float32)), training=False)
-        # A base in low precision, or saved with it, answers in float16; sums need float32.
+        # A base in low precision gives float16 features; sums need float32.
         return pool(tf.cast(features, tf.float32))
 
     return graph
@@ -71,8 +71,8 @@ def feature_shape(model: keras.Model, base_spec: BaseSpec) -> tuple[int, ...]:
 def in_precision(model: keras.Model, precision: str) -> keras.Model:
     """Copies a base so that its layers compute in a low precision; its weights stay float32.
 
-    Each layer gets Keras's own mixed policy, so that it is the same arithmetic on CPU (oneDNN) and
-    GPU, and two engines of one process can differ.
+    Each layer gets Keras's mixed policy. Arithmetic is then the same on CPU (oneDNN) and GPU, and
+    two engines of one process can differ in precision.
 
     Args:
       model: the base.
@@ -97,23 +97,22 @@ def in_precision(model: keras.Model, precision: str) -> keras.Model:
         copy = keras.models.clone_model(model, clone_function=recurse)
         copy.set_weights(model.get_weights())
     except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
-        reason = one_line(error, 200)
         raise UsageError(
-            f"--precision {precision}: TensorFlow cannot rebuild this base in it ({reason}); use "
-            "--precision float32, or --engine openvino"
+            f"--precision {precision}: TensorFlow cannot rebuild this base in it "
+            f"({one_line(error, 200)}); use --precision float32, or --engine openvino"
         ) from error
     return copy
 
 
 class TensorFlowEngine:
-    """Runs the base by TensorFlow, on CPU or GPU.
+    """Runs a base in TensorFlow, on CPU or GPU.
 
-    On a GPU low precisions are compiled by XLA. That path has not been run on the machines this
-    was written on, which have none.
+    XLA compiles low precisions on a GPU. That path is untested, because the development machines
+    have no GPU.
 
     Args:
       model: from preprocessed float32 (n, H, W, 3) to the cut layer's output.
-      base_spec: preprocessing and pooling around it.
+      base_spec: its preprocessing and pooling.
       image_size: (height, width) in pixels.
       batch_size: images per call.
       precision: ``float32``, ``float16`` or ``bfloat16``.
@@ -137,7 +136,7 @@ class TensorFlowEngine:
         self.feature_shape = feature_shape(model, base_spec)
         self.numerics = EngineChoice("tensorflow", precision).numerics
         self._shape = (batch_size, *image_size, 3)
-        # On the CPU XLA makes MobileNetV2 five times slower and VGG16 no faster.
+        # On the CPU, XLA makes MobileNetV2 five times slower and VGG16 no faster.
         compiled = precision != "float32" and bool(tf.config.list_physical_devices("GPU"))
         graph = tf.function(
             feature_graph(model, base_spec),
@@ -145,7 +144,7 @@ class TensorFlowEngine:
             jit_compile=compiled or None,
         )
         self._graph = graph.get_concrete_function()
-        # The graph holds the weights by reference only: without the model they would be freed.
+        # The graph does not keep the weights alive; the model does.
         self._model = model
         self._constant = tf.constant
 

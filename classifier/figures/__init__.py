@@ -1,1 +1,1 @@
-"""Matplotlib figures and how they are written."""
+"""Draws Matplotlib figures, and writes them as PNG files and SVG elements."""

@@ -1,7 +1,7 @@
-"""What the charts of a run show, drawn into Matplotlib axes: files and the page share it.
+"""Draws the charts of a run into Matplotlib axes, for PNG files and for the page.
 
-Colours are Okabe and Ito's, "Color Universal Design" (2008), which colour-blind readers tell apart;
-curves differ in line style too.
+Colours are those of Okabe and Ito, "Color Universal Design" (2008), which colour-blind readers can
+distinguish; curves also differ in line style.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 BLUE, ORANGE, GREY, RULE = "#0072b2", "#d55e00", "#6b6b6b", "#e5e5e5"
-# A curve of a thousand epochs needs no more points than the screen has.
+# A screen shows no more points of a long curve.
 MOST_POINTS = 400
-# An artist of this group id carries its words, which a page shows when the reader points at it.
+# A group id with this prefix holds a text that the page shows as a tooltip.
 WORDS = "words:"
+RING = {"mfc": "none", "mec": ORANGE, "mew": 2, "ms": 8}
 
 
 def draw_history(
@@ -31,8 +32,8 @@ def draw_history(
     Args:
       axes: to draw into.
       metric: ``loss`` or ``accuracy``.
-      train: one value an epoch; None or NaN where there is none.
-      validation: likewise.
+      train: one value per epoch; None or NaN where there is none.
+      validation: the same for validation.
       best_epoch: counted from 1; marked.
     """
     from matplotlib.ticker import MaxNLocator
@@ -54,15 +55,8 @@ def draw_history(
     axes.axvline(best_epoch, color=GREY, lw=1, ls=":", zorder=0)
     if np.isfinite(best):
         label = f"best epoch {best_epoch}: {best:.3f}"
-        ring: dict[str, Any] = {
-            "mfc": "none",
-            "mec": ORANGE,
-            "mew": 2,
-            "ms": 8,
-            "zorder": 5,
-            "clip_on": False,
-        }
-        axes.plot([best_epoch], [best], "o", ls="none", label=label, gid=WORDS + label, **ring)
+        ring: dict[str, Any] = RING | {"zorder": 5, "clip_on": False, "gid": WORDS + label}
+        axes.plot([best_epoch], [best], "o", ls="none", label=label, **ring)
     axes.set_xlabel("Epoch")
     axes.set_xlim(0.5, len(epochs) + 0.5)
     if len(epochs) > 3:
@@ -79,13 +73,14 @@ def draw_penalties(axes: Axes, pairs: Sequence[tuple[float, float]], chosen: flo
 
     Args:
       axes: to draw into.
-      pairs: (penalty, accuracy), ascending, penalties positive.
+      pairs: (penalty, accuracy), ascending; penalties are positive.
       chosen: the penalty that the head uses.
     """
     penalties, values = (np.array(column) for column in zip(*pairs, strict=True))
     best = values[np.abs(np.log(penalties / chosen)).argmin()]
     axes.plot(penalties, values, color=BLUE, lw=1.8)
-    axes.plot([chosen], [best], "o", mfc="none", mec=ORANGE, mew=2, ms=8, gid=f"{WORDS}{best:.1%}")
+    ring: dict[str, Any] = RING | {"gid": f"{WORDS}{best:.1%}"}
+    axes.plot([chosen], [best], "o", **ring)
     axes.set_xscale("log")
     decades(axes.xaxis)
     axes.set_xlabel("Penalty")
@@ -94,7 +89,7 @@ def draw_penalties(axes: Axes, pairs: Sequence[tuple[float, float]], chosen: flo
 
 
 def draw_learning(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
-    """Draws accuracy with its interval over the number of training images.
+    """Draws accuracy with its interval by number of training images.
 
     Args:
       axes: to draw into.
@@ -120,11 +115,11 @@ def draw_learning(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
 
 
 def draw_reliability(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
-    """Draws accuracy over confidence; a larger point stands for more rows.
+    """Draws accuracy by confidence; a larger point stands for more rows.
 
     Args:
-      axes: to draw into, square.
-      bins: ``rows``, ``confidence`` and ``accuracy`` each.
+      axes: square, to draw into.
+      bins: ``rows``, ``confidence`` and ``accuracy`` of each.
     """
     filled = [part for part in bins if part["rows"]]
     total = sum(part["rows"] for part in filled)
@@ -140,14 +135,15 @@ def draw_reliability(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
     axes.set_yticks(quarters, [f"{value:.0%}" for value in quarters])
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Confidence", aspect="equal")
     plain(axes)
+    axes.tick_params(pad=6)  # keeps the labels of the origin apart
 
 
 def loss_scale(axes: Axes, values: np.ndarray) -> None:
-    """Starts the y axis at 0, or makes it logarithmic where one wild epoch would flatten the rest.
+    """Starts the y axis at 0; makes it logarithmic if an outlier would flatten the other values.
 
     Args:
       axes: of the curve.
-      values: finite float64 (n,), all that is drawn.
+      values: finite float64 (n,), every value that is drawn.
     """
     if len(values) and values.max() > 10 * np.quantile(values, 0.9) > 0:
         axes.set_yscale("log")
@@ -157,7 +153,7 @@ def loss_scale(axes: Axes, values: np.ndarray) -> None:
 
 
 def decades(axis: Axis) -> None:
-    """Marks a logarithmic axis with few numbers, as text that any font shows."""
+    """Marks a logarithmic axis with few plain numbers."""
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     axis.set_major_locator(LogLocator(numticks=6))
@@ -170,7 +166,7 @@ def share_scale(axes: Axes, values: np.ndarray) -> None:
 
     Args:
       axes: of the curve.
-      values: finite float64 (n,), all that is drawn.
+      values: finite float64 (n,), every value that is drawn.
     """
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -182,7 +178,7 @@ def share_scale(axes: Axes, values: np.ndarray) -> None:
 
 
 def plain(axes: Axes) -> None:
-    """Leaves of the frame only what helps reading."""
+    """Removes the parts of the frame that do not help the reader."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(RULE)
     axes.grid(axis="y", color=RULE, lw=0.8)

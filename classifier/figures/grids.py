@@ -1,4 +1,4 @@
-"""The labelled grid of images, as a figure."""
+"""Draws a labelled grid of images."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def grid_figure(
     """Draws a labelled grid of images.
 
     Args:
-      tiles: (uint8 (H, W, 3) or None for an image that is gone, label), row by row; a label of
-        None leaves the place empty.
+      tiles: (uint8 (H, W, 3), label), row by row. The image is None if it could not be read; a
+        label of None leaves the place empty.
       rows: of the grid.
       columns: of the grid.
     """
-    wide, high, title = 1.7, 2.0, 0.48  # inches of a place, and of the label in it
+    wide, high, title = 1.7, 2.0, 0.48  # Inches of a place, and of the label in it.
     figure = plots.new_figure(max(3.0, wide * columns), max(2.0, high * rows))
-    # One pair of axes, in inches: laying out hundreds of them takes seconds.
+    # All tiles share one pair of axes, in inches: hundreds of them would take seconds.
     figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()

@@ -1,6 +1,6 @@
-"""Figures: training history, confusion matrix and prediction; how any figure is written.
+"""Draws training history, confusion matrix and predictions, and writes figures as PNG files.
 
-Figures are drawn without pyplot: no display, no global state.
+Figures are drawn without pyplot, which would need a display and keep global state.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def new_figure(width: float, height: float) -> Figure:
 def png(figure: Figure) -> bytes:
     """Returns the figure as a PNG file's bytes."""
     buffer = io.BytesIO()
-    # Without the version of Matplotlib in it, equal figures are equal files.
+    # Without Matplotlib's version in the file, equal figures give equal files.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
@@ -62,10 +62,10 @@ def png(figure: Figure) -> bytes:
 def write_or_skip(
     storage: Storage, name: str, draw: Callable[[], Figure], tell: Callable[[str], None]
 ) -> bool:
-    """Writes a figure, or says in one line that Matplotlib is missing.
+    """Writes a figure, or reports in one line that Matplotlib is missing.
 
     Returns:
-      Whether it was written.
+      Whether the figure was written.
     """
     try:
         data = png(draw())
@@ -84,11 +84,11 @@ def write_file(target: str, data: bytes, storage_options: Mapping[str, str], fla
     """
     fs, path = connect(target, storage_options, flag)
     name = path.rstrip("/").rpartition("/")[2]
-    # By the file system's own reading of it: memory://x.png has a slash, but no folder.
+    # The file system divides the path: memory://x.png has a slash but no folder.
     folder = target.removesuffix(name)
     shown = public_url(target)
     if not name or folder == target or target.endswith("/"):
-        raise UsageError(f"{flag}: {shown!r} names no file; add a name such as grid.png")
+        raise UsageError(f"{flag}: {shown!r} does not name a file; add a name such as grid.png")
     try:
         if is_folder(fs, path):
             raise UsageError(f"{flag}: {shown!r} is a folder; add a name such as grid.png")
@@ -98,7 +98,7 @@ def write_file(target: str, data: bytes, storage_options: Mapping[str, str], fla
 
 
 def literal(text: str) -> str:
-    r"""Escapes what Matplotlib takes for mathematics, and what is not UTF-8 in a file name.
+    r"""Escapes what Matplotlib would read as mathematics, and what is not UTF-8 in a file name.
 
     Example:
       >>> literal("$5 bill")
@@ -109,7 +109,7 @@ def literal(text: str) -> str:
 
 
 def clip(text: str, width: int) -> str:
-    """Shortens a label in its middle, where names of a kind differ least.
+    """Shortens a label in its middle, where similar names differ least.
 
     Example:
       >>> clip("golden_retriever_puppy", 11)
@@ -125,7 +125,7 @@ def history_figure(history: Mapping[str, Sequence[float]], best_epoch: int, titl
     """Draws loss and accuracy by epoch, for training and validation.
 
     Args:
-      history: loss, accuracy, val_loss and val_accuracy; one value an epoch.
+      history: loss, accuracy, val_loss and val_accuracy; one value per epoch.
       best_epoch: counted from 1; marked in both panels.
       title: of the figure.
     """
@@ -161,7 +161,7 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str], title: str) 
     axes = figure.subplots()
     support = confusion.sum(axis=1, keepdims=True)
     share = np.divide(confusion, support, out=np.zeros(confusion.shape), where=support > 0)
-    # The square root of the share: one confusion in a hundred must be visible.
+    # The square root of the share keeps one confusion in a hundred visible.
     image = axes.imshow(
         share, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1), interpolation="nearest"
     )
@@ -206,7 +206,7 @@ def prediction_figure(
     """Draws each image beside bars of its most probable classes.
 
     Args:
-      predictions: (uint8 (H, W, 3), name, [(label, probability), ...] best first) an image.
+      predictions: (uint8 (H, W, 3), name, [(label, probability), ...] best first) per image.
     """
     count = len(predictions)
     most = max(len(top) for _, _, top in predictions)
@@ -227,7 +227,7 @@ def _probability_bars(bars: Any, top: Sequence[tuple[str, float]], most: int) ->
     colours = [BLUE] + ["#9cc4dd"] * (len(top) - 1)
     bars.barh(places, values, color=colours, height=0.68)
     bars.set_yticks(places, [literal(clip(label, 26)) for label, _ in top], fontsize=9)
-    # Bars of all images are equally thick, best on top.
+    # The bars of all images have the same thickness, with the best one on top.
     bars.set_ylim(most - 0.5, -0.6)
     bars.set_xlim(0, 1.14)
     bars.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"], fontsize=8)

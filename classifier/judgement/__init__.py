@@ -1,4 +1,4 @@
-"""How far a head can be trusted: intervals, calibration, confusions, learning curves.
+"""How good a head is, and what it predicts: figures, intervals, calibration, predictions.
 
-Pure functions on arrays first; `judging` reads a store and puts them together.
+`judge` reads a store and combines the functions on arrays in the other modules.
 """

@@ -1,4 +1,4 @@
-"""Which classes a head takes for which, from a confusion matrix."""
+"""The classes that a head confuses most, from a confusion matrix."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ MOST_PAIRS = 10
 def confused_pairs(
     confusion: np.ndarray, classes: Sequence[str], most: int = MOST_PAIRS
 ) -> list[dict[str, Any]]:
-    """Lists the confusions that cost most rows.
+    """Lists the most frequent confusions.
 
     Args:
       confusion: int (k, k), rows are true classes and columns predicted ones.
       classes: k names.
-      most: pairs to list.
+      most: the largest number of pairs to list.
 
     Returns:
-      ``class``, ``predicted``, ``rows`` and ``share`` (of the true class's rows), most rows first
-      and then the larger share; pairs that never occur are left out.
+      ``class``, ``predicted``, ``rows`` and ``share`` (of the true class's rows) of each pair that
+      occurs, by rows and then by share, largest first.
 
     Example:
       >>> confused_pairs(np.array([[8, 2], [0, 9]]), ["cat", "dog"])
@@ -47,11 +47,11 @@ def confused_pairs(
 
 
 def most_confused(confusion: np.ndarray, most: int) -> np.ndarray:
-    """Chooses the classes that a matrix too large to be read should show.
+    """Chooses the classes to show of a matrix that is too large to read.
 
     Args:
       confusion: int (k, k), rows are true classes and columns predicted ones.
-      most: classes to choose.
+      most: the largest number of classes to choose.
 
     Returns:
       int64 (min(k, most),) class indices in ascending order: those in the most frequent confusions,

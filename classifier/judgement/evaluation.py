@@ -1,13 +1,13 @@
-"""How good a head is on some rows: loss, accuracy, per-class figures, confusion; in one pass.
+"""Evaluates a head on some rows in one pass: loss, accuracy, figures per class, confusion matrix.
 
-Rows stream through, and only a k x k matrix and a few sums are kept, so a split of any size is
-evaluated in bounded memory. The loss is computed from logits in float64.
+Rows are streamed, and only a k x k matrix and a few sums are kept, so memory is bounded for a split
+of any size. The loss is computed from logits in float64.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,9 @@ from classifier.features.selection import Selection
 from classifier.features.tally import several_labels
 from classifier.heads.head import logits_model
 from classifier.heads.probabilities import log_probabilities
+from classifier.judgement.classes import class_figures
 from classifier.judgement.multilabel import MultiLabelScores
+from classifier.judgement.outcomes import ROW_COLUMNS, Outcomes
 from classifier.runs.run import Run
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, unknown_choice
@@ -27,7 +29,6 @@ from featurestore.errors import UsageError, unknown_choice
 if TYPE_CHECKING:
     import keras
 
-    from classifier.judgement.outcomes import Outcomes
     from featurestore import FeatureStore
 
 EVERYTHING = "all"
@@ -42,8 +43,8 @@ class Scores:
       classes: names, in the head's order.
       confusion: int64 (k, k), rows are true classes and columns predicted ones.
       loss_sum: of cross entropies, in nats.
-      top_hits: rows whose class is among the five most probable.
-      unknown: rows by label that the head never learned.
+      top_hits: rows whose class is among the five most probable ones.
+      unknown: label that the head was not trained on -> its rows.
       unlabelled: rows without a label.
     """
 
@@ -59,11 +60,11 @@ class Scores:
 
     @property
     def rows(self) -> int:
-        """Rows that were evaluated."""
+        """Number of evaluated rows."""
         return int(self.confusion.sum())
 
     def update(self, logits: np.ndarray, labels: np.ndarray) -> None:
-        """Takes in rows.
+        """Adds rows.
 
         Args:
           logits: float (n, 1) for two classes, else (n, k).
@@ -73,14 +74,13 @@ class Scores:
         own = logs[np.arange(len(labels)), labels]
         self.loss_sum -= float(own.sum())
         np.add.at(self.confusion, (labels, logs.argmax(axis=1)), 1)
-        # Ties count against a hit, and so does NaN: a head that says nothing hits nothing.
+        # Ties and NaN count as misses.
         places = (logs >= own[:, None]).sum(axis=1)
         self.top_hits += int(((places >= 1) & (places <= TOP)).sum())
 
     def to_record(self) -> dict[str, Any]:
-        """Returns the figures, fit for JSON; precision of a class never predicted is None."""
+        """Returns the figures as JSON values."""
         hits, support = np.diag(self.confusion), self.confusion.sum(axis=1)
-        predicted = self.confusion.sum(axis=0)
         record: dict[str, Any] = {
             "rows": self.rows,
             "loss": self.loss_sum / self.rows,
@@ -88,39 +88,12 @@ class Scores:
         }
         if len(self.classes) > TOP:
             record["top_5_accuracy"] = self.top_hits / self.rows
-        record["per_class"] = [
-            {
-                "class": name,
-                "precision": _ratio(hits[i], predicted[i]),
-                "recall": _ratio(hits[i], support[i]),
-                "f1": _ratio(2 * hits[i], support[i] + predicted[i]),
-                "support": int(support[i]),
-            }
-            for i, name in enumerate(self.classes)
-        ]
+        predicted = self.confusion.sum(axis=0)
+        record["per_class"] = class_figures(self.classes, hits, predicted, support)
         record["unknown_labels"] = dict(sorted(self.unknown.items()))
         record["unlabelled"] = self.unlabelled
         record["confusion"] = self.confusion.tolist()
         return record
-
-
-def _ratio(part: np.integer, whole: np.integer) -> float | None:
-    return float(part / whole) if whole else None
-
-
-def weakest_first(per_class: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Sorts figures of classes: the weakest are what a reader looks for among many.
-
-    Classes without rows come last, as nothing is known of them.
-
-    Args:
-      per_class: of a record, each with ``f1`` and ``support``.
-    """
-
-    def place(row: Mapping[str, Any]) -> tuple[bool, float]:
-        return not row["support"], -1.0 if row["f1"] is None else row["f1"]
-
-    return sorted(per_class, key=place)
 
 
 def forward(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
@@ -134,16 +107,16 @@ def forward(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def select_split(run: Run, store: FeatureStore, split: str) -> Selection:
-    """Returns the rows that `--split` names: what the run trained on is divided as it was then.
+    """Returns the rows that `--split` names, divided as they were for training.
 
     Args:
-      run: knows the carve.
-      store: to be evaluated on.
-      split: of the store, by any of its names; ``all``; or train and validation of a run that
-        carved validation out.
+      run: has the boundary of its validation carve.
+      store: to evaluate on.
+      split: any name of a split of the store; ``all``; or train and validation of a run that carved
+        its validation rows out.
 
     Raises:
-      UsageError: listing the splits there are.
+      UsageError: listing the splits of the store.
     """
     found = store.split_counts()
     if not found:
@@ -172,25 +145,25 @@ def evaluate(
     batch_size: int = 1024,
     outcomes: Outcomes | None = None,
 ) -> Scores | MultiLabelScores:
-    """Runs a head over the selected rows, each image once and as it is.
+    """Runs a head over the selected rows, each image once and unaugmented.
 
     Args:
       run: that trained the head.
       head_id: of the head.
       store: of the same features.
       selection: the rows.
-      batch_size: rows at a time.
-      outcomes: gathers what became of each row, where that is asked for.
+      batch_size: rows per batch.
+      outcomes: receives the outcome of each row; for heads with one label per row.
 
     Raises:
-      SpecMismatch: when the store holds other features than the head was trained on.
-      UsageError: when no row has a label the head knows.
+      SpecMismatch: when the head was trained on other features than the store's.
+      UsageError: when no row has a label that the head knows.
     """
     require_same_features(run, store)
     logits_of = forward(logits_model(run.load_head(head_id)))
     scores = MultiLabelScores(run.classes) if run.multi_label else Scores(run.classes)
-    learned, also = set(run.classes), outcomes.columns if outcomes else ()
-    for batch in selection.batches(store, ("labels", "features", *also), batch_size):
+    learned, columns = set(run.classes), ("labels", "features", *(ROW_COLUMNS if outcomes else ()))
+    for batch in selection.batches(store, columns, batch_size):
         if run.multi_label:
             labels = several_labels(batch["labels"], run.classes)
             known = labels.max(axis=1) > 0
@@ -198,32 +171,29 @@ def evaluate(
             labels = class_numbers(single_labels(batch["labels"]), run.classes)
             known = labels >= 0
         scores.unlabelled += sum(not len(names) for names in batch["labels"])
-        scores.unknown.update(
-            name for names in batch["labels"] for name in names if name not in learned
-        )
+        scores.unknown.update(n for names in batch["labels"] for n in names if n not in learned)
         if known.any():
-            logits = logits_of(batch["features"][known])
+            rows = {name: column[known] for name, column in batch.items()}
+            logits = logits_of(rows["features"])
             if isinstance(scores, MultiLabelScores):
-                content = content_numbers(batch["content_hash"][known])
-                scores.update(logits, labels[known], content)
+                scores.update(logits, labels[known], content_numbers(rows["content_hash"]))
             else:
                 scores.update(logits, labels[known])
             if outcomes:
-                rows = {name: batch[name][known] for name in also}
                 outcomes.update(logits, labels[known], rows)
     if not scores.rows:
         raise UsageError(
             f"no row to evaluate on: {scores.unlabelled} rows of {store.url} have no label and "
-            f"{scores.unknown.total()} have one the head never learned"
+            f"{scores.unknown.total()} have one that the head was not trained on"
         )
     return scores
 
 
 def require_same_features(run: Run, store: FeatureStore) -> None:
-    """Refuses a store whose identity is not the one the run was trained on.
+    """Refuses a store whose features differ from those the run was trained on.
 
     Raises:
-      SpecMismatch: with the fields that differ.
+      SpecMismatch: naming the fields that differ.
     """
     fix = "evaluate on the store it was trained on, or one with the same settings"
     run.spec.require_same(store.spec, f"the run at {run.url}", fix)

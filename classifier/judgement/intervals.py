@@ -1,8 +1,8 @@
-"""Confidence intervals of an accuracy, exact, and of the difference between two heads, paired.
+"""Confidence intervals: exact for an accuracy, a paired bootstrap for the difference of two heads.
 
-Differences have percentile intervals by Efron, "Better bootstrap confidence intervals" (1987),
-section 1. Rows are never drawn one by one: among n rows drawn with replacement, the numbers of rows
-that only one head has right are multinomial, so 2,000 resamples cost the same whatever n is.
+Differences have the percentile intervals of Efron, "Better bootstrap confidence intervals" (1987),
+section 1. Rows are not drawn one by one: among n rows drawn with replacement, the numbers of rows
+that only one head classifies correctly are multinomial, so 2,000 resamples cost the same for any n.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and the range in which it would lie on other rows of the same kind.
+    """A figure and its confidence interval.
 
     Attributes:
-      estimate: on the rows themselves.
+      estimate: on the evaluated rows.
       lower: end of the interval.
-      upper: likewise.
-      rows: it was estimated on.
-      level: how often such a range holds the true figure.
-      resamples: how many were drawn; 0 for an exact interval.
+      upper: end of the interval.
+      rows: number of evaluated rows.
+      level: the share of such intervals that contain the true figure.
+      resamples: number of bootstrap resamples; 0 for an exact interval.
     """
 
     estimate: float
@@ -38,20 +38,20 @@ class Interval:
     resamples: int = RESAMPLES
 
     def to_record(self) -> dict[str, Any]:
-        """Returns the fields, fit for JSON."""
+        """Returns the fields as JSON values."""
         return dataclasses.asdict(self)
 
 
 def accuracy_interval(hits: int, rows: int, level: float = LEVEL) -> Interval:
-    """Estimates how far an accuracy would move on other rows of the same kind.
+    """Returns an accuracy with its exact interval.
 
-    The interval is Clopper and Pearson's, "The use of confidence or fiducial limits illustrated in
-    the case of the binomial" (1934): exact for any number of rows and mistakes.
+    The interval is that of Clopper and Pearson, "The use of confidence or fiducial limits
+    illustrated in the case of the binomial" (1934), exact for any number of rows and mistakes.
 
     Args:
-      hits: rows that were classified rightly.
-      rows: all of them, at least 1.
-      level: how often such an interval holds the true accuracy, at least.
+      hits: number of correctly classified rows.
+      rows: number of all rows, at least 1.
+      level: the smallest share of such intervals that contain the true accuracy.
 
     Example:
       >>> found = accuracy_interval(90, 100)
@@ -77,17 +77,17 @@ def difference_interval(
     """Estimates the difference of two heads' accuracies on the same rows, drawn in pairs.
 
     Args:
-      first: bool (n,) which rows the first head classified rightly; n is at least 1.
-      second: the same of the second head, row by row.
+      first: bool (n,) whether the first head classified each row correctly; n is at least 1.
+      second: bool (n,) the same for the second head.
       seed: of the resamples.
-      resamples: to draw.
-      level: share of them within the interval.
+      resamples: number to draw.
+      level: share of the resamples within the interval.
 
     Returns:
       The interval of first minus second.
 
     Raises:
-      ValueError: when the rows are not the same number.
+      ValueError: when the numbers of rows differ.
     """
     if first.shape != second.shape:
         raise ValueError(f"paired heads need the same rows, got {len(first)} and {len(second)}")
@@ -102,14 +102,14 @@ def difference_interval(
 
 
 def sign_test(first: np.ndarray, second: np.ndarray) -> float:
-    """Returns how probable so uneven disagreements are of heads that are equally good.
+    """Returns the p-value of the disagreements between two heads if both are equally good.
 
-    McNemar's test in its exact form: two-sided, binomial on the rows that one head alone has right.
-    A bootstrap interval cannot tell where all disagreements go one way: no resample goes the other.
+    This is McNemar's exact test: two-sided, binomial on the rows that only one head classifies
+    correctly. Unlike a bootstrap, it can judge disagreements that all favour the same head.
 
     Args:
-      first: bool (n,) which rows the first head classified rightly.
-      second: the same of the second head, row by row.
+      first: bool (n,) whether the first head classified each row correctly.
+      second: bool (n,) the same for the second head.
 
     Example:
       >>> right = np.arange(100) < 90

@@ -1,8 +1,8 @@
 """Judges a head on a split: figures, intervals, calibration, confusions and worst mistakes.
 
-In a run's folder ``calibration/<head_id>.json`` is the temperature, fitted on validation rows,
-``evaluation/<split>-<head_id>.json`` what `Judgement.record` holds, and
-``learning/<split>-<head_id>.json`` the accuracy over the number of training images.
+In a run's folder, ``calibration/<head_id>.json`` holds the temperature that was fitted on
+validation rows, ``evaluation/<split>-<head_id>.json`` holds `JudgedHead.record`, and
+``learning/<split>-<head_id>.json`` holds the accuracy by number of training images.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from featurestore import FeatureStore
 
 VALIDATION = "validation"
-# A nearest-neighbour head holds, for each of these, one number a training row.
+# A nearest-neighbour head holds one number per training row for each row of a batch.
 BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """A head on the rows of a split.
+class JudgedHead:
+    """The evaluation of a head on a split.
 
     Attributes:
-      record: all figures, fit for JSON.
-      scores: the sums they come from.
-      outcomes: row by row; of multi-label heads none.
+      record: all figures as JSON values.
+      scores: the sums behind them.
+      outcomes: of each row; empty for multi-label heads.
     """
 
     record: dict[str, Any]
@@ -48,20 +48,20 @@ class Judgement:
     outcomes: Outcomes
 
 
-def judge(run: Run, head_id: str, store: FeatureStore, split: str) -> Judgement:
-    """Evaluates a head and says how far its figures and its probabilities can be trusted.
+def judge(run: Run, head_id: str, store: FeatureStore, split: str) -> JudgedHead:
+    """Evaluates a head, and how reliable its figures and its probabilities are.
 
-    A head that has no temperature yet gets one, from the store's validation rows where there are
-    any. Nothing is written: see `save_temperature`.
+    If the run has no temperature for the head yet, one is fitted on the validation rows of the
+    store, if it has any. This writes nothing: see `save_temperature`.
 
     Args:
       run: that trained the head.
       head_id: of the head.
       store: of the same features.
-      split: as `select_split` takes it.
+      split: a name that `select_split` accepts.
 
     Raises:
-      UsageError: when there is no such split, or no row of it has one label the head knows.
+      UsageError: when there is no such split, or none of its rows has a label that the head knows.
     """
     outcomes = Outcomes(run.classes)
     selection = select_split(run, store, split)
@@ -94,21 +94,21 @@ def judge(run: Run, head_id: str, store: FeatureStore, split: str) -> Judgement:
                 for mistake in outcomes.mistakes
             ],
         }
-    return Judgement(record, scores, outcomes)
+    return JudgedHead(record, scores, outcomes)
 
 
 def _calibration(outcomes: Outcomes, fitted: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Returns the reliability before and after scaling; None for a head that says nothing."""
+    """Returns the reliability before and after scaling; None if no row has a finite prediction."""
     logs, labels = outcomes.sample()
     if not len(labels):
         return None
     after = None
     if fitted:
-        after = reliability(scaled(logs, fitted["temperature"]), labels).to_record()
+        after = dataclasses.asdict(reliability(scaled(logs, fitted["temperature"]), labels))
     return {
         "rows": len(labels),
         "temperature": fitted,
-        "before": reliability(logs, labels).to_record(),
+        "before": dataclasses.asdict(reliability(logs, labels)),
         "after": after,
     }
 
@@ -134,12 +134,12 @@ def _fit_on_validation(run: Run, head_id: str, store: FeatureStore) -> dict[str,
         outcomes = Outcomes(run.classes)
         evaluate(run, head_id, store, selection, BATCH_SIZE, outcomes)
     except UsageError:
-        return None  # no validation rows there
+        return None  # The store has no validation rows.
     return _temperature_record(run, head_id, store, outcomes)
 
 
 def load_temperature(run: Run, head_id: str) -> dict[str, Any] | None:
-    """Returns what ``calibration/<head_id>.json`` holds; None where there is none to be read."""
+    """Returns the content of ``calibration/<head_id>.json``; None if it cannot be read."""
     try:
         found = json.loads(run.storage.read(calibration_file(head_id)))
         return found if found["temperature"] > 0 else None
@@ -148,19 +148,19 @@ def load_temperature(run: Run, head_id: str) -> dict[str, Any] | None:
 
 
 def save_temperature(run: Run, record: Mapping[str, Any]) -> None:
-    """Writes a judgement's temperature beside the run's head, if it has one."""
+    """Writes the temperature of `JudgedHead.record` into the run, if there is one."""
     calibration = record["calibration"]
     if calibration and (fitted := calibration["temperature"]):
         run.storage.write(calibration_file(fitted["head_id"]), dump_json(fitted))
 
 
-def compare(first: Judgement, second: Judgement) -> dict[str, Any]:
+def compare(first: JudgedHead, second: JudgedHead) -> dict[str, Any]:
     """Compares two heads on the same rows.
 
     Returns:
-      ``head_id``, ``accuracy``, ``loss`` of the second; ``difference``: the first head's accuracy
-      minus the second's, as an interval's record; ``p_value`` of `sign_test`, and whether that is
-      ``beyond_chance``.
+      ``head_id``, ``accuracy`` and ``loss`` of the second head; ``difference``, the first head's
+      accuracy minus the second's, as an interval's record; ``p_value`` of `sign_test`, and whether
+      the difference is ``beyond_chance``.
 
     Raises:
       UsageError: when the store changed between the two evaluations.
@@ -168,8 +168,8 @@ def compare(first: Judgement, second: Judgement) -> dict[str, Any]:
     ours, theirs = first.outcomes.content, second.outcomes.content
     if len(ours) != len(theirs) or (ours != theirs).any():
         raise UsageError(
-            "--compare: the store got other rows while the heads were evaluated; run it again when "
-            "the extraction has ended"
+            "--compare: the rows of the store changed while the heads were evaluated; run the "
+            "command again when the extraction has ended"
         )
     pair = first.outcomes.right, second.outcomes.right
     difference, p_value = difference_interval(*pair), sign_test(*pair)
@@ -184,13 +184,13 @@ def compare(first: Judgement, second: Judgement) -> dict[str, Any]:
 
 
 def file_name(split: str, head_id: str) -> str:
-    """Returns the name of a judgement's files, without suffix.
+    """Returns the name of an evaluation's files, without suffix.
 
     Example:
       >>> file_name("../x y", "linear")
       '.._x_y-linear'
     """
-    # A split's name is the user's own and may hold what a file name may not.
+    # The user chose the split's name, which may contain characters that a file name may not.
     safe = re.sub(r"[^\w.-]", "_", split)
     return f"{safe}-{head_id}"
 

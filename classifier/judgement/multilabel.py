@@ -1,4 +1,4 @@
-"""How good a multi-label head is on some rows: each class is a question of its own."""
+"""Figures of a multi-label head, which answers yes or no for each class."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from classifier.features.sample import ContentSample
 from classifier.heads.stacked.objective import Objective
+from classifier.judgement.classes import class_figures
 
 
 @dataclass
@@ -18,13 +19,13 @@ class MultiLabelScores:
 
     Attributes:
       classes: names, in the head's order.
-      rows: that were evaluated.
-      counts: int64 (3, classes): right positives, predicted positives, true positives.
+      rows: number of evaluated rows.
+      counts: int64 (3, classes): hits, predicted positives, actual positives.
       loss_sum: of each row's mean cross entropy over the classes, in nats.
-      hit_sum: of each row's share of classes that are told rightly.
-      unknown: labels that the head never learned, by name.
+      hit_sum: of each row's share of classes that are predicted correctly.
+      unknown: label that the head was not trained on -> its rows.
       unlabelled: rows without a label.
-      sample: logits and labels of the rows, or of some of them within bounded memory.
+      sample: logits and labels of the rows, or of a sample within bounded memory.
     """
 
     classes: tuple[str, ...]
@@ -40,7 +41,7 @@ class MultiLabelScores:
         self.counts = np.zeros((3, len(self.classes)), np.int64)
 
     def update(self, logits: np.ndarray, labels: np.ndarray, content: np.ndarray) -> None:
-        """Takes in rows.
+        """Adds rows.
 
         Args:
           logits: float (n, classes).
@@ -48,8 +49,8 @@ class MultiLabelScores:
           content: uint32 (n,) of `classifier.features.sample.content_numbers`.
         """
         self.sample.add(content, logits.astype(np.float32), labels)
-        said, true = logits > 0, labels > 0
-        self.counts += np.stack([(said & true).sum(0), said.sum(0), true.sum(0)])
+        predicted, true = logits > 0, labels > 0
+        self.counts += np.stack([(predicted & true).sum(0), predicted.sum(0), true.sum(0)])
         objective = Objective(len(self.classes), True)
         loss, hits = objective.measure(logits[:, :, None].astype(np.float32), labels)
         self.loss_sum += float(loss[0])
@@ -57,29 +58,21 @@ class MultiLabelScores:
         self.rows += len(labels)
 
     def to_record(self) -> dict[str, Any]:
-        """Returns the figures, fit for JSON; what has nothing to be divided by is None.
+        """Returns the figures as JSON values; a ratio without a divisor is None.
 
-        ``accuracy`` is the share of (row, class) pairs told rightly at a probability of 0.5,
-        ``macro_f1`` and ``mean_average_precision`` are means over the classes that occur, the
-        second among the ``average_precision_rows`` it was computed on.
+        ``accuracy`` is the share of (row, class) pairs that are predicted correctly at a
+        probability of 0.5. ``macro_f1`` and ``mean_average_precision`` are means over the classes
+        that occur, the second one among its ``average_precision_rows``.
         """
-        right, said, true = self.counts
+        hits, predicted, true = self.counts
         logits, labels = self.sample.columns()
         precision = [average_precision(logits[:, i], labels[:, i]) for i in range(len(true))]
         ranked = [value for value in precision if value is not None]
-        per_class: list[dict[str, Any]] = [
-            {
-                "class": name,
-                "precision": float(right[i] / said[i]) if said[i] else None,
-                "recall": float(right[i] / true[i]) if true[i] else None,
-                "f1": float(2 * right[i] / (said[i] + true[i])) if said[i] + true[i] else None,
-                "average_precision": precision[i],
-                "support": int(true[i]),
-            }
-            for i, name in enumerate(self.classes)
-        ]
+        per_class = class_figures(self.classes, hits, predicted, true)
+        for figures, value in zip(per_class, precision, strict=True):
+            figures["average_precision"] = value
         occurs = true > 0
-        f1 = 2 * right[occurs] / (said + true)[occurs]
+        f1 = 2 * hits[occurs] / (predicted + true)[occurs]
         return {
             "rows": self.rows,
             "loss": self.loss_sum / self.rows,
@@ -94,9 +87,9 @@ class MultiLabelScores:
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    """Returns the area under the steps of precision over recall; None without a positive.
+    """Returns the area under the steps of precision over recall; None without a positive row.
 
-    Rows of one score are taken at once, as scikit-learn's `average_precision_score` does.
+    Rows of equal score form one step, as in scikit-learn's `average_precision_score`.
 
     Args:
       scores: float (n,), higher for more probable rows.

@@ -1,7 +1,7 @@
-"""What became of each row of an evaluation, gathered while rows stream by.
+"""Collects the outcome of each row during an evaluation.
 
-One bit a row is kept for all of them, log-probabilities for a sample within a budget, and the worst
-mistakes with the address of their images.
+Kept are one bit per row, the log-probabilities of a sample within a budget, and the worst mistakes
+with the addresses of their images.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from classifier.features.sample import ContentSample, content_numbers
 from classifier.heads.probabilities import log_probabilities
 
-# What is to be known of a mistake, to find its image again.
+# The columns that lead from a mistake to its image.
 ROW_COLUMNS = ("key", "uri", "size", "etag", "content_hash", "width", "height")
 MOST_MISTAKES = 12
 
@@ -26,10 +26,10 @@ class Mistake:
     """A row that a head classified wrongly.
 
     Attributes:
-      label: its class.
-      predicted: the head's.
+      label: the true class.
+      predicted: the class that the head predicted.
       confidence: probability of the predicted class.
-      key, uri, size, etag, content_hash, width, height: as the store has them.
+      key, uri, size, etag, content_hash, width, height: the store's columns.
     """
 
     label: str
@@ -44,17 +44,17 @@ class Mistake:
     height: int
 
     def to_record(self) -> dict[str, Any]:
-        """Returns the fields, fit for JSON."""
+        """Returns the fields as JSON values."""
         return dataclasses.asdict(self)
 
 
 @dataclass
 class Outcomes:
-    """Of rows with one label each.
+    """The outcomes of rows with one label each.
 
     Attributes:
       classes: names, in the head's order.
-      most_mistakes: to keep, those of the highest confidence.
+      most_mistakes: the largest number to keep, those of the highest confidence.
       logs: log-probabilities and labels of the rows, or of a sample within bounded memory.
     """
 
@@ -66,23 +66,18 @@ class Outcomes:
     _mistakes: dict[str, Mistake] = field(default_factory=dict)
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """What `update` wants to know of rows."""
-        return ROW_COLUMNS
-
-    @property
     def right(self) -> np.ndarray:
-        """bool (n,): which rows were classified rightly, in stored order."""
+        """bool (n,): whether each row was classified correctly, in stored order."""
         return np.concatenate([np.empty(0, bool), *self._right])
 
     @property
     def content(self) -> np.ndarray:
-        """uint32 (n,): a number of each row's content, to tell whether rows are the same."""
+        """uint32 (n,): `content_numbers` of the rows, to check that two heads saw the same rows."""
         return np.concatenate([np.empty(0, np.uint32), *self._content])
 
     @property
     def mistakes(self) -> list[Mistake]:
-        """The worst, highest confidence first; equal images once."""
+        """The worst mistakes, highest confidence first; equal images appear once."""
         return list(self._mistakes.values())
 
     def sample(self) -> tuple[np.ndarray, np.ndarray]:
@@ -95,19 +90,19 @@ class Outcomes:
     def update(
         self, logits: np.ndarray, labels: np.ndarray, columns: Mapping[str, np.ndarray]
     ) -> None:
-        """Takes in rows.
+        """Adds rows.
 
         Args:
           logits: float (n, 1) for two classes, else (n, k).
           labels: int (n,) class indices.
-          columns: `ROW_COLUMNS` of the rows.
+          columns: at least `ROW_COLUMNS` of the rows.
         """
         logs = log_probabilities(logits)
         content = content_numbers(columns["content_hash"])
         self._right.append(logs.argmax(axis=1) == labels)
         self._content.append(content)
         self._note_mistakes(logs, labels, columns)
-        # A head that says nothing of a row has no confidence to calibrate.
+        # A row without a finite prediction has no confidence to calibrate.
         finite = np.isfinite(logs).all(axis=1)
         self.logs.add(content[finite], logs[finite].astype(np.float32), labels[finite])
 
@@ -130,5 +125,5 @@ class Outcomes:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a NumPy scalar as Python's own."""
+    """Converts a NumPy scalar to a Python value."""
     return value.item() if isinstance(value, np.generic) else value

@@ -1,23 +1,21 @@
-"""Whether probabilities can be taken at their word, and one number that mends them.
+"""Measures how reliable probabilities are, and fits a temperature that calibrates them.
 
-Temperature scaling and the expected calibration error are those of Guo et al., "On Calibration of
-Modern Neural Networks" (2017). A temperature never changes which class comes first.
+Temperature scaling and the expected calibration error follow Guo et al., "On Calibration of Modern
+Neural Networks" (2017). A temperature never changes which class is the most probable one.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from classifier.heads.probabilities import log_probabilities
 
 BINS = 15
-# A temperature at the end of the range says that the rows do not bound it: all of them are right
-# with room to spare, or the head knows nothing.
+# The rows do not bound a temperature at an end of this range: all of them are clearly right, or the
+# head predicts at random.
 COLDEST, HOTTEST = 0.05, 20.0
 
 
@@ -26,11 +24,11 @@ class Bin:
     """Rows of similar confidence.
 
     Attributes:
-      lower: confidence where it begins, exclusive but for the first.
-      upper: where it ends, inclusive.
-      rows: in it.
-      confidence: their mean probability of the predicted class; None without rows.
-      accuracy: the share of them that is right; None without rows.
+      lower: least confidence, exclusive except for the first bin.
+      upper: largest confidence, inclusive.
+      rows: number of rows in the bin.
+      confidence: mean probability of the predicted class; None without rows.
+      accuracy: share of rows that are right; None without rows.
     """
 
     lower: float
@@ -42,7 +40,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How confidence and accuracy agree over some rows.
+    """The agreement of confidence and accuracy over some rows.
 
     Attributes:
       loss: mean cross entropy in nats.
@@ -53,10 +51,6 @@ class Reliability:
     loss: float
     ece: float
     bins: tuple[Bin, ...]
-
-    def to_record(self) -> dict[str, Any]:
-        """Returns the fields, fit for JSON."""
-        return dataclasses.asdict(self)
 
 
 def scaled(logs: np.ndarray, temperature: float) -> np.ndarray:
@@ -74,17 +68,17 @@ def scaled(logs: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_temperature(logs: np.ndarray, labels: np.ndarray) -> float:
-    """Finds the temperature of the least mean cross entropy.
+    """Finds the temperature with the least mean cross entropy.
 
-    The cross entropy is convex in 1 / T, as the log-sum-exp of linear functions is; so its
-    derivative crosses zero once, and that place is found by Brent's method over log T.
+    The cross entropy is convex in 1 / T, like every log-sum-exp of linear functions. Its derivative
+    crosses zero once, and Brent's method over log T finds that zero.
 
     Args:
       logs: float (n, k) log-probabilities or logits of validation rows, all finite.
       labels: int (n,) class indices; n is at least 1.
 
     Returns:
-      From 0.05 to 20.
+      A temperature from 0.05 to 20.
 
     Raises:
       ValueError: without rows.
@@ -93,7 +87,7 @@ def fit_temperature(logs: np.ndarray, labels: np.ndarray) -> float:
         raise ValueError("a temperature needs at least one row to fit on")
     from scipy.optimize import brentq
 
-    # Only differences within a row count; with the largest at 0 no power overflows.
+    # Only differences within a row matter; with a maximum of 0 no power overflows.
     values = logs.astype(np.float64)
     values -= values.max(axis=1, keepdims=True)
     own = values[np.arange(len(labels)), labels]
@@ -104,7 +98,7 @@ def fit_temperature(logs: np.ndarray, labels: np.ndarray) -> float:
         return float((means - own).mean())
 
     low, high = math.log(COLDEST), math.log(HOTTEST)
-    # As a function of T the slope in 1 / T falls: positive where colder is too sure of itself.
+    # Over T, the slope in 1 / T falls: it is positive while the head is overconfident.
     if slope(low) <= 0:
         return COLDEST
     if slope(high) >= 0:
@@ -113,7 +107,7 @@ def fit_temperature(logs: np.ndarray, labels: np.ndarray) -> float:
 
 
 def reliability(logs: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
-    """Bins rows by confidence and sums up how far it is from accuracy.
+    """Bins rows by confidence and compares it with their accuracy.
 
     ECE = sum over bins b of n_b / n * |accuracy of b - mean confidence of b|, with bins of equal
     width.
@@ -121,7 +115,7 @@ def reliability(logs: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Relia
     Args:
       logs: float (n, k) log-probabilities.
       labels: int (n,) class indices; n is at least 1.
-      bins: how many.
+      bins: number of bins.
     """
     rows = np.arange(len(labels))
     guesses = logs.argmax(axis=1)

@@ -1,1 +1,1 @@
-"""The page of a run: what it wrote, on one self-contained HTML page."""
+"""The page of a run: its results in one self-contained HTML file."""

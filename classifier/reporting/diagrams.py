@@ -12,7 +12,7 @@ from classifier.figures.svg import inline_svg
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# In pixels of the page.
+# Pixels of the page.
 SIZE, SQUARE = (340, 210), (240, 240)
 POINTS_PER_INCH = 72
 
@@ -22,7 +22,7 @@ class Chart:
     """A chart of the page.
 
     Attributes:
-      title: shown above.
+      title: shown above the chart.
       svg: an ``<svg>`` element.
     """
 
@@ -44,8 +44,8 @@ def history_chart(name: str, train: Sequence, validation: Sequence, best_epoch: 
 
     Args:
       name: ``loss`` or ``accuracy``.
-      train: one value an epoch, None where there is none.
-      validation: likewise.
+      train: one value per epoch, None where there is none.
+      validation: the same for validation.
       best_epoch: counted from 1; marked.
     """
     best = validation[best_epoch - 1]
@@ -62,7 +62,7 @@ def penalty_chart(pairs: Sequence[tuple[float, float]], chosen: float) -> Chart:
     """Draws an exact head's accuracy by penalty.
 
     Args:
-      pairs: (penalty, accuracy), at least two, penalties positive.
+      pairs: (penalty, accuracy), at least two; penalties are positive.
       chosen: the penalty that the head uses.
     """
     pairs = sorted(pairs)
@@ -75,7 +75,7 @@ def penalty_chart(pairs: Sequence[tuple[float, float]], chosen: float) -> Chart:
 
 
 def learning_chart(points: Sequence[Mapping[str, Any]]) -> Chart:
-    """Draws accuracy with its interval over the number of training images.
+    """Draws accuracy with its interval by number of training images.
 
     Args:
       points: ``images`` and ``accuracy`` (an interval's record), at least one.
@@ -90,11 +90,11 @@ def learning_chart(points: Sequence[Mapping[str, Any]]) -> Chart:
 
 
 def reliability_chart(name: str, found: Mapping[str, Any]) -> Chart:
-    """Draws accuracy over confidence, with the share of rows that each bin holds.
+    """Draws accuracy by confidence, with the share of rows in each bin.
 
     Args:
       name: of the diagram.
-      found: a reliability's record.
+      found: record of a `Reliability`.
     """
     filled = [part for part in found["bins"] if part["rows"]]
     words = (f"{part['accuracy']:.0%} at {part['confidence']:.0%}" for part in filled)

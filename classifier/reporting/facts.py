@@ -1,4 +1,4 @@
-"""The page's plain facts: of the run, of the store's spec and of the ledger it stands on."""
+"""The page's facts on the run, the store's spec and the ledger."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LEDGER = (
     ("dead_images", "In dead chunks"),
     ("dead_chunks", "Dead chunks"),
     ("duplicates", "Duplicates among rows"),
-    ("ignored", "Files that are no images"),
+    ("ignored", "Files that are not images"),
 )
 
 
 def headline(material: Material) -> dict[str, Any]:
-    """Returns the top figure: ``accuracy``, ``interval``, ``where`` and further ``facts``."""
+    """Returns the figure at the top: ``accuracy``, ``interval``, ``where`` and ``facts``."""
     best = material.best
     found = next((item for item in material.judged if "accuracy" in item), None)
     if found:
@@ -43,7 +43,7 @@ def headline(material: Material) -> dict[str, Any]:
 
 
 def run_facts(material: Material) -> list[Fact]:
-    """Returns what the run was given and what it took."""
+    """Returns the run's data, settings and time."""
     summary, config = material.summary, material.run.config
     facts = [("Store", config.store_url), ("Classes", count(len(config.classes)))]
     for name, heading in (("train_rows", "Training rows"), ("validation_rows", "Validation rows")):
@@ -51,7 +51,7 @@ def run_facts(material: Material) -> list[Fact]:
             facts.append((heading, count(summary[name])))
     if summary.get("validation"):
         carved = summary["validation"] == "carved"
-        text = "carved out by content hash" if carved else "the store's own split"
+        text = "carved out by content hash" if carved else "a split of the store"
         facts.append(("Validation", text))
     facts.append(("Heads trained", count(len(material.board))))
     if failed := summary.get("failed"):
@@ -66,13 +66,13 @@ def run_facts(material: Material) -> list[Fact]:
 
 
 def identity_facts(spec: StoreSpec) -> list[Fact]:
-    """Returns what the store's features are."""
+    """Returns the identity of the store's features."""
     base, pixels = spec.base, spec.pixels
     height, width = pixels.image_size
     shape = " × ".join(map(str, spec.feature_shape))
     facts = [
         ("Base", f"{base.model}, weights {base.weights}"),
-        ("Weights' hash", base.weights_hash),
+        ("Hash of the weights", base.weights_hash),
         ("Cut at", f"{base.layer}, pooling {base.pooling}"),
         ("Preprocessing", base.preprocess),
         ("Pixels", f"{height} × {width}, {pixels.fit}, {pixels.resize}"),
@@ -84,7 +84,7 @@ def identity_facts(spec: StoreSpec) -> list[Fact]:
 
 
 def numerics_facts(spec: StoreSpec) -> list[Fact]:
-    """Returns how the features were computed when the store was made."""
+    """Returns how the features were computed when the store was created."""
     numerics = spec.numerics
     facts = [("Engine, precision", numerics.label), ("Decoder", numerics.decoder)]
     facts += sorted(numerics.versions.items())
@@ -94,7 +94,7 @@ def numerics_facts(spec: StoreSpec) -> list[Fact]:
 
 
 def ledger_of(material: Material) -> tuple[list[Fact], str]:
-    """Returns the store's ledger as the last evaluation found it, and whether it balances."""
+    """Returns the store's ledger at the last evaluation, and a sentence on its balance."""
     found = next((item["ledger"] for item in material.evaluations if item.get("ledger")), None)
     if not found:
         return [], ""

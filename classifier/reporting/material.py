@@ -1,4 +1,4 @@
-"""What a run's folder holds for its page, read once. Files that are damaged count as missing."""
+"""Reads the files of a run for its page; damaged files count as missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from classifier.runs.run import SUMMARY, Run, history_file
 from featurestore.io.storage import Storage
 
 CURVES = 4
-# The split a reader asks for first comes first.
+# The order in which a reader wants the splits.
 _ORDER = ("test", "validation")
 
 
@@ -21,10 +21,10 @@ class Material:
     """The content of a page.
 
     Attributes:
-      run: it is of.
+      run: the run that the page shows.
       board: the leaderboard, best first.
       summary: of the training.
-      histories: head_id -> its history, for the first heads of the board.
+      histories: head_id -> history, for the first heads of the leaderboard.
       evaluations: of all heads, those of the best head first, test before validation.
       learning: (split, head_id) -> points of a learning curve.
     """
@@ -38,7 +38,7 @@ class Material:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The leaderboard's first."""
+        """The first record of the leaderboard."""
         return self.board[0]
 
     @property
@@ -48,10 +48,10 @@ class Material:
 
 
 def gather(run: Run) -> Material:
-    """Reads what a page shows.
+    """Reads the content of a page.
 
     Raises:
-      CorruptStore: when the run has no leaderboard that can be read.
+      CorruptStore: when the leaderboard cannot be read.
     """
     board = run.leaderboard()
     histories = {}

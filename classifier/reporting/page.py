@@ -1,4 +1,4 @@
-"""Renders a run's page with Jinja2: one file, nothing is loaded from anywhere."""
+"""Renders a run's page with Jinja2 as one file that loads nothing else."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class ReportMissing(UsageError):
 
 
 class ReportFailed(HoarfrostError):
-    """What the run holds is not what the page expects."""
+    """A file of the run lacks something that the page needs."""
 
 
 def environment() -> Environment:
-    """Returns Jinja2 with the page's templates; whatever is put into them is escaped.
+    """Returns a Jinja2 environment with the page's templates; it escapes every value.
 
     Raises:
       ReportMissing: naming what to install.
@@ -58,7 +58,7 @@ def render(material: Material, pictures: Mapping[str, Picture]) -> str:
 
     Raises:
       ReportMissing: without Jinja2.
-      ReportFailed: when a file of the run is not what its name says.
+      ReportFailed: when a file of the run has other content than its name says.
     """
     templates = environment()
     from jinja2 import TemplateError
@@ -68,20 +68,20 @@ def render(material: Material, pictures: Mapping[str, Picture]) -> str:
         return templates.get_template("page.html").render(pictures=pictures, **content)
     except (TemplateError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise ReportFailed(
-            f"{material.run.url}: a file of the run is not as it was written ("
-            f"{type(error).__name__}: {error}); evaluate the head again"
+            f"{material.run.url}: a file of the run was changed or damaged "
+            f"({type(error).__name__}: {error}); evaluate the head again"
         ) from error
 
 
 def _content(material: Material) -> dict[str, Any]:
-    """Returns what the template writes, by name."""
+    """Returns the template's variables."""
     style, script = (_asset(name) for name in ("page.css", "page.js"))
     ledger, balance = facts.ledger_of(material)
     url, spec = material.run.url, material.run.spec
     return {
         "style": style,
         "script": script,
-        # No other script may run, whatever a name should smuggle in.
+        # The browser runs no other script, even if a name contains one.
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "title": url.rstrip("/").rpartition("/")[2] or url,
         "url": url,

@@ -1,7 +1,7 @@
-"""Small pictures of source images, read again from where they came from, for the page.
+"""Reads source images again and makes small pictures of them for the page.
 
-Sources may be gone, changed, slow or on a network that is down. None of that may cost more than a
-time limit, and none of it fails: what is not to be had is named in the picture's place.
+A source may be gone, changed, slow or unreachable. Reading stops at a time limit and never fails:
+the page shows the reason in place of a missing picture.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from classifier.pixels.filetypes import BadImage
 from featurestore.errors import HoarfrostError, one_line
 from featurestore.spec import PixelSpec
 
-# Twice as many pixels as a tile is wide, for sharp screens.
+# Twice the width of a tile, for screens of high resolution.
 SIDE = 240
 SMALL = 64
 SECONDS = 20.0
@@ -31,13 +31,13 @@ _ROW = ("key", "uri", "size", "etag", "content_hash")
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as the page holds it, or the reason why it does not.
+    """An image in the page, or the reason why it is missing.
 
     Attributes:
-      source: a ``data:`` URI, "" for none.
+      source: a ``data:`` URI, "" for a missing image.
       width: in pixels.
       height: in pixels.
-      reason: why there is none, else "".
+      reason: why the image is missing, else "".
     """
 
     source: str = ""
@@ -47,7 +47,7 @@ class Picture:
 
     @property
     def small(self) -> bool:
-        """Whether enlarging should show its pixels rather than blur them."""
+        """Whether the page should enlarge it with sharp pixels."""
         return 0 < max(self.width, self.height) <= SMALL
 
 
@@ -57,22 +57,22 @@ def pictures_of(
     storage_options: Mapping[str, Any],
     seconds: float = SECONDS,
 ) -> dict[str, Picture]:
-    """Reads images again, as long as it takes or until the time is up.
+    """Reads images again, until all are read or the time is over.
 
     Args:
       images: records of mistakes: a row's columns, and ``shard``, the source of its archive or
         None.
       pixels: of the store; decides on orientation.
       storage_options: for the images' file systems.
-      seconds: after which what has not come is left out.
+      seconds: time limit; later images are left out.
 
     Returns:
-      content hash -> picture, one for each of `images`.
+      content hash -> picture, for each of `images`.
     """
     late = Picture(reason=f"not read within {seconds:g} seconds")
     found = {image["content_hash"]: late for image in images}
     results: dict[str, Picture] = {}
-    # Daemonic: a read that hangs must not keep the process from ending.
+    # A daemon thread: a read that hangs must not keep the process alive.
     reader = threading.Thread(
         target=_read_all, args=(images, pixels, storage_options, results), daemon=True
     )
@@ -90,7 +90,7 @@ def _read_all(
     def source(image: Mapping[str, Any]) -> str:
         return image["shard"]["uri"] if image.get("shard") else image["uri"]
 
-    # By source: an archive is read once for all of its images.
+    # Grouped by source: an archive is read once for all of its images.
     for _, group in itertools.groupby(sorted(images, key=source), key=source):
         together = {image["content_hash"]: image for image in group}
         rows = [_row(image) for image in together.values()]
@@ -121,10 +121,10 @@ def _picture(data: bytes | Missed, image: Mapping[str, Any], pixels: PixelSpec) 
 
 
 def _tile(image: Mapping[str, Any], pixels: PixelSpec) -> PixelSpec:
-    """Returns how a source becomes a tile: the whole image, in its own proportions."""
+    """Returns the pixel spec of a tile: the whole image in its own proportions."""
     width, height = image["width"], image["height"]
     if pixels.exif == "apply":
-        # Which side is the longer one is known only when it stands upright.
+        # Only decoding shows which side of the upright image is longer.
         size = min(SIDE, max(width, height))
         return PixelSpec((size, size), "pad", "area", "white", "apply")
     scale = min(1.0, SIDE / max(width, height))

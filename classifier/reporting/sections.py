@@ -1,4 +1,4 @@
-"""The page's sections: from what a run holds to what the template writes."""
+"""Prepares the page's sections from the files of a run."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Evaluation:
       matrix: the confusion matrix, None where rows may have several labels.
       classes: figures per class.
       charts: reliability before and after scaling.
-      calibration: a sentence on them.
+      calibration: sentences about them.
       confused: most confused pairs.
       mistakes: records of the worst.
-      learning: accuracy over training images, None without.
+      learning: chart of accuracy by training images, or None.
       points: the same as a table.
       notes: one line each.
     """
@@ -98,19 +98,19 @@ def _evaluation(found: Mapping[str, Any], learning: Sequence | None) -> Evaluati
     diagrams = [("As trained", calibration.get("before")), ("Scaled", calibration.get("after"))]
     points = [point for point in learning or () if "accuracy" in point]
     notes = [
-        f"Trained on {point['fraction']:.0%}, {point['images']:,} images, the head could not be "
+        f"With {point['fraction']:.0%} of the images ({point['images']:,}), the head could not be "
         f"judged: {point['reason']}."
         for point in learning or ()
         if "reason" in point
     ]
     confusion = found.get("confusion")
     if not confusion:
-        notes.append("Rows may have several labels: figures that need one a row are left out.")
+        notes.append("Rows may have several labels: figures that need one per row are left out.")
     if found.get("unlabelled"):
         notes.append(f"{found['unlabelled']:,} rows without a label are left out.")
     if unknown := found.get("unknown_labels"):
-        what = "rows of" if confusion else "labels that are"
-        notes.append(f"{sum(unknown.values()):,} {what} classes never learned are left out.")
+        what = f"{sum(unknown.values()):,} {'rows' if confusion else 'labels'} of classes"
+        notes.append(f"{what} that the head was not trained on are left out.")
     return Evaluation(
         found["split"],
         evaluation_facts(found),
@@ -127,7 +127,7 @@ def _evaluation(found: Mapping[str, Any], learning: Sequence | None) -> Evaluati
 
 
 def evaluation_facts(found: Mapping[str, Any]) -> list[Fact]:
-    """Returns the figures of an evaluation that stand above its section."""
+    """Returns the figures at the top of an evaluation's section."""
     facts = [("Accuracy", share(found["accuracy"]))] if "accuracy" in found else []
     if interval := found.get("interval"):
         facts.append((f"{interval['level']:.0%} interval", interval_text(interval)))
@@ -150,7 +150,7 @@ def evaluation_facts(found: Mapping[str, Any]) -> list[Fact]:
 
 
 def interval_text(interval: Mapping[str, Any]) -> str:
-    """Writes an accuracy's interval, in percent."""
+    """Formats the interval of an accuracy, in percent."""
     return f"{100 * interval['lower']:.1f} – {100 * interval['upper']:.1f}%"
 
 
@@ -161,26 +161,26 @@ def _calibration_sentence(calibration: Mapping[str, Any]) -> str:
     if not fitted or not calibration.get("after"):
         return "There were no validation rows to fit a temperature on."
     temperature = fitted["temperature"]
-    sure = "too sure of itself" if temperature > 1.05 else "about as sure as it is right"
-    sure = "not sure enough of itself" if temperature < 0.95 else sure
+    found = "overconfident" if temperature > 1.05 else "well calibrated"
+    found = "underconfident" if temperature < 0.95 else found
     return (
-        f"Points below the diagonal are overconfident. The head is {sure}: temperature "
-        f"{temperature:.2f}, fitted on {fitted['rows']:,} validation rows, takes the "
-        f"expected calibration error from {calibration['before']['ece']:.3f} to "
-        f"{calibration['after']['ece']:.3f}. Which class comes first stays the same."
+        f"Points below the diagonal are overconfident. The head is {found}: temperature "
+        f"{temperature:.2f}, fitted on {fitted['rows']:,} validation rows, changes the expected "
+        f"calibration error from {calibration['before']['ece']:.3f} to "
+        f"{calibration['after']['ece']:.3f}. The order of the classes stays the same."
     )
 
 
 @dataclass(frozen=True)
 class Whisker:
-    """An interval on an axis that all of them share.
+    """An interval on an axis that it shares with others.
 
     Attributes:
-      name: what it is of.
-      text: its figures.
-      note: further words.
+      name: of the head and split.
+      text: the figures.
+      note: a remark.
       places: of the estimate, the lower and the upper end, in percent of the axis.
-      zero: place of 0 where the axis is of differences, else None.
+      zero: place of 0 on an axis of differences, else None.
     """
 
     name: str
@@ -191,7 +191,7 @@ class Whisker:
 
 
 def accuracy_whiskers(material: Material) -> list[Whisker]:
-    """Returns the accuracy of every evaluation with its interval."""
+    """Returns the accuracy and interval of every evaluation."""
     found = [item for item in material.evaluations if item.get("interval")]
     if not found:
         return []
@@ -230,7 +230,7 @@ def difference_whiskers(material: Material) -> list[Whisker]:
 
 def _points(d: Mapping[str, float]) -> str:
     figures = (f"{100 * d[name]:+.1f}" for name in ("estimate", "lower", "upper"))
-    # A minus as wide as a plus.
+    # The minus sign is as wide as a plus.
     return "{} points ({} to {})".format(*figures).replace("-", "−")
 
 

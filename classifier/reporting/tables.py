@@ -1,4 +1,4 @@
-"""The page's tables: which columns there are, how a cell is written and by what it is sorted."""
+"""The page's tables: their columns, the text of their cells and their order."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from classifier.figures.plots import clip
+from classifier.judgement.classes import weakest_first
 from classifier.judgement.confusions import most_confused
-from classifier.judgement.evaluation import weakest_first
 
 MATRIX_CLASSES = 20
 MOST_ROWS = 1000
@@ -22,9 +22,9 @@ class Cell:
     """One cell.
 
     Attributes:
-      text: what it says.
-      order: by what its column is sorted; "" comes last.
-      bar: a share from 0 to 1 drawn behind the text, None for none.
+      text: shown to the reader.
+      order: sort key within its column; "" comes last.
+      bar: a share from 0 to 1 drawn behind the text, or None.
     """
 
     text: str
@@ -34,12 +34,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that can be sorted.
+    """A sortable table.
 
     Attributes:
-      columns: (heading, whether it holds numbers).
-      rows: of cells, as many as columns; the first one names its row.
-      note: a line below it, or "".
+      columns: (heading, whether the column holds numbers).
+      rows: one cell per column; the first cell names the row.
+      note: a line below the table, or "".
     """
 
     columns: list[tuple[str, bool]]
@@ -48,17 +48,17 @@ class Table:
 
     @property
     def name_width(self) -> int:
-        """Characters that the first column should have room for."""
+        """Width of the first column in characters."""
         return min(22, 3 + max((len(row[0].text) for row in self.rows), default=0))
 
 
 def count(value: float) -> str:
-    """Writes a whole number."""
+    """Formats a whole number."""
     return f"{value:,.0f}"
 
 
 def share(value: float) -> str:
-    """Writes a share in percent."""
+    """Formats a share in percent."""
     return f"{value:.1%}"
 
 
@@ -75,14 +75,14 @@ def _word(value: Any) -> str:
 
 
 def cell(value: Any, write: Callable[[Any], str], bar: float | None = None) -> Cell:
-    """Returns a cell, a dash for a missing value."""
+    """Returns a cell, with a dash for a missing value."""
     if value is None or value != value:
         return Cell(MISSING, "")
     return Cell(write(value), str(value), bar)
 
 
-# Field of the leaderboard, heading, how it is written (None for words), whether it is shown even
-# when all heads have the same value.
+# Field of the leaderboard, heading, format (None for words), and whether the column is shown even
+# if all heads have the same value.
 _BOARD: tuple[tuple[str, str, Callable[[Any], str] | None, bool], ...] = (
     ("head_id", "Head", None, True),
     ("val_accuracy", "Validation accuracy", share, True),
@@ -116,24 +116,20 @@ def leaderboard_table(board: Sequence[Mapping[str, Any]]) -> Table:
     ]
     note = ""
     if len(board) > len(rows):
-        note = f"The best {len(rows):,} of {len(board):,} heads; leaderboard.csv has them all."
+        note = f"The best {len(rows):,} of {len(board):,} heads; leaderboard.csv lists all."
     return Table([(heading, write is not None) for _, heading, write, _ in columns], rows, note)
 
 
 def _value(record: Mapping[str, Any], name: str) -> Any:
-    # An exact head is fitted at once, and has no epochs.
+    # An exact head is fitted without epochs.
     return None if name == "best_epoch" and record.get("lr") is None else record.get(name)
 
 
 def learning_table(points: Sequence[Mapping[str, Any]]) -> Table:
-    """Lays out a learning curve: ``images`` and ``accuracy`` (an interval's record) a point."""
+    """Lays out the points of a learning curve: ``images``, and ``accuracy`` with its interval."""
+    ends = ("estimate", "lower", "upper")
     rows = [
-        [
-            cell(point["images"], count),
-            cell(point["accuracy"]["estimate"], share),
-            cell(point["accuracy"]["lower"], share),
-            cell(point["accuracy"]["upper"], share),
-        ]
+        [cell(point["images"], count), *(cell(point["accuracy"][end], share) for end in ends)]
         for point in points
     ]
     names = ("Training images", "Accuracy", "Lower end", "Upper end")
@@ -141,7 +137,7 @@ def learning_table(points: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def class_table(per_class: Sequence[Mapping[str, Any]]) -> Table:
-    """Lays out precision, recall, F1 and rows by class: the weakest first, without rows last."""
+    """Lays out the figures of classes, the weakest first and those without rows last."""
     ranked = weakest_first(per_class)
     rows = [
         [
@@ -156,23 +152,23 @@ def class_table(per_class: Sequence[Mapping[str, Any]]) -> Table:
     notes = []
     if len(ranked) > len(rows):
         notes.append(
-            f"The {len(rows):,} weakest of {len(ranked):,} classes; the JSON file has them all."
+            f"The {len(rows):,} weakest of {len(ranked):,} classes; the JSON file lists all."
         )
     if empty := sum(not row["support"] for row in ranked):
-        notes.append(f"{empty:,} have no rows in this split, and come last.")
+        notes.append(f"{empty:,} have no rows in this split and come last.")
     names = ("Class", "Precision", "Recall", "F1", "Rows")
     return Table([(name, name != "Class") for name in names], rows, " ".join(notes))
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """A confusion matrix, or the part of it that can be read.
+    """A confusion matrix, or a readable part of it.
 
     Attributes:
-      names: (short, whole) of each class shown.
-      rows: one list a true class: (rows, depth of colour in percent, whether right, words).
-      others: predictions a row into classes that are not shown; empty when all are.
-      note: which part it is, or "".
+      names: (short, full) of each class shown.
+      rows: one list per true class: (rows, depth of colour in percent, whether right, words).
+      others: per row, predictions of classes that are not shown; empty if all are shown.
+      note: which part is shown, or "".
     """
 
     names: list[tuple[str, str]]
@@ -182,13 +178,13 @@ class Matrix:
 
     @property
     def is_long(self) -> bool:
-        """Whether names are too long to stand side by side."""
+        """Whether names are too long for horizontal headings."""
         return max(len(short) for short, _ in self.names) > 4
 
 
 def _depth(share_of_class: float, right: bool) -> int:
-    """Returns how much colour a cell gets: never so much that its number is hard to read."""
-    # The square root: one confusion in a hundred must be visible.
+    """Returns the depth of a cell's colour in percent; its number stays readable."""
+    # The square root keeps one confusion in a hundred visible.
     root = float(share_of_class) ** 0.5
     return round(45 * root) if right or not root else round(10 + 50 * root)
 
@@ -219,8 +215,8 @@ def matrix_of(confusion: np.ndarray, classes: Sequence[str]) -> Matrix:
     if len(chosen) < len(classes):
         others = (confusion[chosen].sum(axis=1) - confusion[np.ix_(chosen, chosen)].sum(1)).tolist()
         note = (
-            f"{len(chosen)} of {len(classes):,} classes: those that are confused most often. The "
-            "JSON file has the whole matrix."
+            f"The {len(chosen)} of {len(classes):,} classes that are confused most often. The JSON "
+            "file has the whole matrix."
         )
     names = [(clip(classes[index], 18), classes[index]) for index in chosen]
     return Matrix(names, rows, others, note)

@@ -1,4 +1,4 @@
-"""Writes ``RUN/report.html``: a page must never cost a run that is otherwise done."""
+"""Writes ``RUN/report.html``; a page that fails must not fail a finished run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from featurestore.io.storage import Storage
 
 Tell = Callable[[str], None]
-# What judging and writing can stumble over: files, rows, folders, memory.
+# Errors of judging and writing: files, rows, folders, memory.
 TROUBLE = (HoarfrostError, OSError, ValueError, LookupError, TypeError, RuntimeError, MemoryError)
 
 
 def write_page(run: Run) -> None:
-    """Writes the page from what the run holds, and its mistakes' images where they can be read.
+    """Writes the page from the files of the run, and its mistakes' images if they can be read.
 
     Raises:
       ReportMissing: without Jinja2.
@@ -28,7 +28,7 @@ def write_page(run: Run) -> None:
     """
     from classifier.reporting.page import environment, render
 
-    environment()  # a missing Jinja2 is told before images are read
+    environment()  # Reports a missing Jinja2 before images are read.
     material = gather(run)
     run.storage.write(REPORT, render(material, _pictures(run, material)))
 
@@ -43,10 +43,10 @@ def _pictures(run: Run, material: Material) -> dict[str, Picture]:
 
 
 def renew_page(run: Run, tell: Tell) -> bool:
-    """Writes the page again, or says in one line why not.
+    """Writes the page again, or reports in one line why it was skipped.
 
     Returns:
-      Whether it was written.
+      Whether the page was written.
     """
     try:
         write_page(run)
@@ -58,7 +58,7 @@ def renew_page(run: Run, tell: Tell) -> bool:
 
 
 def judge_on_validation(run: Run, store: FeatureStore) -> None:
-    """Evaluates the run's best head on the validation rows, and keeps what came of it."""
+    """Evaluates the run's best head on the validation rows, and writes the result into the run."""
     from classifier.judgement.judge import VALIDATION, file_name, judge, save_temperature
 
     head_id = run.head_id()
@@ -68,7 +68,7 @@ def judge_on_validation(run: Run, store: FeatureStore) -> None:
 
 
 def report_training(storage: Storage, store: FeatureStore, tell: Tell) -> None:
-    """Judges a finished run on its validation rows and writes its page; never raises for either.
+    """Judges a finished run on its validation rows and writes its page; reports errors as notes.
 
     Args:
       storage: the run's folder.

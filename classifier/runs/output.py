@@ -1,9 +1,9 @@
-"""The folder a training run is written into: whose it is, what may be deleted there.
+"""Prepares the output folder of a training run, and decides what may be deleted there.
 
-Nothing is deleted on a guess. A folder is ours when it holds ``run.json`` of a finished run, or the
-marker ``run.started.json``, which a run writes first and removes last; in a folder of ours, only
-files whose names are those that a run writes are replaced. The marker proves too, before anything
-is trained, that the folder can be written to.
+A folder belongs to Hoarfrost if it holds ``run.json`` of a finished run, or the marker
+``run.started.json``, which a run writes first and removes last. Even there, only files with names
+that a run writes are replaced. Writing the marker also shows, before training, that the folder is
+writable.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 
+from classifier.base.stored import RESTORE
 from classifier.runs.run import CONTENT, REPORT, RUN, SUMMARY, dump_json
 from featurestore import layout
 from featurestore.errors import CorruptStore, UsageError, cannot_write
@@ -20,7 +21,7 @@ from featurestore.io.storage import Storage
 from featurestore.store import FeatureStore
 
 STARTED = "run.started.json"
-# The files of an older run; whatever else is in its folder is not ours.
+# The names of a run's files; other files in its folder belong to somebody else.
 _OURS = re.compile(
     rf"heads/[^/]+\.keras|history/[^/]+\.json|plots/[^/]+-history\.png"
     rf"|model/[0-9a-f]{{32}}(\.keras|\.int8\.zip)"
@@ -30,16 +31,16 @@ _OURS = re.compile(
 
 
 def prepare_output(storage: Storage, store: FeatureStore, overwrite: bool) -> None:
-    """Takes possession of a run's folder; deletes nothing, so that an older run is still whole.
+    """Claims the folder of a new run; deletes nothing, so that an older run stays complete.
 
     Args:
       storage: the folder.
-      store: that is to be learned from.
+      store: to train on.
       overwrite: whether a finished run may be replaced.
 
     Raises:
-      UsageError: for a folder that holds a run, a store or files of somebody else's, and for one
-        that cannot be written to.
+      UsageError: for a folder that holds a run, a store or somebody else's files, and for one that
+        is not writable.
     """
     _refuse_store(storage, store)
     try:
@@ -62,18 +63,18 @@ def prepare_output(storage: Storage, store: FeatureStore, overwrite: bool) -> No
 
 
 def _refuse_store(storage: Storage, store: FeatureStore) -> None:
-    """Refuses the store's own folder, one around it, and one within it."""
+    """Refuses the store's own folder, a folder around it, and a folder in it."""
     found = relation(storage.url, store.storage.url, storage.options)
     if found:
         found = {"equals": "is"}.get(found, found)
         raise UsageError(
-            f"--output: {storage.public_url} {found} the feature store that is learned from; "
+            f"--output: {storage.public_url} {found} the feature store to train on; "
             "choose another folder"
         )
 
 
 def _holds_run(storage: Storage) -> bool:
-    """Whether a finished run is there; somebody else's file of that name is none."""
+    """Returns whether the folder holds a finished run; another file of that name does not count."""
     if not storage.exists(RUN):
         return False
     try:
@@ -86,20 +87,20 @@ def _refuse_foreign(storage: Storage) -> None:
     for name in (RUN, *CONTENT):
         if storage.exists(name):
             raise UsageError(
-                f"--output: {storage.public_url} has {name!r} in it and is no training run of "
-                "Hoarfrost's, so nothing is written there; choose another folder"
+                f"--output: {storage.public_url} has {name!r} in it but is not a training run of "
+                "Hoarfrost, so nothing is written there; choose another folder"
             )
 
 
 def clear_output(storage: Storage, keep: Sequence[str]) -> None:
-    """Deletes what an older run left, file by file.
+    """Deletes the files of an older run one by one.
 
     Args:
-      storage: a folder that `prepare_output` took.
-      keep: the new run's models, which are there already.
+      storage: a folder that `prepare_output` claimed.
+      keep: the new run's models, which are already there.
     """
     files = storage.list("")
-    # The commit goes first: dying half-way leaves an unfinished run, never a mixed one.
+    # The commit is removed first: an interruption leaves an unfinished run, never a mixed one.
     storage.remove(RUN)
     for file in files:
         if _OURS.fullmatch(file.name) and file.name not in keep:
@@ -107,20 +108,20 @@ def clear_output(storage: Storage, keep: Sequence[str]) -> None:
 
 
 def finish_output(storage: Storage) -> None:
-    """Removes the marker: from now on ``run.json`` says whose the folder is."""
+    """Removes the marker: from now on ``run.json`` marks the folder as a run."""
     storage.remove(STARTED)
 
 
 def copy_models(store: FeatureStore, storage: Storage) -> tuple[str, ...]:
-    """Copies the store's base into a run, and its int8 model where there is one.
+    """Copies the store's base into a run, and its int8 model if it has one.
 
-    They are named by their content, so an older run stays whole.
+    Models are named by their content, so the copies change nothing in an older run.
 
     Returns:
       The files' paths in the run.
 
     Raises:
-      CorruptStore: when the store has lost one, or its probe images.
+      CorruptStore: when a model or the probe images are missing in the store.
     """
     names = layout.model_files(store.spec.base.weights_hash, store.spec.numerics.model)
     for needed in (*names, layout.PROBES):
@@ -135,7 +136,7 @@ def copy_probes(store: FeatureStore, storage: Storage) -> None:
     """Copies the store's probe images into a run.
 
     Raises:
-      CorruptStore: when the store has lost them.
+      CorruptStore: when they are missing in the store.
     """
     _copy(store, storage, layout.PROBES)
 
@@ -150,7 +151,7 @@ def _copy(store: FeatureStore, storage: Storage, name: str) -> None:
 
 def _missing(store: FeatureStore, name: str) -> CorruptStore:
     if name == layout.quantised_file(store.spec.numerics.model):
-        fix = "restore it from a backup, or extract into a new store"
+        fix = RESTORE
     else:
         fix = "run the extraction again, which writes it"
     return CorruptStore(f"{store.url}/{name} is missing, and predicting needs the base; {fix}")

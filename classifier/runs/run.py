@@ -1,21 +1,21 @@
-"""A training run's folder: what is written, and how evaluation and prediction find it again.
+"""The folder of a training run: its files, and how they are written and read.
 
     RUN/
       run.json                       the store's spec, classes, heads, hyperparameters; written last
       heads/<head_id>.keras          features -> probabilities
       history/<head_id>.json         loss and accuracy of every epoch
       plots/<head_id>-history.png
-      leaderboard.json, .csv         all heads by validation loss; the first is the one used
+      leaderboard.json, .csv         all heads by validation loss; the first is the default
       summary.json
       checkpoint/                    the state of an unfinished training
-      model/<weights_hash>.keras     a copy of the store's base: predicting needs the run alone
+      model/<weights_hash>.keras     a copy of the store's base: prediction needs only the run
       evaluation/<split>-<head_id>.json, .png
       calibration/<head_id>.json     the temperature of its probabilities
       learning/<split>-<head_id>.json
-      report.html                    all of it on one page
+      report.html                    the results on one page
 
-``run.json`` is the commit: a folder without it holds no run, or an unfinished one. What may be
-written over, and what is never touched, is `classifier.runs.output`'s to decide.
+``run.json`` is the commit: without it a run is unfinished. `classifier.runs.output` decides which
+files a new run may replace.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +35,6 @@ from classifier.base.saved import UNREADABLE
 from classifier.features.tally import shorten
 from classifier.heads.stacked.checkpoint import FOLDER
 from classifier.runtime import import_keras
-from featurestore import layout
 from featurestore.errors import CorruptStore, UsageError, cause, unknown_choice
 from featurestore.io.retry import naming
 from featurestore.io.storage import Storage
@@ -50,32 +48,22 @@ SUMMARY = "summary.json"
 LEADERBOARD = "leaderboard.json"
 REPORT = "report.html"
 FORMAT_VERSION = 1
-# What a run's folder holds beside its commit.
+# The content of a run's folder besides its commit.
 CONTENT = (
-    "heads",
-    "history",
-    "plots",
-    "evaluation",
-    "calibration",
-    "learning",
-    "model",
-    REPORT,
-    FOLDER,
-    LEADERBOARD,
-    "leaderboard.csv",
-    SUMMARY,
-)
+    "heads", "history", "plots", "evaluation", "calibration", "learning", "model", REPORT, FOLDER,
+    LEADERBOARD, "leaderboard.csv", SUMMARY,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run was trained on and how; the content of ``run.json``.
+    """The content of ``run.json``: the data and the settings of a training.
 
     Attributes:
       spec: of the store, with its identity.
-      store_url: where it was, without credentials.
+      store_url: the store's address, without credentials.
       classes: label of each class index.
-      heads: head_id -> the head as `--head` spells it; of those that were saved.
+      heads: head_id -> the head in the syntax of `--head`; of the saved heads.
       options: hyperparameters by their flag names.
       carve: boundary of the validation carve, "" when the store had a validation split.
       version: of Hoarfrost.
@@ -104,14 +92,14 @@ class RunConfig:
         """Reads ``run.json``.
 
         Raises:
-          CorruptStore: when it is not one, or of another format.
+          CorruptStore: when the text is not a run's, or has another format version.
         """
         try:
             record = json.loads(text)
             version = record.pop("format_version")
             if record.pop("format") != "hoarfrost-run" or version != FORMAT_VERSION:
                 raise CorruptStore(
-                    f"{where}: run format {version}, this Hoarfrost reads {FORMAT_VERSION}; "
+                    f"{where}: run format {version}, but this Hoarfrost reads {FORMAT_VERSION}; "
                     "install the release that wrote it, or train again"
                 )
             record["spec"] = StoreSpec.from_json(json.dumps(record["spec"]), where)
@@ -125,11 +113,11 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, open for reading and for evaluations.
+    """A finished run, open for evaluation and prediction.
 
     Attributes:
       storage: its folder.
-      config: what it was trained on.
+      config: the content of ``run.json``.
     """
 
     storage: Storage
@@ -142,7 +130,7 @@ class Run:
 
     @property
     def spec(self) -> StoreSpec:
-        """Of the features its heads understand."""
+        """The spec of the features that its heads take."""
         return self.config.spec
 
     @property
@@ -152,11 +140,11 @@ class Run:
 
     @property
     def multi_label(self) -> bool:
-        """Whether a row may be of several classes."""
+        """Whether a row may have several classes."""
         return self.config.options.get("multi_label") == "on"
 
     def leaderboard(self) -> list[dict[str, Any]]:
-        """Returns one record a head, best first; ``kept`` says whether it was saved.
+        """Returns one record per head, best first; ``kept`` says whether it was saved.
 
         Raises:
           CorruptStore: when the file is missing or damaged.
@@ -173,10 +161,10 @@ class Run:
         return board
 
     def head_id(self, wanted: str | None = None) -> str:
-        """Returns `wanted` if the run has it; by default the leaderboard's first.
+        """Returns `wanted` if the run has it; by default the first of the leaderboard.
 
         Raises:
-          UsageError: listing the heads there are.
+          UsageError: listing the heads of the run.
         """
         if wanted is None:
             return self.leaderboard()[0]["head_id"]
@@ -206,10 +194,6 @@ class Run:
                 f"{self.url}/{head_file(head_id)} cannot be loaded ({cause(error)}); train again"
             ) from error
 
-    def local_model(self) -> AbstractContextManager[Path]:
-        """Yields a local path of the run's copy of the base."""
-        return self.storage.local_copy(layout.model_file(self.spec.base.weights_hash))
-
 
 def head_file(head_id: str) -> str:
     """Returns the path of a head."""
@@ -232,7 +216,7 @@ def calibration_file(head_id: str) -> str:
 
 
 def dump_json(record: Any) -> str:
-    """Returns JSON text that any reader takes: what is not a finite number becomes null."""
+    """Returns JSON text that any reader accepts: infinity and NaN become null."""
     return json.dumps(_finite(record), indent=2) + "\n"
 
 
@@ -254,14 +238,14 @@ def load_run(url: str, storage_options: Mapping[str, Any] | None = None) -> Run:
       storage_options: for the file system.
 
     Raises:
-      UsageError: when there is none.
+      UsageError: when there is no finished run.
     """
     storage = Storage(str(url), storage_options or {})
     try:
         text = storage.read(RUN)
     except FileNotFoundError as error:
         raise UsageError(
-            f"--run: no finished training run at {storage.public_url!r}: {RUN} is not there; make "
+            f"--run: no finished training run at {storage.public_url!r}: {RUN} is missing; make "
             "one with python -m classifier.train"
         ) from error
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-// Sorting is all this page does by script; without it the tables stand in their first order.
+// The script only sorts tables; without it they keep their first order.
 document.getElementById("sorting").hidden = false;
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];

@@ -176,9 +176,9 @@ def test_the_hash_survives_saving(tmp_path):
 
 def test_the_hash_is_the_same_in_another_process(tmp_path):
     code = """
-import sys
-from classifier.architecture import identifying_lines
-from classifier.base.request import BaseRequest, build_base, save_base
+from classifier.base.build import build_base
+from classifier.base.request import BaseRequest
+from classifier.base.stored import save_base
 other = build_base(BaseRequest("MobileNet", "none", image_size=(32, 32)))
 for name in ("ConvNeXtTiny", "NASNetMobile", "EfficientNetB0", "MobileNetV3Small"):
     base = build_base(BaseRequest(name, "none", image_size=(32, 32)))

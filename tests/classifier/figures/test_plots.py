@@ -157,7 +157,7 @@ def test_local_targets(tmp_path, monkeypatch):
 def test_a_target_without_a_file_name_is_one_line(tmp_path, monkeypatch, target):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
-    with pytest.raises(UsageError, match="--plot: .*(names no file|is a folder)") as caught:
+    with pytest.raises(UsageError, match="--plot: .*(does not name a file|is a folder)") as caught:
         plots.write_file(target, b"", {}, "--plot")
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["here"]

@@ -156,7 +156,7 @@ def test_a_stores_views_are_those_it_holds(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--views", "1"], "--views must be 2 or more, got 1: the first is the image as it is"),
+        (["--views", "1"], "--views must be 2 or more, got 1: the first one is the image itself"),
         (["--views", "51"], "--views must be from 1 to 50, got 51"),
         (["--views", "41", "--rows", "10"], "--rows times --views must be 400 at most"),
         (["--augment", "spin"], "--augment: unknown value 'spin'"),

@@ -11,7 +11,8 @@ from support.training import SPLITS, train_into
 from classifier.evaluate import run
 from classifier.features.division import divide
 from classifier.heads.probabilities import log_probabilities
-from classifier.judgement.evaluation import Scores, evaluate, select_split, weakest_first
+from classifier.judgement.classes import weakest_first
+from classifier.judgement.evaluation import Scores, evaluate, select_split
 from featurestore import BaseSpec, SpecMismatch, UsageError, open_store
 
 
@@ -173,7 +174,10 @@ def test_labels_never_learned_are_counted(trained, tmp_path, capsys):
     store = make_store(tmp_path, features, labels, ["test"] * 20)
     run(["--run", trained.url, "--store", store.url])
     out = capsys.readouterr().out
-    assert "note: 1 rows have labels the head never learned, and are left out: unicorn" in out
+    assert (
+        "note: 1 rows have labels that the head was not trained on, and are left out: unicorn"
+        in out
+    )
     assert "note: 1 rows without a label are left out" in out
     assert "18 rows" in out
 
@@ -181,7 +185,7 @@ def test_labels_never_learned_are_counted(trained, tmp_path, capsys):
 def test_nothing_to_evaluate_on_is_an_error(trained, tmp_path):
     store = make_store(tmp_path / "a", numbered(2, 12), ["unicorn", []], ["test"] * 2)
     with pytest.raises(
-        UsageError, match="1 rows of .* have no label and 1 have one the head never"
+        UsageError, match="1 rows of .* have no label and 1 have one that the head was not"
     ):
         run(["--run", trained.url, "--store", store.url])
     empty = make_store(tmp_path / "b", np.empty((0, 12), np.float32), [])

@@ -255,7 +255,7 @@ def test_heads_are_compared_on_the_same_rows(trained, store, tmp_path):
     gap = first.record["accuracy"] - second.record["accuracy"]
     assert found["difference"]["estimate"] == pytest.approx(gap)
     assert found["head_id"] == "ridge" and found["difference"]["rows"] == 40
-    with pytest.raises(UsageError, match="--compare: the store got other rows"):
+    with pytest.raises(UsageError, match="--compare: the rows of the store changed"):
         compare(first, judge(trained, "ridge", store, "validation"))
 
 
@@ -280,7 +280,7 @@ def test_the_command_compares_and_draws_a_learning_curve(trained, store, capsys)
     ("name", "message"),
     [
         ("rigde", "--compare: unknown value 'rigde'; did you mean ridge"),
-        ("linear", "--compare: 'linear' is the head that is evaluated; name another"),
+        ("linear", "--compare: 'linear' is the head that is evaluated; choose another"),
     ],
 )
 def test_a_comparison_needs_another_head(trained, store, name, message):

@@ -105,7 +105,7 @@ def test_a_multi_label_head_answers_each_class_by_itself(world, capsys):
         assert [by_class[name] for name in sorted(COLOURS)] == pytest.approx(expected, abs=1e-5)
         sums.append(sum(by_class.values()))
     assert max(abs(total - 1) for total in sums) > 1e-3
-    with pytest.raises(UsageError, match="^--calibrated needs one label a row"):
+    with pytest.raises(UsageError, match="^--calibrated needs one label per row"):
         run(["--run", str(folder / "multi"), str(paths[0]), "--calibrated"])
 
 

@@ -365,7 +365,7 @@ def test_figures_that_need_one_label_a_row_are_left_out_with_a_line(trained, tmp
     run.storage.write(f"evaluation/validation-{run.head_id()}.json", json.dumps(record))
     assert renew_page(run, print)
     page = page_of(run)
-    assert "several labels: figures that need one a row are left out" in page.text
+    assert "several labels: figures that need one per row are left out" in page.text
     assert "Per class" in page.text and "Confusion matrix" not in page.text
     run.storage.write(f"evaluation/validation-{run.head_id()}.json", json.dumps([record]))
     assert renew_page(run, print)
@@ -374,7 +374,7 @@ def test_figures_that_need_one_label_a_row_are_left_out_with_a_line(trained, tmp
     run.storage.write(f"evaluation/validation-{run.head_id()}.json", json.dumps(record))
     lines = []
     assert not renew_page(run, lines.append)
-    assert "a file of the run is not as it was written" in lines[0]
+    assert "a file of the run was changed or damaged" in lines[0]
 
 
 def test_a_run_that_cannot_be_written_to_is_one_line(trained, tmp_path, monkeypatch):
@@ -435,7 +435,7 @@ def test_classes_come_weakest_first_and_the_table_ends_somewhere():
     rows = [{**row, "support": n % 2} for n, row in enumerate(rows[:4])]
     table = class_table(rows)
     assert [row[0].text for row in table.rows] == ["c1", "c3", "c0", "c2"]
-    assert table.note == "2 have no rows in this split, and come last."
+    assert table.note == "2 have no rows in this split and come last."
 
 
 def parsed(chart):
