@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classifier.pixels.decode import decode
+from classifier.pixels.decoder import decode
 from classifier.runtime import keep_freed_memory
 from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.errors import UsageError

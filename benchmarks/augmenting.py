@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from classifier.features.division import class_numbers, single_labels
-from classifier.pixels.decode import decode
+from classifier.pixels.decoder import decode
 from classifier.pixels.views import Step
 from classifier.runtime import import_keras
 from featurestore import FeatureStore

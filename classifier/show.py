@@ -199,7 +199,7 @@ def _tiles_of(
 ) -> list[Tile]:
     """Returns one tile per view of an image; without pixels if it cannot be read."""
     from classifier.inputs import read_bytes
-    from classifier.pixels.decode import decode
+    from classifier.pixels.decoder import decode
     from classifier.pixels.filetypes import BadImage
 
     views = source.views

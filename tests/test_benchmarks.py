@@ -31,7 +31,7 @@ from benchmarks.rounds import (
     serial_limit,
 )
 from benchmarks.tables import number, write_section
-from classifier.pixels.decode import decode
+from classifier.pixels.decoder import decode
 from featurestore.errors import UsageError
 from featurestore.spec import PixelSpec
 

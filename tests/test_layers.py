@@ -26,7 +26,17 @@ ROOMS = {
 }
 COMMANDS = {
     "featurestore": set(),
-    "classifier": {"bases", "show", "train", "evaluate", "predict", "verify", "report"},
+    # The last is an address of version 0.1 that other programs may still use.
+    "classifier": {
+        "bases",
+        "show",
+        "train",
+        "evaluate",
+        "predict",
+        "verify",
+        "report",
+        "imagefiles",
+    },
     "pipelines": {"extract", "pack", "ridge", "demo"},
 }
 MOST_MODULES = 20

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from classifier.pixels import decode as pixels
+from classifier.pixels import decoder as pixels
 from featurestore.errors import UsageError
 from featurestore.numerics import Numerics
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from classifier.engines.engine import relative_distances
 from classifier.inputs.sources import Missed, Source, StoredRow, read_sources, shard_of
-from classifier.pixels.decode import decode
+from classifier.pixels.decoder import decode
 from classifier.pixels.filetypes import BadImage
 from classifier.pixels.views import Views
 from featurestore import FeatureStore, Numerics, StoreSpec

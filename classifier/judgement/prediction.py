@@ -14,7 +14,7 @@ from classifier.heads.head import logits_model
 from classifier.heads.probabilities import log_probabilities
 from classifier.judgement.evaluation import forward
 from classifier.judgement.judge import load_temperature
-from classifier.pixels.decode import read_decoded
+from classifier.pixels.decoder import read_decoded
 from classifier.pixels.filetypes import BadImage
 from classifier.runs.run import Run
 from classifier.runtime import import_keras

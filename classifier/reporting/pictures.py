@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from classifier.inputs.sources import Missed, StoredRow, read_sources, shard_of
-from classifier.pixels.decode import decode
+from classifier.pixels.decoder import decode
 from classifier.pixels.filetypes import BadImage
 from featurestore.errors import HoarfrostError, one_line
 from featurestore.spec import PixelSpec

@@ -12,7 +12,7 @@ import numpy as np
 
 from classifier.inputs import ImageRef
 from classifier.inputs.refs import Unreadable
-from classifier.pixels.decode import Decoded, decode
+from classifier.pixels.decoder import Decoded, decode
 from classifier.pixels.filetypes import BadImage
 from classifier.pixels.views import Views
 from featurestore.reuse import StoredFeatures

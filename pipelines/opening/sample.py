@@ -13,7 +13,7 @@ import numpy as np
 from classifier.inputs import Ignored, ImageRef, ShardRef, read_many
 from classifier.inputs.refs import ShardDamaged
 from classifier.inputs.shards import iter_shard
-from classifier.pixels.decode import BadImage, decode
+from classifier.pixels.decoder import BadImage, decode
 from featurestore.spec import PixelSpec
 
 # Listing more of a large bucket would take longer than a better sample is worth.

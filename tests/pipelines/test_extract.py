@@ -68,7 +68,7 @@ def test_a_run_says_where_its_time_went(reference):
 def test_rows_equal_the_base_on_the_same_pixels(photos, tmp_path, dtype, pooling, limit):
     import keras
 
-    from classifier.pixels.decode import decode
+    from classifier.pixels.decoder import decode
 
     flags = ["--model", "VGG16", "--weights", "none", "--image_size", "64", "--dtype", dtype]
     flags += ["--precision", "float32"]
@@ -175,7 +175,7 @@ def test_another_base_is_refused_with_the_difference(reference, photos):
 
 def test_foreign_numerics_join_only_when_the_probes_agree(reference, photos, tmp_path, monkeypatch):
     store = shutil.copytree(reference.url, tmp_path / "s")
-    monkeypatch.setattr("classifier.pixels.decode.decoder_label", lambda: "another decoder")
+    monkeypatch.setattr("classifier.pixels.decoder.decoder_label", lambda: "another decoder")
     monkeypatch.setattr("pipelines.extraction.worker._ENGINES", {})
     write_images(tmp_path / "more", 2, seed=5)
     outcome = run("--input", photos, tmp_path / "more", "--output", store, *SMALL)

@@ -9,7 +9,7 @@ from support.commands import run_command
 from support.mutants import HUGE_SIZES, MUTATIONS, declare_size, originals, write_mutants
 from support.soak import SMALL, SOAK, run_measured
 
-from classifier.pixels.decode import decode
+from classifier.pixels.decoder import decode
 from classifier.pixels.filetypes import BAD_KINDS, BadImage
 from featurestore import open_store
 from featurestore.cli.command import say

@@ -124,7 +124,7 @@ def test_retry_tries_quarantined_images_again(world, monkeypatch):
     assert ledger_of(outcome) == (1, 0, 1)
     assert_balanced(outcome)
     # What was bad may be read by a later release: pretend that it is an image now.
-    from classifier.pixels import decode as pixels
+    from classifier.pixels import decoder as pixels
 
     decode = pixels.decode
     monkeypatch.setattr(

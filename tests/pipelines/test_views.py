@@ -14,7 +14,7 @@ from support.kills import FLAGS as KILLED_FLAGS
 from support.kills import start_and_kill
 from support.verifying import report_on
 
-from classifier.pixels.decode import decode
+from classifier.pixels.decoder import decode
 from classifier.pixels.views import BOOK, Views
 from classifier.verify import load_extractor
 from featurestore.checking.verify import verify_storage

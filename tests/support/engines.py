@@ -12,7 +12,7 @@ from classifier.base import weights
 from classifier.base.build import build_base
 from classifier.base.request import BaseRequest
 from classifier.engines import TensorFlowEngine
-from classifier.pixels import decode as pixels
+from classifier.pixels import decoder as pixels
 from featurestore.spec import PixelSpec
 
 

@@ -8,7 +8,7 @@ import pytest
 from support.features import make_store, numbered, spec_of
 
 from classifier.figures import grids
-from classifier.pixels.decode import decode
+from classifier.pixels.decoder import decode
 from classifier.pixels.views import Views
 from classifier.show import choose, run
 from featurestore import UsageError

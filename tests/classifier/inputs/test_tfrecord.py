@@ -132,7 +132,7 @@ def dataset(tmp_path_factory):
 
 
 def test_a_data_set_of_tensorflow_datasets_itself(dataset):
-    from classifier.pixels.decode import decode
+    from classifier.pixels.decoder import decode
     from featurestore.spec import PixelSpec
 
     builder, names = dataset

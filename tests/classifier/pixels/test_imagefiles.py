@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from classifier.pixels.decode import decode
+from classifier.pixels.decoder import decode
 from classifier.pixels.filetypes import BadImage, check_strips
 from featurestore.spec import PixelSpec
 

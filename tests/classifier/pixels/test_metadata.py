@@ -14,7 +14,7 @@ from sklearn.datasets import load_sample_images
 from support.images import encode
 from support.optional import optional
 
-from classifier.pixels.decode import decode
+from classifier.pixels.decoder import decode
 from classifier.pixels.filetypes import BadImage, sniff
 from classifier.pixels.metadata import orientation, without_metadata
 from classifier.pixels.tiffs import orientation_tag, pixel_tiff, read_directory

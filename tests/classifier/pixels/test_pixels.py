@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from support.optional import optional
 
-from classifier.pixels import decode as pixels
+from classifier.pixels import decoder as pixels
 from classifier.pixels import rasters
 from classifier.pixels import resize as resizing
 from classifier.pixels.filetypes import BAD_KINDS, BadImage, sniff
@@ -224,7 +224,7 @@ def quietly_decoded(tmp_path, *files):
     code = """
 import sys
 from pathlib import Path
-from classifier.pixels.decode import decode
+from classifier.pixels.decoder import decode
 from classifier.pixels.filetypes import BadImage
 from featurestore.spec import PixelSpec
 for name in sys.argv[1:]:

@@ -12,7 +12,7 @@ from classifier.base.stored import load_base
 from classifier.base.weights import weights_hash
 from classifier.engines import EngineChoice, TensorFlowEngine, run_padded
 from classifier.engines.probes import write_probes
-from classifier.pixels.decode import decode
+from classifier.pixels.decoder import decode
 from classifier.predict import find_images, run
 from classifier.runs.run import load_run
 from classifier.runtime import import_keras
@@ -151,7 +151,7 @@ def test_a_damaged_run_is_one_line(world, tmp_path):
             lost.write_bytes(b"damaged")
         with pytest.MonkeyPatch.context() as patch:
             if name.endswith("parquet"):
-                patch.setattr("classifier.pixels.decode.decoder_label", lambda: "another decoder")
+                patch.setattr("classifier.pixels.decoder.decoder_label", lambda: "another decoder")
             with pytest.raises(CorruptStore) as caught:
                 run(["--run", str(copy), str(paths[0])])
         assert "\n" not in str(caught.value)
@@ -218,6 +218,6 @@ def test_the_plot_is_a_picture(world, tmp_path, capsys):
 
 def test_foreign_numerics_are_told_with_the_measured_difference(world, capsys, monkeypatch):
     folder, paths, _ = world
-    monkeypatch.setattr("classifier.pixels.decode.decoder_label", lambda: "another decoder")
+    monkeypatch.setattr("classifier.pixels.decoder.decoder_label", lambda: "another decoder")
     run(["--run", str(folder / "run"), str(paths[0])])
     assert "probe images they differ by 0.0e+00" in capsys.readouterr().err
