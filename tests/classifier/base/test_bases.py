@@ -442,7 +442,8 @@ def offline(monkeypatch, name):
 
 def test_imagenet_that_cannot_be_downloaded(monkeypatch):
     offline(monkeypatch, "VGG16")
-    with pytest.raises(bases.ImagenetUnavailable, match="--weights PATH.*--weights none.*--model"):
+    message = "--weights PATH.*--weights none.*--model"
+    with pytest.raises(weights.ImagenetUnavailable, match=message):
         build_base(BaseRequest(image_size=(32, 32)))
 
 
