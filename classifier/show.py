@@ -17,6 +17,7 @@ from featurestore.cli.command import Parser, key_values, main, quiet_libraries, 
 
 if TYPE_CHECKING:
     from classifier.inputs import ImageRef
+    from featurestore import FeatureStore
 
 KEPT = "no picture was written; give the same command again"
 MOST_TILES = 400
@@ -129,7 +130,7 @@ def _views(arguments: Namespace, known: Views, pixels: PixelSpec) -> Views:
     return Views.parse(augment, count, known.seed, pixels.image_size)
 
 
-def store_images(store) -> Iterator[tuple[str, ImageRef]]:
+def store_images(store: FeatureStore) -> Iterator[tuple[str, ImageRef]]:
     """Yields (label, reference) of a store's images, without their augmented views."""
     from classifier.inputs import ImageRef
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -49,7 +49,7 @@ class _HashingFile:
     def closed(self) -> bool:
         return self._file.closed
 
-    def write(self, data) -> int:
+    def write(self, data: Any) -> int:
         self._digest.update(data)
         written = self._file.write(data)
         self.size += written
@@ -84,13 +84,13 @@ class ParquetFile:
     Use it as a context manager. `finish` completes the file; an exception abandons it.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, **settings) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, **settings: Any) -> None:
         self._path = path
         self._sink = _HashingFile(path)
         self._writer = pq.ParquetWriter(self._sink, schema, **settings)
         self._rows = 0
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *raised: object) -> None:

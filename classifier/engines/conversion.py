@@ -96,7 +96,7 @@ def _frozen_graph(model: keras.Model, base_spec: BaseSpec, image_size: tuple[int
     weights = [(variable, variable.numpy()) for variable in model.variables]
 
     @tf.function(input_signature=[tf.TensorSpec((None, *image_size, 3), tf.uint8)], autograph=False)
-    def frozen(batch):
+    def frozen(batch: Any) -> Any:
         constants = [(variable, tf.constant(array)) for variable, array in weights]
         with keras.StatelessScope(state_mapping=constants):
             return graph(batch)

@@ -55,7 +55,7 @@ def feature_graph(model: keras.Model, base_spec: BaseSpec) -> Callable[[Any], An
     preprocess = preprocess_graph(base_spec.preprocess)
     pool = pool_graph(base_spec.pooling, len(model.output_shape))
 
-    def graph(batch):
+    def graph(batch: Any) -> Any:
         features = model(preprocess(tf.cast(batch, tf.float32)), training=False)
         # A base in low precision gives float16 features; sums need float32.
         return pool(tf.cast(features, tf.float32))
@@ -84,10 +84,10 @@ def in_precision(model: keras.Model, precision: str) -> keras.Model:
     keras = import_keras()
     policy = f"mixed_{precision}"
 
-    def rebuild(layer):
+    def rebuild(layer: Any) -> Any:
         return layer.__class__.from_config({**layer.get_config(), "dtype": policy})
 
-    def recurse(layer):
+    def recurse(layer: Any) -> Any:
         nested = isinstance(layer, keras.Model)
         return keras.models.clone_model(layer, clone_function=recurse) if nested else rebuild(layer)
 

@@ -186,7 +186,7 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str], title: str) 
     return figure
 
 
-def _annotate(axes, confusion: np.ndarray, share: np.ndarray) -> None:
+def _annotate(axes: Any, confusion: np.ndarray, share: np.ndarray) -> None:
     size = 9.5 if len(confusion) <= 12 else 8
     for row, column in np.argwhere(confusion > 0):
         axes.text(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -140,7 +140,7 @@ def build_head(
     keras = import_keras()
     layers = keras.layers
 
-    def dense(units: int, name: str, step: int):
+    def dense(units: int, name: str, step: int) -> Any:
         return layers.Dense(
             units,
             name=name,

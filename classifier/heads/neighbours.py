@@ -7,7 +7,7 @@ the same for every neighbour of an image and so changes neither their order nor 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def build_neighbours(
     return keras.Model(inputs, outputs, name="head")
 
 
-def _scaled(keras, spec: HeadSpec, inputs, standard: Standard | None):
+def _scaled(keras: Any, spec: HeadSpec, inputs: Any, standard: Standard | None) -> Any:
     """Returns the vectors whose products are similarities."""
     layers, shape = keras.layers, inputs.shape[1:]
     x = inputs if standard is None else standardise(standard, shape)(inputs)

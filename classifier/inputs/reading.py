@@ -65,7 +65,7 @@ def _read_or_error(ref: ImageRef, storage_options: Mapping[str, Any] | None) -> 
         return error
 
 
-def read_heads(fs, paths: Sequence[str]) -> list[bytes]:
+def read_heads(fs: Any, paths: Sequence[str]) -> list[bytes]:
     """Returns the first bytes of files; b"" for a file that cannot be read."""
     heads = []
     for path in paths:

@@ -26,14 +26,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class Parser(argparse.ArgumentParser):
     """An argument parser that reports mistakes as one-line `UsageError`s with a suggestion."""
 
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message} (see --help)")
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses `args`; refuses an unknown flag and suggests the most similar one."""
         known, unknown = self.parse_known_args(args, namespace)
         self.refuse_unknown(unknown)

@@ -65,20 +65,20 @@ class Storage:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def _connection(self):
+    def _connection(self) -> tuple[Any, str]:
         return connect(self.url, self.options)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         # A connection cannot be sent to another process; the address can.
         return {"url": self.url, "options": dict(self.options)}
 
     @property
-    def fs(self):
+    def fs(self) -> Any:
         """The fsspec file system."""
         return self._connection[0]
 
     @property
-    def _unlisted(self):
+    def _unlisted(self) -> Any:
         """The file system with its listings forgotten: other processes write here too."""
         self.fs.invalidate_cache()
         return self.fs
@@ -131,7 +131,7 @@ class Storage:
         )
         return dict(zip(names, found, strict=True))
 
-    def open(self, name: str):
+    def open(self, name: str) -> Any:
         """Opens a file for random access."""
         path = self.path(name)
         return open(path, "rb") if self.is_local else SteadyFile(self._unlisted, path)

@@ -25,7 +25,9 @@ _WRAPPERS = ("zip", "tar", "libarchive", "simplecache", "filecache", "blockcache
 _LOCAL, _WEB = ("file", "local"), ("http", "https")
 
 
-def connect(url: str, options: Mapping[str, Any] | None = None, flag: str = "URL"):
+def connect(
+    url: str, options: Mapping[str, Any] | None = None, flag: str = "URL"
+) -> tuple[Any, str]:
     """Opens the file system of `url`.
 
     Args:
@@ -51,7 +53,7 @@ def connect(url: str, options: Mapping[str, Any] | None = None, flag: str = "URL
         raise UsageError(f"{flag}: cannot open {shown!r}: {error}") from error
 
 
-def _connect(url: str, options: Mapping[str, Any]):
+def _connect(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     if not isinstance(url, str) or "\0" in url:
         raise ValueError("an address is text, without a NUL character")
     if is_chain(url):

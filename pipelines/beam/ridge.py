@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,9 @@ class SumRows(beam.DoFn):
       sides: to read, of ``train`` and ``validation``.
     """
 
-    def __init__(self, source: RidgeSource, settings: RidgeSettings, kind: type, sides) -> None:
+    def __init__(
+        self, source: RidgeSource, settings: RidgeSettings, kind: type, sides: Sequence[str]
+    ) -> None:
         self._source, self._settings, self._kind = source, settings, kind
         self._sides = sides
 
@@ -147,7 +149,7 @@ class FitRidge(beam.PTransform):
         self._source, self._settings = source, settings
         self._chunks, self._file = chunks, file
 
-    def expand(self, pipeline):
+    def expand(self, pipeline: Any) -> Any:
         groups = (
             pipeline
             | "Name groups" >> beam.Create(references(self._chunks))
@@ -168,7 +170,7 @@ class FitRidge(beam.PTransform):
             >> beam.Map(_write, AsSingleton(solved), AsSingleton(errors), self._source, self._file)
         )
 
-    def _sum(self, groups, kind: type, sides, *given):
+    def _sum(self, groups: Any, kind: type, sides: Sequence[str], *given: Any) -> Any:
         step = SumRows(self._source, self._settings, kind, sides)
         return (
             groups

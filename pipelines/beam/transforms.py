@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import asdict
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -27,6 +28,7 @@ from pipelines.extraction.dedupe import (
     copies_part,
     first_part,
 )
+from pipelines.extraction.group import GroupResult
 from pipelines.finishing.record import DeadChunk, RunFacts, finish_run
 from pipelines.options import WorkerSettings
 from pipelines.planning.plan import Chunk, read_chunk
@@ -71,7 +73,7 @@ class OnWorker(beam.DoFn):
         """Does the work of `extract` in any thread, without Beam's counters."""
         groups: list[tuple[int, int, list[float]]] = []
 
-        def on_group(group) -> None:
+        def on_group(group: GroupResult) -> None:
             self._worker.report(group)
             groups.append((group.computed, len(group.quarantined), group.infer_seconds))
 
@@ -140,7 +142,7 @@ class HashChunk(OnWorker):
 class ExtractFirsts(OnWorker):
     """Extracts a chunk without its copies, which go to the `LATER` output."""
 
-    def process(self, joined) -> Iterator[str | TaggedOutput]:
+    def process(self, joined: Any) -> Iterator[str | TaggedOutput]:
         reference, groups = joined
         copies = sorted(groups["copies"])
         chunk, first_id = first_part(self.read(reference), copies), ""
@@ -197,7 +199,7 @@ class DedupeAndExtract(beam.PTransform):
         super().__init__()
         self._settings = settings
 
-    def expand(self, references):
+    def expand(self, references: Any) -> tuple[Any, Any]:
         copies = (
             references
             | "Hash images" >> beam.ParDo(HashChunk(self._settings))
@@ -237,7 +239,7 @@ class ExtractFeatures(beam.PTransform):
         super().__init__()
         self._settings, self._facts = settings, facts
 
-    def expand(self, pipeline):
+    def expand(self, pipeline: Any) -> Any:
         references = (
             pipeline
             | "List plan files" >> beam.Create(list(self._facts.plan.files))

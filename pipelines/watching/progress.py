@@ -128,7 +128,7 @@ class Monitor:
             self._thread.start()
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._stop.set()
         if self._thread:
             self._thread.join()

@@ -16,9 +16,9 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 RHO = 0.9
 MOMENTUM = 0.9
 
-Apply = Callable[
-    [np.ndarray, Sequence[np.ndarray], np.ndarray, np.ndarray, np.ndarray | np.float32], None
-]
+Slots = Sequence[np.ndarray]
+Rate = np.ndarray | np.float32
+Apply = Callable[[np.ndarray, Slots, np.ndarray, np.ndarray, Rate], None]
 
 
 class Rule(NamedTuple):
@@ -41,7 +41,9 @@ def _adam_scale(step: int) -> float:
     return correction * (1 - BETA_1) / math.sqrt(1 - BETA_2)
 
 
-def _adam(weights, slots, gradient, spare, rate) -> None:
+def _adam(
+    weights: np.ndarray, slots: Slots, gradient: np.ndarray, spare: np.ndarray, rate: Rate
+) -> None:
     mean, square = slots
     np.multiply(mean, np.float32(BETA_1), out=mean)
     np.add(mean, gradient, out=mean)
@@ -55,7 +57,9 @@ def _adam(weights, slots, gradient, spare, rate) -> None:
     np.subtract(weights, spare, out=weights)
 
 
-def _rmsprop(weights, slots, gradient, spare, rate) -> None:
+def _rmsprop(
+    weights: np.ndarray, slots: Slots, gradient: np.ndarray, spare: np.ndarray, rate: Rate
+) -> None:
     (square,) = slots
     np.multiply(square, np.float32(RHO), out=square)
     np.multiply(gradient, gradient, out=spare)
@@ -67,7 +71,9 @@ def _rmsprop(weights, slots, gradient, spare, rate) -> None:
     np.subtract(weights, spare, out=weights)
 
 
-def _momentum(weights, slots, gradient, spare, rate) -> None:
+def _momentum(
+    weights: np.ndarray, slots: Slots, gradient: np.ndarray, spare: np.ndarray, rate: Rate
+) -> None:
     (mean,) = slots
     np.multiply(mean, np.float32(MOMENTUM), out=mean)
     np.add(mean, gradient, out=mean)
