@@ -5,7 +5,9 @@
 The features are those of `benchmarks.layouts`. *Cold* means that neither the array's file nor the
 store's files are in the page cache. The first opening of a store makes the cache of decoded parts,
 and later ones use it. Every value is touched. *Start* is what `classifier.train` does before its
-first step: it surveys the rows, then loads the features of both sides.
+first step: it surveys the rows, then loads the features of both sides. *Found by content* is what
+an extraction does with images that it knows: it finds each row's features by the hash of its image,
+in batches of 16 whose rows lie far apart.
 """
 
 from __future__ import annotations
@@ -33,12 +35,15 @@ from featurestore.commit import publish as publish_part
 from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
 from featurestore.reading.cache import FOLDER
+from featurestore.reuse import StoredFeatures
 from featurestore.spec import StoreSpec
 from featurestore.store import create_store
 from featurestore.writer import PartWriter
 
 PART_ROWS = 1000
 LOAD = "np.load"
+FOUND = "found by content, shuffled"
+BATCH_ROWS = 16
 
 
 def write_store(
@@ -72,7 +77,7 @@ def write_store(
 
 
 def _row(number: int, label: str) -> dict:
-    content_hash = hashlib.sha256(str(number).encode()).hexdigest()
+    content_hash = _hash(number)
     name = f"{number:06d}.jpg"
     row = {"key": name, "uri": f"file:///{name}", "size": 1, "etag": "1", "split": None, "view": 0}
     return row | {
@@ -81,6 +86,10 @@ def _row(number: int, label: str) -> dict:
         "width": 500,
         "height": 375,
     }
+
+
+def _hash(number: int) -> str:
+    return hashlib.sha256(str(number).encode()).hexdigest()
 
 
 def evict(folder: Path) -> None:
@@ -113,8 +122,18 @@ def start(folder: Path, cached: bool) -> None:
         load_rows(store, division.classes, side, rows)
 
 
+def find_by_content(folder: Path, rows: int) -> None:
+    """Finds every row's features by its content, in batches whose rows lie far apart."""
+    stored = StoredFeatures.of(open_store(str(folder)))
+    order = np.random.default_rng(0).permutation(rows)
+    for start in range(0, rows, BATCH_ROWS):
+        names = [(_hash(number), 0) for number in order[start : start + BATCH_ROWS]]
+        assert len(stored.find(names)) == len(names)
+
+
 def measure(array: Path, folder: Path, rounds: int) -> Seconds:
     """Times every way of opening once per round; returns its name -> seconds."""
+    rows = len(np.load(array, mmap_mode="r"))
 
     def load() -> object:
         return touch(np.load(array))
@@ -129,6 +148,7 @@ def measure(array: Path, folder: Path, rounds: int) -> Seconds:
         "start, no cache": lambda: start(folder, False),
         "start, first": lambda: start(folder, True),
         "start, second": lambda: start(folder, True),
+        FOUND: lambda: find_by_content(folder, rows),
     }
     seconds: Seconds = {name: [] for name in cases}
     for _ in range(rounds):
