@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from classifier.figures import grids, plots
+from classifier.inputs.reservoir import Reservoir
 from classifier.pixels.views import BOOK, Views
 from featurestore import PixelSpec, UsageError, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
@@ -159,8 +160,7 @@ def choose(
 ) -> list[tuple[str, ImageRef]]:
     """Draws images at random in one pass, with memory for one grid.
 
-    This is algorithm R of Vitter, "Random Sampling with a Reservoir" (1985); with `per_class` each
-    class has its own reservoir, which fills one row of the grid.
+    With `per_class` each class has its own sample, which fills one row of the grid.
 
     Args:
       images: (label, reference) pairs.
@@ -173,25 +173,18 @@ def choose(
     """
     rows, columns = shape
     capacity = columns if per_class else rows * columns
-    reservoirs: dict[str, list[tuple[int, str, ImageRef]]] = defaultdict(list)
-    seen: dict[str, int] = defaultdict(int)
+    reservoirs: dict[str, Reservoir[tuple[int, str, ImageRef]]] = defaultdict(
+        lambda: Reservoir(capacity, lambda stop: int(rng.integers(stop)))
+    )
     for number, (label, ref) in enumerate(images):
-        group = label if per_class else ""
-        reservoir = reservoirs[group]
-        seen[group] += 1
-        if len(reservoir) < capacity:
-            reservoir.append((number, label, ref))
-            continue
-        place = int(rng.integers(seen[group]))
-        if place < capacity:
-            reservoir[place] = (number, label, ref)
+        reservoirs[label if per_class else ""].offer((number, label, ref))
     groups = sorted(reservoirs)
     if len(groups) > rows:
         groups = sorted(rng.choice(groups, rows, replace=False).tolist())
     return [
         (label, ref)
         for group in groups
-        for _, label, ref in sorted(reservoirs[group], key=lambda item: item[0])
+        for _, label, ref in sorted(reservoirs[group].items, key=lambda item: item[0])
     ]
 
 

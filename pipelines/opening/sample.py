@@ -12,6 +12,7 @@ import numpy as np
 
 from classifier.inputs import Ignored, ImageRef, ShardRef, read_many
 from classifier.inputs.refs import ShardDamaged
+from classifier.inputs.reservoir import Reservoir
 from classifier.inputs.shards import iter_shard
 from classifier.pixels.decoder import BadImage, decode
 from featurestore.spec import PixelSpec
@@ -35,15 +36,11 @@ def spread(
       The drawn inputs, in a random order.
     """
     rng = random.Random(seed)
-    drawn: list[ImageRef | ShardRef] = []
-    for number, ref in enumerate(itertools.islice(refs, LISTED_AT_MOST)):
-        # Reservoir sampling (Vitter's algorithm R): the list is streamed.
-        if len(drawn) < count:
-            drawn.append(ref)
-        elif (place := rng.randrange(number + 1)) < count:
-            drawn[place] = ref
-    rng.shuffle(drawn)
-    return drawn
+    drawn: Reservoir[ImageRef | ShardRef] = Reservoir(count, rng.randrange)
+    for ref in itertools.islice(refs, LISTED_AT_MOST):
+        drawn.offer(ref)
+    rng.shuffle(drawn.items)
+    return drawn.items
 
 
 def decoded_images(
