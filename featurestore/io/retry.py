@@ -33,12 +33,16 @@ def io_errors() -> Iterator[None]:
     Raises:
       PermissionError: for missing credentials and refused requests.
       FileNotFoundError: for status 404.
+      ValueError: for an address that is malformed.
       OSError: for every other fault.
     """
     try:
         yield
     except FileNotFoundError as error:
         cause = error.__cause__
+        # fsspec over HTTP calls a malformed address "not found", too.
+        if isinstance(cause, ValueError):
+            raise cause from error
         if not isinstance(cause, Exception) or not _is_outage(cause):
             raise
         raise _translated(cause) from error
@@ -60,7 +64,7 @@ def _is_outage(cause: Exception) -> bool:
     if isinstance(status, int):
         return status not in (404, 410)
     no_answer = isinstance(cause, OSError) and not isinstance(cause, _PERMANENT)
-    return no_answer or (_of_client(cause, ("aiohttp",)) and not isinstance(cause, ValueError))
+    return no_answer or _of_client(cause, ("aiohttp",))
 
 
 def _translated(error: Exception) -> OSError:

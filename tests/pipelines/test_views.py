@@ -342,8 +342,8 @@ def test_a_plan_forecasts_images_with_their_views(photos, tmp_path):
 @pytest.mark.parametrize(
     ("views", "augment", "message"),
     [
-        (0, "", "--views must be 1 .the image as it is. to 128, got 0"),
-        (129, "", "--views must be 1 .the image as it is. to 128, got 129"),
+        (0, "", "--views must be 1 .the unaugmented image. to 128, got 0"),
+        (129, "", "--views must be 1 .the unaugmented image. to 128, got 129"),
         (1, "flip", "--augment flip makes further views, and --views 1 is the image as it is"),
         (2, "flop", "--augment: unknown value 'flop'; did you mean flip"),
     ],

@@ -216,7 +216,7 @@ def test_wrong_spelling_is_one_line(text, message):
 @pytest.mark.parametrize("head", ["ridge", "knn:5"])
 def test_too_much_memory_is_said_before_training(store, head):
     options = TrainOptions(heads=(parse_head(head),))
-    with pytest.raises(UsageError, match=f"--head {head}.* GB.*--pooling avg"):
+    with pytest.raises(UsageError, match=f"--head {head}.* [GT]iB.*--pooling avg"):
         check_heads(options, (100, 100, 512), divide(store))
 
 

@@ -258,7 +258,7 @@ def test_maps_are_standardised_by_channel():
 
 def test_too_many_features_are_one_line():
     settings = RidgeSettings(12800, 512, 10, L2)
-    with pytest.raises(UsageError, match=r"15\.\d GB for 12,800 features.*--pooling avg") as error:
+    with pytest.raises(UsageError, match=r"14\.\d GiB for 12,800 features.*--pooling avg") as error:
         settings.check_memory()
     assert "\n" not in str(error.value)
     RidgeSettings(1280, 1280, 10, tuple(np.geomspace(1e-4, 1e4, 50))).check_memory()

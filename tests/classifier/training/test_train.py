@@ -259,14 +259,14 @@ def test_a_folder_of_the_users_is_never_touched(store, tmp_path):
         (folder / name).write_text("mine")
         first = name.split("/")[0]
         for more in ([], ["--overwrite"]):
-            with pytest.raises(UsageError, match=f"--output: .* has {first!r}.*no training run"):
+            with pytest.raises(UsageError, match=f"--output: .* has {first!r}.*not a training run"):
                 run(["--store", store.url, "--output", str(folder), *more])
         assert (folder / name).read_text() == "mine"
         assert [path.name for path in folder.iterdir()] == [first]
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "run.json").write_text('{"name": "my web service"}')
-    with pytest.raises(UsageError, match="has 'run.json'.*no training run"):
+    with pytest.raises(UsageError, match="has 'run.json'.*not a training run"):
         run(["--store", store.url, "--output", str(foreign), "--overwrite"])
     assert [path.name for path in foreign.iterdir()] == ["run.json"]
 

@@ -222,7 +222,7 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(tmp_path, store):
     state = tmp_path / "run/checkpoint/state.json"
     _, err = signalled_when(process, state.exists, signal.SIGINT, True)
     assert_interrupted(process, err)
-    assert "goes on" in err and state.exists()
+    assert "resumes" in err and state.exists()
 
 
 def run_script(tmp_path: Path, body: str) -> tuple[subprocess.Popen, Callable[[], bool]]:

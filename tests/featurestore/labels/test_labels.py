@@ -123,7 +123,7 @@ def test_labels_from_names():
 
 
 @pytest.mark.parametrize(
-    "regex, words", [("(cat", "no regular expression: missing"), (r"cat\.\d", "has no group")]
+    "regex, words", [("(cat", "not a regular expression: missing"), (r"cat\.\d", "has no group")]
 )
 def test_mistaken_patterns(regex, words):
     with pytest.raises(UsageError, match=words):
