@@ -8,6 +8,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+# Kilobytes that a process has held at most, as an expression for a script. Not `ru_maxrss`: a child
+# begins with its parent's.
+PEAK = "int(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"
 ROOT = Path(__file__).parent.parent.parent
 
 

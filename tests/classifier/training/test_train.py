@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from support.commands import PEAK
 from support.features import clusters, make_store, spec_of
 
 from classifier.features.division import divide
@@ -489,10 +490,7 @@ def test_a_store_ten_times_the_memory_it_may_use_trains_in_bounded_memory(tmp_pa
         features, labels = clusters(rows, 4, channels=1280)
         make_store(tmp_path / name, features, sorted(labels), rows_per_part=500)
         del features
-        script = (
-            "import resource, sys; from classifier.train import run; run(sys.argv[1:]); "
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-        )
+        script = f"import sys; from classifier.train import run; run(sys.argv[1:]); print({PEAK})"
         flags = ["--store", tmp_path / name, "--output", tmp_path / f"{name}-run", "--epochs", "2"]
         flags += ["--memory", "15MB", "--cache", "off"]
         done = subprocess.run(
