@@ -16,8 +16,6 @@ from featurestore.errors import RunFailed, SpecMismatch, UsageError
 from pipelines import extract as extract_command
 from pipelines.finishing.verdict import Outcome
 
-SMALL += ("--precision", "float32")
-
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:

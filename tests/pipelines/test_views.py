@@ -23,8 +23,6 @@ from featurestore.info import describe, format_info
 from pipelines.extract import parse_options, summary_lines
 from pipelines.options import ViewOptions
 
-# What `auto` takes depends on the machine and, where two are close, on its load.
-SMALL += ("--precision", "float32")
 VIEWS = ("--views", 3, "--augment", "flip,rotation=0.1,zoom=0.2", "--seed", 5)
 
 
