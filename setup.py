@@ -88,6 +88,7 @@ setup(
         # Grids of hyperparameters.
         "PyYAML>=6,<7",
         "fsspec>=2024.9",
+        "packaging>=23",
         # Decoding and resizing: without these no image becomes pixels.
         "opencv-python-headless>=4.10",
         "pillow>=11",
