@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from packaging.version import Version
 
-from featurestore.io.readahead import cores
+from featurestore.io.cores import GROUPS, container_limit, cores
 from featurestore.units import size_text
 from pipelines.diagnosis.finding import ERROR, OK, WARNING, Case, Finding
 from pipelines.diagnosis.packages import extra, has_module
 
-_CGROUP = Path("/sys/fs/cgroup")
 _DRIVER = Path("/proc/driver/nvidia/version")
 # CUDA 12 runs on every driver from this one (CUDA Toolkit's release notes, minor version
 # compatibility).
@@ -29,53 +30,25 @@ def machine_findings(case: Case) -> Iterator[Finding]:
     if not case.runs_here:
         message = "cores, memory and GPU below are this machine's, and workers run on others"
         yield Finding(OK, "machine", message)
-    yield from core_findings(cores(), cpu_limit(_CGROUP))
+    limit = container_limit()
+    shown = "no limit" if math.isinf(limit) else f"a limit of {limit:g}"
+    yield Finding(OK, "cores", f"{cores()} for this process; its container has {shown}")
     processes = 1
     if case.flag("direct_running_mode") == "multi_processing":
         processes = case.flag("direct_num_workers") or cores()
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield from memory_findings(min(total, memory_limit(_CGROUP) or total), processes)
+    yield from memory_findings(min(total, memory_limit(GROUPS) or total), processes)
     driver = _DRIVER.read_text() if _DRIVER.exists() else ""
     yield from gpu_findings(glob.glob("/dev/nvidia[0-9]*"), driver, has_module("nvidia.cudnn"))
 
 
-def _limit(folder: Path, names: Sequence[str]) -> list[str]:
-    """Returns the words of the first of several limit files that exists; [] for no limit."""
-    for name in names:
-        if (folder / name).is_file():
-            words = (folder / name).read_text().split()
-            return [] if words[:1] in (["max"], ["-1"]) else words
-    return []
-
-
-def cpu_limit(folder: Path) -> float | None:
-    """Returns how many cores the container may use at a time; None without a limit.
-
-    Args:
-      folder: where the control groups are mounted, of version 2 or 1.
-    """
-    words = _limit(folder, ("cpu.max", "cpu/cpu.cfs_quota_us"))
-    if not words:
-        return None
-    period = words[1:] or _limit(folder, ("cpu/cpu.cfs_period_us",)) or ["100000"]
-    return int(words[0]) / int(period[0])
-
-
 def memory_limit(folder: Path) -> int | None:
     """Returns how many bytes the container may hold; None without a limit."""
-    words = _limit(folder, ("memory.max", "memory/memory.limit_in_bytes"))
-    return int(words[0]) if words else None
-
-
-def core_findings(count: int, limit: float | None) -> Iterator[Finding]:
-    """Compares the cores that a process takes with what its container may use."""
-    shown = "no limit" if limit is None else f"a limit of {limit:g}"
-    if limit is not None and limit < count:
-        message = f"a process takes {count} cores, and its container has {shown}"
-        fix = f"start with taskset --cpu-list 0-{max(0, int(limit) - 1)}, or raise the limit"
-        yield Finding(WARNING, "cores", message, fix)
-    else:
-        yield Finding(OK, "cores", f"{count}, and the container has {shown}")
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            # "max" stands for no limit, and is no number.
+            return int((folder / name).read_text())
+    return None
 
 
 def memory_findings(total: int, processes: int) -> Iterator[Finding]:

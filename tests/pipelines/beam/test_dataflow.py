@@ -11,20 +11,18 @@ import pytest
 from support.commands import ROOT
 from support.optional import optional
 
-from pipelines.beam.options import make_options
-from pipelines.finishing.record import RunFacts
-from pipelines.options import WorkerSettings
-from pipelines.planning.plan import CHUNKS_PER_FILE, Plan
+from pipelines.extract import parse_options
 
 optional("google.cloud.dataflow")
 optional("apitools")
 
-# As many plan files as a hundred million images have, in chunks of a usual size.
-PLAN_FILES = 1_000
+# As many as a hundred million images have, with chunks of a usual size.
+CHUNKS = 400_000
 MOST_BYTES = 100_000
 # Dataflow refuses a larger description of a job.
 MOST_JOB_BYTES = 10 << 20
 IMAGE = "europe-docker.pkg.dev/some-project/hoarfrost/hoarfrost-gpu:0.2.0-beam2.77.0"
+GPU = "type:nvidia-tesla-t4;count:1;install-nvidia-driver"
 FLAGS = (
     "--runner=DataflowRunner",
     "--project=some-project",
@@ -53,18 +51,20 @@ def build(folder, *flags: str) -> SimpleNamespace:
     import apache_beam as beam
     from apache_beam.runners.dataflow.internal import apiclient
 
+    from pipelines.beam.job import Job
     from pipelines.beam.transforms import ExtractFeatures
+    from pipelines.options import WorkerSettings
 
-    names = (f"plans/run/{number:06d}.parquet" for number in range(PLAN_FILES))
-    plan = Plan(tuple((name, CHUNKS_PER_FILE) for name in names), PLAN_FILES * CHUNKS_PER_FILE)
-    facts = RunFacts("run", 0.0, plan, ("gs://bucket/photos",))
-    options = make_options([*FLAGS, *flags])
-    pipeline = beam.Pipeline(options=options)
-    _ = pipeline | ExtractFeatures(WorkerSettings("gs://bucket/store", run_id="run"), facts)
+    command = ("--input", "gs://bucket/photos", "--output", "gs://bucket/store", *FLAGS, *flags)
+    options = parse_options(command)[0]
+    asked = Job.of(options)
+    pipeline = beam.Pipeline(options=asked.options)
+    settings = WorkerSettings(options.output, run_id="run", dedupe=options.upkeep.dedupe)
+    _ = pipeline | ExtractFeatures(settings, CHUNKS, dict(asked.hints))
     job = pipeline.run().job
     # Staged here instead of in the bucket.
     job.google_cloud_options.staging_location = str(folder)
-    apiclient.DataflowApplicationClient(options).create_job_description(job)
+    apiclient.DataflowApplicationClient(asked.options).create_job_description(job)
     components = job.proto_pipeline.components
     return SimpleNamespace(
         transforms=list(components.transforms.values()),
@@ -78,8 +78,39 @@ def build(folder, *flags: str) -> SimpleNamespace:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory, no_network):
-    """A job from a custom image."""
-    return build(tmp_path_factory.mktemp("staged"), f"--sdk_container_image={IMAGE}")
+    """A job from a custom image, on workers with a GPU."""
+    hints = (f"--accelerator={GPU}", "--min_ram=16GB")
+    return build(tmp_path_factory.mktemp("staged"), f"--sdk_container_image={IMAGE}", *hints)
+
+
+def hinted(job) -> dict[str, dict[str, bytes]]:
+    """Steps with resource hints: the step's name -> the hints of its environment."""
+    return {
+        step.unique_name: dict(job.environments[step.environment_id].resource_hints)
+        for step in job.transforms
+        if step.spec.urn == "beam:transform:pardo:v1"
+        and job.environments[step.environment_id].resource_hints
+    }
+
+
+def test_the_extraction_alone_asks_for_hardware(job):
+    hints = {
+        "beam:resources:accelerator:v1": GPU.encode(),
+        "beam:resources:min_ram_bytes:v1": b"16000000000",
+    }
+    assert hinted(job) == {"ExtractFeatures/Extract chunks": hints}
+
+
+def test_dedupe_asks_for_hardware_where_it_computes(tmp_path, no_network):
+    with_dedupe = build(
+        tmp_path, f"--sdk_container_image={IMAGE}", f"--accelerator={GPU}", "--dedupe"
+    )
+    steps = {name.rpartition("/")[2] for name in hinted(with_dedupe)}
+    assert steps == {"Extract firsts", "Extract copies"}
+
+
+def test_nothing_is_asked_without_a_flag(job_from_source):
+    assert not hinted(job_from_source)
 
 
 def test_no_step_carries_data(job):

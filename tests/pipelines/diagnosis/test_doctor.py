@@ -258,33 +258,27 @@ def test_servers_that_only_this_machine_knows_are_found():
 
 
 @pytest.mark.parametrize(
-    "files, cpus, size",
+    "files, size",
     [
-        ({}, None, None),
-        ({"cpu.max": "max 100000", "memory.max": "max"}, None, None),
-        ({"cpu.max": "150000 100000", "memory.max": "1073741824"}, 1.5, 1 << 30),
-        (
-            {
-                "cpu/cpu.cfs_quota_us": "200000",
-                "cpu/cpu.cfs_period_us": "100000",
-                "memory/memory.limit_in_bytes": "4096",
-            },
-            2.0,
-            4096,
-        ),
-        ({"cpu/cpu.cfs_quota_us": "-1"}, None, None),
+        ({}, None),
+        ({"memory.max": "max"}, None),
+        ({"memory.max": "1073741824"}, 1 << 30),
+        ({"memory/memory.limit_in_bytes": "4096"}, 4096),
     ],
 )
-def test_limits_of_the_container_are_read(files, cpus, size, tmp_path):
+def test_the_memory_of_the_container_is_read(files, size, tmp_path):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"{text}\n")
-    assert machine.cpu_limit(tmp_path) == cpus and machine.memory_limit(tmp_path) == size
+    assert machine.memory_limit(tmp_path) == size
 
 
-def test_too_many_cores_and_too_little_memory_are_found():
-    assert_found(list(machine.core_findings(8, 2.0)), WARNING, "limit of 2", "--cpu-list 0-1")
-    assert_found(list(machine.core_findings(2, 2.0)), OK, "limit of 2")
+def test_limits_of_the_container_are_shown(monkeypatch):
+    monkeypatch.setattr(machine, "container_limit", lambda: 1.5)
+    assert_found(findings(), OK, "limit of 1.5")
+
+
+def test_too_little_memory_is_found():
     few = list(machine.memory_findings(5 << 30, 4))
     assert_found(few, WARNING, "4 worker processes", "--direct_num_workers=2")
     assert_found(list(machine.memory_findings(1 << 30, 1)), WARNING, "more memory")
