@@ -31,6 +31,11 @@ def dataflow_findings(case: Case) -> Iterator[Finding]:
     if "use_multiple_sdk_containers" in (case.flag("experiments") or []):
         message = "use_multiple_sdk_containers starts a process per core, each with its own base"
         yield Finding(WARNING, TOPIC, message, "leave that experiment out")
+    accelerator = case.options.remote.accelerator
+    if accelerator and "install-nvidia-driver" not in accelerator:
+        message = f"--accelerator {accelerator}: the workers would have a GPU without a driver"
+        fix = f"--accelerator '{accelerator};install-nvidia-driver'"
+        yield Finding(ERROR, "gpu", message, fix)
     if not missing:
         yield Finding(OK, TOPIC, f"project {case.flag('project')}, region {case.flag('region')}")
     yield from image_findings(case)

@@ -75,6 +75,11 @@ FLINK = ("--runner=FlinkRunner", "--flink_master=localhost:1", "--job_endpoint=l
             WARNING,
             ("process per core", "leave"),
         ),
+        (
+            (*DATAFLOW, "--accelerator", "type:nvidia-l4;count:1"),
+            ERROR,
+            ("without a driver", "'type:nvidia-l4;count:1;install-nvidia-driver'"),
+        ),
         (FLINK, ERROR, ("no answer from http://localhost:1", "start the cluster")),
         (FLINK, ERROR, ("one slot", "--parallelism=N")),
         (FLINK, ERROR, ("no --environment_type", "EXTERNAL", "PROCESS", "docs/flink.md")),
