@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from apache_beam import version
-from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions
+from apache_beam.options.pipeline_options import FlinkRunnerOptions
 
-from pipelines.beam.options import runner_name, runs_here
+from pipelines.beam.options import make_options, runner_name, runs_here
 
 
 def read_settings(arguments: Sequence[str]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def read_settings(arguments: Sequence[str]) -> dict[str, Any]:
       SystemExit: for a value that Beam's parser refuses.
     """
     with contextlib.redirect_stderr(io.StringIO()):
-        options = PipelineOptions(list(arguments))
+        options = make_options(arguments)
         flags = options.get_all_options()
     return {
         "runner": runner_name(options).rsplit(".", 1)[-1].lower().removesuffix("runner"),

@@ -8,7 +8,7 @@ from pipelines.diagnosis.addresses import address_findings
 from pipelines.diagnosis.dataflow import dataflow_findings
 from pipelines.diagnosis.finding import ERROR, OK, Case, Finding
 from pipelines.diagnosis.machine import machine_findings
-from pipelines.diagnosis.packages import has_module, package_findings
+from pipelines.diagnosis.packages import extra, has_module, package_findings
 from pipelines.diagnosis.portable import flink_findings, portable_findings, reach_findings
 
 
@@ -23,8 +23,8 @@ def diagnose(case: Case) -> Iterator[Finding]:
 def _dask_findings(case: Case) -> Iterator[Finding]:
     """Looks at a job on Dask."""
     if not has_module("distributed"):
-        fix = "python -m pip install 'dask[distributed]'"
-        yield Finding(ERROR, "packages", "Beam's Dask runner needs dask[distributed]", fix)
+        message = "Beam's Dask runner needs dask[distributed]"
+        yield Finding(ERROR, "packages", message, extra("dask"))
     if address := case.flag("dask_client_address"):
         yield from reach_findings("--dask_client_address", address)
 

@@ -205,6 +205,13 @@ def test_a_missing_openvino_is_found(engine, severity, monkeypatch):
     assert_found(findings("--engine", engine), severity, "OpenVINO", "hoarfrost[openvino]")
 
 
+def test_dask_is_looked_at(monkeypatch):
+    flags = ("--runner=DaskRunner", "--dask_client_address=tcp://localhost:1")
+    assert_found(findings(*flags), ERROR, "--dask_client_address", "no connection")
+    monkeypatch.setattr("pipelines.diagnosis.diagnose.has_module", lambda name: False)
+    assert_found(findings(*flags), ERROR, "dask[distributed]", "hoarfrost[dask]")
+
+
 def test_int8_without_its_library_is_an_error(monkeypatch):
     monkeypatch.setattr(packages, "has_module", lambda name: name != "nncf")
     assert_found(findings("--precision", "int8"), ERROR, "NNCF", "hoarfrost[openvino]")
