@@ -25,7 +25,7 @@ def _dask_findings(case: Case) -> Iterator[Finding]:
     if not has_module("distributed"):
         message = "Beam's Dask runner needs dask[distributed]"
         yield Finding(ERROR, "packages", message, extra("dask"))
-    if address := case.flag("dask_client_address"):
+    if address := case.flag("address"):
         yield from reach_findings("--dask_client_address", address)
 
 
