@@ -26,6 +26,7 @@ from classifier.heads.ridge.solution import FoldStatistics, Key, Solved, solve
 from classifier.heads.ridge.statistics import Statistics
 from featurestore.io.storage import Storage
 from featurestore.store import open_store
+from pipelines.beam.run import on_worker
 
 MOST_GROUPS = 4096
 # Enough groups for some workers, however large their sums are.
@@ -99,8 +100,9 @@ class OverRows(beam.DoFn):
 
     def setup(self) -> None:
         source = self._source
-        names = source.run.read(source.moment)
-        store = open_store(source.store_url, source.storage_options).at_moment(names)
+        with on_worker():
+            names = source.run.read(source.moment)
+            store = open_store(source.store_url, source.storage_options).at_moment(names)
         self._markers = store.markers()
         self._scanner = store.scanner(self._markers.values())
         self._solution: Solved | None = None
