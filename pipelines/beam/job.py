@@ -48,7 +48,7 @@ class Job:
         remote = options.remote
         if not options.beam_arguments:
             _refuse("--no_wait", remote.no_wait, "DirectRunner", "a job on a cluster")
-            _refuse("--accelerator", bool(remote.hints), "DirectRunner", "Dataflow")
+            _refuse("--accelerator and --min_ram", bool(remote.hints), "DirectRunner", "Dataflow")
             return cls(None)
         from pipelines.beam import options as beam_options
 
