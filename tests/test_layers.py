@@ -13,10 +13,11 @@ from support.commands import ROOT
 ROOMS = {
     "featurestore": (
         "errors units ignored cli io labels numerics spec schema layout decision checksums ledger "
-        "writer commit reading store reuse quarantine relabel export unfinished info checking __main__"
+        "writer commit reading store reuse quarantine relabel export unfinished info checking "
+        "__main__"
     ).split(),
     "classifier": (
-        "runtime figures pixels inputs base engines features heads runs judgement "
+        "runtime cachefolder figures pixels inputs base engines features heads runs judgement "
         "reporting training"
     ).split(),
     "pipelines": (
