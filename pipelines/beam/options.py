@@ -22,7 +22,7 @@ from apache_beam.runners.runner import create_runner
 
 from featurestore.cli.command import VERBOSE, Parser
 from featurestore.errors import UsageError, one_line
-from featurestore.io.readahead import cores
+from featurestore.io.cores import cores
 
 LOCAL_RUNNERS = ("directrunner", "direct", "switchingdirectrunner", "bundlebaseddirectrunner")
 

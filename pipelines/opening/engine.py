@@ -23,7 +23,7 @@ from classifier.engines.quantisation import (
     require_close,
 )
 from featurestore import layout
-from pipelines.extraction.worker import lane_count
+from pipelines.extraction.share import lane_count
 from pipelines.options import ExtractOptions
 
 SAMPLE_IMAGES = 64

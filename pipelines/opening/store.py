@@ -21,7 +21,7 @@ from classifier.pixels.views import Views
 from classifier.runtime import import_keras
 from featurestore import layout
 from featurestore.errors import SpecMismatch, UsageError, cannot_write
-from featurestore.io.readahead import cores
+from featurestore.io.cores import cores
 from featurestore.io.storage import Storage
 from featurestore.spec import PixelSpec, StoreSpec
 from featurestore.store import FeatureStore, create_store, open_store

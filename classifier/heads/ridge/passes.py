@@ -27,7 +27,7 @@ from classifier.heads.head import Standard
 from classifier.heads.probabilities import log_probabilities
 from classifier.heads.ridge.statistics import RidgePath, Statistics, fit_path
 from featurestore.errors import UsageError
-from featurestore.io.readahead import cores
+from featurestore.io.cores import cores
 from featurestore.units import size_text
 
 # Rows of one matrix product: with less than some hundred, memory bounds its speed, not arithmetic.
