@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
 from featurestore.ignored import note_lines
 from pipelines.driver import Say, extract
+from pipelines.finishing.detached import Submitted
 from pipelines.finishing.timereport import time_lines
 from pipelines.finishing.verdict import Outcome
 from pipelines.flags import GROUPS, add_flags, extract_options
@@ -109,6 +111,11 @@ def run(argv: Sequence[str]) -> int:
     if options.plan:
         return _plan(options, as_json, tell)
     outcome = extract(options, tell, not as_json)
+    if isinstance(outcome, Submitted):
+        record = {"submitted": [asdict(run) for run in outcome.runs]}
+        for line in [json.dumps(record, indent=2)] if as_json else outcome.lines:
+            say(line)
+        return 0
     if as_json:
         say(json.dumps({**outcome.record, "problems": outcome.problems}, indent=2))
     else:

@@ -34,6 +34,7 @@ from pipelines.options import (
     ChunkOptions,
     ExtractOptions,
     Limits,
+    RemoteOptions,
     Selection,
     SplitFractions,
     Upkeep,
@@ -68,6 +69,7 @@ _SPLITS = "divide an input without splits, by the content of its images"
 _MODEL = "a keras.applications name (python -m classifier.bases lists them) or a saved model"
 _PRECISION = "auto: the fastest whose features agree with float32's on a sample of the input"
 _AUGMENT = f"{', '.join(LAYERS)} as in keras.layers, in this order; default {BOOK}"
+_ACCELERATOR = "of Dataflow's workers: type:nvidia-tesla-t4;count:1;install-nvidia-driver"
 _storage_options = partial(key_values, flag="--storage_options")
 GROUPS = {
     "input and output": {
@@ -127,6 +129,12 @@ GROUPS = {
         "dedupe": Flag(Upkeep, help="compute equal files once; each stays a row"),
         "seed": Flag(ExtractOptions, "N", "for splits, views and random weights"),
         "plan": Flag(ExtractOptions, help="show what would run, and its cost; run nothing"),
+    },
+    "a job on other machines": {
+        "no_wait": Flag(RemoteOptions, help="return when the job is submitted"),
+        "resubmit": Flag(RemoteOptions, help="give up jobs of --no_wait; extract what they left"),
+        "accelerator": Flag(RemoteOptions, "TYPE", _ACCELERATOR),
+        "min_ram": Flag(RemoteOptions, "SIZE", "of Dataflow's workers, such as 16GB"),
     },
 }
 FLAGS = {name: flag for flags in GROUPS.values() for name, flag in flags.items()}
@@ -199,5 +207,6 @@ def extract_options(args: Namespace, beam_arguments: tuple[str, ...] = ()) -> Ex
         limits=Limits(**values_for(Limits, args)),
         upkeep=Upkeep(**values_for(Upkeep, args)),
         views=ViewOptions(**values_for(ViewOptions, args)),
+        remote=RemoteOptions(**values_for(RemoteOptions, args)),
         beam_arguments=beam_arguments,
     )
