@@ -41,6 +41,22 @@ from pipelines.options import (
     ViewOptions,
 )
 
+# The flags of Beam that people need most, under ``--help``, which must not import Beam.
+BEAM_HELP = """\
+flags of Apache Beam, the ones you are most likely to need:
+  --runner=DirectRunner         this machine (default)
+    --direct_num_workers=N --direct_running_mode=multi_processing
+  --runner=DaskRunner           a Dask cluster; without an address, one on this machine
+    --dask_client_address=tcp://HOST:8786  --dask_scheduler_file=FILE
+    --dask_npartitions=N  --dask_partition_size=N  --dask_client_name=NAME
+    --dask_connection_timeout=SECONDS  --dask_connection_limit=N
+  --runner=PortableRunner       Flink, Spark or Prism, by the job server at an address
+    --job_endpoint=HOST:PORT --environment_type=EXTERNAL|PROCESS|LOOPBACK
+    --environment_config=HOST:PORT | '{"command": "/path/of/boot"}'
+    The job server's own flags are written --flag=value.
+  --runner=DataflowRunner       Google Cloud
+    --project=ID --region=REGION --temp_location=gs://BUCKET/tmp"""
+
 
 class Flag(NamedTuple):
     """A flag.
