@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -34,6 +34,8 @@ NAMESPACE = "hoarfrost"
 AT_ONCE = 2
 # A larger plan is named in groups, because the graph may have a few megabytes at most.
 MOST_GROUPS = 4096
+# (keys of the copies that a chunk leaves for later, id of the commit of the rest or "")
+Left = tuple[list[str], str]
 # (marker, or None for a dead chunk; per group: rows computed, quarantined, seconds by batch)
 Attempt = tuple[Marker | None, list[tuple[int, int, list[float]]]]
 _LOG = logging.getLogger(__name__)
@@ -138,9 +140,9 @@ class HashChunk(OnWorker):
 
 
 class ExtractFirsts(OnWorker):
-    """Extracts a chunk without its copies; yields (chunk, keys of the copies, first chunk's id)."""
+    """Extracts a chunk without its copies; yields (chunk, (keys of the copies, first's id))."""
 
-    def process(self, joined: Any) -> Iterator[tuple[Reference, list[str], str]]:
+    def process(self, joined: Any) -> Iterator[tuple[Reference, Left]]:
         reference, groups = joined
         copies = sorted(groups["copies"])
         planned = self.read(reference)
@@ -150,14 +152,15 @@ class ExtractFirsts(OnWorker):
         if chunk is not None:
             done = self.extract(chunk)
             first_id = done.chunk_id if done else ""
-        yield reference, copies, first_id
+        yield reference, (copies, first_id)
 
 
 class ExtractCopies(OnWorker):
     """Extracts the copies of a chunk, whose features are in the store; yields nothing."""
 
-    def process(self, later: tuple[Reference, list[str], str]) -> None:
-        reference, copies, first_id = later
+    def process(self, grouped: tuple[Reference, Iterable[Left]]) -> None:
+        reference, left = grouped
+        copies, first_id = next(iter(left))
         first = committed(self._worker.store.storage, first_id) if first_id else None
         chunk = copies_part(self.read(reference), copies, first)
         if chunk is not None:
@@ -208,9 +211,9 @@ class DedupeAndExtract(beam.PTransform):
             {"chunk": chunks, "copies": copies}
             | "Join copies" >> beam.CoGroupByKey()
             | "Extract firsts" >> _hinted(ExtractFirsts(self._settings), self._hints)
-            # (chunk, keys of its copies, id of the first commit)
-            # The shuffle is a barrier: copies start when every first is committed.
-            | "Await firsts" >> beam.Reshuffle()
+            # (chunk, (keys of its copies, id of its first commit))
+            # Copies start when every first is committed. On Dask a Reshuffle awaits nothing.
+            | "Await firsts" >> beam.GroupByKey()
             | "Extract copies" >> _hinted(ExtractCopies(self._settings), self._hints)
         )
 
