@@ -17,6 +17,8 @@ EXTRAS = {
     "gcp": ["gcsfs>=2024.9", "apache-beam[gcp]>=2.77,<2.78"],
     # The faster engine on a CPU, and what quantises for it.
     "openvino": ["openvino>=2026.4,<2027", "nncf>=3.4,<4"],
+    # A scheduler and workers of your own: --runner=DaskRunner. Both need this extra, too.
+    "dask": ["dask[distributed]>=2026.1,<2027"],
     "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
 }
 # What the benchmarks compare with, and what they measure memory by.
@@ -36,6 +38,7 @@ EXTRAS["test"] = [
     *EXTRAS["report"],
     *EXTRAS["sample"],
     *EXTRAS["s3"],
+    *EXTRAS["dask"],
     *EXTRAS["openvino"],
     *EXTRAS["docs"],
     # Other people's writers and readers of the formats.
