@@ -10,19 +10,17 @@ Usage: python -m benchmarks.scale FOLDER [--parts N] [--images_per_part N] [--js
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.scalestore import Scale, make_store
-from classifier.inputs import ImageRef
-from featurestore.io.storage import Storage
+from featurestore.cli.command import say
 from featurestore.store import FeatureStore, open_store
 from featurestore.units import size_text
 
@@ -67,25 +65,25 @@ def inventory(store: FeatureStore, scale: Scale) -> dict[str, Any]:
 
 
 def listing(store: FeatureStore, scale: Scale) -> dict[str, Any]:
-    return {"listed": sum(1 for _ in scale.refs(0, scale.images))}
+    return {"listed": sum(1 for _ in scale.refs(scale.images - scale.listed, scale.images))}
 
 
 def plan(store: FeatureStore, scale: Scale, new: int = 0) -> dict[str, Any]:
     from pipelines.planning.inventory import Inventory
     from pipelines.planning.plan import write_plan
 
-    refs = scale.refs(0, scale.images + new)
+    refs = scale.refs(scale.images - scale.listed, scale.images + new)
     run_id = f"plan-{new}"
     try:
         made = write_plan(store.storage, run_id, refs, Inventory.read(store), lambda listed: 1024)
     finally:
         store.storage.remove(f"plans/{run_id}")
-    assert made.images == new and made.committed == scale.images
+    assert made.images == new and made.committed == scale.listed
     return {"listed": made.listed, "new": made.images}
 
 
 def plan_more(store: FeatureStore, scale: Scale) -> dict[str, Any]:
-    return plan(store, scale, scale.images // 100)
+    return plan(store, scale, scale.listed // 100)
 
 
 def verify_quick(store: FeatureStore, scale: Scale) -> dict[str, Any]:
@@ -108,6 +106,7 @@ def measure(folder: Path, scale: Scale, name: str) -> dict[str, Any]:
     """Runs one step in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.scale", str(folder), "--step", name]
     command += ["--parts", str(scale.parts), "--images_per_part", str(scale.images_per_part)]
+    command += ["--listed", str(scale.listed)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr}")
@@ -117,7 +116,8 @@ def measure(folder: Path, scale: Scale, name: str) -> dict[str, Any]:
 def run_step(folder: Path, scale: Scale, name: str) -> dict[str, Any]:
     store = open_store(str(folder))
     facts, seconds, peak = measured(lambda: STEPS[name](store, scale))
-    return {"step": name, "seconds": round(seconds, 2), "peak_bytes": peak, **facts}
+    cpu = round(time.process_time(), 2)
+    return {"step": name, "seconds": round(seconds, 2), "cpu": cpu, "peak_bytes": peak, **facts}
 
 
 def main() -> None:
@@ -126,21 +126,25 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=1_000_000)
     parser.add_argument("--images_per_part", type=int, default=100)
     parser.add_argument("--real_parts", type=int, default=1000, help="parts that hold rows")
+    parser.add_argument("--listed", type=int, default=1_000_000, help="images that are listed")
     parser.add_argument("--steps", nargs="+", default=list(STEPS), choices=STEPS)
     parser.add_argument("--step", choices=STEPS, help="run one step in this process")
     args = parser.parse_args()
-    scale = Scale(args.parts, args.images_per_part, min(args.parts, args.real_parts))
+    images = args.parts * args.images_per_part
+    real, listed = min(args.parts, args.real_parts), min(images, args.listed)
+    scale = Scale(args.parts, args.images_per_part, real, listed)
     if args.step:
-        print(json.dumps(run_step(args.folder, scale, args.step)))
+        say(json.dumps(run_step(args.folder, scale, args.step)))
         return
     if not args.folder.exists():
         _, seconds, peak = measured(lambda: make_store(args.folder, scale))
-        print(f"made in {seconds:.0f} s, {size_text(peak)}", flush=True)
-    print(f"{scale.parts:,} parts, {scale.images:,} images", flush=True)
-    print("| step | seconds | peak memory |\n|---|---|---|", flush=True)
+        say(f"made in {seconds:.0f} s, {size_text(peak)}")
+    say(f"{scale.parts:,} parts, {scale.images:,} images")
+    say("| step | seconds | of processor | peak memory |\n|---|---|---|---|")
     for name in args.steps:
         facts = measure(args.folder, scale, name)
-        print(f"| {name} | {facts['seconds']:,} | {size_text(facts['peak_bytes'])} |", flush=True)
+        cells = (name, facts["seconds"], facts["cpu"], size_text(facts["peak_bytes"]))
+        say("| " + " | ".join(map(str, cells)) + " |")
 
 
 if __name__ == "__main__":

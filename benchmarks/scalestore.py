@@ -12,6 +12,8 @@ import numpy as np
 
 from classifier.inputs import ImageRef
 from featurestore.commit import Marker, write_manifest
+from featurestore.index.rows import ROW, commit_numbers, digests, sorted_set, versions
+from featurestore.index.stored import stored_sets, write_set
 from featurestore.io.storage import Storage
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger
@@ -39,11 +41,13 @@ class Scale:
       parts: commits, each with one part.
       images_per_part: of every part.
       real_parts: the last so many parts hold rows; the others are empty files.
+      listed: the last so many images are listed by the steps that plan.
     """
 
     parts: int
     images_per_part: int
     real_parts: int
+    listed: int
 
     @property
     def images(self) -> int:
@@ -70,6 +74,30 @@ def make_store(folder: Path, scale: Scale) -> None:
         numbers = range(run * per_run, min((run + 1) * per_run, scale.parts))
         markers = [_commit(folder, scale, run_id, number) for number in numbers]
         write_manifest(storage, run_id, markers)
+        with tempfile.TemporaryDirectory() as space:
+            images = _images(scale, numbers, commit_numbers(markers))
+            write_set(storage, run_id, (images, markers), stored_sets(storage, Path(space)))
+
+
+def _images(scale: Scale, numbers: range, commits: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns what the index holds of some commits: true digests of images that are listed.
+
+    All other digests are random, and so is every content, because hashing takes hours.
+    """
+    count = scale.images_per_part
+    rng = np.random.default_rng(numbers.start)
+    size = len(numbers) * count
+    names = ("key", "key_rest", "uri", "version", "content")
+    rows = {name: rng.integers(1, 1 << 63, size, np.uint64) for name in names}
+    start = max(numbers.start * count, scale.images - scale.listed)
+    refs = list(scale.refs(start, numbers.stop * count))
+    if refs:
+        keys, own = digests(ref.key for ref in refs), slice(size - len(refs), size)
+        rows["key"][own], rows["key_rest"][own] = keys[:, 0], keys[:, 1]
+        rows["uri"][own] = digests(ref.uri for ref in refs)[:, 0]
+        rows["version"][own] = versions((r.size for r in refs), (r.etag for r in refs))
+    rows["commit"] = np.repeat(commits, count)
+    return sorted_set({**rows, "kind": np.full(size, ROW, np.uint8)})
 
 
 def _commit(folder: Path, scale: Scale, run_id: str, number: int) -> Marker:

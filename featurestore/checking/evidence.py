@@ -6,7 +6,7 @@ Readers prefer a manifest's copy of a marker to the marker itself, so both must 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import pyarrow as pa
 
@@ -135,7 +135,7 @@ def parse_marker(text: str | bytes, where: str) -> Marker:
       CorruptStore: when the text is not a marker.
     """
     marker = Marker.from_json(text, where)
-    counts = vars(marker.ledger).values()
+    counts = astuple(marker.ledger)
     if not all(isinstance(getattr(marker, name), str) for name in _TEXTS) or not all(
         type(count) is int for count in (*counts, marker.part_bytes, marker.augmented)
     ):
