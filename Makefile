@@ -26,10 +26,10 @@ demo: $(STAMP) ## extract the built-in digits, train a head on them, evaluate it
 	$(BIN)/python -m pipelines.demo
 
 test: lint ## lint, then the tests (under 15 minutes on 2 cores)
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not cluster"
 
 test-slow: $(STAMP) ## run the tests that take minutes each
-	$(BIN)/python -m pytest $(PARALLEL) -m slow
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not cluster"
 
 soak: $(STAMP) ## fuzzing, kills and injected faults in full (half an hour)
 	HOARFROST_SOAK=1 $(BIN)/python -m pytest -s tests/pipelines/test_fuzz.py tests/pipelines/test_kills.py tests/featurestore/io/test_faults.py \

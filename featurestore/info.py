@@ -8,6 +8,7 @@ from typing import Any
 
 from featurestore.reading.cache import cache_usage
 from featurestore.store import FeatureStore
+from featurestore.unfinished import UnfinishedRun, unfinished_runs
 from featurestore.units import size_text
 
 
@@ -20,7 +21,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
     Returns:
       A JSON-ready mapping: address, base, feature shape and dtype, views, view-0 rows by split and
       label, rows of further views (``augmented``), ledger, quarantined images by kind, bytes,
-      cache, numerics and number of runs.
+      cache, numerics, unfinished runs and number of finished runs.
     """
     store, spec = store.at_this_moment(), store.spec
     markers = list(store.markers().values())
@@ -51,6 +52,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
         "bytes": sum(marker.part_bytes for marker in markers),
         "cache": dict(zip(("files", "bytes"), cache_usage(store.storage), strict=True)),
         "numerics": dict(numerics),
+        "unfinished": [asdict(run) for run in unfinished_runs(store)],
         "runs": sum(file.name.endswith(".json") for file in store.storage.list("runs")),
     }
 
@@ -88,6 +90,7 @@ def format_info(facts: dict[str, Any]) -> str:
         + (f": {_counts(facts['quarantined_by_kind'])}" if facts["quarantined"] else ""),
         f"numerics   {_counts(facts['numerics'])}",
     ]
+    lines += [f"unfinished {UnfinishedRun(**run).line}" for run in facts["unfinished"]]
     if (views := facts["views"])["count"] > 1:
         made = f"{views['augment']}, seed {views['seed']}"
         lines.insert(3, f"views      {views['count']} of a training image: {made}")

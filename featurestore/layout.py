@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 SPEC = "store.json"
 SUMMARY = "summary.json"
+NUMERICS = "numerics.json"
 PROBES = "model/probes.parquet"
 FOLDERS = (
     "model",
@@ -115,6 +116,11 @@ def manifest_file(run_id: str) -> str:
 def plan_folder(run_id: str) -> str:
     """Returns the folder of a run's plan, which is deleted when the run ends."""
     return f"plans/{run_id}"
+
+
+def facts_file(run_id: str) -> str:
+    """Returns the path of what a run's driver knew when the workers started."""
+    return f"{plan_folder(run_id)}/facts.json"
 
 
 def attempt_folder(run_id: str, chunk: str, nonce: str) -> str:

@@ -28,9 +28,14 @@ class Numerics:
     model: str = ""
 
     @property
+    def is_decided(self) -> bool:
+        """Whether a machine has chosen them; see `featurestore.decision`."""
+        return self != UNDECIDED
+
+    @property
     def label(self) -> str:
         """Engine and precision as users name them."""
-        return f"{self.engine} {self.precision}"
+        return f"{self.engine} {self.precision}" if self.is_decided else "undecided numerics"
 
     @property
     def hash(self) -> str:
@@ -40,6 +45,10 @@ class Numerics:
             # The field is newer than the format: without it, the hash equals that of older stores.
             del record["model"]
         return digest(record)[:16]
+
+
+# A store of distributed workers has these until the first worker decides.
+UNDECIDED = Numerics("", "", "")
 
 
 def digest(record: Any) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from featurestore import layout
 from featurestore.commit import Marker, read_markers
+from featurestore.decision import with_decision
 from featurestore.errors import UsageError, cannot_write, unknown_choice
 from featurestore.index.index import Index
 from featurestore.index.stored import UNINDEXED
@@ -221,6 +222,8 @@ def open_store(url: str, storage_options: Mapping[str, Any] | None = None) -> Fe
     storage = Storage(str(url), storage_options or {})
     try:
         text = storage.read(layout.SPEC)
+        spec = StoreSpec.from_json(text, f"{storage.public_url}/{layout.SPEC}")
+        spec = with_decision(storage, spec)
     except FileNotFoundError as error:
         raise UsageError(
             f"no feature store at {storage.public_url!r}: {layout.SPEC} is missing; make one "
@@ -228,7 +231,7 @@ def open_store(url: str, storage_options: Mapping[str, Any] | None = None) -> Fe
         ) from error
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the store at {storage.public_url!r}: {error}") from error
-    return FeatureStore(storage, StoreSpec.from_json(text, f"{storage.public_url}/{layout.SPEC}"))
+    return FeatureStore(storage, spec)
 
 
 def create_store(storage: Storage, spec: StoreSpec) -> FeatureStore:

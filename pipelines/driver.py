@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -12,21 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from classifier.engines import EngineChoice
-from classifier.inputs import ImageRef, ShardRef
 from classifier.inputs.labels import Labeller
 from featurestore import layout
 from featurestore.io.storage import Storage, public_url
 from featurestore.relabel import relabel, summary_lines
-from featurestore.store import FeatureStore
-from pipelines.beam.run import run_pipeline
-from pipelines.finishing.record import RunFacts, finish_run, write_record
+from featurestore.store import FeatureStore, open_store
+from pipelines.beam.job import Job
+from pipelines.finishing.detached import Submitted, detached_runs, still_running
+from pipelines.finishing.record import finish_run, write_record
 from pipelines.finishing.verdict import Outcome, judge
+from pipelines.opening.existing import existing_store
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.planning.inventory import Inventory
 from pipelines.planning.keyclashes import refuse_key_clashes
 from pipelines.planning.listing import Listing
 from pipelines.planning.plan import Plan, chunk_size, write_plan
 from pipelines.planning.pruning import gone_inputs, prune
+from pipelines.planning.runfolder import RunFacts, RunFolder
 from pipelines.watching.lease import lease, new_run_id
 from pipelines.watching.progress import Monitor, driver_folder
 from pipelines.watching.timing import Laps
@@ -35,7 +37,7 @@ SAMPLE_FOLDER = "hoarfrost-digits"
 Say = Callable[[str], None]
 
 
-def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Outcome:
+def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Outcome | Submitted:
     """Extracts the features of every new image of the input into the store.
 
     Args:
@@ -44,43 +46,58 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
       show_progress: whether a terminal shows a progress line.
 
     Returns:
-      The outcome; everything in it is on disk too.
+      The outcome, or the job that goes on without this command; everything in it is on disk too.
 
     Raises:
       UsageError: for a mistake in the options, the input or the store.
       RunFailed: when the run cannot continue.
     """
     started, laps = time.time(), Laps()
+    job = Job.of(options)
+    storage = Storage(options.output, options.storage_options)
+    existing = existing_store(storage)
+    if existing and (left := still_running(existing, options.remote.resubmit, say)):
+        return left
     inputs = options.inputs or (_sample(say),)
     listing = Listing.open(options, inputs, say)
     laps.lap("listing")
-    storage = Storage(options.output, options.storage_options)
     # Loads TensorFlow: mistakes in the flags and in the input are reported before, at once.
     from pipelines.opening.store import join_store
 
-    store, chosen = join_store(options, storage, listing, say)
+    store, chosen = join_store(options, storage, listing, say, not job.is_here)
     laps.lap("base")
     run_id = new_run_id(started, (marker.run_id for marker in store.markers().values()))
-    with lease(storage, run_id):
-        plan = _plan(options, store, run_id, listing.refs, say)
-        for line in listing.found.lines():
-            say(line)
+    facts = RunFacts(run_id, started, inputs=tuple(public_url(uri) for uri in inputs))
+    with lease(storage, run_id) as held:
+        plan = _plan(options, store, run_id, listing, say)
         laps.lap("planning")
-        facts = RunFacts(
-            run_id=run_id,
-            started=started,
+        facts = replace(
+            facts,
             plan=plan,
-            inputs=tuple(public_url(uri) for uri in inputs),
             ignored=listing.ignored.count,
             ignored_names=tuple(listing.ignored.names),
             steps=laps.seconds,
-            engine=chosen.record,
+            workers=job.processes,
+            engine=chosen.record if chosen else {},
+            detached=job.is_detached,
         )
-        if plan.chunks:
-            _run_pipeline(options, store, facts, show_progress, chosen.choice)
+        if not plan.chunks:
+            finish_run(storage, facts)
         else:
-            finish_run(storage, facts, [], [])
-    record = json.loads(storage.read(layout.run_file(run_id)))
+            RunFolder(storage, run_id).write_facts(facts)
+            engine = chosen.choice if chosen else None
+            _run_pipeline(options, store, facts, show_progress, job, engine)
+            if job.is_detached:
+                held.is_left = True
+                return Submitted(tuple(detached_runs(store)))
+    return _judged(options, open_store(storage.url, storage.options), run_id, listing, say)
+
+
+def _judged(
+    options: ExtractOptions, store: FeatureStore, run_id: str, listing: Listing, say: Say
+) -> Outcome:
+    """Labels the rows of earlier runs and of shards, and judges the run by its record."""
+    record = json.loads(store.storage.read(layout.run_file(run_id)))
     if listing.labeller:
         record = _relabel(store, record, listing.labeller, say)
     return judge(store, record, options.limits)
@@ -90,18 +107,21 @@ def _plan(
     options: ExtractOptions,
     store: FeatureStore,
     run_id: str,
-    refs: Iterable[ImageRef | ShardRef],
+    listing: Listing,
     say: Say,
 ) -> Plan:
     """Plans what is new, and prunes what is gone from the input."""
     inventory = Inventory.read(store, options.upkeep.retry)
-    plan = write_plan(store.storage, run_id, refs, inventory, chunk_sizes(options, store))
+    sizes = chunk_sizes(options, store)
+    plan = write_plan(store.storage, run_id, listing.refs, inventory, sizes)
     refuse_key_clashes(store, inventory, options.storage_options)
     if options.upkeep.prune:
         pruned = prune(store, run_id, gone_inputs(store, inventory, options.storage_options))
         say(f"{pruned:,} stored images are no longer in the input; their rows were dropped")
     say(plan_line(plan))
     if line := splits_line(options, plan):
+        say(line)
+    for line in listing.found.lines():
         say(line)
     return plan
 
@@ -168,35 +188,37 @@ def _run_pipeline(
     store: FeatureStore,
     facts: RunFacts,
     show_progress: bool,
-    engine: EngineChoice,
+    job: Job,
+    engine: EngineChoice | None,
 ) -> None:
-    from pipelines.beam import options as beam_options
-    from pipelines.beam.transforms import ExtractFeatures
+    """Runs the pipeline to its end, or submits it.
 
-    plan = facts.plan
-    pipeline_options = beam_options.make_options(options.beam_arguments)
-    local = beam_options.runs_here(pipeline_options)
-    before = len(store.storage.list("markers"))
+    Args:
+      options: of the run.
+      store: gets the rows.
+      facts: of the run.
+      show_progress: whether a terminal shows a progress line.
+      job: how the pipeline is run.
+      engine: of every worker; None when workers choose.
+    """
+    plan, storage = facts.plan, store.storage
+    before = len(storage.list("markers"))
     with driver_folder() as folder:
         settings = WorkerSettings(
-            store_url=store.url if store.storage.is_local else store.storage.url,
+            store_url=store.url if storage.is_local else storage.url,
             storage_options=options.storage_options,
             run_id=facts.run_id,
             batch_size=options.chunks.batch_size,
-            processes=beam_options.process_count(pipeline_options),
+            processes=job.processes,
             splits=options.splits,
-            progress_folder=str(folder) if local else "",
+            progress_folder=str(folder) if job.is_here else "",
             trust_model=options.base.trust_model,
             dedupe=options.upkeep.dedupe,
             engine=engine,
+            asked=options.engine,
         )
-        counted = replace(facts, workers=settings.processes)
         total = 0 if plan.shards else plan.images
-        remote = None if local else lambda: len(store.storage.list("markers")) - before
-        progress = Monitor(folder, total, remote, plan.chunks) if show_progress else nullcontext()
-        with progress:
-            run_pipeline(
-                pipeline_options,
-                lambda pipeline: pipeline | ExtractFeatures(settings, counted),
-                "what was committed stays; give the same command again to go on from there",
-            )
+        remote = None if job.is_here else lambda: len(storage.list("markers")) - before
+        shown = show_progress and not facts.detached
+        with Monitor(folder, total, remote, plan.chunks) if shown else nullcontext():
+            job.run(settings, plan.chunks)

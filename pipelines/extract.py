@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
 from featurestore.ignored import note_lines
-from pipelines.driver import Say, extract
+from pipelines.driver import SAMPLE_FOLDER, Say, extract
+from pipelines.finishing.detached import Submitted
 from pipelines.finishing.timereport import time_lines
 from pipelines.finishing.verdict import Outcome
-from pipelines.flags import GROUPS, add_flags, extract_options
+from pipelines.flags import BEAM_HELP, GROUPS, add_flags, extract_options
 from pipelines.options import ExtractOptions
 
 KEPT = "the chunks that were committed stay in the store; the same command goes on from there"
@@ -27,7 +29,7 @@ KEPT = "the chunks that were committed stay in the store; the same command goes 
 
 def build_parser() -> Parser:
     """Returns the command's parser; Beam's flags are left over by it."""
-    parser = Parser(prog="python -m pipelines.extract", description=__doc__)
+    parser = Parser(prog="python -m pipelines.extract", description=__doc__, epilog=BEAM_HELP)
     for title, flags in GROUPS.items():
         group = parser.add_argument_group(title)
         add_flags(group.add_argument, flags)
@@ -46,13 +48,15 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
     """
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
-    beam_arguments: tuple[str, ...] = ()
-    if rest:
-        # Imported only where needed: Beam takes a second.
-        from pipelines.beam.options import check_beam_arguments
+    if not rest:
+        return extract_options(args, ()), args.json
+    # Imported only where needed: Beam takes a second.
+    from pipelines.beam.options import check_beam_arguments, refuse_local
 
-        beam_arguments = check_beam_arguments(parser, rest)
-    return extract_options(args, beam_arguments), args.json
+    options = extract_options(args, check_beam_arguments(parser, rest))
+    inputs = options.inputs or (SAMPLE_FOLDER,)
+    refuse_local(options.beam_arguments, input=inputs, output=(options.output,))
+    return options, args.json
 
 
 def summary_lines(outcome: Outcome) -> list[str]:
@@ -109,6 +113,11 @@ def run(argv: Sequence[str]) -> int:
     if options.plan:
         return _plan(options, as_json, tell)
     outcome = extract(options, tell, not as_json)
+    if isinstance(outcome, Submitted):
+        record = {"submitted": [asdict(run) for run in outcome.runs]}
+        for line in [json.dumps(record, indent=2)] if as_json else outcome.lines:
+            say(line)
+        return 0
     if as_json:
         say(json.dumps({**outcome.record, "problems": outcome.problems}, indent=2))
     else:

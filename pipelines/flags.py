@@ -34,11 +34,28 @@ from pipelines.options import (
     ChunkOptions,
     ExtractOptions,
     Limits,
+    RemoteOptions,
     Selection,
     SplitFractions,
     Upkeep,
     ViewOptions,
 )
+
+# The flags of Beam that people need most, under ``--help``, which must not import Beam.
+BEAM_HELP = """\
+flags of Apache Beam, the ones you are most likely to need:
+  --runner=DirectRunner         this machine (default)
+    --direct_num_workers=N --direct_running_mode=multi_processing
+  --runner=DaskRunner           a Dask cluster; without an address, one on this machine
+    --dask_client_address=tcp://HOST:8786  --dask_scheduler_file=FILE
+    --dask_npartitions=N  --dask_partition_size=N  --dask_client_name=NAME
+    --dask_connection_timeout=SECONDS  --dask_connection_limit=N
+  --runner=PortableRunner       Flink, Spark or Prism, by the job server at an address
+    --job_endpoint=HOST:PORT --environment_type=EXTERNAL|PROCESS|LOOPBACK
+    --environment_config=HOST:PORT | '{"command": "/path/of/boot"}'
+    The job server's own flags are written --flag=value.
+  --runner=DataflowRunner       Google Cloud
+    --project=ID --region=REGION --temp_location=gs://BUCKET/tmp"""
 
 
 class Flag(NamedTuple):
@@ -68,6 +85,7 @@ _SPLITS = "divide an input without splits, by the content of its images"
 _MODEL = "a keras.applications name (python -m classifier.bases lists them) or a saved model"
 _PRECISION = "auto: the fastest whose features agree with float32's on a sample of the input"
 _AUGMENT = f"{', '.join(LAYERS)} as in keras.layers, in this order; default {BOOK}"
+_ACCELERATOR = "of Dataflow's workers: type:nvidia-tesla-t4;count:1;install-nvidia-driver"
 _storage_options = partial(key_values, flag="--storage_options")
 GROUPS = {
     "input and output": {
@@ -127,6 +145,12 @@ GROUPS = {
         "dedupe": Flag(Upkeep, help="compute equal files once; each stays a row"),
         "seed": Flag(ExtractOptions, "N", "for splits, views and random weights"),
         "plan": Flag(ExtractOptions, help="show what would run, and its cost; run nothing"),
+    },
+    "a job on other machines": {
+        "no_wait": Flag(RemoteOptions, help="return when the job is submitted"),
+        "resubmit": Flag(RemoteOptions, help="give up jobs of --no_wait; extract what they left"),
+        "accelerator": Flag(RemoteOptions, "TYPE", _ACCELERATOR),
+        "min_ram": Flag(RemoteOptions, "SIZE", "of Dataflow's workers, such as 16GB"),
     },
 }
 FLAGS = {name: flag for flags in GROUPS.values() for name, flag in flags.items()}
@@ -199,5 +223,6 @@ def extract_options(args: Namespace, beam_arguments: tuple[str, ...] = ()) -> Ex
         limits=Limits(**values_for(Limits, args)),
         upkeep=Upkeep(**values_for(Upkeep, args)),
         views=ViewOptions(**values_for(ViewOptions, args)),
+        remote=RemoteOptions(**values_for(RemoteOptions, args)),
         beam_arguments=beam_arguments,
     )

@@ -175,6 +175,30 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class RemoteOptions:
+    """How a job on other machines is started.
+
+    Attributes:
+      no_wait: whether the command returns once the job is submitted.
+      resubmit: whether jobs that were submitted without waiting are given up, and what they left is
+        extracted by this run.
+      accelerator: what Dataflow attaches to the workers that run the base, in its own words; or "".
+      min_ram: the least memory of these workers, such as ``16GB``; or "".
+    """
+
+    no_wait: bool = False
+    resubmit: bool = False
+    accelerator: str = ""
+    min_ram: str = ""
+
+    @property
+    def hints(self) -> dict[str, str]:
+        """Beam's resource hints: name -> value."""
+        given = {"accelerator": self.accelerator, "min_ram": self.min_ram}
+        return {name: value for name, value in given.items() if value}
+
+
+@dataclass(frozen=True)
 class WorkerSettings:
     """What a worker needs to know; travels with the pipeline, and must stay small.
 
@@ -188,7 +212,9 @@ class WorkerSettings:
       progress_folder: where a worker on the driver's machine reports; or "".
       trust_model: whether a stored base may hold Python code (Lambda layers).
       dedupe: whether each distinct content is computed once.
-      engine: the engine and precision of every worker.
+      engine: the engine and precision of every worker; None when each worker's machine decides,
+        see `pipelines.opening.settling`.
+      asked: the user's choice of engine and precision.
     """
 
     store_url: str
@@ -200,7 +226,8 @@ class WorkerSettings:
     progress_folder: str = ""
     trust_model: bool = False
     dedupe: bool = False
-    engine: EngineChoice = field(default_factory=EngineChoice)
+    engine: EngineChoice | None = None
+    asked: EngineOptions = field(default_factory=EngineOptions)
 
 
 @dataclass(frozen=True)
@@ -222,6 +249,7 @@ class ExtractOptions:
       upkeep: what the run does besides.
       splits: shares for inputs without splits.
       views: augmented views of training images.
+      remote: how a job on other machines is started.
       seed: of splits, views and random weights.
       plan: whether to show what would run, and run nothing.
       beam_arguments: Beam's own flags.
@@ -241,6 +269,7 @@ class ExtractOptions:
     upkeep: Upkeep = field(default_factory=Upkeep)
     splits: SplitFractions = field(default_factory=SplitFractions)
     views: ViewOptions = field(default_factory=ViewOptions)
+    remote: RemoteOptions = field(default_factory=RemoteOptions)
     seed: int = 0
     plan: bool = False
     beam_arguments: tuple[str, ...] = ()

@@ -28,6 +28,7 @@ from featurestore import FeatureStore, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
 from featurestore.io.storage import Storage
+from pipelines.flags import BEAM_HELP
 
 KEPT = "no head was saved; give the same command again"
 HEAD = HeadSpec("ridge")
@@ -36,7 +37,7 @@ FIT, MOMENT = "heads/ridge.npz", "heads/ridge.moment.json"
 
 def build_parser() -> Parser:
     """Returns the command's parser, which leaves Beam's flags unparsed."""
-    parser = Parser(prog="python -m pipelines.ridge", description=__doc__)
+    parser = Parser(prog="python -m pipelines.ridge", description=__doc__, epilog=BEAM_HELP)
     add = parser.add_argument
     add("--store", required=True, help="feature store: a folder or any fsspec URL")
     add("--output", required=True, metavar="RUN", help="folder of the training run")
@@ -54,9 +55,10 @@ def run(argv: Sequence[str]) -> int:
     args, rest = parser.parse_known_args(argv)
     if rest:
         # Imported only if needed, as importing Beam takes a second.
-        from pipelines.beam.options import check_beam_arguments
+        from pipelines.beam.options import check_beam_arguments, refuse_local
 
         check_beam_arguments(parser, rest)
+        refuse_local(rest, store=[args.store], output=[args.output])
     file_system = key_values(args.storage_options, "--storage_options")
     options = replace(options_of(args, file_system), heads=(HEAD,))
     # Every pass and every worker must read the rows that are divided here.
@@ -106,7 +108,9 @@ def fit_by_beam(
     settings = ridge_settings(HEAD, options, store.spec.feature_shape, division)
     store = store.at_this_moment()
     assert store.moment is not None
-    source = RidgeSource(store.storage.url, storage.url, storage.options, division, MOMENT)
+    source = RidgeSource(
+        store.storage.full_url, storage.full_url, storage.options, division, MOMENT
+    )
     step = FitRidge(source, settings, len(store.markers()), FIT)
     try:
         storage.write(MOMENT, store.moment.to_json())

@@ -12,8 +12,9 @@ from support.commands import ROOT
 # A room imports from itself and from rooms named before it. Commands stand on all of them.
 ROOMS = {
     "featurestore": (
-        "errors units ignored cli io labels numerics spec schema layout checksums ledger writer "
-        "commit reading index store reuse quarantine relabel export info checking __main__"
+        "errors units ignored cli io labels numerics spec schema layout decision checksums ledger "
+        "writer commit reading index store reuse quarantine relabel export unfinished info "
+        "checking compaction __main__"
     ).split(),
     "classifier": (
         "runtime figures pixels inputs base engines features heads runs judgement "

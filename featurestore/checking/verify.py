@@ -25,6 +25,7 @@ from featurestore.checking.findings import (
     remove_command,
 )
 from featurestore.commit import Marker
+from featurestore.decision import with_decision
 from featurestore.errors import CorruptStore, HoarfrostError, RunFailed, UsageError, cause
 from featurestore.io.storage import Storage
 from featurestore.layout import HashedName
@@ -112,6 +113,13 @@ def _read_spec(storage: Storage, evidence: Evidence) -> tuple[StoreSpec | None, 
             raise CorruptStore(f"{layout.SPEC}: its numerics were edited by hand")
     except HoarfrostError as error:
         return None, [Finding("damaged_spec", layout.SPEC, cause(error), _BACKUP)]
+    try:
+        spec = with_decision(storage, spec)
+    except HoarfrostError as error:
+        return None, [Finding("damaged_spec", layout.NUMERICS, cause(error), _BACKUP)]
+    if evidence.files and not spec.numerics.is_decided:
+        message = "the numerics, which the first worker decided, are missing"
+        return spec, [Finding("missing_spec", layout.NUMERICS, message, _BACKUP)]
     return spec, []
 
 

@@ -33,6 +33,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message} (see --help)")
 
+    def flags(self) -> list[str]:
+        """Returns every flag that this parser knows."""
+        return [name for action in self._actions for name in action.option_strings]
+
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses `args`; refuses an unknown flag and suggests the most similar one."""
         known, unknown = self.parse_known_args(args, namespace)
@@ -49,8 +53,7 @@ class Parser(argparse.ArgumentParser):
         if not unknown:
             return
         flag = unknown[0].split("=")[0]
-        known = [name for action in self._actions for name in action.option_strings] + list(also)
-        near = did_you_mean(flag, known, most=1)
+        near = did_you_mean(flag, [*self.flags(), *also], most=1)
         kind = "flag" if flag.startswith("-") else "argument"
         self.error(f"unknown {kind} {flag!r}{near}{'?' if near else ''}")
 

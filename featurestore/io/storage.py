@@ -89,6 +89,11 @@ class Storage:
         return self.path("") if self.is_local else public_url(self.url)
 
     @property
+    def full_url(self) -> str:
+        """The folder's address for processes in other folders; it may hold credentials."""
+        return self.path("") if self.is_local else self.url
+
+    @property
     def is_local(self) -> bool:
         """Whether files can be renamed, linked and mapped into memory."""
         return isinstance(self.fs, LocalFileSystem)

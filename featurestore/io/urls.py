@@ -59,7 +59,7 @@ def _connect(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     if is_chain(url):
         return fsspec.core.url_to_fs(url, **options)
     protocol = protocol_of(url)
-    if protocol in _LOCAL:
+    if is_on_disk(url):
         return fsspec.core.url_to_fs("file:///", **options)[0], _local_path(_bare(url))
     url = f"{protocol}://{_bare(url)}"
     # fsspec would split an object's name at ::, too.
@@ -82,6 +82,16 @@ def protocol_of(url: str) -> str:
 def is_address(written: str) -> bool:
     """Whether a text names a protocol; otherwise it is a path."""
     return bool(_PROTOCOL.match(written))
+
+
+def is_on_disk(url: str) -> bool:
+    """Whether an address is a path of this machine.
+
+    Example:
+      >>> [is_on_disk(url) for url in ("photos/a.jpg", "file:///photos", "s3://bucket/a.jpg")]
+      [True, True, False]
+    """
+    return protocol_of(url) in _LOCAL
 
 
 def is_web(url: str) -> bool:

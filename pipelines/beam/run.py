@@ -20,14 +20,15 @@ _OURS = re.compile(r"featurestore\.errors\.(?:\w+): (.+?)(?: \[while running|\\n
 
 
 def run_pipeline(
-    options: PipelineOptions, build: Callable[[beam.Pipeline], Any], after: str
+    options: PipelineOptions, build: Callable[[beam.Pipeline], Any], after: str, wait: bool = True
 ) -> None:
-    """Runs a pipeline and waits for it.
+    """Runs a pipeline.
 
     Args:
       options: as `beam_options.make_options` builds them.
       build: adds the steps to the pipeline.
       after: what is left after a failure, and what to do, for the message.
+      wait: whether to wait for its end.
 
     Raises:
       HoarfrostError: for any error of the runner, in one line.
@@ -39,7 +40,8 @@ def run_pipeline(
         try:
             pipeline = beam.Pipeline(options=options)
             build(pipeline)
-            state = pipeline.run().wait_until_finish()
+            job = pipeline.run()
+            state = job.wait_until_finish() if wait else None
             if state not in (None, PipelineState.DONE):
                 raise RunFailed(f"the runner ended the job as {state}; {after}")
         except HoarfrostError as error:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import asdict
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
-from apache_beam.pvalue import TaggedOutput
-from apache_beam.transforms.window import GlobalWindows
-from apache_beam.utils.windowed_value import WindowedValue
 
 from classifier.inputs.refs import ShardDamaged
 from featurestore.commit import Marker, committed
@@ -26,23 +21,31 @@ from pipelines.extraction.dedupe import (
     content_hashes,
     copies_of,
     copies_part,
+    division,
     first_part,
 )
 from pipelines.extraction.group import GroupResult
-from pipelines.finishing.record import DeadChunk, RunFacts, finish_run
+from pipelines.finishing.record import close_books
 from pipelines.options import WorkerSettings
-from pipelines.planning.plan import Chunk, read_chunk
+from pipelines.planning.plan import Chunk, read_chunk, reference
+from pipelines.planning.runfolder import DeadChunk, RunFolder
 
 NAMESPACE = "hoarfrost"
-DEAD, LATER = "dead", "later"
 AT_ONCE = 2
-# (marker, or dead chunk for its output; per group: rows computed, quarantined, seconds by batch)
-Attempt = tuple[Marker | TaggedOutput, list[tuple[int, int, list[float]]]]
+# A larger plan is named in groups, because the graph may have a few megabytes at most.
+MOST_GROUPS = 4096
+# (keys of the copies that a chunk leaves for later, id of the commit of the rest or "")
+Left = tuple[list[str], str]
+# (marker, or None for a dead chunk; per group: rows computed, quarantined, seconds by batch)
+Attempt = tuple[Marker | None, list[tuple[int, int, list[float]]]]
 _LOG = logging.getLogger(__name__)
 
 
 class OnWorker(beam.DoFn):
     """A step that uses this process's worker.
+
+    The step returns nothing that the run's books need: workers write it into the store. So a runner
+    may repeat, reorder or lose elements, and one output per step is enough.
 
     Args:
       settings: of the run.
@@ -54,8 +57,10 @@ class OnWorker(beam.DoFn):
     def setup(self) -> None:
         # Imports TensorFlow, which only workers need: the driver just builds the graph.
         from pipelines.extraction.worker import shared_worker
+        from pipelines.opening.settling import settled
 
-        self._worker = shared_worker(self._settings)
+        self._worker = shared_worker(settled(self._settings))
+        self._folder = RunFolder(self._worker.store.storage, self._settings.run_id)
         # Beam's own names for inference (apache_beam.ml.inference), so that dashboards fit.
         self._inferences = Metrics.counter(NAMESPACE, "num_inferences")
         self._quarantined = Metrics.counter(NAMESPACE, "quarantined")
@@ -65,9 +70,9 @@ class OnWorker(beam.DoFn):
         """Reads a chunk of the plan."""
         return read_chunk(self._worker.store.storage, *reference)
 
-    def extract(self, chunk: Chunk) -> Marker | TaggedOutput:
-        """Extracts and commits a chunk; a dead chunk comes back for the `DEAD` output."""
-        return self.counted(*self.attempt(chunk))
+    def extract(self, chunk: Chunk) -> Marker | None:
+        """Extracts and commits a chunk; None for one that failed, which is recorded."""
+        return self.counted(self.attempt(chunk))
 
     def attempt(self, chunk: Chunk) -> Attempt:
         """Does the work of `extract` in any thread, without Beam's counters."""
@@ -80,13 +85,13 @@ class OnWorker(beam.DoFn):
         try:
             done = self._worker.extractor.extract(chunk, self._settings.run_id, on_group)
         except (OSError, ShardDamaged) as error:
-            return TaggedOutput(DEAD, json.dumps(asdict(dead_chunk(chunk, error)))), groups
+            self._folder.write_dead(dead_chunk(chunk, error))
+            return None, groups
         return done, groups
 
-    def counted(
-        self, done: Marker | TaggedOutput, groups: list[tuple[int, int, list[float]]]
-    ) -> Marker | TaggedOutput:
+    def counted(self, attempt: Attempt) -> Marker | None:
         """Counts a chunk's groups, in Beam's own thread, where its counters work."""
+        done, groups = attempt
         for computed, quarantined, seconds in groups:
             self._inferences.inc(computed)
             self._quarantined.inc(quarantined)
@@ -96,7 +101,7 @@ class OnWorker(beam.DoFn):
 
 
 class ExtractChunk(OnWorker):
-    """Extracts planned chunks; yields their markers, and dead chunks on the `DEAD` output.
+    """Extracts planned chunks; yields nothing.
 
     Two chunks are under way at once, so that the lanes work on one while the other is committed.
     """
@@ -104,23 +109,18 @@ class ExtractChunk(OnWorker):
     def start_bundle(self) -> None:
         self._under_way: deque[Future[Attempt]] = deque()
 
-    def process(self, reference: Reference) -> Iterator[str | TaggedOutput]:
+    def process(self, reference: Reference) -> None:
         self._under_way.append(self._worker.feeders.submit(self.attempt, self.read(reference)))
         if len(self._under_way) == AT_ONCE:
-            done = self._next()
-            yield done.to_json() if isinstance(done, Marker) else done
+            self._await_next()
 
-    def finish_bundle(self) -> Iterator[WindowedValue | TaggedOutput]:
+    def finish_bundle(self) -> None:
         while self._under_way:
-            done = self._next()
-            if isinstance(done, Marker):
-                yield GlobalWindows.windowed_value(done.to_json())
-            else:
-                yield TaggedOutput(done.tag, GlobalWindows.windowed_value(done.value))
+            self._await_next()
 
-    def _next(self) -> Marker | TaggedOutput:
+    def _await_next(self) -> None:
         try:
-            return self.counted(*self._under_way.popleft().result())
+            self.counted(self._under_way.popleft().result())
         except BaseException:
             for future in self._under_way:
                 future.cancel()
@@ -140,32 +140,31 @@ class HashChunk(OnWorker):
 
 
 class ExtractFirsts(OnWorker):
-    """Extracts a chunk without its copies, which go to the `LATER` output."""
+    """Extracts a chunk without its copies; yields (chunk, (keys of the copies, first's id))."""
 
-    def process(self, joined: Any) -> Iterator[str | TaggedOutput]:
+    def process(self, joined: Any) -> Iterator[tuple[Reference, Left]]:
         reference, groups = joined
         copies = sorted(groups["copies"])
-        chunk, first_id = first_part(self.read(reference), copies), ""
+        planned = self.read(reference)
+        if parts := division(planned, copies):
+            self._folder.write_division(planned.chunk_id, parts)
+        chunk, first_id = first_part(planned, copies), ""
         if chunk is not None:
             done = self.extract(chunk)
-            if not isinstance(done, Marker):
-                yield done
-                return
-            yield done.to_json()
-            first_id = done.chunk_id
-        yield TaggedOutput(LATER, (reference, copies, first_id))
+            first_id = done.chunk_id if done else ""
+        yield reference, (copies, first_id)
 
 
 class ExtractCopies(OnWorker):
-    """Extracts the copies of a chunk, whose features are in the store."""
+    """Extracts the copies of a chunk, whose features are in the store; yields nothing."""
 
-    def process(self, later: tuple[Reference, list[str], str]) -> Iterator[str | TaggedOutput]:
-        reference, copies, first_id = later
+    def process(self, grouped: tuple[Reference, Iterable[Left]]) -> None:
+        reference, left = grouped
+        copies, first_id = next(iter(left))
         first = committed(self._worker.store.storage, first_id) if first_id else None
         chunk = copies_part(self.read(reference), copies, first)
         if chunk is not None:
-            done = self.extract(chunk)
-            yield done.to_json() if isinstance(done, Marker) else done
+            self.extract(chunk)
 
 
 def dead_chunk(chunk: Chunk, error: BaseException) -> DeadChunk:
@@ -177,29 +176,28 @@ def dead_chunk(chunk: Chunk, error: BaseException) -> DeadChunk:
 
 
 class FinishRun(beam.DoFn):
-    """Writes the run's record when every chunk is done."""
+    """Closes a run's books when every chunk is done.
 
-    def __init__(self, settings: WorkerSettings, facts: RunFacts) -> None:
-        self._settings, self._facts = settings, facts
+    Args:
+      settings: of the run.
+    """
 
-    def process(self, _: None, markers: Iterable[str], dead: Iterable[str]) -> None:
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+
+    def process(self, _: Any) -> None:
         storage = Storage(self._settings.store_url, self._settings.storage_options)
-        finish_run(
-            storage,
-            self._facts,
-            [Marker.from_json(text, "a result") for text in markers],
-            [DeadChunk(**json.loads(text)) for text in dead],
-        )
+        close_books(RunFolder(storage, self._settings.run_id))
 
 
 class DedupeAndExtract(beam.PTransform):
-    """Chunk references -> markers and dead chunks; computes each distinct content once."""
+    """Chunk references -> nothing, when each distinct content was computed once."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, hints: Mapping[str, str]) -> None:
         super().__init__()
-        self._settings = settings
+        self._settings, self._hints = settings, hints
 
-    def expand(self, references: Any) -> tuple[Any, Any]:
+    def expand(self, references: Any) -> Any:
         copies = (
             references
             | "Hash images" >> beam.ParDo(HashChunk(self._settings))
@@ -209,71 +207,68 @@ class DedupeAndExtract(beam.PTransform):
             # ((plan file, number of the chunk), key)
         )
         chunks = references | "Key chunks" >> beam.Map(lambda reference: (reference, None))
-        firsts = (
+        return (
             {"chunk": chunks, "copies": copies}
             | "Join copies" >> beam.CoGroupByKey()
-            | "Extract firsts"
-            >> beam.ParDo(ExtractFirsts(self._settings)).with_outputs(DEAD, LATER, main="markers")
+            | "Extract firsts" >> _hinted(ExtractFirsts(self._settings), self._hints)
+            # (chunk, (keys of its copies, id of its first commit))
+            # Copies start when every first is committed. On Dask a Reshuffle awaits nothing.
+            | "Await firsts" >> beam.GroupByKey()
+            | "Extract copies" >> _hinted(ExtractCopies(self._settings), self._hints)
         )
-        # The shuffle is a barrier: copies start when every first is committed.
-        later = (
-            firsts[LATER]
-            | "Await firsts" >> beam.Reshuffle()
-            | "Extract copies"
-            >> beam.ParDo(ExtractCopies(self._settings)).with_outputs(DEAD, main="markers")
-        )
-        markers = (firsts.markers, later.markers) | "All markers" >> beam.Flatten()
-        dead = (firsts[DEAD], later[DEAD]) | "All dead chunks" >> beam.Flatten()
-        return markers, dead
 
 
 class ExtractFeatures(beam.PTransform):
-    """Extracts and commits every chunk of a plan, then writes the run's record.
+    """Extracts and commits every chunk of a plan, then closes the run's books.
 
     Args:
-      settings: for the workers.
-      facts: of the run; its plan names the chunks.
+      settings: for the workers; the run's folder names the rest.
+      chunks: number of chunks in the plan.
+      hints: Beam's resource hints for the steps that run the base, such as ``accelerator``.
     """
 
-    def __init__(self, settings: WorkerSettings, facts: RunFacts) -> None:
+    def __init__(
+        self, settings: WorkerSettings, chunks: int, hints: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__()
-        self._settings, self._facts = settings, facts
+        self._settings, self._chunks, self._hints = settings, chunks, hints or {}
 
     def expand(self, pipeline: Any) -> Any:
+        groups = min(self._chunks, MOST_GROUPS)
         references = (
             pipeline
-            | "List plan files" >> beam.Create(list(self._facts.plan.files))
-            # (plan file, number of chunks)
-            | "Name chunks" >> beam.FlatMap(name_chunks)
+            # Creating more than one element reshuffles them, so that workers share the groups.
+            | "Name groups" >> beam.Create(list(range(groups)))
+            | "Name chunks"
+            >> beam.FlatMap(name_chunks, self._settings.run_id, groups, self._chunks)
             # (plan file, number of the chunk)
-            | "Spread chunks" >> beam.Reshuffle()
         )
         if self._settings.dedupe:
-            markers, dead = references | "Dedupe" >> DedupeAndExtract(self._settings)
+            done = references | "Dedupe" >> DedupeAndExtract(self._settings, self._hints)
         else:
-            extract = beam.ParDo(ExtractChunk(self._settings))
-            results = references | "Extract chunks" >> extract.with_outputs(DEAD, main="markers")
-            markers, dead = results.markers, results[DEAD]
-        # Marker as JSON; DeadChunk as JSON
+            step = _hinted(ExtractChunk(self._settings), self._hints)
+            done = references | "Extract chunks" >> step
+        keyed = done | "Key results" >> beam.Map(lambda result: ("", result))
+        start = pipeline | "Start finishing" >> beam.Create([("", None)])
         return (
-            pipeline
-            | "Start finishing" >> beam.Create([None])
-            | "Finish run"
-            >> beam.ParDo(
-                FinishRun(self._settings, self._facts),
-                beam.pvalue.AsList(markers),
-                beam.pvalue.AsList(dead),
-            )
+            (keyed, start)
+            | "With a start" >> beam.Flatten()
+            # Nothing comes out of the extraction, but the grouping awaits its end.
+            | "Await chunks" >> beam.GroupByKey()
+            | "Finish run" >> beam.ParDo(FinishRun(self._settings))
         )
 
 
-def name_chunks(file: tuple[str, int]) -> Iterator[tuple[str, int]]:
-    """Yields a reference to each chunk of a plan file.
+def _hinted(step: OnWorker, hints: Mapping[str, str]) -> beam.PTransform:
+    return beam.ParDo(step).with_resource_hints(**hints)
+
+
+def name_chunks(group: int, run_id: str, groups: int, chunks: int) -> Iterator[Reference]:
+    """Yields references to every `groups`-th chunk of a plan.
 
     Example:
-      >>> list(name_chunks(("plans/r/000000.parquet", 2)))
-      [('plans/r/000000.parquet', 0), ('plans/r/000000.parquet', 1)]
+      >>> list(name_chunks(1, "r", 256, 300))
+      [('plans/r/000000.parquet', 1), ('plans/r/000001.parquet', 1)]
     """
-    name, count = file
-    for number in range(count):
-        yield name, number
+    for number in range(group, chunks, groups):
+        yield reference(run_id, number)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from featurestore import layout
+from featurestore.decision import read_decision
 from featurestore.errors import HoarfrostError
 from featurestore.io.storage import Storage, public_url
 from featurestore.store import FeatureStore
@@ -22,7 +23,8 @@ from pipelines.driver import SAMPLE_FOLDER, Say, chunk_sizes, plan_line, splits_
 from pipelines.estimating.trial import RUN_ID, extract_sample, rate, sample_size, take_sample
 from pipelines.extraction.worker import Worker
 from pipelines.opening.engine import Chosen
-from pipelines.opening.store import existing_store, join_store
+from pipelines.opening.existing import existing_store
+from pipelines.opening.store import join_store
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.planning.digits import write_digits
 from pipelines.planning.inventory import Inventory
@@ -92,10 +94,14 @@ def _join(
     if existing_store(storage):
         for name in (layout.SPEC, *(f"model/{file.name}" for file in storage.list("model"))):
             scratch.write(name, storage.read(name))
+        if decision := read_decision(storage):
+            scratch.write(layout.NUMERICS, decision.to_json())
     try:
-        return join_store(options, scratch, listing, say)
+        store, chosen = join_store(options, scratch, listing, say)
     except HoarfrostError as error:
         raise type(error)(str(error).replace(scratch.public_url, storage.public_url)) from error
+    assert chosen is not None
+    return store, chosen
 
 
 def _facts(

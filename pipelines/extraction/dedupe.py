@@ -16,6 +16,7 @@ from classifier.inputs.refs import ShardDamaged
 from featurestore.commit import Marker
 from pipelines.extraction.source import ChunkSource, Fetched
 from pipelines.planning.plan import Chunk
+from pipelines.planning.runfolder import Division
 
 Reference = tuple[str, int]  # (plan file, number of the chunk)
 Occurrence = tuple[str, int, str]  # (plan file, number of the chunk, key)
@@ -55,6 +56,21 @@ def copies_of(occurrences: Iterable[Occurrence]) -> Iterator[tuple[Reference, st
         yield (file, number), key
 
 
+def division(chunk: Chunk, copies: Collection[str]) -> Division | None:
+    """Names the two parts of a chunk; None when it stays whole.
+
+    Args:
+      chunk: of the plan.
+      copies: keys of its images that are copies.
+    """
+    if chunk.shard is None and not copies:
+        return None
+    first = first_part(chunk, copies)
+    first_id = first.chunk_id if first else ""
+    rest = _copies(chunk, copies, first_id)
+    return Division(first_id, rest.chunk_id)
+
+
 def first_part(chunk: Chunk, copies: Collection[str]) -> Chunk | None:
     """Returns the chunk without its copies; None when nothing is left.
 
@@ -83,11 +99,17 @@ def copies_part(chunk: Chunk, copies: Collection[str], first: Marker | None) -> 
       copies: keys of its images that are copies.
       first: the commit of the first part; None when that was empty.
     """
+    if chunk.shard is None:
+        return _copies(chunk, copies, "") if copies else None
+    if first is None or first.source.get("complete", True):
+        return None
+    return _copies(chunk, copies, first.chunk_id)
+
+
+def _copies(chunk: Chunk, copies: Collection[str], first_id: str) -> Chunk:
     if chunk.shard is not None:
-        if first is None or first.source.get("complete", True):
-            return None
         shard = dataclasses.replace(chunk.shard, known=True)
-        return Chunk(shard=shard, after=first.chunk_id, is_copies=True)
+        return Chunk(shard=shard, after=first_id, is_copies=True)
     left = [image for image in chunk.images if image.ref.key in set(copies)]
     images = tuple(dataclasses.replace(image, known=True) for image in left)
-    return Chunk(images, is_copies=True) if images else None
+    return Chunk(images, is_copies=True)

@@ -100,16 +100,17 @@ def shared_engine(store: FeatureStore, settings: WorkerSettings) -> Engine:
 
     Only the newest engine is kept, because a process works for one store at a time.
     """
-    spec, batch_size = store.spec, settings.batch_size
-    name = (spec.base, spec.pixels.image_size, settings.engine, batch_size)
+    spec, batch_size, choice = store.spec, settings.batch_size, settings.engine
+    assert choice is not None, "the engine is settled before a base is loaded"
+    name = (spec.base, spec.pixels.image_size, choice, batch_size)
     with _LOADING:
         if name not in _ENGINES:
             # The driver may run on another machine. An engine that lacks a precision here would
             # silently compute in another one.
-            require_able(settings.engine, this_machine())
+            require_able(choice, this_machine())
             base = StoredBase(store.storage, spec, settings.trust_model)
             lanes = lane_count(settings.processes)
-            engine = load_engine(base, settings.engine, batch_size, lanes)
+            engine = load_engine(base, choice, batch_size, lanes)
             _ENGINES.clear()
             _ENGINES[name] = engine
         return _ENGINES[name]

@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,84 +15,40 @@ from classifier.inputs.found import Found
 from classifier.inputs.records import file_etag
 from featurestore import layout
 from featurestore.commit import Marker, data_files, sweep_store, write_manifest
+from featurestore.decision import read_decision
 from featurestore.errors import RunFailed
 from featurestore.ignored import merge_notes
 from featurestore.index.index import Index
 from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
 from featurestore.store import FeatureStore, open_store
+from pipelines.finishing.outcomes import chunk_outcomes
 from pipelines.finishing.races import resolve_races
 from pipelines.finishing.timereport import RunTime, time_report
-from pipelines.planning.plan import Plan
+from pipelines.planning.runfolder import DeadChunk, RunFacts, RunFolder
 from pipelines.planning.storedshards import is_pruning
 
 
-@dataclass(frozen=True)
-class DeadChunk:
-    """A chunk that failed as a whole; a later run tries it again.
-
-    Attributes:
-      chunk_id: 32 hex digits.
-      first: key of its first input.
-      images: how many are in it; 0 for a shard, whose images are not counted beforehand.
-      kind: the class of the error.
-      message: the text of the error, in one line.
-    """
-
-    chunk_id: str
-    first: str
-    images: int
-    kind: str
-    message: str
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """What the driver knows of a run before its workers start.
-
-    Attributes:
-      run_id: of the run.
-      started: seconds since the epoch.
-      plan: what is to be extracted.
-      inputs: their addresses without credentials.
-      ignored: how many files are not images.
-      ignored_names: the first thousand of them.
-      steps: seconds that each step of the driver took: name -> seconds.
-      workers: processes that share this machine; 0 when the runner decides.
-      engine: which one was chosen, why, and what was measured.
-    """
-
-    run_id: str
-    started: float
-    plan: Plan = field(default_factory=Plan)
-    inputs: tuple[str, ...] = ()
-    ignored: int = 0
-    ignored_names: tuple[str, ...] = field(default=(), repr=False)
-    steps: Mapping[str, float] = field(default_factory=dict)
-    workers: int = 0
-    engine: Mapping[str, Any] = field(default_factory=dict)
-
-
-def finish_run(
-    storage: Storage, facts: RunFacts, markers: Sequence[Marker], dead: Sequence[DeadChunk]
-) -> dict[str, Any]:
+def finish_run(storage: Storage, facts: RunFacts) -> dict[str, Any]:
     """Writes ``runs/<run_id>.json``, the manifest and ``summary.json``; removes orphaned files.
 
-    It is safe to repeat, because a runner may repeat its last step.
+    The store tells what became of each planned chunk, and not what workers returned. It is safe to
+    repeat, because a runner may repeat its last step.
 
     Args:
       storage: of the store.
       facts: from the driver.
-      markers: of the chunks that this run handled.
-      dead: the chunks that failed.
 
     Returns:
       The run's record, JSON-ready.
 
     Raises:
-      RunFailed: when an image is unaccounted for.
+      RunFailed: when a chunk or an image is unaccounted for.
     """
     store = open_store(storage.url, storage.options).at_this_moment()
+    outcomes = chunk_outcomes(storage, facts, store.markers())
+    outcomes.require_all(facts.run_id)
+    markers, dead = outcomes.committed, outcomes.dead
     index = Index.read(storage, store.markers().values())
     if resolve_races(store, index):
         store = open_store(storage.url, storage.options).at_this_moment()
@@ -117,7 +73,7 @@ def finish_run(
         "quarantined_by_kind": quarantined_by_kind(store, facts.run_id),
         "dead": [asdict(chunk) for chunk in dead],
         "ignored": [*facts.ignored_names, *(name for marker in markers for name in marker.ignored)],
-        "engine": dict(facts.engine),
+        "engine": dict(facts.engine) or _decided(storage),
         "numerics": _distinct([dict(marker.numerics) for marker in markers]),
     }
     if any(marker.source for marker in ours):
@@ -128,6 +84,32 @@ def finish_run(
     write_record(storage, record)
     sweep_store(storage, time.time())
     return record
+
+
+def close_books(folder: RunFolder) -> None:
+    """Finishes a run on a worker, and removes the folder of a run that nobody waits for.
+
+    Args:
+      folder: of the run.
+
+    Raises:
+      RunFailed: when a chunk or an image is unaccounted for.
+    """
+    try:
+        facts = folder.facts()
+    except FileNotFoundError:
+        if folder.storage.exists(layout.run_file(folder.run_id)):
+            return  # The runner repeats a step that has succeeded.
+        raise
+    finish_run(folder.storage, facts)
+    if facts.detached:
+        folder.storage.remove(folder.path)
+
+
+def _decided(storage: Storage) -> dict[str, Any]:
+    """Returns what a worker decided about the engine."""
+    decision = read_decision(storage)
+    return dict(decision.record) if decision else {}
 
 
 def _times(facts: RunFacts, ours: Sequence[Marker], rows: int) -> dict[str, Any]:

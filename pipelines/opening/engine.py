@@ -13,7 +13,7 @@ from classifier.engines import Engine, EngineChoice, StoredBase, load_engine
 from classifier.engines.conversion import unpack
 from classifier.engines.hardware import Hardware
 from classifier.engines.openvino import OpenVINOEngine
-from classifier.engines.options import Candidates, candidates, require_quantiser
+from classifier.engines.options import Candidates, EngineOptions, candidates, require_quantiser
 from classifier.engines.precision import choose, features_of, measure, throughput
 from classifier.engines.quantisation import (
     CALIBRATION_IMAGES,
@@ -24,7 +24,6 @@ from classifier.engines.quantisation import (
 )
 from featurestore import layout
 from pipelines.extraction.worker import lane_count
-from pipelines.options import ExtractOptions
 
 SAMPLE_IMAGES = 64
 # How many images of the input at most -> uint8 (n, H, W, 3).
@@ -55,12 +54,13 @@ class Chosen:
 
 
 def choose_engine(
-    options: ExtractOptions, base: StoredBase, sample: Sample, hardware: Hardware
+    asked: EngineOptions, batch_size: int, base: StoredBase, sample: Sample, hardware: Hardware
 ) -> Chosen:
     """Chooses the engine and precision of a new store.
 
     Args:
-      options: of the run.
+      asked: the user's flags.
+      batch_size: images per call of the base.
       base: with the new store's spec.
       sample: draws images of the input; called only when something is measured.
       hardware: of this machine.
@@ -68,17 +68,16 @@ def choose_engine(
     Raises:
       UsageError: when the engine or precision cannot run here, or when int8 is too inexact.
     """
-    found = candidates(options.engine, hardware)
+    found = candidates(asked, hardware)
 
     def load(precision: str) -> Engine:
         choice = EngineChoice(found.engine, precision)
-        return load_engine(base, choice, options.chunks.batch_size, lane_count(1))
+        return load_engine(base, choice, batch_size, lane_count(1))
 
     if found.precisions == ("int8",):
         require_quantiser(hardware)
-        return _quantised(
-            options, base, load("float32"), sample(CALIBRATION_IMAGES + 2 * HELD_OUT_IMAGES)
-        )
+        images = sample(CALIBRATION_IMAGES + 2 * HELD_OUT_IMAGES)
+        return _quantised(asked, batch_size, base, load("float32"), images)
     if found.precisions == ("float32",):
         return Chosen.of(EngineChoice(found.engine), found.reason)
     return _measured(found, load, sample(SAMPLE_IMAGES))
@@ -108,7 +107,7 @@ def _measured(found: Candidates, load: Callable[[str], Engine], images: np.ndarr
 
 
 def _quantised(
-    options: ExtractOptions, base: StoredBase, exact: Engine, images: np.ndarray
+    asked: EngineOptions, batch_size: int, base: StoredBase, exact: Engine, images: np.ndarray
 ) -> Chosen:
     """Makes the int8 model of a new store, and compares it with float32."""
     calibration, held_out = divide(images)
@@ -118,11 +117,11 @@ def _quantised(
         unpack(model, "the int8 model"),
         choice,
         base.spec.pixels.image_size,
-        options.chunks.batch_size,
+        batch_size,
         lane_count(1),
     )
     rows, truth = (features_of(each, held_out, lane_count(1)) for each in (engine, exact))
-    pooled = require_close(rows, truth, options.engine.allow_inexact)
+    pooled = require_close(rows, truth, asked.allow_inexact)
     rates = throughput({"float32": exact, "int8": engine}, held_out, lane_count(1))
     chosen = Chosen.of(
         choice,

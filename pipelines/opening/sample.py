@@ -15,11 +15,14 @@ from classifier.inputs.refs import ShardDamaged
 from classifier.inputs.reservoir import Reservoir
 from classifier.inputs.shards import iter_shard
 from classifier.pixels.decoder import BadImage, decode
+from featurestore.io.storage import Storage
 from featurestore.spec import PixelSpec
+from pipelines.planning.plan import read_chunk, reference
+from pipelines.planning.runfolder import RunFolder
 
 # Listing more of a large bucket would take longer than a better sample is worth.
 LISTED_AT_MOST = 100_000
-SHARDS_AT_MOST = 8
+SHARDS_AT_MOST = CHUNKS_AT_MOST = 8
 
 
 def spread(
@@ -41,6 +44,19 @@ def spread(
         drawn.offer(ref)
     rng.shuffle(drawn.items)
     return drawn.items
+
+
+def planned_refs(storage: Storage, run_id: str) -> list[ImageRef | ShardRef]:
+    """Returns the inputs of some chunks of a plan, drawn evenly; the same every time.
+
+    Args:
+      storage: of the store.
+      run_id: of the run.
+    """
+    chunks = RunFolder(storage, run_id).facts().plan.chunks
+    drawn = random.Random(0).sample(range(chunks), min(chunks, CHUNKS_AT_MOST))
+    read = (read_chunk(storage, *reference(run_id, number)) for number in drawn)
+    return [member.ref for chunk in read for member in chunk.members]
 
 
 def decoded_images(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,20 @@ from classifier.base.stored import save_base
 from classifier.engines import EngineChoice, StoredBase
 from classifier.engines.hardware import this_machine
 from classifier.engines.options import for_stored
-from classifier.engines.probes import PROBES, require_numerics, synthetic_images, write_probes
 from classifier.engines.tensorflow import limit_threads
 from classifier.pixels.views import Views
 from classifier.runtime import import_keras
 from featurestore import layout
-from featurestore.errors import SpecMismatch, UsageError, cannot_write
+from featurestore.errors import cannot_write
 from featurestore.io.readahead import cores
 from featurestore.io.storage import Storage
+from featurestore.numerics import UNDECIDED, Numerics
 from featurestore.spec import PixelSpec, StoreSpec
-from featurestore.store import FeatureStore, create_store, open_store
-from pipelines.extraction.worker import shared_engine
+from featurestore.store import FeatureStore, create_store
 from pipelines.opening.engine import Chosen, choose_engine
+from pipelines.opening.existing import existing_store
 from pipelines.opening.sample import decoded_images, spread
+from pipelines.opening.settling import check_numerics, decided
 from pipelines.options import ExtractOptions, WorkerSettings
 from pipelines.planning.listing import Listing
 
@@ -37,8 +39,12 @@ PACKAGED = "+packaged"
 
 
 def join_store(
-    options: ExtractOptions, storage: Storage, listing: Listing, say: Callable[[str], None]
-) -> tuple[FeatureStore, Chosen]:
+    options: ExtractOptions,
+    storage: Storage,
+    listing: Listing,
+    say: Callable[[str], None],
+    workers_choose: bool = False,
+) -> tuple[FeatureStore, Chosen | None]:
     """Opens the store of a run, or creates it.
 
     Args:
@@ -46,9 +52,10 @@ def join_store(
       storage: of the output.
       listing: of the input, whose first images become the probe images.
       say: shows one line to the user.
+      workers_choose: whether the base runs on other machines, which choose their engine.
 
     Returns:
-      (the store, the engine that every worker of the run uses).
+      (the store, the engine that every worker of the run uses; None when workers choose).
 
     Raises:
       SpecMismatch: when the store holds other features, or this machine computes them differently.
@@ -69,11 +76,46 @@ def join_store(
         existing.spec.require_same(wanted, f"the store at {existing.url}")
         store = existing
     else:
-        store, chosen = _with_base(options, storage, existing, listing, say)
+        store, chosen = _with_base(options, storage, existing, listing, say, workers_choose)
+    if workers_choose:
+        say(_on_workers(store.spec.numerics))
+        return store, None
+    return _settle(options, store, chosen, listing, say)
+
+
+def _on_workers(numerics: Numerics) -> str:
+    if numerics.is_decided:
+        return f"engine: {numerics.label}, the store's own, or what a worker has that agrees"
+    return "engine: the first worker measures and decides; the others follow"
+
+
+def _settle(
+    options: ExtractOptions,
+    store: FeatureStore,
+    chosen: Chosen | None,
+    listing: Listing,
+    say: Callable[[str], None],
+) -> tuple[FeatureStore, Chosen]:
+    """Settles the engine of a run whose workers share this machine; returns it with the store."""
+    settings = WorkerSettings(
+        store.storage.url,
+        store.storage.options,
+        batch_size=options.chunks.batch_size,
+        trust_model=options.base.trust_model,
+        asked=options.engine,
+    )
+    # A run on distributed workers may have created the store, and ended before one decided.
+    store = decided(store, settings, partial(_sample, options, listing, store.spec.pixels))
     if chosen is None or chosen.choice.numerics.hash != store.spec.numerics.hash:
-        chosen = _chosen_by_store(options, store)
+        choice, reason = for_stored(store.spec.numerics, this_machine(), options.engine)
+        chosen = Chosen.of(choice, reason or "the store's own")
     say(chosen.line)
-    difference = _check_numerics(options, store, listing, chosen)
+
+    def head(count: int) -> np.ndarray:
+        refs = listing.head[: 4 * count]
+        return decoded_images(refs, count, store.spec.pixels, options.storage_options)
+
+    difference = check_numerics(store, settings, chosen, head)
     if difference is not None:
         say(
             "this machine computes with other numerics than the store's; probe images agree within "
@@ -82,12 +124,19 @@ def join_store(
     return store, chosen
 
 
+def _sample(options: ExtractOptions, listing: Listing, pixels: PixelSpec, count: int) -> np.ndarray:
+    # Draws a quarter more than needed, since some may be bad.
+    refs = spread(listing.again(), count + count // 4)
+    return decoded_images(refs, count, pixels, options.storage_options)
+
+
 def _with_base(
     options: ExtractOptions,
     storage: Storage,
     existing: FeatureStore | None,
     listing: Listing,
     say: Callable[[str], None],
+    workers_choose: bool,
 ) -> tuple[FeatureStore, Chosen | None]:
     """Builds the base, and compares it with the existing store or creates one."""
     import_keras()
@@ -97,7 +146,7 @@ def _with_base(
     for note in base.notes:
         say(note)
     if existing is None:
-        return _create(options, storage, base, listing)
+        return _create(options, storage, base, None if workers_choose else listing)
     wanted = make_spec(options, base)
     existing.spec.require_same(wanted, f"the store at {existing.url}")
     if not _has_model(existing):
@@ -106,74 +155,32 @@ def _with_base(
 
 
 def _create(
-    options: ExtractOptions, storage: Storage, base: FrozenBase, listing: Listing
-) -> tuple[FeatureStore, Chosen]:
-    """Creates the store, or opens the one that another job created meanwhile."""
+    options: ExtractOptions, storage: Storage, base: FrozenBase, listing: Listing | None
+) -> tuple[FeatureStore, Chosen | None]:
+    """Creates the store, or opens the one that another job created meanwhile.
+
+    Without a listing, from which it would choose the engine, the store leaves the numerics open.
+    """
     spec = make_spec(options, base)
     # Refuses views that cannot be made of images of this size.
     Views.of(spec)
-
-    def sample(count: int) -> np.ndarray:
-        # Draws a quarter more than needed, since some may be bad.
-        refs = spread(listing.again(), count + count // 4)
-        return decoded_images(refs, count, spec.pixels, options.storage_options)
-
+    if listing is None:
+        _write_model(storage, base, spec)
+        return create_store(storage, dataclasses.replace(spec, numerics=UNDECIDED)), None
     stored = StoredBase(storage, spec, options.base.trust_model, base.model)
-    chosen = choose_engine(options, stored, sample, this_machine())
+    chosen = choose_engine(
+        options.engine,
+        options.chunks.batch_size,
+        stored,
+        partial(_sample, options, listing, spec.pixels),
+        this_machine(),
+    )
     # The spec is written last and exclusively, so that a visible store has its base.
     _write_model(storage, base, spec)
     if chosen.quantised:
         storage.write(layout.quantised_file(chosen.choice.model), chosen.quantised)
     spec = dataclasses.replace(spec, numerics=chosen.choice.numerics)
     return create_store(storage, spec), chosen
-
-
-def _chosen_by_store(options: ExtractOptions, store: FeatureStore) -> Chosen:
-    """Keeps the engine of an existing store, unless the flags or this machine need another."""
-    choice, reason = for_stored(store.spec.numerics, this_machine(), options.engine)
-    return Chosen.of(choice, reason or "the store's own")
-
-
-def _check_numerics(
-    options: ExtractOptions, store: FeatureStore, listing: Listing, chosen: Chosen
-) -> float | None:
-    """Makes the probes of a new store; refuses numerics that disagree with those of an old one.
-
-    Returns:
-      By how much the numerics differ from the store's; None when they are the same.
-    """
-    has_probes = store.storage.exists(layout.PROBES)
-    is_own = chosen.choice.numerics.hash == store.spec.numerics.hash
-    if has_probes and is_own:
-        return None
-    if not has_probes and not is_own:
-        raise SpecMismatch(
-            f"the store at {store.url} has no probe images yet, which would show whether "
-            f"{chosen.choice.label} agrees with its {store.spec.numerics.label}; run once with its "
-            "own engine, precision and versions to make them"
-        )
-    settings = WorkerSettings(
-        store.storage.url,
-        store.storage.options,
-        batch_size=options.chunks.batch_size,
-        trust_model=options.base.trust_model,
-        engine=chosen.choice,
-    )
-    engine = shared_engine(store, settings)
-    if not has_probes:
-        refs = listing.head[: 4 * PROBES]
-        pixels = decoded_images(refs, PROBES, store.spec.pixels, options.storage_options)
-        if not len(pixels):
-            pixels = synthetic_images(PROBES, store.spec.pixels.image_size)
-        if write_probes(store.storage, engine, pixels):
-            return None
-    try:
-        return require_numerics(store, engine)
-    except SpecMismatch as error:
-        if chosen.choice == EngineChoice.of(store.spec.numerics):
-            raise
-        reason = chosen.record["reason"]
-        raise SpecMismatch(f"{error} (not the store's own engine: {reason})") from error
 
 
 def choose_dtype(asked: str, feature_shape: tuple[int, ...]) -> str:
@@ -201,19 +208,6 @@ def make_spec(options: ExtractOptions, base: FrozenBase) -> StoreSpec:
 def _views_of(options: ExtractOptions) -> dict[str, Any]:
     """Returns the fields of a spec that define the views."""
     return {**vars(options.views), "seed": options.seed}
-
-
-def existing_store(storage: Storage) -> FeatureStore | None:
-    """Opens the store if it exists.
-
-    Raises:
-      UsageError: when the output cannot be reached.
-    """
-    try:
-        found = storage.exists(layout.SPEC)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--output: cannot reach {storage.public_url!r}: {error}") from error
-    return open_store(storage.url, storage.options) if found else None
 
 
 def _has_model(store: FeatureStore) -> bool:

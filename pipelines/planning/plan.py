@@ -7,10 +7,11 @@ row group) pairs travel through the pipeline, whose graph may have a few megabyt
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -30,6 +31,7 @@ CHUNK_BYTES = 256 << 20
 _OF_REF = ("key", "uri", "size", "etag", "split")
 _COUNTED = ("images", "shards", "listed", "committed", "repeated", "with_split")
 _OF_WANTED = ("replaces", "replaces_run", "known")
+_INDEX = b"hoarfrost.chunks"
 
 PLAN_SCHEMA = pa.schema(
     [
@@ -212,7 +214,7 @@ def write_plan(
         group = list(itertools.islice(chunks, CHUNKS_PER_FILE))
         if not group:
             break
-        name = f"{layout.plan_folder(run_id)}/{number:06d}.parquet"
+        name = plan_file(run_id, number)
         storage.write(name, _encode(group))
         files.append((name, len(group)))
         counts["images"] += sum(len(chunk.images) for chunk in group)
@@ -226,7 +228,56 @@ def write_plan(
 
 def _encode(chunks: list[Chunk]) -> bytes:
     rows = ([_record(member) for member in chunk.members] for chunk in chunks)
-    return parquet_bytes(*(pa.Table.from_pylist(chunk, PLAN_SCHEMA) for chunk in rows))
+    index = [(chunk.chunk_id, chunk.first_key, len(chunk.images)) for chunk in chunks]
+    schema = PLAN_SCHEMA.with_metadata({_INDEX: json.dumps(index)})
+    return parquet_bytes(*(pa.Table.from_pylist(chunk, schema) for chunk in rows))
+
+
+class PlannedChunk(NamedTuple):
+    """A chunk as the index of its plan names it.
+
+    Attributes:
+      chunk_id: 32 hex digits.
+      first_key: the key of its first input.
+      images: how many are in it; 0 for a shard, whose images are not counted beforehand.
+    """
+
+    chunk_id: str
+    first_key: str
+    images: int
+
+
+def planned_chunks(storage: Storage, plan: Plan) -> Iterator[PlannedChunk]:
+    """Yields the chunks of a plan in order; reads the indexes of its files only.
+
+    Args:
+      storage: of the store.
+      plan: of a run.
+    """
+    for file, _ in plan.files:
+        with storage.open_parquet(file) as rows:
+            index = rows.schema_arrow.metadata[_INDEX]
+        yield from (PlannedChunk(*entry) for entry in json.loads(index))
+
+
+def reference(run_id: str, number: int) -> tuple[str, int]:
+    """Returns (plan file, number of the chunk in it) of a plan's chunk.
+
+    Args:
+      run_id: of the run.
+      number: of the chunk in the whole plan, from 0.
+
+    Example:
+      >>> reference("r", 257)
+      ('plans/r/000001.parquet', 1)
+    """
+    file, place = divmod(number, CHUNKS_PER_FILE)
+    return plan_file(run_id, file), place
+
+
+def plan_file(run_id: str, number: int) -> str:
+    """Returns the path of one file of a plan; all but the last have `CHUNKS_PER_FILE` chunks."""
+    return f"{layout.plan_folder(run_id)}/{number:06d}.parquet"
 
 
 def _record(wanted: Wanted) -> Mapping[str, Any]:

@@ -2,19 +2,20 @@
 
 A run is alive while its plan folder exists. On a local store its driver also holds a lock in that
 folder, which the operating system releases when the driver dies. On other stores a plan counts as
-dead when it is a week old.
+dead when it is a week old. So does the plan of a job that its driver has left to itself.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -29,29 +30,49 @@ LOCK = "driver.lock"
 DEAD_AFTER_SECONDS = 7 * 24 * 3600.0
 
 
+@dataclass
+class Lease:
+    """A run's lease.
+
+    Attributes:
+      storage: of the store.
+      folder: of the plan, relative to the store.
+      is_left: whether a job that goes on without its driver needs the plan.
+    """
+
+    storage: Storage
+    folder: str
+    is_left: bool = False
+
+    def end(self) -> None:
+        """Removes the plan, unless it was left."""
+        if not self.is_left:
+            self.storage.remove(self.folder)
+
+
 @contextmanager
-def lease(storage: Storage, run_id: str) -> Iterator[None]:
+def lease(storage: Storage, run_id: str) -> Iterator[Lease]:
     """Keeps the plan folder of a run, and removes it at the end; first removes dead runs' files.
 
     Args:
       storage: of the store.
       run_id: of the run.
     """
-    folder = layout.plan_folder(run_id)
+    held = Lease(storage, layout.plan_folder(run_id))
     lock = None
     try:
         sweep_dead_runs(storage, time.time())
         if storage.is_local and locks.SUPPORTED:
-            lock = _create_locked(storage.path(folder))
+            lock = _create_locked(storage.path(held.folder))
     except OSError as error:
         raise cannot_write("--output", storage.public_url, error) from error
     try:
-        with at_interrupt(partial(storage.remove, folder)):
-            yield
+        with at_interrupt(held.end):
+            yield held
     finally:
         # A plan that cannot be removed now is a dead run's, and a later run removes it.
         with suppress(OSError):
-            storage.remove(folder)
+            held.end()
         if lock:
             lock.close()
 
@@ -131,6 +152,16 @@ def _is_dead(storage: Storage, run_id: str, age: float) -> bool:
         # A folder that is about to be locked.
         return age > 3600
     try:
-        return not locks.is_held(Path(storage.path(f"{layout.plan_folder(run_id)}/{LOCK}")))
+        if locks.is_held(Path(storage.path(f"{layout.plan_folder(run_id)}/{LOCK}"))):
+            return False
     except FileNotFoundError:
         return age > DEAD_AFTER_SECONDS
+    return age > DEAD_AFTER_SECONDS or not _is_detached(storage, run_id)
+
+
+def _is_detached(storage: Storage, run_id: str) -> bool:
+    """Whether a run goes on without its driver."""
+    try:
+        return bool(json.loads(storage.read(layout.facts_file(run_id)))["detached"])
+    except FileNotFoundError:
+        return False
