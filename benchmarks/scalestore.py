@@ -76,7 +76,9 @@ def make_store(folder: Path, scale: Scale) -> None:
         write_manifest(storage, run_id, markers)
         with tempfile.TemporaryDirectory() as space:
             images = _images(scale, numbers, commit_numbers(markers))
-            write_set(storage, run_id, (images, markers), stored_sets(storage, Path(space)))
+            write_set(
+                storage, f"tmp/{run_id}", (images, markers), stored_sets(storage, Path(space))
+            )
 
 
 def _images(scale: Scale, numbers: range, commits: np.ndarray) -> dict[str, np.ndarray]:

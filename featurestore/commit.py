@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from featurestore import layout
 from featurestore.errors import CorruptStore
+from featurestore.io.lazy import LazyObject
 from featurestore.io.storage import FileInfo, Storage, parquet_bytes
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger
@@ -29,27 +30,6 @@ ORPHAN_AGE_SECONDS = 24 * 3600.0
 MANIFEST_ROWS = 8192
 # `Marker.to_json` writes the times last, and only names at the top are indented by one space.
 _TIMES = '\n "time": '
-
-
-class Times(Mapping[str, Any]):
-    """The times of a marker, read from their text when they are asked for.
-
-    A store of a million commits has a million of them, of a kilobyte each as Python objects.
-    """
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __getitem__(self, name: str) -> Any:
-        return json.loads(self._text)[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(json.loads(self._text))
-
-    def __len__(self) -> int:
-        return len(json.loads(self._text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +103,8 @@ class Marker:
             head, found, times = text.rstrip().rpartition(_TIMES)
             record = json.loads(head.rstrip().removesuffix(",") + "}" if found else text)
             if found:
-                record["time"] = _times(times.removesuffix("}").strip())
+                times = times.removesuffix("}").strip()
+                record["time"] = LazyObject(times) if json.loads(times) else {}
             record["ledger"] = Ledger(**record["ledger"])
             given = record.get("superseded")
             record["superseded"] = Ledger(**given) if given and any(given.values()) else _NOTHING
@@ -146,13 +127,6 @@ _NUMERICS: dict[str, Mapping[str, Any]] = {}
 def _shared(numerics: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns one and the same object for equal numerics: a store has few of them."""
     return _NUMERICS.setdefault(json.dumps(numerics, sort_keys=True), numerics)
-
-
-def _times(text: str) -> Mapping[str, Any]:
-    if len(text) <= 2:
-        return {}
-    json.loads(text)  # damage is reported by the reader of the marker, not later
-    return Times(text)
 
 
 def publish(storage: Storage, chunk_id: str, written: Written, folder: str) -> str:
@@ -223,7 +197,8 @@ def sweep_store(storage: Storage, now: float) -> list[str]:
     """
     # Files before markers: a chunk that is committed in between then counts as committed.
     candidates = data_files(storage)
-    markers = read_markers(storage)
+    # The files of replaced commits stay for their readers; a compaction removes them.
+    markers = read_markers(storage, replaced=True)
     if not markers:
         return []
     removed = []
@@ -240,12 +215,15 @@ def sweep_store(storage: Storage, now: float) -> list[str]:
     return sorted(removed)
 
 
-def read_markers(storage: Storage) -> dict[str, Marker]:
+def read_markers(storage: Storage, replaced: bool = False) -> dict[str, Marker]:
     """Reads all commits of a store: the manifests, then the markers that are in none of them.
 
+    Args:
+      storage: of the store.
+      replaced: whether to keep the commits that a compaction replaced.
+
     Returns:
-      chunk_id -> marker, ordered by the chunks' first keys, without those that a compaction
-      replaced.
+      chunk_id -> marker, ordered by the chunks' first keys.
 
     Raises:
       CorruptStore: for a marker that cannot be read.
@@ -256,7 +234,8 @@ def read_markers(storage: Storage) -> dict[str, Marker]:
     for path, text in storage.read_many([f"markers/{name}" for name in fresh]).items():
         marker = Marker.from_json(text, path)
         markers[marker.chunk_id] = marker
-    for chunk_id in {gone for marker in markers.values() for gone in marker.replaces}:
+    gone = {name for marker in markers.values() for name in marker.replaces}
+    for chunk_id in () if replaced else gone:
         markers.pop(chunk_id, None)
     ordered = sorted(markers.values(), key=lambda marker: (marker.first_key, marker.chunk_id))
     return {marker.chunk_id: marker for marker in ordered}

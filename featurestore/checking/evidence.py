@@ -88,7 +88,10 @@ def read_evidence(storage: Storage, evidence: Evidence) -> Iterator[Finding]:
             where = ", ".join(evidence.manifests[chunk_id])
             message = f"it differs from the copy that {where} recorded at the end of the run"
             yield Finding("differing_marker", path, message, remake)
-    for chunk_id in manifested.keys() - seen:
+    replaced = {gone for marker in evidence.live.values() for gone in marker.replaces}
+    for chunk_id in replaced:
+        evidence.live.pop(chunk_id, None)
+    for chunk_id in manifested.keys() - seen - replaced:
         path, where = layout.marker_file(chunk_id), ", ".join(evidence.manifests[chunk_id])
         message = f"the marker is missing; {where} names it"
         yield Finding("missing_marker", path, message, evidence.remake(storage, chunk_id))

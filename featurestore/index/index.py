@@ -259,9 +259,15 @@ class Index:
         np.subtract.at(counts, gone, 1)
         return counts
 
-    def extend(self, storage: Storage, run_id: str) -> None:
-        """Adds the commits that are in no set to the store's index, if there are many."""
-        write_set(storage, run_id, (self.sets[-1], self.fresh), self.stored)
+    def extend(self, storage: Storage, run_id: str, space: str = "tmp") -> None:
+        """Adds the commits that are in no set to the store's index, if there are many.
+
+        Args:
+          storage: of the store.
+          run_id: of the run that has finished.
+          space: folder of the store for unfinished files.
+        """
+        write_set(storage, f"{space}/{run_id}-index", (self.sets[-1], self.fresh), self.stored)
 
     def ledger(self, markers: Iterable[Marker]) -> Ledger:
         """Adds up the ledgers of commits, without superseded images."""

@@ -96,7 +96,7 @@ def _open_set(storage: Storage, name: str, folder: Path) -> StoredSet:
 
 def write_set(
     storage: Storage,
-    run_id: str,
+    space: str,
     fresh: tuple[Columns, Sequence[Marker]],
     stored: Iterable[StoredSet],
 ) -> None:
@@ -106,7 +106,7 @@ def write_set(
 
     Args:
       storage: of the store.
-      run_id: of the run that writes.
+      space: folder for unfinished files, which names the set.
       fresh: the images and their commits.
       stored: the sets in the store.
     """
@@ -120,8 +120,8 @@ def write_set(
         parts.append(each.columns)
         commits.append(each.commits)
         merged.append(each)
-    name = f"{run_id}-{uuid.uuid4().hex[:6]}"
-    with storage.workspace(f"tmp/{name}") as folder:
+    name = f"{space.rpartition('/')[2]}-{uuid.uuid4().hex[:6]}"
+    with storage.workspace(space) as folder:
         written = merged_sets(parts, folder)
         np.save(folder / f"{COMMITS}.npy", np.unique(np.concatenate(commits)))
         for column in (*written, COMMITS):
