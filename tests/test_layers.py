@@ -13,8 +13,8 @@ from support.commands import ROOT
 ROOMS = {
     "featurestore": (
         "errors units ignored cli io labels numerics spec schema layout decision checksums ledger "
-        "writer commit reading store reuse quarantine relabel export unfinished info checking "
-        "__main__"
+        "writer commit reading index store reuse quarantine relabel export unfinished info "
+        "checking compaction __main__"
     ).split(),
     "classifier": (
         "runtime cachefolder figures pixels inputs base engines features heads runs judgement "

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def build(url, spec=None, chunks=3, manifest=True, **options):
         add_chunk(store, make_rows(20, 20 * number), features_of(20, shape), bad)
     if manifest:
         write_manifest(storage, "run", list(store.markers().values()))
-    storage.write("runs/run.json", json.dumps({"ledger": vars(store.ledger())}))
+    storage.write("runs/run.json", json.dumps({"ledger": asdict(store.ledger())}))
     return store
 
 
