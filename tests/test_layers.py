@@ -13,7 +13,7 @@ from support.commands import ROOT
 ROOMS = {
     "featurestore": (
         "errors units ignored cli io labels numerics spec schema layout checksums ledger writer "
-        "commit reading store reuse quarantine relabel export info checking __main__"
+        "commit reading store reuse quarantine runs relabel export info checking __main__"
     ).split(),
     "classifier": (
         "runtime figures pixels inputs base engines features heads runs judgement "
