@@ -2,9 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 from support.commands import ROOT, assert_one_line_error
-from support.stores import make_store, memory_growth
+from support.stores import add_chunk, make_rows, make_store, memory_growth
 
 from featurestore import layout
 from featurestore.io.storage import Storage
@@ -78,6 +79,7 @@ def test_a_damaged_record_and_an_unfinished_run_are_named(tmp_path):
 
 def test_large_records_are_read_a_few_at_a_time(tmp_path):
     store = make_store(tmp_path)
+    add_chunk(store, make_rows(1), np.zeros((1, 8), np.float32))
     for number in range(100):
         run_id = write_run(store.storage, number, rows=1)
         record = json.loads(store.storage.read(layout.run_file(run_id)))
