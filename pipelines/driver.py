@@ -19,6 +19,7 @@ from featurestore.io.storage import Storage, public_url
 from featurestore.relabel import relabel, summary_lines
 from featurestore.store import FeatureStore
 from pipelines.beam.run import run_pipeline
+from pipelines.finishing.page.writing import write_run_page
 from pipelines.finishing.record import RunFacts, finish_run, write_record
 from pipelines.finishing.verdict import Outcome, judge
 from pipelines.options import ExtractOptions, WorkerSettings
@@ -83,6 +84,7 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     record = json.loads(storage.read(layout.run_file(run_id)))
     if listing.labeller:
         record = _relabel(store, record, listing.labeller, say)
+    write_run_page(store, record, options.storage_options, say)
     return judge(store, record, options.limits)
 
 
