@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -15,6 +16,7 @@ from classifier.engines import EngineChoice
 from classifier.inputs import ImageRef, ShardRef
 from classifier.inputs.labels import Labeller
 from featurestore import layout
+from featurestore.cli.logs import event
 from featurestore.io.storage import Storage, public_url
 from featurestore.relabel import relabel, summary_lines
 from featurestore.store import FeatureStore
@@ -34,6 +36,7 @@ from pipelines.watching.timing import Laps
 
 SAMPLE_FOLDER = "hoarfrost-digits"
 Say = Callable[[str], None]
+_LOG = logging.getLogger(__name__)
 
 
 def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Outcome:
@@ -67,6 +70,7 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
         for line in listing.found.lines():
             say(line)
         laps.lap("planning")
+        event(_LOG, "run started", run=run_id, images=plan.images, chunks=plan.chunks)
         facts = RunFacts(
             run_id=run_id,
             started=started,
@@ -84,6 +88,7 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     record = json.loads(storage.read(layout.run_file(run_id)))
     if listing.labeller:
         record = _relabel(store, record, listing.labeller, say)
+    event(_LOG, "run finished", run=run_id, seconds=record["seconds"], **record["ledger"])
     write_run_page(store, record, options.storage_options, say)
     return judge(store, record, options.limits)
 
@@ -191,6 +196,7 @@ def _run_pipeline(
             trust_model=options.base.trust_model,
             dedupe=options.upkeep.dedupe,
             engine=engine,
+            watching=options.watching,
         )
         counted = replace(facts, workers=settings.processes)
         total = 0 if plan.shards else plan.images

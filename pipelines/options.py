@@ -13,6 +13,7 @@ from classifier.engines.options import EngineOptions
 from classifier.inputs import InputOptions
 from classifier.inputs.labels import LabelOptions
 from classifier.pixels.views import BOOK, canonical
+from featurestore.cli.logs import is_json
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.spec import DTYPES, PixelSpec, check_views
 
@@ -175,6 +176,26 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class WatchOptions:
+    """Where workers tell of their work, besides the progress line.
+
+    Attributes:
+      metrics_folder: on each worker's machine, for Prometheus; or "".
+      json_logs: whether they log JSON lines; by default as this process does.
+    """
+
+    metrics_folder: str = ""
+    json_logs: bool = field(default_factory=is_json)
+
+    def __post_init__(self) -> None:
+        if "://" in self.metrics_folder:
+            raise UsageError(
+                "--metrics_folder is a folder on each worker's machine, where node_exporter reads "
+                f"it; got the address {self.metrics_folder!r}"
+            )
+
+
+@dataclass(frozen=True)
 class WorkerSettings:
     """What a worker needs to know; travels with the pipeline, and must stay small.
 
@@ -189,6 +210,7 @@ class WorkerSettings:
       trust_model: whether a stored base may hold Python code (Lambda layers).
       dedupe: whether each distinct content is computed once.
       engine: the engine and precision of every worker.
+      watching: where workers tell of their work.
     """
 
     store_url: str
@@ -201,6 +223,7 @@ class WorkerSettings:
     trust_model: bool = False
     dedupe: bool = False
     engine: EngineChoice = field(default_factory=EngineChoice)
+    watching: WatchOptions = field(default_factory=WatchOptions)
 
 
 @dataclass(frozen=True)
@@ -220,6 +243,7 @@ class ExtractOptions:
       chunks: how the work is cut.
       limits: what the run may lose.
       upkeep: what the run does besides.
+      watching: where workers tell of their work.
       splits: shares for inputs without splits.
       views: augmented views of training images.
       seed: of splits, views and random weights.
@@ -239,6 +263,7 @@ class ExtractOptions:
     chunks: ChunkOptions = field(default_factory=ChunkOptions)
     limits: Limits = field(default_factory=Limits)
     upkeep: Upkeep = field(default_factory=Upkeep)
+    watching: WatchOptions = field(default_factory=WatchOptions)
     splits: SplitFractions = field(default_factory=SplitFractions)
     views: ViewOptions = field(default_factory=ViewOptions)
     seed: int = 0

@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from featurestore.cli.logs import stderr_line
+
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 KEPT = "what was stored stays; give the same command again"
 # Ctrl-C reaches a child process twice, directly and through its parent, but counts once.
@@ -162,9 +164,8 @@ def _end() -> None:
     """Prints the line and ends the process without waiting for threads."""
     _kill_children()
     with suppress(OSError):
-        os.write(
-            _state.stderr, f"{interrupted_line(_state.kept)}\n".encode(errors="backslashreplace")
-        )
+        line = stderr_line(interrupted_line(_state.kept))
+        os.write(_state.stderr, f"{line}\n".encode(errors="backslashreplace"))
     os._exit(EXIT_CODES[signal.Signals(_state.number)])
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from classifier.runtime import standard_error_held
 from featurestore.cli import interrupts
+from featurestore.cli.logs import is_json
 from featurestore.errors import HoarfrostError, RunFailed
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ def run_pipeline(
     import apache_beam as beam
     from apache_beam.runners.runner import PipelineState
 
-    with standard_error_held(), interrupts.abrupt():
+    # Workers on this machine log to this process's standard error.
+    held = nullcontext() if is_json() else standard_error_held()
+    with held, interrupts.abrupt():
         try:
             pipeline = beam.Pipeline(options=options)
             build(pipeline)

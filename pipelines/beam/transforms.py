@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -38,7 +37,6 @@ DEAD, LATER = "dead", "later"
 AT_ONCE = 2
 # (marker, or dead chunk for its output; per group: rows computed, quarantined, seconds by batch)
 Attempt = tuple[Marker | TaggedOutput, list[tuple[int, int, list[float]]]]
-_LOG = logging.getLogger(__name__)
 
 
 class OnWorker(beam.DoFn):
@@ -172,7 +170,6 @@ def dead_chunk(chunk: Chunk, error: BaseException) -> DeadChunk:
     """Describes a chunk that failed with `error`."""
     message = one_line(error)
     first = chunk.first_key
-    _LOG.warning("chunk of %s failed: %s: %s", first, type(error).__name__, message)
     return DeadChunk(chunk.chunk_id, first, len(chunk.images), type(error).__name__, message)
 
 

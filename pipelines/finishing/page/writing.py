@@ -9,6 +9,7 @@ from typing import Any
 
 from classifier.reporting.frame import Tell, asset, environment, page_or_note
 from featurestore import layout
+from featurestore.errors import RunFailed
 from featurestore.store import FeatureStore
 
 PACKAGE = "pipelines.finishing.page"
@@ -36,6 +37,8 @@ def _write(
     store: FeatureStore, record: Mapping[str, Any], storage_options: Mapping[str, Any], name: str
 ) -> str:
     templates = environment(PACKAGE)  # Reports a missing Jinja2 before anything is read.
+    from jinja2 import TemplateError
+
     from pipelines.finishing.page.material import gather, started_at
     from pipelines.finishing.page.sections import content
     from pipelines.finishing.page.thumbnails import thumbnails
@@ -43,14 +46,17 @@ def _write(
     material = gather(store, record)
     images = [image for some in material.bad.values() for image in some]
     pictures = thumbnails(images, storage_options) if images else {}
-    page = templates.get_template("run.html").render(
-        style=asset("page.css"),
-        script="",
-        kind="run report",
-        title=started_text(started_at(record)),
-        url=f"{store.url}/{name}",
-        **content(record, material, pictures),
-    )
+    try:
+        page = templates.get_template("run.html").render(
+            style=asset("page.css"),
+            script="",
+            kind="run report",
+            title=started_text(started_at(record)),
+            url=f"{store.url}/{name}",
+            **content(record, material, pictures),
+        )
+    except TemplateError as error:
+        raise RunFailed(f"its template and its content do not fit: {error}") from error
     store.storage.write(name, page)
     return f"{store.url}/{name}"
 
