@@ -31,7 +31,7 @@ from classifier.engines.device import CPU, NONE, VARIABLE, asked, sees_gpu
 from featurestore.cli.command import main
 from featurestore.errors import UsageError
 
-FIRST_BATCH, COMPARED = 16, 128
+FIRST_BATCH, COMPARED = 16, 64
 SMI = "nvidia-smi"
 QUERY = "name,memory.total,driver_version"
 
@@ -154,6 +154,7 @@ def measure_engines(base: Base, file: Path, images: np.ndarray) -> dict[str, Any
 
     from classifier.engines.batching import fastest_batch
     from classifier.engines.engine import run_padded
+    from classifier.engines.hardware import this_machine
     from classifier.engines.precision import closeness
     from classifier.engines.tensorflow import TensorFlowEngine, out_of_memory
     from classifier.runtime import import_keras
@@ -165,7 +166,7 @@ def measure_engines(base: Base, file: Path, images: np.ndarray) -> dict[str, Any
     with tf.device("/CPU:0"):
         truth = run_padded(TensorFlowEngine(model, spec, size, FIRST_BATCH), images)
     found = {}
-    for precision in ("float32", "float16", "bfloat16"):
+    for precision in ("float32", *this_machine().native["tensorflow"]):
         make = partial(TensorFlowEngine, model, spec, size, precision=precision)
         engine, trials = fastest_batch(make, size, FIRST_BATCH, out_of_memory())
         found[precision] = trials, closeness(run_padded(engine, images), truth)

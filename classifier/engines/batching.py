@@ -206,6 +206,11 @@ class _Server:
                     future.set_exception(error)
 
 
+def lanes_for(engine: Engine, lanes: int) -> int:
+    """Returns how many lanes an engine needs: `lanes`, or more to fill a device's batches."""
+    return engine.lanes(lanes) if isinstance(engine, DeviceQueue) else lanes
+
+
 def device_totals(engine: Engine) -> Mapping[str, float]:
     """Returns what an engine's device did so far; {} for an engine without one."""
     return engine.totals if isinstance(engine, DeviceQueue) else {}

@@ -27,15 +27,15 @@ class Hardware:
 
     Attributes:
       gpu: whether TensorFlow computes on a GPU, or on the processor in its place.
-      stands_in: whether the processor stands in for a GPU (``HOARFROST_DEVICE=cpu``).
       installed: which of ``openvino`` and ``nncf`` can be imported.
       native: engine -> low precisions that it computes natively, perhaps faster than float32.
+      stands_in: whether the processor stands in for a GPU (``HOARFROST_DEVICE=cpu``).
     """
 
     gpu: bool = False
-    stands_in: bool = False
     installed: frozenset[str] = frozenset()
     native: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    stands_in: bool = False
 
 
 @cache
@@ -46,6 +46,9 @@ def this_machine() -> Hardware:
     installed = frozenset(name for name in ("openvino", "nncf") if find_spec(name))
     # Tensor cores compute both precisions; on a CPU TensorFlow uses oneDNN's kernels.
     native = {"tensorflow": ("float16", "bfloat16") if gpu else cpu_precisions(_read_cpuinfo())}
+    if stands_in:
+        # Without instructions for it, float16 would take minutes to measure.
+        native["tensorflow"] = ("bfloat16",)
     if "openvino" in installed:
         try:
             found = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -53,7 +56,7 @@ def this_machine() -> Hardware:
         except UsageError:
             # An OpenVINO that cannot be loaded counts as absent.
             installed -= {"openvino"}
-    return Hardware(gpu, stands_in, installed, native)
+    return Hardware(gpu, installed, native, stands_in)
 
 
 def cpu_precisions(cpuinfo: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from classifier.engines import Engine, EngineChoice, StoredBase, load_engine
-from classifier.engines.batching import DeviceQueue, device_totals
+from classifier.engines.batching import device_totals, lanes_for
 from classifier.engines.device import claim_device
 from classifier.engines.hardware import this_machine
 from classifier.engines.options import require_able
@@ -60,9 +60,7 @@ class Worker:
         self.reporter = Reporter(settings.progress_folder)
         self.store = open_store(settings.store_url, settings.storage_options)
         self.engine = shared_engine(self.store, settings)
-        lanes = lane_count(settings.processes)
-        if isinstance(self.engine, DeviceQueue):
-            lanes = self.engine.lanes(lanes)
+        lanes = lanes_for(self.engine, lane_count(settings.processes))
         require_numerics(self.store, self.engine)
         name = uuid.uuid4().hex[:8]
         label = settings.engine.label
