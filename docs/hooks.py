@@ -22,6 +22,7 @@ PAGES = {
     "docs/deploy.md": ("deploy.md", "Deploy"),
     "docs/flink.md": ("flink.md", "Flink"),
     "docs/format.md": ("format.md", "The store's format"),
+    "docs/gpu.md": ("gpu.md", "GPUs"),
     "docs/performance.md": ("performance.md", "Performance"),
     "examples/README.md": ("examples.md", "Examples"),
     "docs/architecture.md": ("architecture.md", "Architecture"),

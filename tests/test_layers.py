@@ -13,14 +13,15 @@ from support.commands import ROOT
 ROOMS = {
     "featurestore": (
         "errors units ignored cli io labels numerics spec schema layout decision checksums ledger "
-        "writer commit reading store reuse quarantine relabel export unfinished info checking __main__"
+        "writer commit reading index store reuse quarantine runs relabel export unfinished info "
+        "checking compaction __main__"
     ).split(),
     "classifier": (
-        "runtime figures pixels inputs base engines features heads runs judgement "
+        "runtime cachefolder figures pixels inputs base engines features heads runs judgement "
         "reporting training"
     ).split(),
     "pipelines": (
-        "options flags watching packing planning extraction opening finishing beam driver "
+        "options settings flags watching packing planning extraction opening finishing beam driver "
         "estimating diagnosis"
     ).split(),
 }

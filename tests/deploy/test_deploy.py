@@ -215,6 +215,13 @@ def test_what_a_job_stages_is_seen_by_the_taskmanagers():
     assert f"--artifacts-dir={mounts[0]['mountPath']}" in server["args"]
 
 
+def test_a_worker_of_dask_has_a_thread_for_each_core():
+    spec = kind(DEPLOY / "dask/cluster.yaml", "DaskCluster")["spec"]["worker"]["spec"]
+    (worker,) = spec["containers"]
+    threads = worker["args"][worker["args"].index("--nthreads") + 1]
+    assert threads == worker["resources"]["limits"]["cpu"]
+
+
 def commands() -> list[tuple[str, list[str]]]:
     """Every command of ours in a manifest or in the compose file."""
     found = []
