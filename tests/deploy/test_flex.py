@@ -1,4 +1,4 @@
-"""The Flex Template's entry submits a job for Dataflow and returns; the store says how far it is."""
+"""The Flex Template's entry submits a job and returns; the store says how far it is."""
 
 from __future__ import annotations
 
