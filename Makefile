@@ -53,8 +53,10 @@ soak: $(STAMP) ## fuzzing, kills and injected faults in full (half an hour)
 
 flink-test: $(STAMP) ## run the tests on a Flink cluster: FLINK_JOB_SERVER_JAR=FILE, Beam's job server
 	@if [ -z "$(FLINK_JOB_SERVER_JAR)" ]; then echo "skipped: no job server jar"; else \
-		FLINK_JOB_SERVER_JAR="$(abspath $(FLINK_JOB_SERVER_JAR))" \
-		$(BIN)/python -m pytest -n 0 -m cluster tests/clusters/test_flink.py; fi
+		$(MAKE) --no-print-directory $(GO_PROGRAMS)/container && \
+		FLINK_JOB_SERVER_JAR="$(abspath $(FLINK_JOB_SERVER_JAR))" HOARFROST_GO_PROGRAMS=$(CURDIR)/$(GO_PROGRAMS) \
+		$(BIN)/python -m pytest -n 0 -m cluster tests/clusters/test_flink.py; \
+	fi
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ from support.clusters import await_that, descendants, end, kill
 from support.commands import ROOT, Finished, run_command
 from support.images import write_images
 from support.kills import FLAGS, markers_in
+from support.prism import BINARIES, boot_script
 
 from featurestore import open_store
 from pipelines.diagnosis.finding import OK
@@ -30,8 +31,6 @@ pytestmark = pytest.mark.cluster
 JAR = os.environ.get("FLINK_JOB_SERVER_JAR", "")
 needs_jar = pytest.mark.skipif(not JAR, reason="no job server jar")
 IMAGES = 240
-# Beam's worker container starts workers with it; the same minor version of Python is enough.
-BOOT = "github.com/apache/beam/sdks/v2/python/container@v2.77.0"
 
 
 @pytest.fixture(scope="module")
@@ -63,19 +62,9 @@ def test_the_cluster_is_mended_after_a_kill(cluster):
 @pytest.fixture(scope="module")
 def boot(tmp_path_factory) -> Path:
     """The program that starts a worker, in a folder that is not the driver's."""
-    folder = tmp_path_factory.mktemp("workers")
-    gone = {**os.environ, "GOBIN": str(folder)}
-    subprocess.run(["go", "install", BOOT], env=gone, check=True, timeout=900)
-    script = folder / "boot.sh"
-    script.write_text(
-        f"#!/bin/bash\ncd {folder}\n"
-        # Workers take this environment as it is, and install nothing.
-        "export RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1\n"
-        f"export PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={ROOT}\n"
-        f'exec {folder}/container --semi_persist_dir={folder}/$$ "$@"\n'
-    )
-    script.chmod(0o755)
-    return script
+    folder = tmp_path_factory.mktemp("boot")
+    (folder / "workers").mkdir()
+    return boot_script(folder, Path(os.environ[BINARIES]))
 
 
 @pytest.fixture(scope="module")

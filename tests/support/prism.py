@@ -78,7 +78,7 @@ def prism(folder: Path, workers: str, env: Mapping[str, str] | None = None) -> I
     flags = ("--runner=PortableRunner", f"--job_endpoint=localhost:{job_port}")
     with started(server, job_port, log, folder, variables) as process:
         if workers != "pool":
-            boot = _boot(folder, programs) if workers == "boot" else workers
+            boot = boot_script(folder, programs) if workers == "boot" else workers
             config = json.dumps({"command": str(boot)})
             flags += ("--environment_type=PROCESS", f"--environment_config={config}")
             yield Prism(process.pid, flags, job_port, process.pid)
@@ -91,7 +91,8 @@ def prism(folder: Path, workers: str, env: Mapping[str, str] | None = None) -> I
             yield Prism(process.pid, flags, job_port, parent.pid)
 
 
-def _boot(folder: Path, programs: Path) -> Path:
+def boot_script(folder: Path, programs: Path) -> Path:
+    """Writes a script around the container's boot program, whose workers run in a folder's own."""
     script = folder / "boot"
     script.write_text(BOOT.format(folder=folder / "workers", container=programs / "container"))
     script.chmod(0o755)
