@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A file of tests stays in one process: its tests share what they extracted.
+# A file of tests stays in one process: its tests share what they extracted. The order of files is
+# that of tests/support/longest.py, the longest first.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed
 
