@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from support.commands import ROOT, assert_one_line_error
 from support.images import encode, write_images
-from support.stores import make_trainable
+from support.kills import FLAGS
+from support.stores import add_chunk, make_rows, make_trainable
 
 from featurestore.errors import UsageError, did_you_mean
 from featurestore.io.retry import naming
