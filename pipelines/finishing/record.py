@@ -62,6 +62,7 @@ def finish_run(storage: Storage, facts: RunFacts) -> dict[str, Any]:
         "listed": facts.plan.listed,
         "already_committed": facts.plan.committed,
         "listed_twice": facts.plan.repeated,
+        "committed_by_others": sum(m.ledger.images_in for m in markers if m.run_id != facts.run_id),
         "chunks": len(markers) + len(dead),
         "ledger": asdict(ledger),
         "augmented": sum(marker.augmented for marker in ours),

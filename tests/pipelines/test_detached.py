@@ -115,6 +115,22 @@ def test_a_chunk_that_the_runner_lost_is_missed(tmp_path, arguments, submitted, 
     assert (again.run_id, again.committed, again.chunks) == (job.run_id, 5, 6)
 
 
+def test_a_job_whose_chunks_another_job_committed_is_no_failure(tmp_path, arguments, monkeypatch):
+    arguments = (*arguments, "--precision", "float32")
+    real = run_pipeline
+
+    def after_another(options, build, after, wait, signs):
+        monkeypatch.setattr("pipelines.beam.job.run_pipeline", real)
+        assert run(*arguments).record["ledger"]["rows"] == IMAGES
+        real(options, build, after)
+
+    monkeypatch.setattr("pipelines.beam.job.run_pipeline", after_another)
+    outcome = run(*arguments)
+    assert (outcome.exit_code, outcome.record["ledger"]["rows"]) == (0, 0)
+    assert outcome.record["committed_by_others"] == IMAGES
+    assert len(rows_of(outcome.store)) == IMAGES
+
+
 def lose_one(group, run_id, groups, chunks):
     if group:
         yield f"plans/{run_id}/000000.parquet", group
