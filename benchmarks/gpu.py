@@ -150,8 +150,6 @@ def measure_engines(base: Base, file: Path, images: np.ndarray) -> dict[str, Any
     Returns:
       precision -> (trials of batch sizes, closeness to the processor's float32).
     """
-    import tensorflow as tf
-
     from classifier.engines.batching import fastest_batch
     from classifier.engines.engine import run_padded
     from classifier.engines.hardware import this_machine
@@ -160,7 +158,10 @@ def measure_engines(base: Base, file: Path, images: np.ndarray) -> dict[str, Any
     from classifier.runtime import import_keras
     from featurestore.spec import BaseSpec
 
-    model = import_keras().saving.load_model(file)
+    keras = import_keras()
+    import tensorflow as tf
+
+    model = keras.saving.load_model(file)
     spec = BaseSpec(base.name, "none", "0" * 32, "", base.pooling, base.preprocess, "r")
     size = (base.size, base.size)
     with tf.device("/CPU:0"):
