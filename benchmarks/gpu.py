@@ -237,11 +237,11 @@ def run(argv: Sequence[str]) -> int:
     bases = chosen(args.bases)
     require_gpu()
     with tempfile.TemporaryDirectory(prefix="hoarfrost-gpu-") as name:
-        folder = Path(name)
+        folder, about = Path(name), device_lines()
         write_photographs(folder, args.images).rename(folder / "photographs")
         write_varied(folder / "sample", COMPARED)
         lines = [line for base in bases for line in base_lines(base, folder, args.images)]
-    publish("benchmarks.gpu", [*device_lines(), "", *lines], args.write)
+    publish("benchmarks.gpu", [*about, "", *lines], args.write)
     return 0
 
 
