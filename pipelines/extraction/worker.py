@@ -63,7 +63,7 @@ class Worker:
         lanes = lanes_for(self.engine, lane_count(settings.processes))
         require_numerics(self.store, self.engine)
         name = uuid.uuid4().hex[:8]
-        label = EngineChoice.of(self.engine.numerics).label
+        label = settings.engine.label
         self.watch = Watch(settings.watching, self.reporter, settings.run_id, name, label)
         self.feeders = ThreadPoolExecutor(max(4, 2 * lanes), "feeder")
         self._indexing = threading.Lock()
