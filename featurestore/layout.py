@@ -14,7 +14,18 @@ SPEC = "store.json"
 SUMMARY = "summary.json"
 NUMERICS = "numerics.json"
 PROBES = "model/probes.parquet"
-FOLDERS = ("model", "parts", "quarantine", "markers", "labels", "runs", "manifest", "plans", "tmp")
+FOLDERS = (
+    "model",
+    "parts",
+    "quarantine",
+    "markers",
+    "labels",
+    "runs",
+    "manifest",
+    "index",
+    "plans",
+    "tmp",
+)
 
 _HASHED = re.compile(r"(?P<chunk_id>[0-9a-f]{32})-(?P<checksum>[0-9a-f]{16})\.parquet")
 

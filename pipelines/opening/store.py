@@ -21,7 +21,7 @@ from classifier.pixels.views import Views
 from classifier.runtime import import_keras
 from featurestore import layout
 from featurestore.errors import cannot_write
-from featurestore.io.readahead import cores
+from featurestore.io.cores import cores
 from featurestore.io.storage import Storage
 from featurestore.numerics import UNDECIDED, Numerics
 from featurestore.spec import PixelSpec, StoreSpec

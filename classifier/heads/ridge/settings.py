@@ -10,7 +10,7 @@ from classifier.features.order import Rows
 from classifier.heads.head import Standard
 from classifier.heads.ridge.statistics import Statistics
 from featurestore.errors import UsageError
-from featurestore.io.readahead import cores
+from featurestore.io.cores import cores
 from featurestore.units import size_text
 
 # Rows of one matrix product: with less than some hundred, memory bounds its speed, not arithmetic.
