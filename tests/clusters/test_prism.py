@@ -29,14 +29,12 @@ IMAGES = 96
 FLAGS = (*SMALL, "--chunk_size", "8")
 # Hides packages from a worker that has them.
 HIDDEN = """\
-import sys
+from importlib.machinery import PathFinder
 
-class Hidden:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {names}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Hidden())
+found = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *more: (
+    None if name.partition(".")[0] in {names} else found(name, *more)
+)
 """
 
 
