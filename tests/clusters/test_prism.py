@@ -32,8 +32,8 @@ HIDDEN = """\
 from importlib.machinery import PathFinder
 
 found = PathFinder.find_spec
-PathFinder.find_spec = lambda name, *more: (
-    None if name.partition(".")[0] in {names} else found(name, *more)
+PathFinder.find_spec = staticmethod(
+    lambda name, *more: None if name.partition(".")[0] in {names} else found(name, *more)
 )
 """
 
