@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A file of tests stays in one process: its tests share what they extracted.
+# A file of tests stays in one process: its tests share what they extracted. The order of files is
+# that of tests/support/longest.py, the longest first.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed
 
@@ -69,7 +70,7 @@ docs: $(STAMP) ## build docs/ and the API into site/; a broken link fails it
 	# Not --quiet: MkDocs then counts no warnings, and fails for none.
 	$(BIN)/mkdocs build --strict
 
-# Ray Data and peak memory are measured only with: $(BIN)/pip install -c constraints.txt '.[bench]'
+# Ray Data, JAX and peak memory are measured only with: $(BIN)/pip install -c constraints.txt '.[bench]'
 PERFORMANCE := docs/performance.md
 
 bench: $(STAMP) ## measure every figure in docs/performance.md (about an hour on 2 cores)

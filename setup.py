@@ -24,6 +24,7 @@ EXTRAS = {
 # What the benchmarks compare with, and what they measure memory by.
 EXTRAS["bench"] = [
     *EXTRAS["sample"],
+    "jax>=0.6,<1",
     "psutil>=6",
     "py-spy>=0.4",
     "ray[data]>=2.40,<3",
@@ -82,6 +83,7 @@ setup(
         "classifier": ["py.typed"],
         "pipelines": ["py.typed"],
         "classifier.reporting": ["templates/*"],
+        "pipelines.finishing.page": ["templates/*"],
     },
     install_requires=[
         "tensorflow>=2.21,<2.22",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -12,15 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.commands import assert_one_line_error
 
-from benchmarks import contenders, throughput, views
+from benchmarks import contenders, stacked, throughput, views
 from benchmarks.bases import BASES, chosen
 from benchmarks.contenders import DECODE, OURS, TEXTBOOK, TWO, Bench, engine_flags
 from benchmarks.images import write_copies, write_photographs, write_varied
-from benchmarks.machine import machine
+from benchmarks.machine import installed, machine
 from benchmarks.precisions import agreement
 from benchmarks.processes import Finished, Stopwatch, run_command
 from benchmarks.progress import Progress, extraction_timing, under_way
+from benchmarks.rivals import Start, einsum_layers, rival_accuracy, vmapped
 from benchmarks.rounds import (
     Contender,
     NotRun,
@@ -31,6 +34,8 @@ from benchmarks.rounds import (
     serial_limit,
 )
 from benchmarks.tables import number, write_section
+from classifier.features.division import divide
+from classifier.heads.data import prepare_data
 from classifier.pixels.decoder import decode
 from featurestore.errors import UsageError
 from featurestore.spec import PixelSpec
@@ -310,6 +315,11 @@ def test_mistakes_are_one_line(command):
     assert [base.name for base in chosen("MobileNetV2,VGG16")] == ["MobileNetV2", "VGG16"]
 
 
+def test_without_a_gpu_its_report_is_one_line(command):
+    finished = command("benchmarks.gpu", HOARFROST_DEVICE="none")
+    assert_one_line_error(finished, 2, "TensorFlow sees no GPU here", "HOARFROST_DEVICE=cpu")
+
+
 def table_names(text: str) -> list[str]:
     return [line.split("|")[1].strip() for line in io.StringIO(text) if line.startswith("| ")]
 
@@ -352,6 +362,16 @@ def test_the_other_benchmarks_end_to_end(command, arguments):
 
 
 @pytest.mark.slow
+def test_the_gpu_report_is_rehearsed_on_the_processor(command):
+    finished = command(
+        *("benchmarks.gpu", "--bases", "MobileNetV2", "--images", "64"), HOARFROST_DEVICE="cpu"
+    )
+    assert finished.code == 0, finished
+    assert "the processor stands in (HOARFROST_DEVICE=cpu)" in finished.out
+    assert {"device", "processor", "16", "float32", "bfloat16"} <= {*table_names(finished.out)}
+
+
+@pytest.mark.slow
 def test_precisions_end_to_end(command):
     finished = command(
         *("benchmarks.precisions", "--bases", "MobileNetV2", "--photographs", "4"),
@@ -360,3 +380,17 @@ def test_precisions_end_to_end(command):
     assert finished.code == 0, finished
     row = next(line for line in finished.out.splitlines() if "| tensorflow float32 |" in line)
     assert "1.00000 / 1.00000" in row and row.endswith("+0.00 |")
+
+
+def test_other_ways_to_train_heads_together_give_the_same_heads(tmp_path):
+    case = dataclasses.replace(stacked.MLP, head="mlp:8:relu", shape=(3, 3, 4), rows=300)
+    store, options = stacked.made_store(case, tmp_path / "s"), case.options(2)
+    data = prepare_data(store, divide(store), options)
+    start = Start.of(data, options)
+    ours = stacked.our_fit(data, options).accuracy
+    makers = [einsum_layers, vmapped] if installed("jax") else [einsum_layers]
+    for make in makers:
+        theirs = rival_accuracy(make(start), data, options)
+        # One of the 60 validation rows may fall the other way.
+        assert theirs.shape == ours.shape == (16,)
+        assert np.abs(theirs - ours).max() < 0.02
