@@ -20,7 +20,7 @@ from support.clusters import await_that, descendants, end, kill
 from support.commands import ROOT, Finished, run_command
 from support.images import write_images
 from support.kills import FLAGS, markers_in
-from support.prism import BINARIES, boot_script
+from support.prism import BINARIES
 
 from featurestore import open_store
 from pipelines.diagnosis.finding import OK
@@ -61,10 +61,16 @@ def test_the_cluster_is_mended_after_a_kill(cluster):
 
 @pytest.fixture(scope="module")
 def boot(tmp_path_factory) -> Path:
-    """The program that starts a worker, in a folder that is not the driver's."""
-    folder = tmp_path_factory.mktemp("boot")
-    (folder / "workers").mkdir()
-    return boot_script(folder, Path(os.environ[BINARIES]))
+    """The program that starts a worker, with the variables that it needs."""
+    script = tmp_path_factory.mktemp("boot") / "boot"
+    program = Path(os.environ[BINARIES]) / "container"
+    python = Path(sys.executable).parent
+    script.write_text(
+        f"#!/bin/sh\nexport HOARFROST_BOOT={program} PYTHONPATH={ROOT} PATH={python}:$PATH\n"
+        f'exec {ROOT}/deploy/boot.sh "$@"\n'
+    )
+    script.chmod(0o755)
+    return script
 
 
 @pytest.fixture(scope="module")
