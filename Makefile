@@ -7,7 +7,7 @@ PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow soak lint format docs bench clean
+.PHONY: help install demo test test-slow soak dask-test dask-faults lint format docs bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,12 @@ test-slow: $(STAMP) ## run the tests that take minutes each
 soak: $(STAMP) ## fuzzing, kills and injected faults in full (half an hour)
 	HOARFROST_SOAK=1 $(BIN)/python -m pytest -s tests/pipelines/test_fuzz.py tests/pipelines/test_kills.py tests/featurestore/io/test_faults.py \
 		tests/featurestore/io/test_file_faults.py
+
+dask-test: $(STAMP) ## run the pipelines on a Dask cluster of this machine, and kill its parts
+	$(BIN)/python -m pytest -m cluster tests/clusters/test_dask.py tests/clusters/test_dask_faults.py
+
+dask-faults: $(STAMP) ## kill each part of a Dask cluster five times (half an hour), as a table
+	HOARFROST_SOAK=1 $(BIN)/python -m pytest -s -m cluster tests/clusters/test_dask_faults.py
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from classifier.runtime import standard_error_held
 from featurestore.cli import interrupts
 from featurestore.errors import HoarfrostError, RunFailed
+from pipelines.beam.dask import require_done
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -44,6 +45,7 @@ def run_pipeline(
             state = job.wait_until_finish() if wait else None
             if state not in (None, PipelineState.DONE):
                 raise RunFailed(f"the runner ended the job as {state}; {after}")
+            require_done(job, after)
         except HoarfrostError as error:
             _raise_interrupt(error)
             raise type(error)(_WHERE.sub("", str(error))) from error
