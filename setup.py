@@ -41,6 +41,15 @@ EXTRAS["test"] = [
     *EXTRAS["dask"],
     *EXTRAS["openvino"],
     *EXTRAS["docs"],
+    # What Beam builds a job for Dataflow with; the rest of apache-beam[gcp] only talks to servers.
+    "google-apitools>=0.5.31,<0.5.32",
+    "google-auth-httplib2>=0.1,<0.3",
+    "google-cloud-dataflow-client>=0.13,<0.14",
+    "google-cloud-storage>=2.18.2,<4",
+    # BuildKit's parser, a linter and Kubernetes's schemas, for the files of deploy/.
+    "dockerfile>=3.4,<4",
+    "dockerfile-doctor>=0.1.5",
+    "kubernetes-validate>=1.37",
     # Other people's writers and readers of the formats.
     "datasets>=3",
     "duckdb>=1.1",
@@ -73,6 +82,7 @@ setup(
         "classifier": ["py.typed"],
         "pipelines": ["py.typed"],
         "classifier.reporting": ["templates/*"],
+        "pipelines.finishing.page": ["templates/*"],
     },
     install_requires=[
         "tensorflow>=2.21,<2.22",
@@ -91,6 +101,7 @@ setup(
         # Grids of hyperparameters.
         "PyYAML>=6,<7",
         "fsspec>=2024.9",
+        "packaging>=23",
         # Decoding and resizing: without these no image becomes pixels.
         "opencv-python-headless>=4.10",
         "pillow>=11",

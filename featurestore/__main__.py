@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -31,6 +32,9 @@ def build_parser() -> Parser:
         return sub.add_argument
 
     command("info", _info, "show what is in the store and how it was made")
+    add = command("runs", _runs, "list the finished runs: rates, what failed, cost")
+    text = "of one worker; adds a cost: price x workers x hours of the whole run"
+    add("--price_per_hour", type=float, metavar="PRICE", help=text)
     add = command("verify", _verify, "check every commit, file and row; exit code 1 for errors")
     add("--quick", action="store_true", help="read the commits only; open no part")
     add = command("quarantine", _quarantine, "list the images that could not be used, and why")
@@ -49,6 +53,14 @@ def build_parser() -> Parser:
     add("--rows_per_file", type=int, default=1_000_000, help="at most (default %(default)s)")
     add("--dtype", default="", help="float16 or float32 (default: as stored)")
     add("--flatten", action="store_true", help="write each map as one vector")
+    add = command("compact", _compact, "merge small parts, beside readers and running extractions")
+    text = "size of part to aim at (default %(default)s)"
+    add("--part_size", default="256MB", metavar="SIZE", help=text)
+    text = "hours that replaced files stay for their readers (default %(default)s)"
+    add("--keep_hours", type=float, default=24.0, metavar="H", help=text)
+    add = command("snapshot", _snapshot, "write the rows and labels that count to plain Parquet")
+    add("--output", required=True, metavar="DIR", help="an empty folder, or any fsspec URL")
+    add("--rows_per_file", type=int, default=1_000_000, help="at most (default %(default)s)")
     return parser
 
 
@@ -65,6 +77,22 @@ def _info(args: argparse.Namespace, options: dict[str, Any]) -> int:
 
     facts = describe(open_store(args.store, options))
     say(json.dumps(facts, indent=2) if args.json else format_info(facts))
+    return 0
+
+
+def _runs(args: argparse.Namespace, options: dict[str, Any]) -> int:
+    from featurestore.runs import format_runs, runs_record
+    from featurestore.store import open_store
+
+    price = args.price_per_hour
+    if price is not None and not 0 <= price < math.inf:
+        raise UsageError(f"--price_per_hour must be 0 or more, got {price}")
+    storage = open_store(args.store, options).storage
+    if args.json:
+        say(json.dumps(runs_record(storage, price), indent=2))
+        return 0
+    for line in format_runs(storage, price):
+        say(line)
     return 0
 
 
@@ -156,6 +184,43 @@ def _export(args: argparse.Namespace, options: dict[str, Any]) -> int:
             f"{facts['rows']:,} rows of {facts['dimension']:,} {facts['dtype']} written to "
             f"{facts['files']:,} files in {facts['output']}/img_emb, with metadata beside it"
         )
+    return 0
+
+
+def _compact(args: argparse.Namespace, options: dict[str, Any]) -> int:
+    from featurestore.compaction.compact import compact
+    from featurestore.store import open_store
+    from featurestore.units import parse_size
+
+    size = parse_size(args.part_size, "--part_size", "a size")
+    if not size or args.keep_hours < 0:
+        raise UsageError("--part_size must be above 0 and --keep_hours at least 0")
+    store = open_store(args.store, options)
+    done = compact(store, size, args.keep_hours * 3600)
+    if args.json:
+        say(json.dumps({"store": store.url, **asdict(done)}, indent=2))
+        return 0
+    say(f"{done.merged:,} commits merged into {done.parts:,} parts")
+    if done.dropped:
+        say(f"{done.dropped:,} superseded images left out")
+    say(
+        f"{done.removed:,} replaced files removed; those of {done.waiting:,} commits stay "
+        f"{args.keep_hours:g} hours for their readers, then the same command removes them"
+    )
+    return 0
+
+
+def _snapshot(args: argparse.Namespace, options: dict[str, Any]) -> int:
+    from featurestore.compaction.snapshot import snapshot
+    from featurestore.io.storage import Storage
+    from featurestore.store import open_store
+
+    output = Storage(args.output, options)
+    facts = snapshot(open_store(args.store, options), output, args.rows_per_file)
+    if args.json:
+        say(json.dumps(facts, indent=2))
+    else:
+        say(f"{facts['rows']:,} rows written to {facts['files']:,} files in {facts['output']}")
     return 0
 
 

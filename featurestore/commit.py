@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ import pyarrow as pa
 
 from featurestore import layout
 from featurestore.errors import CorruptStore
+from featurestore.io.lazy import LazyObject
 from featurestore.io.storage import FileInfo, Storage, parquet_bytes
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger
@@ -25,9 +27,12 @@ from featurestore.writer import Written
 
 # A file of this age without a marker belongs to a crashed run: publishing takes milliseconds.
 ORPHAN_AGE_SECONDS = 24 * 3600.0
+MANIFEST_ROWS = 8192
+# `Marker.to_json` writes the times last, and only names at the top are indented by one space.
+_TIMES = '\n "time": '
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Marker:
     """The content of one committed chunk and of its file ``markers/<chunk_id>.json``.
 
@@ -50,6 +55,7 @@ class Marker:
       supersedes: keys whose rows and quarantined images from older runs no longer count.
       superseded: the counts of those rows and quarantined images, with their sum as images_in.
       damage: why the rest of a shard could not be read, or "".
+      replaces: chunks whose commits no longer count, because a compaction merged them.
       time: seconds per activity, see `pipelines.watching.timing`; empty in older stores.
     """
 
@@ -71,6 +77,7 @@ class Marker:
     supersedes: tuple[str, ...] = ()
     superseded: Ledger = field(default_factory=Ledger)
     damage: str = ""
+    replaces: tuple[str, ...] = ()
     time: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -81,7 +88,8 @@ class Marker:
 
     def to_json(self) -> str:
         """Returns the marker file's text."""
-        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+        record = dataclasses.asdict(dataclasses.replace(self, time={}))
+        return json.dumps({**record, "time": dict(self.time)}, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> Marker:
@@ -91,10 +99,18 @@ class Marker:
           CorruptStore: when the text is not a marker.
         """
         try:
-            record = json.loads(text)
+            text = text.decode() if isinstance(text, bytes) else text
+            head, found, times = text.rstrip().rpartition(_TIMES)
+            record = json.loads(head.rstrip().removesuffix(",") + "}" if found else text)
+            if found:
+                times = times.removesuffix("}").strip()
+                record["time"] = LazyObject(times) if json.loads(times) else {}
             record["ledger"] = Ledger(**record["ledger"])
-            record["superseded"] = Ledger(**record.get("superseded", {}))
-            for name in ("ignored", "notes", "supersedes"):
+            given = record.get("superseded")
+            record["superseded"] = Ledger(**given) if given and any(given.values()) else _NOTHING
+            record["run_id"] = sys.intern(record["run_id"])
+            record["numerics"] = _shared(record.get("numerics", {}))
+            for name in ("ignored", "notes", "supersedes", "replaces"):
                 record[name] = tuple(record.get(name, ()))
             return cls(**record)
         except (ValueError, TypeError, KeyError) as error:
@@ -102,6 +118,15 @@ class Marker:
                 f"{where}: not a marker ({error}); delete it and run the extraction again, which "
                 "restores the chunk"
             ) from error
+
+
+_NOTHING = Ledger()
+_NUMERICS: dict[str, Mapping[str, Any]] = {}
+
+
+def _shared(numerics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns one and the same object for equal numerics: a store has few of them."""
+    return _NUMERICS.setdefault(json.dumps(numerics, sort_keys=True), numerics)
 
 
 def publish(storage: Storage, chunk_id: str, written: Written, folder: str) -> str:
@@ -172,7 +197,8 @@ def sweep_store(storage: Storage, now: float) -> list[str]:
     """
     # Files before markers: a chunk that is committed in between then counts as committed.
     candidates = data_files(storage)
-    markers = read_markers(storage)
+    # The files of replaced commits stay for their readers; a compaction removes them.
+    markers = read_markers(storage, replaced=True)
     if not markers:
         return []
     removed = []
@@ -189,8 +215,12 @@ def sweep_store(storage: Storage, now: float) -> list[str]:
     return sorted(removed)
 
 
-def read_markers(storage: Storage) -> dict[str, Marker]:
+def read_markers(storage: Storage, replaced: bool = False) -> dict[str, Marker]:
     """Reads all commits of a store: the manifests, then the markers that are in none of them.
+
+    Args:
+      storage: of the store.
+      replaced: whether to keep the commits that a compaction replaced.
 
     Returns:
       chunk_id -> marker, ordered by the chunks' first keys.
@@ -198,35 +228,66 @@ def read_markers(storage: Storage) -> dict[str, Marker]:
     Raises:
       CorruptStore: for a marker that cannot be read.
     """
-    markers = _read_manifests(storage)
-    names = [file.name for file in storage.list("markers") if file.name.endswith(".json")]
-    fresh = [f"markers/{name}" for name in names if name.removesuffix(".json") not in markers]
-    for path, text in storage.read_many(fresh).items():
+    markers = read_manifests(storage)
+    names = (name for name in storage.names("markers") if name.endswith(".json"))
+    fresh = sorted(name for name in names if name.removesuffix(".json") not in markers)
+    for path, text in storage.read_many([f"markers/{name}" for name in fresh]).items():
         marker = Marker.from_json(text, path)
         markers[marker.chunk_id] = marker
+    gone = {name for marker in markers.values() for name in marker.replaces}
+    for chunk_id in () if replaced else gone:
+        markers.pop(chunk_id, None)
     ordered = sorted(markers.values(), key=lambda marker: (marker.first_key, marker.chunk_id))
     return {marker.chunk_id: marker for marker in ordered}
 
 
-def _read_manifests(storage: Storage) -> dict[str, Marker]:
+def manifest_names(storage: Storage) -> list[str]:
+    """Returns the names of a store's manifests, which are those of the runs that wrote them."""
+    suffix = ".parquet"
+    names = (name for name in storage.names("manifest") if name.endswith(suffix))
+    return sorted(name.removesuffix(suffix) for name in names)
+
+
+def read_manifests(storage: Storage) -> dict[str, Marker]:
+    """Returns the commits in a store's manifests: chunk_id -> marker; replaced ones too."""
     markers: dict[str, Marker] = {}
-    for file in storage.list("manifest"):
-        if file.name.endswith(".parquet"):
-            with storage.open_parquet(f"manifest/{file.name}") as manifest:
-                texts = manifest.read(columns=["marker"])["marker"].to_pylist()
-            for text in texts:
-                marker = Marker.from_json(text, f"manifest/{file.name}")
-                markers[marker.chunk_id] = marker
+    for name in manifest_names(storage):
+        path = layout.manifest_file(name)
+        with storage.open_parquet(path) as manifest:
+            for batch in manifest.iter_batches(MANIFEST_ROWS, columns=["marker"]):
+                for text in batch["marker"].to_pylist():
+                    marker = Marker.from_json(text, path)
+                    markers[marker.chunk_id] = marker
     return markers
+
+
+def folded(storage: Storage, names: Iterable[str]) -> set[str]:
+    """Returns the chunks that manifests name, without reading their markers.
+
+    Args:
+      storage: of the store.
+      names: of the manifests.
+    """
+    found: set[str] = set()
+    for name in names:
+        with storage.open_parquet(layout.manifest_file(name)) as manifest:
+            found.update(manifest.read(columns=["chunk_id"])["chunk_id"].to_pylist())
+    return found
 
 
 def write_manifest(storage: Storage, run_id: str, markers: Iterable[Marker]) -> None:
     """Copies markers that are in no manifest into a new one, which spares readers many files."""
-    folded = _read_manifests(storage)
-    markers = [marker for marker in markers if marker.chunk_id not in folded]
+    known = folded(storage, manifest_names(storage))
+    markers = [marker for marker in markers if marker.chunk_id not in known]
     if not markers:
         return
-    table = pa.table(
+    groups = (markers[at : at + MANIFEST_ROWS] for at in range(0, len(markers), MANIFEST_ROWS))
+    storage.write(layout.manifest_file(run_id), parquet_bytes(*map(_manifest_rows, groups)))
+
+
+def _manifest_rows(markers: Iterable[Marker]) -> pa.Table:
+    markers = list(markers)
+    return pa.table(
         {
             "chunk_id": [marker.chunk_id for marker in markers],
             "part": [marker.part for marker in markers],
@@ -234,4 +295,3 @@ def write_manifest(storage: Storage, run_id: str, markers: Iterable[Marker]) -> 
             "marker": [marker.to_json() for marker in markers],
         }
     )
-    storage.write(layout.manifest_file(run_id), parquet_bytes(table))

@@ -14,7 +14,18 @@ SPEC = "store.json"
 SUMMARY = "summary.json"
 NUMERICS = "numerics.json"
 PROBES = "model/probes.parquet"
-FOLDERS = ("model", "parts", "quarantine", "markers", "labels", "runs", "manifest", "plans", "tmp")
+FOLDERS = (
+    "model",
+    "parts",
+    "quarantine",
+    "markers",
+    "labels",
+    "runs",
+    "manifest",
+    "index",
+    "plans",
+    "tmp",
+)
 
 _HASHED = re.compile(r"(?P<chunk_id>[0-9a-f]{32})-(?P<checksum>[0-9a-f]{16})\.parquet")
 
@@ -95,6 +106,11 @@ def marker_file(chunk: str) -> str:
 def run_file(run_id: str) -> str:
     """Returns the path of a run's ledger."""
     return f"runs/{run_id}.json"
+
+
+def run_page(run_id: str) -> str:
+    """Returns the path of a run's page, which shows its ledger to a person."""
+    return f"runs/{run_id}.html"
 
 
 def manifest_file(run_id: str) -> str:

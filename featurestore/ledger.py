@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from featurestore.errors import RunFailed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Ledger:
     """Counts of images; `check` proves that every image is accounted for.
 

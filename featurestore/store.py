@@ -16,6 +16,8 @@ from featurestore import layout
 from featurestore.commit import Marker, read_markers
 from featurestore.decision import with_decision
 from featurestore.errors import UsageError, cannot_write, unknown_choice
+from featurestore.index.index import Index
+from featurestore.index.stored import UNINDEXED
 from featurestore.io.storage import Storage
 from featurestore.labels.overlay import Overlay, versions
 from featurestore.ledger import Ledger
@@ -185,6 +187,9 @@ class FeatureStore:
     def ledger(self) -> Ledger:
         """Adds up the ledgers of the committed chunks, without superseded images."""
         markers = list(self.markers().values())
+        visibility = Visibility.of(markers)
+        if sum(map(visibility.concerns, markers)) > UNINDEXED:
+            return Index.read(self.storage, markers).ledger(markers)
         return count_ledger(self.scanner(markers), markers)
 
     def last_summary(self) -> dict[str, Any] | None:

@@ -118,8 +118,7 @@ class PartWriter(ParquetFile):
     def __init__(self, path: Path, spec: StoreSpec) -> None:
         super().__init__(path, row_schema(spec), **part_settings(spec))
         self._spec = spec
-        low, high = ROW_GROUP_ROWS
-        self._group_rows = int(np.clip(ROW_GROUP_BYTES // spec.feature_bytes, low, high))
+        self._group_rows = group_rows(spec)
         self._pending_rows: list[Mapping[str, Any]] = []
         self._pending_features: list[np.ndarray] = []
 
@@ -147,6 +146,12 @@ class PartWriter(ParquetFile):
         """Writes the pending rows, closes the file and describes it."""
         self._flush()
         return super().finish()
+
+
+def group_rows(spec: StoreSpec) -> int:
+    """Returns the most rows of a row group of a part."""
+    low, high = ROW_GROUP_ROWS
+    return int(np.clip(ROW_GROUP_BYTES // spec.feature_bytes, low, high))
 
 
 def part_settings(spec: StoreSpec) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Readers prefer a manifest's copy of a marker to the marker itself, so both must 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import pyarrow as pa
 
@@ -88,7 +88,10 @@ def read_evidence(storage: Storage, evidence: Evidence) -> Iterator[Finding]:
             where = ", ".join(evidence.manifests[chunk_id])
             message = f"it differs from the copy that {where} recorded at the end of the run"
             yield Finding("differing_marker", path, message, remake)
-    for chunk_id in manifested.keys() - seen:
+    replaced = {gone for marker in evidence.live.values() for gone in marker.replaces}
+    for chunk_id in replaced:
+        evidence.live.pop(chunk_id, None)
+    for chunk_id in manifested.keys() - seen - replaced:
         path, where = layout.marker_file(chunk_id), ", ".join(evidence.manifests[chunk_id])
         message = f"the marker is missing; {where} names it"
         yield Finding("missing_marker", path, message, evidence.remake(storage, chunk_id))
@@ -135,7 +138,7 @@ def parse_marker(text: str | bytes, where: str) -> Marker:
       CorruptStore: when the text is not a marker.
     """
     marker = Marker.from_json(text, where)
-    counts = vars(marker.ledger).values()
+    counts = astuple(marker.ledger)
     if not all(isinstance(getattr(marker, name), str) for name in _TEXTS) or not all(
         type(count) is int for count in (*counts, marker.part_bytes, marker.augmented)
     ):

@@ -5,7 +5,9 @@ Clients of object stores raise exceptions of their own types, which callers need
 
 from __future__ import annotations
 
+import errno
 import random
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -20,10 +22,27 @@ _PERMANENT = (
     IsADirectoryError,
     NotADirectoryError,
 )
+# The path itself is at fault: a loop of links, or a name that the file system cannot hold.
+_PERMANENT_NUMBERS = (errno.ELOOP, errno.ENAMETOOLONG)
 _CLIENTS = ("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "adlfs", "azure", "requests")
 _CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "NoAuthTokenError")
 # Request timeout and too many requests; other 4xx answers are final (RFC 9110).
 _WORTH_RETRYING = (408, 429)
+
+
+_counting = threading.Lock()
+_repeats = 0
+
+
+def repeats() -> int:
+    """Returns how many requests this process has repeated so far."""
+    return _repeats
+
+
+def _count_repeat() -> None:
+    global _repeats
+    with _counting:
+        _repeats += 1
 
 
 @contextmanager
@@ -116,9 +135,10 @@ def retrying(call: Callable[[], T], attempts: int = ATTEMPTS, first_wait: float 
                 return call()
         except _PERMANENT:
             raise
-        except OSError:
-            if attempt == attempts - 1:
+        except OSError as error:
+            if attempt == attempts - 1 or error.errno in _PERMANENT_NUMBERS:
                 raise
+            _count_repeat()
             # Jitter keeps many workers from retrying in step (full jitter, AWS 2015).
             time.sleep(first_wait * 2**attempt * random.uniform(0.5, 1.0))
     raise AssertionError("unreachable")

@@ -45,7 +45,7 @@ class Moment:
           CorruptStore: when a commit of that moment was deleted.
         """
         named = json.loads(names)
-        found = read_markers(storage)
+        found = read_markers(storage, replaced=True)
         gone = [chunk_id for chunk_id in named["chunks"] if chunk_id not in found]
         if gone:
             raise CorruptStore(

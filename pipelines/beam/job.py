@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from featurestore.errors import UsageError
+from featurestore.io.storage import Storage
 from pipelines.beam.run import run_pipeline
-from pipelines.options import ExtractOptions, WorkerSettings
+from pipelines.options import ExtractOptions
+from pipelines.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -47,7 +49,7 @@ class Job:
         remote = options.remote
         if not options.beam_arguments:
             _refuse("--no_wait", remote.no_wait, "DirectRunner", "a job on a cluster")
-            _refuse("--accelerator", bool(remote.hints), "DirectRunner", "Dataflow")
+            _refuse("--accelerator and --min_ram", bool(remote.hints), "DirectRunner", "Dataflow")
             return cls(None)
         from pipelines.beam import options as beam_options
 
@@ -75,11 +77,13 @@ class Job:
         from pipelines.beam.transforms import ExtractFeatures
 
         step = ExtractFeatures(settings, chunks, dict(self.hints))
+        storage = Storage(settings.store_url, settings.storage_options)
         run_pipeline(
             self.options or beam_options.make_options(()),
             lambda pipeline: pipeline | step,
             AFTER,
             wait=not self.is_detached,
+            signs=None if self.is_here else lambda: len(storage.list("markers")),
         )
 
 

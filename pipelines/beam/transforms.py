@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
@@ -15,6 +14,7 @@ from classifier.inputs.refs import ShardDamaged
 from featurestore.commit import Marker, committed
 from featurestore.errors import one_line
 from featurestore.io.storage import Storage
+from pipelines.beam.run import on_worker
 from pipelines.extraction.dedupe import (
     Occurrence,
     Reference,
@@ -26,9 +26,9 @@ from pipelines.extraction.dedupe import (
 )
 from pipelines.extraction.group import GroupResult
 from pipelines.finishing.record import close_books
-from pipelines.options import WorkerSettings
 from pipelines.planning.plan import Chunk, read_chunk, reference
 from pipelines.planning.runfolder import DeadChunk, RunFolder
+from pipelines.settings import WorkerSettings
 
 NAMESPACE = "hoarfrost"
 AT_ONCE = 2
@@ -38,7 +38,6 @@ MOST_GROUPS = 4096
 Left = tuple[list[str], str]
 # (marker, or None for a dead chunk; per group: rows computed, quarantined, seconds by batch)
 Attempt = tuple[Marker | None, list[tuple[int, int, list[float]]]]
-_LOG = logging.getLogger(__name__)
 
 
 class OnWorker(beam.DoFn):
@@ -59,7 +58,8 @@ class OnWorker(beam.DoFn):
         from pipelines.extraction.worker import shared_worker
         from pipelines.opening.settling import settled
 
-        self._worker = shared_worker(settled(self._settings))
+        with on_worker():
+            self._worker = shared_worker(settled(self._settings))
         self._folder = RunFolder(self._worker.store.storage, self._settings.run_id)
         # Beam's own names for inference (apache_beam.ml.inference), so that dashboards fit.
         self._inferences = Metrics.counter(NAMESPACE, "num_inferences")
@@ -132,6 +132,9 @@ class HashChunk(OnWorker):
 
     def setup(self) -> None:
         self._storage = Storage(self._settings.store_url, self._settings.storage_options)
+        with on_worker():
+            # Fails here, if this machine lacks the package of the store's protocol.
+            assert self._storage.fs
 
     def process(self, reference: Reference) -> Iterator[tuple[str, Occurrence]]:
         chunk = read_chunk(self._storage, *reference)
@@ -171,7 +174,6 @@ def dead_chunk(chunk: Chunk, error: BaseException) -> DeadChunk:
     """Describes a chunk that failed with `error`."""
     message = one_line(error)
     first = chunk.first_key
-    _LOG.warning("chunk of %s failed: %s: %s", first, type(error).__name__, message)
     return DeadChunk(chunk.chunk_id, first, len(chunk.images), type(error).__name__, message)
 
 
@@ -187,7 +189,8 @@ class FinishRun(beam.DoFn):
 
     def process(self, _: Any) -> None:
         storage = Storage(self._settings.store_url, self._settings.storage_options)
-        close_books(RunFolder(storage, self._settings.run_id))
+        with on_worker():
+            close_books(RunFolder(storage, self._settings.run_id))
 
 
 class DedupeAndExtract(beam.PTransform):

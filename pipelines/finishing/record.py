@@ -18,6 +18,7 @@ from featurestore.commit import Marker, data_files, sweep_store, write_manifest
 from featurestore.decision import read_decision
 from featurestore.errors import RunFailed
 from featurestore.ignored import merge_notes
+from featurestore.index.index import Index
 from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
 from featurestore.store import FeatureStore, open_store
@@ -44,13 +45,16 @@ def finish_run(storage: Storage, facts: RunFacts) -> dict[str, Any]:
     Raises:
       RunFailed: when a chunk or an image is unaccounted for.
     """
-    resolve_races(storage)
     store = open_store(storage.url, storage.options).at_this_moment()
     outcomes = chunk_outcomes(storage, facts, store.markers())
     outcomes.require_all(facts.run_id)
     markers, dead = outcomes.committed, outcomes.dead
+    index = Index.read(storage, store.markers().values())
+    if resolve_races(store, index):
+        store = open_store(storage.url, storage.options).at_this_moment()
+        index.hide(store.markers().values())
     every = list(store.markers().values())
-    ledger = _ledger(store, facts, markers, dead)
+    ledger = _ledger(index, facts, markers, dead)
     ours = [marker for marker in every if marker.run_id == facts.run_id]
     record = {
         **_times(facts, ours, ledger.rows),
@@ -62,7 +66,7 @@ def finish_run(storage: Storage, facts: RunFacts) -> dict[str, Any]:
         "ledger": asdict(ledger),
         "augmented": sum(marker.augmented for marker in ours),
         "superseded": asdict(Ledger.total(marker.superseded for marker in ours)),
-        "store_ledger": asdict(store.ledger()),
+        "store_ledger": asdict(index.ledger(every)),
         "unmarked": 0 if every else len(data_files(storage)),
         "damaged": damaged_shards(every),
         "notes": merge_notes(note for marker in newest_of_shards(every) for note in marker.notes),
@@ -76,6 +80,7 @@ def finish_run(storage: Storage, facts: RunFacts) -> dict[str, Any]:
         # Only now are the images of shards known; those of folders the driver has counted.
         record["found"] = count_classes(store, ours).lines()
     write_manifest(storage, facts.run_id, every)
+    index.extend(storage, facts.run_id)
     write_record(storage, record)
     sweep_store(storage, time.time())
     return record
@@ -131,7 +136,7 @@ def write_record(storage: Storage, record: Mapping[str, Any]) -> None:
 
 
 def _ledger(
-    store: FeatureStore, facts: RunFacts, markers: Sequence[Marker], dead: Sequence[DeadChunk]
+    index: Index, facts: RunFacts, markers: Sequence[Marker], dead: Sequence[DeadChunk]
 ) -> Ledger:
     """Adds up a run's ledger, and checks it against itself and against the plan."""
     lost = sum(chunk.images for chunk in dead)
@@ -147,7 +152,7 @@ def _ledger(
         images_in=lost,
         dead_images=lost,
         dead_chunks=len(dead),
-        duplicates=count_duplicates(store, facts.run_id),
+        duplicates=count_duplicates(index, facts.run_id),
         ignored=facts.ignored,
     )
     return (ours + rest).check(f"run {facts.run_id}")
@@ -185,22 +190,30 @@ def count_classes(store: FeatureStore, markers: Sequence[Marker]) -> Found:
     return found
 
 
-def count_duplicates(store: FeatureStore, run_id: str) -> int:
+def count_duplicates(index: Index, run_id: str) -> int:
     """Counts the view-0 rows of a run whose content an earlier row has.
 
-    It holds eight bytes per row. At a hundred million rows the chance that two different images
-    count as one is 1 in 3,700 (birthday bound for 64 bits).
+    At a hundred million rows the chance that two different images count as one is 1 in 3,700
+    (birthday bound for 64 bits).
     """
-    before, ours = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
-    markers = store.markers().values()
-    for target, wanted in ((before, False), (ours, True)):
-        chosen = [marker for marker in markers if (marker.run_id == run_id) is wanted]
-        for batch in store.scan_markers(chosen, ["content_hash"], views=[0]):
-            hashes = [int(text[:16], 16) for text in batch["content_hash"]]
-            target.append(np.array(hashes, np.uint64))
-    old, new = np.unique(np.concatenate(before)), np.concatenate(ours)
-    distinct = np.setdiff1d(new, old)
-    return len(new) - len(distinct)
+    own = [number for number, marker in enumerate(index.markers) if marker.run_id == run_id]
+    rows = sum(index.markers[number].ledger.rows for number in own)
+    # One range of contents after the other, so that a large run needs little memory.
+    ranges = 1 + rows // (1 << 22)
+    cuts = [(number << 64) // ranges for number in range(ranges)] + [1 << 64]
+    return sum(_duplicates(index, own, cuts[at], cuts[at + 1] - 1) for at in range(ranges))
+
+
+def _duplicates(index: Index, own: Sequence[int], low: int, high: int) -> int:
+    found = [np.empty(0, np.uint64)]
+    for columns in index.sets:
+        for rows in index.live_rows(columns):
+            rows = rows[np.isin(index.markers_of(columns, rows), own)]
+            content = columns["content"][rows]
+            found.append(content[(content >= np.uint64(low)) & (content <= np.uint64(high))])
+    contents, counts = np.unique(np.concatenate(found), return_counts=True)
+    is_new = index.count_contents(contents) == counts
+    return int(counts.sum() - np.count_nonzero(is_new))
 
 
 def quarantined_by_kind(store: FeatureStore, run_id: str) -> dict[str, int]:

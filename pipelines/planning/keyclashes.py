@@ -13,9 +13,11 @@ from fsspec.implementations.local import LocalFileSystem
 
 from classifier.inputs.lister import Lister
 from featurestore.errors import UsageError
+from featurestore.index.rows import digests
 from featurestore.io.urls import connect
 from featurestore.store import FeatureStore
-from pipelines.planning.inventory import Inventory, digest, visible_inputs
+from pipelines.planning.inventory import Inventory, digest
+from pipelines.planning.visible import visible_inputs
 
 _AT_ONCE = 32
 _BLOCK = 4096
@@ -60,13 +62,16 @@ def _clashes(store: FeatureStore, inventory: Inventory) -> Iterator[Clash]:
     if not inventory.moved:
         return
     seen: set[str] = set()
-    for marker, _, rows in visible_inputs(store):
+    concerned = [n for n, m in enumerate(inventory.index.markers) if m.source]
+    concerned = [*concerned, *inventory.moved_from - {-1, *concerned}]
+    markers = [inventory.index.markers[number] for number in concerned]
+    for marker, _, rows in visible_inputs(store, markers):
         shard = marker.source
         named = [(shard["key"], shard["uri"])] if shard else ((row[0], row[1]) for row in rows)
         for key, stored in named:
-            listed = inventory.moved.get(digest(key))
+            listed, address = inventory.moved.get(digest(key), ("", 0))
             # A shard has several commits; only the address of the newest version counts.
-            if listed is None or inventory.stored[digest(key)].address != digest(stored):
+            if not listed or address != int(digests([stored])[0, 0]):
                 continue
             if shard and key in seen:
                 continue

@@ -200,15 +200,13 @@ def write_plan(
     counts = Counter[str]()
 
     def fresh() -> Iterator[Wanted]:
-        for ref in itertools.chain(head, refs):
+        for is_first, decided in inventory.sift(itertools.chain(head, refs)):
             counts["listed"] += 1
-            seen = inventory.see(ref)
-            decided = inventory.decide(seen) if seen else None
             if decided:
                 counts["with_split"] += decided.ref.split is not None
                 yield decided
             else:
-                counts["committed" if seen else "repeated"] += 1
+                counts["committed" if is_first else "repeated"] += 1
 
     files = []
     chunks = cut(fresh(), size_for(len(head)))

@@ -13,8 +13,9 @@ from featurestore.commit import Marker, commit
 from featurestore.errors import UsageError
 from featurestore.ledger import superseded_ledger
 from featurestore.store import FeatureStore
-from pipelines.planning.inventory import Inventory, counted_as, digest, visible_inputs
+from pipelines.planning.inventory import Inventory, digest
 from pipelines.planning.storedshards import pruning_id
+from pipelines.planning.visible import counted_as, visible_inputs
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,19 @@ def gone_inputs(
     files: dict[str, str] = {}
     cut: dict[str, dict[str, str]] = {}
     names: dict[str, frozenset[str] | None] = {}
-    for marker, kind, rows in visible_inputs(store):
+    for marker, kind, rows in visible_inputs(store, inventory.with_unlisted()):
         source = marker.source
         listed = _listed(inventory, source)
         if listed is None:
-            gone = [key for key, uri, *_ in rows if not inventory.is_listed(key, uri)]
+            kept = inventory.is_listed([row[0] for row in rows], [row[1] for row in rows])
+            gone = [row[0] for row, stays in zip(rows, kept, strict=True) if not stays]
             files.update(dict.fromkeys(gone, counted_as(kind)))
         elif rows and not _covers(listed, source):
             key = source["key"]
             if key not in names:
                 names[key] = _keys_of(replace(listed, key=key), options)
-            kept = names[key]
-            gone = [] if kept is None else [row[0] for row in rows if row[0] not in kept]
+            still = names[key]
+            gone = [] if still is None else [row[0] for row in rows if row[0] not in still]
             if gone:
                 cut.setdefault(key, {}).update(dict.fromkeys(gone, counted_as(kind)))
     shards = [Gone(images, _what_stays(inventory, key)) for key, images in cut.items()]

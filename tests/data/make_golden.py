@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,7 @@ def expected() -> dict:
             "splits": [rows["split"][i] for i in order],
             "means": [round(float(rows["features"][i].astype("f8").mean()), 6) for i in order],
             "quarantined": [row["key"] for row in store.quarantined()],
-            "ledger": vars(store.ledger()),
+            "ledger": asdict(store.ledger()),
         }
     leaderboard = json.loads((GOLDEN / "run" / "leaderboard.json").read_text())
     facts["leaderboard"] = leaderboard

@@ -5,6 +5,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def extract_again(name: str) -> list[str]:
 def test_a_store_opens_and_scans(golden, name):
     store, expected = open_store(name), EXPECTED[name]
     assert store.spec.dtype == {"maps": "float16", "embeddings": "float32"}[name]
-    assert vars(store.ledger()) == expected["ledger"]
+    assert asdict(store.ledger()) == expected["ledger"]
     assert [row["key"] for row in store.quarantined()] == expected["quarantined"]
     assert len(store.label_versions()) == 1
     rows = store.load(["key", "view", "labels", "split", "features"])

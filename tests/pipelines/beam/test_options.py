@@ -4,6 +4,7 @@ import re
 
 import pytest
 from apache_beam.options.pipeline_options import PortableOptions, StandardOptions, WorkerOptions
+from support.optional import optional
 
 from featurestore import UsageError
 from pipelines.beam.options import make_options, runs_here
@@ -79,7 +80,7 @@ def test_dataflow_is_not_given_the_built_in_sample():
 
 
 def test_the_dask_runner_has_a_name_and_its_flags():
-    pytest.importorskip("distributed")
+    optional("distributed")
     flags = ("--runner=DaskRunner", "--dask_client_name=h", "--dask_npartitions=2")
     assert asked(*flags) == flags
     runner = make_options(flags).view_as(StandardOptions).runner
@@ -93,7 +94,7 @@ def test_the_dask_runner_has_a_name_and_its_flags():
 
 
 def test_help_names_flags_that_exist():
-    pytest.importorskip("distributed")
+    optional("distributed")
     from pipelines.beam.options import _beam_flags
 
     named = re.findall(r"--\w+", BEAM_HELP)

@@ -1,0 +1,1 @@
+"""Merges small parts of a store, and writes snapshots that other programs read."""

@@ -1,0 +1,1 @@
+"""Digests of all stored images in sorted files, for planning without reading the store."""
