@@ -81,7 +81,7 @@ def _info(args: argparse.Namespace, options: dict[str, Any]) -> int:
 
 
 def _runs(args: argparse.Namespace, options: dict[str, Any]) -> int:
-    from featurestore.runs import format_runs, runs_record
+    from featurestore.runs.finished import format_runs, runs_record
     from featurestore.store import open_store
 
     price = args.price_per_hour

@@ -9,7 +9,7 @@ from support.stores import add_chunk, make_rows, make_store, memory_growth
 
 from featurestore import layout
 from featurestore.io.storage import Storage
-from featurestore.runs import format_runs, list_runs, runs_record
+from featurestore.runs.finished import format_runs, list_runs, runs_record
 
 
 def write_run(storage, number: int, *, time=None, **ledger):
@@ -85,9 +85,7 @@ def test_large_records_are_read_a_few_at_a_time(tmp_path):
         record = json.loads(store.storage.read(layout.run_file(run_id)))
         record["ignored"] = ["a file that is not an image" * 4] * 10_000
         store.storage.write(layout.run_file(run_id), json.dumps(record))
-    statement = (
-        "from featurestore.runs import list_runs\nfor line in list_runs(store.storage): pass"
-    )
+    statement = "from featurestore.runs.finished import list_runs\nfor line in list_runs(store.storage): pass"
     # All records together are 110 MB.
     assert memory_growth(store, statement) < 80e6
 
