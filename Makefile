@@ -8,7 +8,7 @@ PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow prism-test soak lint format docs bench clean flink-test
+.PHONY: help install demo test test-slow prism-test dask-test dask-faults soak lint format docs bench clean flink-test
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,12 @@ prism-test: $(STAMP) ## run on Prism, with workers in other processes (needs Go;
 soak: $(STAMP) ## fuzzing, kills and injected faults in full (half an hour)
 	HOARFROST_SOAK=1 $(BIN)/python -m pytest -s tests/pipelines/test_fuzz.py tests/pipelines/test_kills.py tests/featurestore/io/test_faults.py \
 		tests/featurestore/io/test_file_faults.py
+
+dask-test: $(STAMP) ## run the pipelines on a Dask cluster of this machine, and kill its parts
+	$(BIN)/python -m pytest -m cluster tests/clusters/test_dask.py tests/clusters/test_dask_faults.py
+
+dask-faults: $(STAMP) ## kill each part of a Dask cluster five times (half an hour), as a table
+	HOARFROST_SOAK=1 $(BIN)/python -m pytest -s -m cluster tests/clusters/test_dask_faults.py
 
 flink-test: $(STAMP) ## run the tests on a Flink cluster: FLINK_JOB_SERVER_JAR=FILE, Beam's job server
 	@if [ -z "$(FLINK_JOB_SERVER_JAR)" ]; then echo "skipped: no job server jar"; else \

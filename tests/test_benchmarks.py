@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from support.commands import assert_one_line_error
 from benchmarks import contenders, stacked, throughput, views
 from benchmarks.bases import BASES, chosen
 from benchmarks.contenders import DECODE, OURS, TEXTBOOK, TWO, Bench, engine_flags
+from benchmarks.distributed import commit_curves
 from benchmarks.images import write_copies, write_photographs, write_varied
 from benchmarks.machine import installed, machine
 from benchmarks.precisions import agreement
@@ -84,6 +86,16 @@ def test_the_clock_starts_when_every_worker_is_under_way():
     late, early = [(11.0, 16)], [(10.0, 16), (12.0, 48)]
     assert under_way([early, late]) == (11.0, 32.0 + 16.0)
     assert under_way([late]) == (11.0, 16.0)
+
+
+def test_commits_of_each_worker_add_up_in_the_order_of_time():
+    times = [("a", 12.0, 16), ("b", 11.0, 8), ("a", 10.0, 32)]
+    markers = {
+        str(place): SimpleNamespace(time={"worker": worker, "finished": at, "images": images})
+        for place, (worker, at, images) in enumerate(times)
+    }
+    curves = commit_curves(SimpleNamespace(markers=lambda: markers))
+    assert curves == [[(10.0, 32), (12.0, 48)], [(11.0, 8)]]
 
 
 def finished_store(folder: Path, last: float, **ledger) -> Path:

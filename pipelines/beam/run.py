@@ -17,6 +17,7 @@ from featurestore.cli import interrupts
 from featurestore.cli.command import VERBOSE
 from featurestore.cli.logs import is_json
 from featurestore.errors import HoarfrostError, RunFailed
+from pipelines.beam.dask import require_done
 from pipelines.beam.messages import of_ours, reason_of, without_place
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def run_pipeline(
             state = _await(job, signs) if wait else None
             if state not in (None, PipelineState.DONE):
                 raise RunFailed(f"the runner ended the job as {state}; {after}")
+            require_done(job, after)
         except HoarfrostError as error:
             _raise_interrupt(error)
             raise type(error)(without_place(str(error), is_here)) from error
