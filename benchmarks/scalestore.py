@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from classifier.inputs import ImageRef
-from featurestore.commit import Marker, write_manifest
+from featurestore import layout
+from featurestore.commit import Marker
 from featurestore.index.rows import ROW, commit_numbers, digests, sorted_set, versions
 from featurestore.index.stored import stored_sets, write_set
-from featurestore.io.storage import Storage
+from featurestore.io.storage import Storage, parquet_bytes
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger
 from featurestore.spec import BaseSpec, Numerics, PixelSpec, StoreSpec
@@ -63,22 +67,28 @@ class Scale:
 
 
 def make_store(folder: Path, scale: Scale) -> None:
-    """Makes the store: ten finished runs with markers, manifests and parts."""
+    """Makes the store: ten finished runs with markers, manifests, parts and the index.
+
+    A store that was begun is continued with its next run.
+    """
     storage = Storage(str(folder))
     create_store(storage, SPEC)
     for name in ("parts", "markers"):
-        (folder / name).mkdir()
+        (folder / name).mkdir(exist_ok=True)
     per_run = -(-scale.parts // RUNS)
     for run in range(RUNS):
         run_id = f"20260101T0000{run:02d}000000Z-abc123"
+        if storage.exists(layout.manifest_file(run_id)):
+            continue
         numbers = range(run * per_run, min((run + 1) * per_run, scale.parts))
-        markers = [_commit(folder, scale, run_id, number) for number in numbers]
-        write_manifest(storage, run_id, markers)
+        commits = [_commit(folder, scale, run_id, number) for number in numbers]
+        markers = [marker for marker, _ in commits]
         with tempfile.TemporaryDirectory() as space:
             images = _images(scale, numbers, commit_numbers(markers))
-            write_set(
-                storage, f"tmp/{run_id}", (images, markers), stored_sets(storage, Path(space))
-            )
+            stored = stored_sets(storage, Path(space))
+            write_set(storage, f"tmp/{run_id}", (images, markers), stored)
+        names = {"chunk_id": [m.chunk_id for m in markers], "marker": [text for _, text in commits]}
+        storage.write(layout.manifest_file(run_id), parquet_bytes(pa.table(names)))
 
 
 def _images(scale: Scale, numbers: range, commits: np.ndarray) -> dict[str, np.ndarray]:
@@ -102,39 +112,47 @@ def _images(scale: Scale, numbers: range, commits: np.ndarray) -> dict[str, np.n
     return sorted_set({**rows, "kind": np.full(size, ROW, np.uint8)})
 
 
-def _commit(folder: Path, scale: Scale, run_id: str, number: int) -> Marker:
+def _commit(folder: Path, scale: Scale, run_id: str, number: int) -> tuple[Marker, str]:
     """Writes one part and its marker, without waiting for the disk as a real commit does."""
     count = scale.images_per_part
     chunk_id = hashlib.sha256(str(number).encode()).hexdigest()[:32]
     sha256, size = hashlib.sha256(chunk_id.encode()).hexdigest(), 0
-    first, *_ = scale.refs(number * count, number * count + 1)
     if number >= scale.parts - scale.real_parts:
         sha256, size = _write_part(folder, scale, chunk_id, number)
     else:
-        (folder / "parts" / str(HashedName(chunk_id, sha256[:16]))).touch()
-    marker = Marker(
-        chunk_id=chunk_id,
-        run_id=run_id,
-        first_key=first.key,
-        part=str(HashedName(chunk_id, sha256[:16])),
-        part_sha256=sha256,
-        part_bytes=size,
+        os.close(os.open(f"{folder}/parts/{HashedName(chunk_id, sha256[:16])}", os.O_CREAT))
+    part, key = (
+        str(HashedName(chunk_id, sha256[:16])),
+        next(scale.refs(number * count, 1 << 62)).key,
+    )
+    marker = Marker(chunk_id, run_id, key, part, sha256, size, ledger=Ledger(count, count))
+    text = _template(count)
+    for name, value in (("chunk", chunk_id), ("run", run_id), ("key", key), ("part", part)):
+        text = text.replace(f"<{name}>", value)
+    text = text.replace("<sha256>", sha256).replace('"part_bytes": 0', f'"part_bytes": {size}')
+    text = text.replace("1600000000.5", f"{1_700_000_000.5 + number}")
+    with open(f"{folder}/markers/{chunk_id}.json", "w") as file:
+        file.write(text)
+    return marker, text
+
+
+@cache
+def _template(count: int) -> str:
+    """Returns the text of a marker as an extraction writes it, with placeholders."""
+    started = 1_600_000_000.5
+    times = {"worker": "worker-0042", "lanes": 2, "started": started, "first": started}
+    times |= {"finished": started, "lane_seconds": LANES, "images": count, "megapixels": 19.5}
+    return Marker(
+        chunk_id="<chunk>",
+        run_id="<run>",
+        first_key="<key>",
+        part="<part>",
+        part_sha256="<sha256>",
         ledger=Ledger(count, count),
         numerics=NUMERICS,
         seconds=8.0,
-        time={
-            "worker": f"worker-{number % 64:04d}",
-            "lanes": 2,
-            "started": 1.7e9 + number,
-            "first": 1.7e9 + number + 0.5,
-            "finished": 1.7e9 + number + 8,
-            "lane_seconds": LANES,
-            "images": count,
-            "megapixels": count * 0.19,
-        },
-    )
-    (folder / "markers" / f"{chunk_id}.json").write_text(marker.to_json())
-    return marker
+        time=times,
+    ).to_json()
 
 
 def _write_part(folder: Path, scale: Scale, chunk_id: str, number: int) -> tuple[str, int]:
