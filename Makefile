@@ -7,7 +7,7 @@ PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow soak lint format docs bench clean
+.PHONY: help install demo test test-slow prism-test soak lint format docs bench clean flink-test
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,9 +31,30 @@ test: lint ## lint, then the tests (under 15 minutes on 2 cores)
 test-slow: $(STAMP) ## run the tests that take minutes each
 	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not cluster"
 
+# Beam's Prism and the boot program of its SDK container, built once. Versions are apache-beam's.
+GO_PROGRAMS := $(VENV)/go
+BEAM_SDK := github.com/apache/beam/sdks/v2
+
+$(GO_PROGRAMS)/prism:
+	GOBIN=$(CURDIR)/$(GO_PROGRAMS) go install $(BEAM_SDK)/go/cmd/prism@v2.77.0
+
+$(GO_PROGRAMS)/container:
+	GOBIN=$(CURDIR)/$(GO_PROGRAMS) go install $(BEAM_SDK)/python/container@v2.77.0
+
+prism-test: $(STAMP) ## run on Prism, with workers in other processes (needs Go; about 10 minutes)
+	@if ! command -v go > /dev/null; then echo "prism-test skipped: Go is not installed"; else \
+		$(MAKE) --no-print-directory $(GO_PROGRAMS)/prism $(GO_PROGRAMS)/container && \
+		HOARFROST_GO_PROGRAMS=$(CURDIR)/$(GO_PROGRAMS) $(BIN)/python -m pytest -m cluster tests/clusters/test_prism.py; \
+	fi
+
 soak: $(STAMP) ## fuzzing, kills and injected faults in full (half an hour)
 	HOARFROST_SOAK=1 $(BIN)/python -m pytest -s tests/pipelines/test_fuzz.py tests/pipelines/test_kills.py tests/featurestore/io/test_faults.py \
 		tests/featurestore/io/test_file_faults.py
+
+flink-test: $(STAMP) ## run the tests on a Flink cluster: FLINK_JOB_SERVER_JAR=FILE, Beam's job server
+	@if [ -z "$(FLINK_JOB_SERVER_JAR)" ]; then echo "skipped: no job server jar"; else \
+		FLINK_JOB_SERVER_JAR="$(abspath $(FLINK_JOB_SERVER_JAR))" \
+		$(BIN)/python -m pytest -n 0 -m cluster tests/clusters/test_flink.py; fi
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -17,6 +17,8 @@ EXTRAS = {
     "gcp": ["gcsfs>=2024.9", "apache-beam[gcp]>=2.77,<2.78"],
     # The faster engine on a CPU, and what quantises for it.
     "openvino": ["openvino>=2026.4,<2027", "nncf>=3.4,<4"],
+    # A scheduler and workers of your own: --runner=DaskRunner. Both need this extra, too.
+    "dask": ["dask[distributed]>=2026.1,<2027"],
     "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
 }
 # What the benchmarks compare with, and what they measure memory by.
@@ -36,8 +38,18 @@ EXTRAS["test"] = [
     *EXTRAS["report"],
     *EXTRAS["sample"],
     *EXTRAS["s3"],
+    *EXTRAS["dask"],
     *EXTRAS["openvino"],
     *EXTRAS["docs"],
+    # What Beam builds a job for Dataflow with; the rest of apache-beam[gcp] only talks to servers.
+    "google-apitools>=0.5.31,<0.5.32",
+    "google-auth-httplib2>=0.1,<0.3",
+    "google-cloud-dataflow-client>=0.13,<0.14",
+    "google-cloud-storage>=2.18.2,<4",
+    # BuildKit's parser, a linter and Kubernetes's schemas, for the files of deploy/.
+    "dockerfile>=3.4,<4",
+    "dockerfile-doctor>=0.1.5",
+    "kubernetes-validate>=1.37",
     # Other people's writers and readers of the formats.
     "datasets>=3",
     "duckdb>=1.1",
@@ -88,6 +100,7 @@ setup(
         # Grids of hyperparameters.
         "PyYAML>=6,<7",
         "fsspec>=2024.9",
+        "packaging>=23",
         # Decoding and resizing: without these no image becomes pixels.
         "opencv-python-headless>=4.10",
         "pillow>=11",

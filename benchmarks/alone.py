@@ -25,7 +25,7 @@ from classifier.pixels.decoder import decode
 from classifier.runtime import keep_freed_memory
 from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.errors import UsageError
-from featurestore.io.readahead import cores
+from featurestore.io.cores import cores
 from featurestore.spec import PixelSpec
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from benchmarks.processes import module, run_command
 from benchmarks.progress import Progress, extraction_timing
 from benchmarks.raydata import require_ray
 from benchmarks.rounds import Contender, NotRun, Timing
-from featurestore.io.readahead import cores
+from featurestore.io.cores import cores
 
 # (engine, precision) for which `pipelines.extract` is measured; "auto" is its own choice.
 VARIANTS = (

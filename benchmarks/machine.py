@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from featurestore.io.readahead import cores
+from featurestore.io.cores import cores
 
 # The instructions that decide which precision is fast, in the order of the line.
 FLAGS = (

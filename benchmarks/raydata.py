@@ -18,7 +18,7 @@ from benchmarks.book import MODULES, loop_parser
 from benchmarks.machine import installed
 from benchmarks.rounds import NotRun
 from featurestore.cli.command import main, say
-from featurestore.io.readahead import cores
+from featurestore.io.cores import cores
 
 BATCH = 32
 

@@ -26,7 +26,9 @@ from benchmarks.tables import publish, table
 from classifier.features.dataset import SIDES
 from classifier.features.order import Rows
 from classifier.heads.ridge.fit import gathered
-from classifier.heads.ridge.passes import FoldStatistics, PenaltyErrors, RidgeSettings, solve
+from classifier.heads.ridge.passes import PenaltyErrors
+from classifier.heads.ridge.settings import RidgeSettings
+from classifier.heads.ridge.solution import FoldStatistics, solve
 from classifier.heads.spec import PENALTIES
 from featurestore.cli.command import main
 

@@ -1,4 +1,4 @@
-"""Sizes in bytes and numbers in few digits, as users read and write them."""
+"""Sizes in bytes or pixels, and numbers in few digits, as users read and write them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 
 from featurestore.errors import UsageError
 
-_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGT]?)i?B?", re.IGNORECASE)
+_SIZE = re.compile(r"(?P<number>[0-9]{1,18}(\.[0-9]+)?)\s*(?P<unit>[KMGT]?)i?B?", re.IGNORECASE)
+# More digits are a mistake, and Python refuses to convert thousands of them.
+_SIDES = re.compile(r"([0-9]{1,6})(?:x([0-9]{1,6}))?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -48,3 +50,14 @@ def parse_size(text: str, flag: str, expected: str = "a size") -> int:
     if not match:
         raise UsageError(f"{flag}: expected {expected} such as 500MB, got {text!r}")
     return int(float(match["number"]) * _UNITS[match["unit"].upper()])
+
+
+def parse_sides(text: str) -> tuple[int, int] | None:
+    """Reads ``180`` or ``180x240`` as (height, width) in pixels; returns None for other texts.
+
+    Example:
+      >>> parse_sides("180"), parse_sides("180x240"), parse_sides("180x")
+      ((180, 180), (180, 240), None)
+    """
+    match = _SIDES.fullmatch(text)
+    return (int(match[1]), int(match[2] or match[1])) if match else None

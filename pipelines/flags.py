@@ -164,7 +164,7 @@ def add_flags(add: Callable[..., Any], names: Iterable[str]) -> None:
       names: of the flags, without dashes.
     """
     for name in names:
-        flag, default = FLAGS[name], _default(name)
+        flag, default = FLAGS[name], default_of(name)
         shown = flag.values if isinstance(flag.values, str) else "|".join(flag.values)
         about: dict[str, Any] = {"metavar": shown, "type": type(default), "default": default}
         text = flag.help
@@ -177,7 +177,7 @@ def add_flags(add: Callable[..., Any], names: Iterable[str]) -> None:
         add(f"--{name}", help=text, **about)
 
 
-def _default(name: str) -> Any:
+def default_of(name: str) -> Any:
     """Returns the default of a flag: its field's; "" where only `Flag.read` can make one."""
     flag = FLAGS[name]
     field = {one.name: one for one in fields(flag.options)}[flag.field or name]

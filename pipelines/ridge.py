@@ -33,6 +33,7 @@ from pipelines.flags import BEAM_HELP
 KEPT = "no head was saved; give the same command again"
 HEAD = HeadSpec("ridge")
 FIT, MOMENT = "heads/ridge.npz", "heads/ridge.moment.json"
+SOLVED = "heads/ridge.solved.npz"
 
 
 def build_parser() -> Parser:
@@ -95,8 +96,8 @@ def fit_by_beam(
 
     Args:
       store: to learn from.
-      storage: the run's folder. Workers must reach it too, as it holds the fit and the store's
-        moment meanwhile.
+      storage: the run's folder. Workers must reach it too, as it holds the fit, the solutions and
+        the store's moment meanwhile.
       division: which rows train and validate.
       options: penalties, folds, weights.
       beam_arguments: Beam's own flags.
@@ -109,7 +110,7 @@ def fit_by_beam(
     store = store.at_this_moment()
     assert store.moment is not None
     source = RidgeSource(
-        store.storage.full_url, storage.full_url, storage.options, division, MOMENT
+        store.storage.full_url, storage.full_url, storage.options, division, MOMENT, SOLVED
     )
     step = FitRidge(source, settings, len(store.markers()), FIT)
     try:
@@ -121,7 +122,7 @@ def fit_by_beam(
         )
         return RidgeFit.from_bytes(storage.read(FIT))
     finally:
-        for name in (FIT, MOMENT):
+        for name in (FIT, MOMENT, SOLVED):
             storage.remove(name)
 
 

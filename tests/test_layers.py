@@ -17,12 +17,12 @@ ROOMS = {
         "checking compaction __main__"
     ).split(),
     "classifier": (
-        "runtime figures pixels inputs base engines features heads runs judgement "
+        "runtime cachefolder figures pixels inputs base engines features heads runs judgement "
         "reporting training"
     ).split(),
     "pipelines": (
         "options flags watching packing planning extraction opening finishing beam driver "
-        "estimating"
+        "estimating diagnosis"
     ).split(),
 }
 COMMANDS = {
@@ -38,7 +38,7 @@ COMMANDS = {
         "report",
         "imagefiles",
     },
-    "pipelines": {"extract", "pack", "ridge", "demo"},
+    "pipelines": {"extract", "pack", "ridge", "demo", "doctor"},
 }
 MOST_MODULES = 20
 HEAVY = ("tensorflow", "keras", "apache_beam", "matplotlib", "cv2", "openvino", "nncf", "scipy")
@@ -68,6 +68,7 @@ def loaded(statement: str) -> set[str]:
         ("pipelines.extract", {"tensorflow", "keras", "apache_beam", "openvino", "nncf"}),
         ("pipelines.ridge", {"tensorflow", "keras", "apache_beam"}),
         ("pipelines.beam.ridge", {"tensorflow", "keras"}),
+        ("pipelines.diagnosis.diagnose", {"tensorflow", "keras", "apache_beam", "openvino"}),
         ("pipelines.planning.plan", {"tensorflow", "keras", "apache_beam"}),
         ("pipelines.beam.transforms", {"tensorflow", "keras", "openvino", "nncf"}),
     ],
@@ -81,6 +82,7 @@ def test_imports_go_down_only(module, absent):
     [
         "pipelines.extract",
         "pipelines.demo",
+        "pipelines.doctor",
         "pipelines.pack",
         "pipelines.ridge",
         "classifier.verify",

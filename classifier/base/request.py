@@ -10,6 +10,7 @@ from functools import cached_property
 from classifier.base import families, layers, saved
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.spec import POOLINGS, PREPROCESS_MODES, PixelSpec
+from featurestore.units import parse_sides
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,8 @@ def parse_image_size(text: str) -> tuple[int, int]:
       >>> parse_image_size("180"), parse_image_size("180x240")
       ((180, 180), (180, 240))
     """
-    height, times, width = text.lower().partition("x")
-    if not height.isdecimal() or (times and not width.isdecimal()):
+    size = parse_sides(text)
+    if size is None:
         raise UsageError(f"--image_size: expected 180 or 180x240 (height x width), got {text!r}")
-    size = (int(height), int(width or height))
     PixelSpec(size)
     return size

@@ -1,17 +1,13 @@
 """Converts a base to an OpenVINO model, packed into one file and cached.
 
 Conversion takes seconds and the start of TensorFlow takes longer, so the result is cached: later
-processes of the same base need no TensorFlow. The cache is ``$HOARFROST_CACHE_FOLDER``, by default
-``~/.cache/hoarfrost``. Its size is bounded, and you can delete it at any time.
+processes of the same base need no TensorFlow.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-import json
-import os
 import sys
 import tempfile
 import zipfile
@@ -21,18 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classifier.base.stored import RESTORE, zipped
+from classifier.cachefolder import CacheFolder
 from classifier.engines.tensorflow import feature_graph
 from classifier.runtime import import_keras
 from featurestore.errors import CorruptStore, UsageError, one_line
-from featurestore.io.drafts import draft_name
 from featurestore.spec import BaseSpec
 
 if TYPE_CHECKING:
     import keras
 
-CACHE_VARIABLE = "HOARFROST_CACHE_FOLDER"
-CACHED_MODELS = 16
 _XML, _BIN = "model.xml", "model.bin"
+CACHE = CacheFolder("openvino", (_XML, _BIN), most=16)
 
 
 def import_openvino() -> Any:
@@ -144,47 +139,11 @@ def converted(
       image_size: (height, width) in pixels.
       load: loads the base; called only for a conversion.
     """
-    file = _cache_folder() / f"{_cache_key(base_spec, image_size)}.zip"
-    with contextlib.suppress(OSError):
-        data = file.read_bytes()
-        if _is_sound(data):
-            os.utime(file)
-            return data
-    data = convert(load(), base_spec, image_size)
-    with contextlib.suppress(OSError):
-        _keep(file, data)
-    return data
-
-
-def _is_sound(data: bytes) -> bool:
-    """Returns whether a packed model can be read to its end."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return archive.testzip() is None and {_XML, _BIN} <= set(archive.namelist())
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError):
-        return False
-
-
-def _cache_folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get(CACHE_VARIABLE) or Path(home) / "hoarfrost") / "openvino"
-
-
-def _cache_key(base_spec: BaseSpec, image_size: tuple[int, int]) -> str:
-    libraries = {name: version(name) for name in ("tensorflow", "keras", "openvino")}
     around = (base_spec.weights_hash, base_spec.preprocess, base_spec.pooling, image_size)
-    return hashlib.sha256(json.dumps([1, around, libraries]).encode()).hexdigest()[:32]
-
-
-def _keep(file: Path, data: bytes) -> None:
-    """Writes a file of the cache atomically, and removes the least recently used ones."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(draft_name())
-    try:
-        draft.write_bytes(data)
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
-    kept = sorted(file.parent.glob("*.zip"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for old in kept[CACHED_MODELS:]:
-        old.unlink(missing_ok=True)
+    libraries = {name: version(name) for name in ("tensorflow", "keras", "openvino")}
+    key = [1, around, libraries]
+    data = CACHE.read(key)
+    if data is None:
+        data = convert(load(), base_spec, image_size)
+        CACHE.keep(key, data)
+    return data

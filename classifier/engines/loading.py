@@ -16,7 +16,7 @@ from classifier.engines.tensorflow import TensorFlowEngine, limit_threads
 from classifier.runtime import import_keras
 from featurestore import layout
 from featurestore.errors import CorruptStore
-from featurestore.io.readahead import cores
+from featurestore.io.cores import cores
 from featurestore.io.storage import Storage
 from featurestore.spec import StoreSpec
 

@@ -17,7 +17,7 @@ from classifier.heads.logistic import fit_logistic
 from classifier.heads.neighbours import build_neighbours, metrics_of
 from classifier.heads.options import TrainOptions
 from classifier.heads.ridge.fit import RidgeFit, fit_ridge
-from classifier.heads.ridge.passes import RidgeSettings
+from classifier.heads.ridge.settings import RidgeSettings
 from classifier.heads.spec import HeadSpec
 from classifier.heads.stacked.partition import HEAD_LIMIT, state_bytes
 from classifier.heads.stacked.progress import METRICS

@@ -22,7 +22,7 @@ from classifier.pixels import warp as warping
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.labels.splits import split_of
 from featurestore.spec import StoreSpec
-from featurestore.units import shortest
+from featurestore.units import parse_sides, shortest
 
 BOOK = "flip,rotation=0.1,zoom=0.2"
 FLIPS = ("horizontal", "vertical")
@@ -122,14 +122,13 @@ def _flip(value: str) -> Step:
 
 
 def _crop(value: str) -> Step:
-    height, _, width = value.partition("x")
-    sides = height, width or height
-    if not all(side.isdecimal() and int(side) > 0 for side in sides):
+    size = parse_sides(value)
+    if size is None or not all(size):
         raise UsageError(
             f"--augment crop: expected crop=160 or crop=150x160 (height x width in pixels), got "
             f"{value!r}"
         )
-    return Step("crop", size=(int(sides[0]), int(sides[1])))
+    return Step("crop", size=size)
 
 
 def _rotation(value: str) -> Step:

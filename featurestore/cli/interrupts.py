@@ -39,6 +39,7 @@ class _State:
       moment: when it came, in seconds of the monotonic clock.
       stderr: descriptor of the user's own standard error, even if it is redirected now.
       calls: functions to call when a signal comes.
+      early_calls: functions to call before child processes are ended.
     """
 
     kept: str = "nothing was changed yet; give the same command again"
@@ -48,6 +49,7 @@ class _State:
     moment: float = 0.0
     stderr: int = 2
     calls: list[Callable[[], None]] = field(default_factory=list)
+    early_calls: list[Callable[[], None]] = field(default_factory=list)
 
 
 _state = _State()
@@ -109,14 +111,34 @@ def abrupt() -> Iterator[None]:
         _state.abrupt = False
 
 
+def listen_again() -> None:
+    """Handles the signals of a running command again, after a library has taken one over."""
+    if _state.running and threading.current_thread() is threading.main_thread():
+        for number in EXIT_CODES:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _receive)
+
+
 @contextmanager
-def at_interrupt(call: Callable[[], None]) -> Iterator[None]:
-    """Calls `call` once as soon as a signal comes; the latest registered call goes first."""
-    _state.calls.append(call)
+def at_interrupt(call: Callable[[], None], early: bool = False) -> Iterator[None]:
+    """Calls `call` once as soon as a signal comes; the latest registered call goes first.
+
+    Args:
+      call: what to do.
+      early: whether it needs the child processes, which `abrupt` ends.
+    """
+    calls = _state.early_calls if early else _state.calls
+    calls.append(call)
     try:
         yield
     finally:
-        _state.calls.remove(call)
+        calls.remove(call)
+
+
+def tell(line: str) -> None:
+    """Writes a line to the user's own standard error, even while it is redirected."""
+    with suppress(OSError):
+        os.write(_state.stderr, f"{line}\n".encode(errors="backslashreplace"))
 
 
 def interrupted_line(kept: str) -> str:
@@ -136,14 +158,19 @@ def _receive(number: int, frame: object) -> None:
     _silence()
     # `threading.Thread` needs locks that the interrupted code may hold.
     _thread.start_new_thread(_end_in_time, ())
+    _make(_state.early_calls)
     if _state.abrupt:
         _kill_children()
-    for call in reversed(_state.calls):
-        with suppress(OSError):
-            call()
+    _make(_state.calls)
     if _state.abrupt:
         _end()
     raise KeyboardInterrupt
+
+
+def _make(calls: list[Callable[[], None]]) -> None:
+    for call in reversed(calls):
+        with suppress(OSError):
+            call()
 
 
 def _silence() -> None:
@@ -161,10 +188,7 @@ def _end_in_time() -> None:
 def _end() -> None:
     """Prints the line and ends the process without waiting for threads."""
     _kill_children()
-    with suppress(OSError):
-        os.write(
-            _state.stderr, f"{interrupted_line(_state.kept)}\n".encode(errors="backslashreplace")
-        )
+    tell(interrupted_line(_state.kept))
     os._exit(EXIT_CODES[signal.Signals(_state.number)])
 
 

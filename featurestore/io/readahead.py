@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -11,6 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from featurestore.io.cores import cores
+
 A = TypeVar("A")
 B = TypeVar("B")
 T = TypeVar("T")
@@ -18,13 +19,6 @@ T = TypeVar("T")
 MOST_THREADS = 4
 # Open sources of a shuffled stream. More mix better; each holds a part's metadata in memory.
 OPEN_AT_ONCE = 32
-
-
-def cores() -> int:
-    """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def worker_count() -> int:

@@ -5,6 +5,7 @@ Clients of object stores raise exceptions of their own types, which callers need
 
 from __future__ import annotations
 
+import errno
 import random
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -20,6 +21,8 @@ _PERMANENT = (
     IsADirectoryError,
     NotADirectoryError,
 )
+# The path itself is at fault: a loop of links, or a name that the file system cannot hold.
+_PERMANENT_NUMBERS = (errno.ELOOP, errno.ENAMETOOLONG)
 _CLIENTS = ("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "adlfs", "azure", "requests")
 _CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "NoAuthTokenError")
 # Request timeout and too many requests; other 4xx answers are final (RFC 9110).
@@ -116,8 +119,8 @@ def retrying(call: Callable[[], T], attempts: int = ATTEMPTS, first_wait: float 
                 return call()
         except _PERMANENT:
             raise
-        except OSError:
-            if attempt == attempts - 1:
+        except OSError as error:
+            if attempt == attempts - 1 or error.errno in _PERMANENT_NUMBERS:
                 raise
             # Jitter keeps many workers from retrying in step (full jitter, AWS 2015).
             time.sleep(first_wait * 2**attempt * random.uniform(0.5, 1.0))

@@ -22,6 +22,8 @@ ADDRESS_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RuntimeErr
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 # File systems inside a file, or in front of another file system.
 _WRAPPERS = ("zip", "tar", "libarchive", "simplecache", "filecache", "blockcache", "cached", "dir")
+# The extra of ours that installs a protocol's package.
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcp", "gcs": "gcp"}
 _LOCAL, _WEB = ("file", "local"), ("http", "https")
 
 
@@ -45,8 +47,10 @@ def connect(
     try:
         return _connect(url, options or {})
     except ImportError as error:
+        extra = EXTRAS.get(protocol_of(url), "")
+        fix = f"; pip install 'hoarfrost[{extra}]'" if extra else ""
         raise UsageError(
-            f"{flag}: {public_url(url)!r} needs a package that is missing: {error}"
+            f"{flag}: {public_url(url)!r} needs a package that is missing: {error}{fix}"
         ) from error
     except ADDRESS_ERRORS as error:
         shown = public_url(url) if isinstance(url, str) else url

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from featurestore.errors import UsageError
+from featurestore.io.storage import Storage
 from pipelines.beam.run import run_pipeline
 from pipelines.options import ExtractOptions, WorkerSettings
 
@@ -75,11 +76,13 @@ class Job:
         from pipelines.beam.transforms import ExtractFeatures
 
         step = ExtractFeatures(settings, chunks, dict(self.hints))
+        storage = Storage(settings.store_url, settings.storage_options)
         run_pipeline(
             self.options or beam_options.make_options(()),
             lambda pipeline: pipeline | step,
             AFTER,
             wait=not self.is_detached,
+            signs=None if self.is_here else lambda: len(storage.list("markers")),
         )
 
 

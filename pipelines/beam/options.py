@@ -31,8 +31,9 @@ from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from featurestore.cli.command import VERBOSE, Parser
 from featurestore.errors import UsageError, one_line, unknown_choice
-from featurestore.io.readahead import cores
+from featurestore.io.cores import cores
 from featurestore.io.urls import is_on_disk
+from pipelines.beam import dask
 
 DEFAULT_RUNNER = "DirectRunner"
 DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"
@@ -210,6 +211,8 @@ def make_options(arguments: Sequence[str]) -> PipelineOptions:
         # The local runner first tries Prism, which needs a download. Beam does not try it for a
         # pipeline that allows unsafe triggers, and ours have no triggers at all.
         options.view_as(TypeOptions).allow_unsafe_triggers = True
+    if _class_name(options) == "DaskRunner":
+        dask.divide(options)
     if _class_name(options) == "DataflowRunner":
         # Dataflow would start a process per core, each with a copy of the base; but one of our
         # processes uses all cores of its machine.

@@ -1,34 +1,38 @@
-"""A ridge fit as Beam steps: each pass sums over the store's chunks and merges the sums."""
+"""A ridge fit as Beam steps: each pass sums over groups of the store's chunks.
+
+What travels between the steps is small. The sums of the first pass go in tiles of some megabytes,
+because runners fail, or hang, with larger elements. The solutions, which may be larger still, wait
+in a file of the run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.pvalue import AsSingleton
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.windowed_value import WindowedValue
+from apache_beam.pvalue import AsIter, AsSingleton
 
 from classifier.features.dataset import SIDES, labelled, row_columns
 from classifier.features.division import Division
 from classifier.features.order import Rows
 from classifier.heads.ridge.fit import finished, gathered
-from classifier.heads.ridge.passes import (
-    FoldStatistics,
-    PenaltyErrors,
-    RidgeSettings,
-    ScaleLosses,
-    Solved,
-    solve,
-)
-from classifier.heads.ridge.statistics import RidgePath
+from classifier.heads.ridge.passes import PenaltyErrors, ScaleLosses
+from classifier.heads.ridge.settings import RidgeSettings
+from classifier.heads.ridge.solution import FoldStatistics, Key, Solved, solve
+from classifier.heads.ridge.statistics import Statistics
 from featurestore.io.storage import Storage
 from featurestore.store import open_store
+from pipelines.beam.run import on_worker
 
-# Chunk ids are uniform hexadecimal digits. A reference has at most this many of the first ones.
-MOST_DIGITS = 3
+MOST_GROUPS = 4096
+# Enough groups for some workers, however large their sums are.
+LEAST_GROUPS = 16
+# Of the tiles of all groups. Most runners add tiles up where they are made; Dask keeps them all.
+TRAFFIC_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class RidgeSource:
       storage_options: for both file systems.
       division: which rows train and validate.
       moment: file of the run; names the commits and labels to read, see `Moment.to_json`.
+      solved: file of the run; holds the solutions for every penalty.
     """
 
     store_url: str
@@ -48,88 +53,105 @@ class RidgeSource:
     storage_options: Mapping[str, Any]
     division: Division
     moment: str
+    solved: str
+
+    @property
+    def run(self) -> Storage:
+        """The run's folder."""
+        return Storage(self.run_url, self.storage_options)
+
+    def solution(self) -> Solved:
+        """Reads the solutions."""
+        return Solved.from_bytes(self.run.read(self.solved))
 
 
-def references(chunks: int) -> list[str]:
-    """Names groups of chunks by the first digits of their ids, enough of them to spread the work.
+def group_of(chunk_id: str, groups: int) -> int:
+    """Returns the number of a chunk's group; ids are hashes, so groups are of about one size.
 
     Example:
-      >>> references(1), len(references(17)), len(references(10**9))
-      ([''], 256, 4096)
+      >>> group_of("0000001c" + 24 * "0", 16)
+      12
     """
-    digits = 0
-    while 16**digits < chunks and digits < MOST_DIGITS:
-        digits += 1
-    return [f"{number:0{digits}x}" if digits else "" for number in range(16**digits)]
+    return int(chunk_id[:8], 16) % groups
 
 
-class SumRows(beam.DoFn):
-    """Sums over the rows of some chunks; yields one sum per bundle.
+def tile_groups(settings: RidgeSettings, chunks: int) -> int:
+    """Returns how many groups the first pass makes, for a bounded amount of tiles.
+
+    Example:
+      >>> tile_groups(RidgeSettings(1280, 1280, 10, (1.0,)), 10**6)
+      64
+    """
+    fitting = TRAFFIC_BYTES // settings.sum_bytes
+    return min(max(LEAST_GROUPS, fitting), MOST_GROUPS, max(1, chunks))
+
+
+class OverRows(beam.DoFn):
+    """A sum over the rows of a group of chunks.
 
     Args:
       source: where the rows are.
       settings: of the fit.
-      kind: of the sum.
-      sides: to read, of ``train`` and ``validation``.
+      groups: how many groups the chunks make.
     """
 
-    def __init__(
-        self, source: RidgeSource, settings: RidgeSettings, kind: type, sides: Sequence[str]
-    ) -> None:
-        self._source, self._settings, self._kind = source, settings, kind
-        self._sides = sides
+    def __init__(self, source: RidgeSource, settings: RidgeSettings, groups: int) -> None:
+        self._source, self._settings, self._groups = source, settings, groups
 
     def setup(self) -> None:
         source = self._source
-        names = Storage(source.run_url, source.storage_options).read(source.moment)
-        store = open_store(source.store_url, source.storage_options).at_moment(names)
+        with on_worker():
+            names = source.run.read(source.moment)
+            store = open_store(source.store_url, source.storage_options).at_moment(names)
         self._markers = store.markers()
         self._scanner = store.scanner(self._markers.values())
+        self._solution: Solved | None = None
 
-    def start_bundle(self) -> None:
-        self._sum: Any = None
+    def solved(self) -> Solved:
+        """Returns the solutions, which are read once; only when the step before is done."""
+        self._solution = self._solution or self._source.solution()
+        return self._solution
 
-    def process(self, prefix: str, given: Solved | RidgePath | None = None) -> None:
-        if self._sum is None:
-            self._sum = self._kind(self._settings)
-        for side in self._sides:
-            for rows in gathered(self._rows(prefix, side), self._settings.block_rows):
-                self._sum.update(rows, *(() if given is None else (side, given)))
-
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        if self._sum is not None:
-            window = GlobalWindow()
-            yield WindowedValue(self._sum, window.max_timestamp(), (window,))
-
-    def _rows(self, prefix: str, side: str) -> Iterator[Rows]:
+    def blocks(self, group: int, side: str) -> Iterator[Rows]:
+        """Reads the rows of a group, of one side, in blocks that are worth a matrix product."""
         division = self._source.division
         selection = division.train if side == "train" else division.validation
-        markers = [marker for name, marker in self._markers.items() if name.startswith(prefix)]
-        batches = selection.read(self._scanner, markers, row_columns(selection))
-        return labelled(batches, division.classes, selection)
+        own = [m for name, m in self._markers.items() if group_of(name, self._groups) == group]
+        batches = selection.read(self._scanner, own, row_columns(selection))
+        rows = labelled(batches, division.classes, selection)
+        return gathered(rows, self._settings.block_rows)
 
 
-class Merge(beam.CombineFn):
-    """Merges sums of one kind."""
+class SumStatistics(OverRows):
+    """Yields ((fold, first row), tile) of the statistics of a group's training rows."""
 
-    def create_accumulator(self) -> Any:
-        return None
+    def process(self, group: int) -> Iterator[tuple[Key, Statistics]]:
+        statistics = FoldStatistics(self._settings)
+        for rows in self.blocks(group, "train"):
+            statistics.update(rows)
+        yield from statistics.tiles()
 
-    def add_input(self, total: Any, part: Any) -> Any:
-        if total is None:
-            return part
-        total.merge(part)
-        return total
 
-    def merge_accumulators(self, totals: Iterable[Any]) -> Any:
-        merged = None
-        for total in totals:
-            if total is not None:
-                merged = self.add_input(merged, total)
-        return merged
+class SumErrors(OverRows):
+    """Yields the errors of each penalty over a group's rows, when the solutions are there."""
 
-    def extract_output(self, total: Any) -> Any:
-        return total
+    def process(self, group: int, _: None) -> Iterator[PenaltyErrors]:
+        errors = PenaltyErrors(self._settings)
+        for side in SIDES if self._settings.folds else SIDES[1:]:
+            for rows in self.blocks(group, side):
+                errors.update(rows, side, self.solved())
+        yield errors
+
+
+class SumLosses(OverRows):
+    """Yields the losses of each scale over a group's rows, with the penalty that was chosen."""
+
+    def process(self, group: int, errors: PenaltyErrors) -> Iterator[ScaleLosses]:
+        losses, path = ScaleLosses(self._settings), self.solved().full.only(errors.choose())
+        for side in SIDES:
+            for rows in self.blocks(group, side):
+                losses.update(rows, side, path)
+        yield losses
 
 
 class FitRidge(beam.PTransform):
@@ -150,41 +172,66 @@ class FitRidge(beam.PTransform):
         self._chunks, self._file = chunks, file
 
     def expand(self, pipeline: Any) -> Any:
-        groups = (
-            pipeline
-            | "Name groups" >> beam.Create(references(self._chunks))
-            # first digits of chunk ids
-            | "Spread groups" >> beam.Reshuffle()
+        source, settings = self._source, self._settings
+        tiles = (
+            self._summed(pipeline, SumStatistics, tile_groups(settings, self._chunks))
+            # ((fold, first row), tile)
+            | "Merge tiles" >> beam.CombinePerKey(AddStatistics())
         )
-        solved = self._sum(groups, FoldStatistics, SIDES[:1]) | "Solve" >> beam.Map(solve)
-        # Solved
-        sides = SIDES if self._settings.folds else SIDES[1:]
-        errors = self._sum(groups, PenaltyErrors, sides, AsSingleton(solved))
+        start = pipeline | "Start" >> beam.Create([None])
+        solved = start | "Solve" >> beam.Map(_solve, AsIter(tiles), source, settings)
+        # None, when the file of solutions is there
+        groups = min(max(1, self._chunks), MOST_GROUPS)
+        sums = self._summed(pipeline, SumErrors, groups, AsSingleton(solved))
         # PenaltyErrors
-        path = errors | "Choose penalty" >> beam.Map(_chosen, AsSingleton(solved))
-        # RidgePath of one penalty
-        return (
-            self._sum(groups, ScaleLosses, SIDES, AsSingleton(path))
-            # ScaleLosses
-            | "Write fit"
-            >> beam.Map(_write, AsSingleton(solved), AsSingleton(errors), self._source, self._file)
+        errors = start | "Merge errors" >> beam.Map(_added, AsIter(sums))
+        # PenaltyErrors of all rows
+        losses = self._summed(pipeline, SumLosses, groups, AsSingleton(errors))
+        # ScaleLosses
+        return start | "Write fit" >> beam.Map(
+            _write, AsIter(losses), AsSingleton(errors), source, self._file
         )
 
-    def _sum(self, groups: Any, kind: type, sides: Sequence[str], *given: Any) -> Any:
-        step = SumRows(self._source, self._settings, kind, sides)
+    def _summed(self, pipeline: Any, kind: type[OverRows], groups: int, *given: Any) -> Any:
         return (
-            groups
-            | f"Sum {kind.__name__}" >> beam.ParDo(step, *given)
-            | f"Merge {kind.__name__}" >> beam.CombineGlobally(Merge())
+            pipeline
+            | f"Name groups of {kind.__name__}" >> beam.Create(range(groups))
+            | f"Spread groups of {kind.__name__}" >> beam.Reshuffle()
+            # number of a group
+            | kind.__name__ >> beam.ParDo(kind(self._source, self._settings, groups), *given)
         )
 
 
-def _chosen(errors: PenaltyErrors, solved: Solved) -> RidgePath:
-    return solved.full.only(errors.choose())
+class AddStatistics(beam.CombineFn):
+    """Adds tiles of one key."""
+
+    def create_accumulator(self) -> Statistics | None:
+        return None
+
+    def add_input(self, total: Statistics | None, tile: Statistics) -> Statistics:
+        return tile if total is None else total + tile
+
+    def merge_accumulators(self, totals: Iterable[Statistics | None]) -> Statistics | None:
+        some = [total for total in totals if total is not None]
+        return reduce(add, some) if some else None
+
+    def extract_output(self, total: Statistics | None) -> Statistics | None:
+        return total
+
+
+def _solve(
+    _: None, tiles: Iterable[tuple[Key, Statistics]], source: RidgeSource, settings: RidgeSettings
+) -> None:
+    statistics = FoldStatistics.joined(settings, tiles)
+    source.run.write(source.solved, solve(statistics).to_bytes())
+
+
+def _added(_: None, sums: Iterable[PenaltyErrors]) -> PenaltyErrors:
+    return reduce(add, sums)
 
 
 def _write(
-    losses: ScaleLosses, solved: Solved, errors: PenaltyErrors, source: RidgeSource, file: str
+    _: None, losses: Iterable[ScaleLosses], errors: PenaltyErrors, source: RidgeSource, file: str
 ) -> None:
-    fit = finished(solved, errors, losses)
-    Storage(source.run_url, source.storage_options).write(file, fit.to_bytes())
+    fit = finished(source.solution(), errors, reduce(add, losses))
+    source.run.write(file, fit.to_bytes())

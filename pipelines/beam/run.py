@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+import _thread
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from classifier.runtime import standard_error_held
 from featurestore.cli import interrupts
 from featurestore.errors import HoarfrostError, RunFailed
+from pipelines.beam.messages import of_ours, reason_of, without_place
 
 if TYPE_CHECKING:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
-# How Beam quotes an exception of ours when it passes it on as text.
-_WHERE = re.compile(r" \[while running .*\]")
-_OURS = re.compile(r"featurestore\.errors\.(?:\w+): (.+?)(?: \[while running|\\n|\n|$)")
+# Less than a command has to clean up when it is interrupted.
+CANCEL_SECONDS = 6.0
+QUIET = "HOARFROST_QUIET_SECONDS"
+QUIET_SECONDS = 300.0
 
 
 def run_pipeline(
-    options: PipelineOptions, build: Callable[[beam.Pipeline], Any], after: str, wait: bool = True
+    options: PipelineOptions,
+    build: Callable[[beam.Pipeline], Any],
+    after: str,
+    wait: bool = True,
+    signs: Callable[[], object] | None = None,
 ) -> None:
     """Runs a pipeline.
 
@@ -29,6 +41,8 @@ def run_pipeline(
       build: adds the steps to the pipeline.
       after: what is left after a failure, and what to do, for the message.
       wait: whether to wait for its end.
+      signs: returns something that changes while workers work, where the runner may not notice that
+        they have died.
 
     Raises:
       HoarfrostError: for any error of the runner, in one line.
@@ -36,36 +50,106 @@ def run_pipeline(
     import apache_beam as beam
     from apache_beam.runners.runner import PipelineState
 
+    from pipelines.beam.options import runs_here
+
+    is_here = runs_here(options)
     with standard_error_held(), interrupts.abrupt():
         try:
             pipeline = beam.Pipeline(options=options)
             build(pipeline)
             job = pipeline.run()
-            state = job.wait_until_finish() if wait else None
+            # A job server that Beam starts takes Ctrl-C over, and would end before the job does.
+            interrupts.listen_again()
+            state = _await(job, signs) if wait else None
             if state not in (None, PipelineState.DONE):
                 raise RunFailed(f"the runner ended the job as {state}; {after}")
         except HoarfrostError as error:
             _raise_interrupt(error)
-            raise type(error)(_WHERE.sub("", str(error))) from error
-        # A runner may raise any exception; the user gets one line of it.
-        except Exception as error:
-            raise _explain(error, after) from error
+            raise type(error)(without_place(str(error), is_here)) from error
+        # A runner may raise any exception; the user gets one line of it. Beam exits for a flag that
+        # its job server refuses.
+        except (Exception, SystemExit) as error:
+            raise _explain(error, after, is_here) from error
 
 
-def _explain(error: Exception, after: str) -> HoarfrostError:
+def _await(job: Any, signs: Callable[[], object] | None) -> str | None:
+    """Waits for a job, and cancels it if this command is interrupted."""
+    with (
+        interrupts.at_interrupt(partial(_cancel, job), early=True),
+        _noticing_silence(signs) if signs else nullcontext(),
+    ):
+        return job.wait_until_finish()
+
+
+def _cancel(job: Any) -> None:
+    """Cancels a job, within a deadline. In a thread: a signal may have interrupted any code."""
+    done = _thread.allocate_lock()
+    done.acquire()
+
+    def cancel() -> None:
+        # A runner may raise any exception, and this process is about to end.
+        with suppress(Exception):
+            job.cancel()
+            done.release()
+
+    _thread.start_new_thread(cancel, ())
+    if not done.acquire(timeout=CANCEL_SECONDS):
+        interrupts.tell(
+            "the runner did not confirm that it has cancelled the job; see its own page"
+        )
+
+
+@contextmanager
+def _noticing_silence(signs: Callable[[], object]) -> Iterator[None]:
+    """Tells the user, in one line, when workers show no sign of life for minutes."""
+    over = threading.Event()
+    watch = threading.Thread(target=_watch, args=(signs, over), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _watch(signs: Callable[[], object], over: threading.Event) -> None:
+    allowed = float(os.environ.get(QUIET) or QUIET_SECONDS)
+    seen, since = signs(), time.monotonic()
+    while not over.wait(allowed / 4):
+        # The network fails for a moment; what is asked is only whether anything has changed.
+        with suppress(OSError):
+            now = signs()
+            if now != seen:
+                seen, since = now, time.monotonic()
+        if time.monotonic() - since > allowed:
+            since = time.monotonic()
+            interrupts.tell(
+                f"note: the runner's workers have committed nothing for {allowed:g} s, and the "
+                "runner reports no error; if its log or page shows that they have died, press "
+                "Ctrl-C, which cancels the job, and give the same command again"
+            )
+
+
+@contextmanager
+def on_worker() -> Iterator[None]:
+    """Names this machine in the errors of a worker, for a user who sits at another one."""
+    try:
+        yield
+    except HoarfrostError as error:
+        raise type(error)(f"worker on {socket.gethostname()}: {error}") from error
+
+
+def _explain(error: BaseException, after: str, is_here: bool) -> HoarfrostError:
     """Turns a runner's error into one line: that of our own error, if its text holds one."""
     _raise_interrupt(error)
-    found = _OURS.findall(str(error))
-    if found:
-        return RunFailed(found[-1])
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[-1] if lines else type(error).__name__
+    if ours := of_ours(str(error)):
+        return RunFailed(without_place(ours, is_here))
     return RunFailed(
-        f"the runner stopped: {reason[:500]}; {after} (HOARFROST_VERBOSE=1 shows the runner's log)"
+        f"the runner stopped: {reason_of(error)}; {after} (HOARFROST_VERBOSE=1 shows the runner's "
+        "log)"
     )
 
 
-def _raise_interrupt(error: Exception) -> None:
+def _raise_interrupt(error: BaseException) -> None:
     """Raises the interruption that caused the runner's error, if one did."""
     if interrupts.received() or "KeyboardInterrupt" in str(error):
         raise KeyboardInterrupt from error

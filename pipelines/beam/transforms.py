@@ -15,6 +15,7 @@ from classifier.inputs.refs import ShardDamaged
 from featurestore.commit import Marker, committed
 from featurestore.errors import one_line
 from featurestore.io.storage import Storage
+from pipelines.beam.run import on_worker
 from pipelines.extraction.dedupe import (
     Occurrence,
     Reference,
@@ -59,7 +60,8 @@ class OnWorker(beam.DoFn):
         from pipelines.extraction.worker import shared_worker
         from pipelines.opening.settling import settled
 
-        self._worker = shared_worker(settled(self._settings))
+        with on_worker():
+            self._worker = shared_worker(settled(self._settings))
         self._folder = RunFolder(self._worker.store.storage, self._settings.run_id)
         # Beam's own names for inference (apache_beam.ml.inference), so that dashboards fit.
         self._inferences = Metrics.counter(NAMESPACE, "num_inferences")
@@ -132,6 +134,9 @@ class HashChunk(OnWorker):
 
     def setup(self) -> None:
         self._storage = Storage(self._settings.store_url, self._settings.storage_options)
+        with on_worker():
+            # Fails here, if this machine lacks the package of the store's protocol.
+            assert self._storage.fs
 
     def process(self, reference: Reference) -> Iterator[tuple[str, Occurrence]]:
         chunk = read_chunk(self._storage, *reference)
@@ -187,7 +192,8 @@ class FinishRun(beam.DoFn):
 
     def process(self, _: Any) -> None:
         storage = Storage(self._settings.store_url, self._settings.storage_options)
-        close_books(RunFolder(storage, self._settings.run_id))
+        with on_worker():
+            close_books(RunFolder(storage, self._settings.run_id))
 
 
 class DedupeAndExtract(beam.PTransform):

@@ -11,12 +11,12 @@ from classifier.engines.hardware import this_machine
 from classifier.engines.options import require_able
 from classifier.engines.probes import require_numerics
 from classifier.pixels.views import Views
-from featurestore.io.readahead import cores
 from featurestore.reuse import StoredFeatures
 from featurestore.spec import BaseSpec
 from featurestore.store import FeatureStore, open_store
 from pipelines.extraction.chunk import Extractor
 from pipelines.extraction.group import GroupDecoder, GroupResult
+from pipelines.extraction.share import lane_count
 from pipelines.options import WorkerSettings
 from pipelines.planning.plan import Chunk
 from pipelines.watching.progress import Reporter
@@ -88,11 +88,6 @@ class Worker:
     def report(self, group: GroupResult) -> None:
         """Counts a group for the driver's progress line."""
         self.reporter.add(len(group.every), len(group.quarantined))
-
-
-def lane_count(processes: int) -> int:
-    """Returns how many threads decode and infer in each of `processes` worker processes."""
-    return max(1, cores() // max(1, processes))
 
 
 def shared_engine(store: FeatureStore, settings: WorkerSettings) -> Engine:

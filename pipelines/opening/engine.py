@@ -23,7 +23,7 @@ from classifier.engines.quantisation import (
     require_close,
 )
 from featurestore import layout
-from pipelines.extraction.worker import lane_count
+from pipelines.extraction.share import lane_count
 
 SAMPLE_IMAGES = 64
 # How many images of the input at most -> uint8 (n, H, W, 3).

@@ -6,13 +6,13 @@ import dataclasses
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from classifier.base.build import FrozenBase, build_base
-from classifier.base.stored import save_base
+from classifier.base.build import build_base
+from classifier.base.prepared import PreparedBase, keep_base, kept_base
+from classifier.base.request import BaseRequest
 from classifier.engines import EngineChoice, StoredBase
 from classifier.engines.hardware import this_machine
 from classifier.engines.options import for_stored
@@ -21,7 +21,7 @@ from classifier.pixels.views import Views
 from classifier.runtime import import_keras
 from featurestore import layout
 from featurestore.errors import cannot_write
-from featurestore.io.readahead import cores
+from featurestore.io.cores import cores
 from featurestore.io.storage import Storage
 from featurestore.numerics import UNDECIDED, Numerics
 from featurestore.spec import PixelSpec, StoreSpec
@@ -138,11 +138,8 @@ def _with_base(
     say: Callable[[str], None],
     workers_choose: bool,
 ) -> tuple[FeatureStore, Chosen | None]:
-    """Builds the base, and compares it with the existing store or creates one."""
-    import_keras()
-    # Must precede the first variable: TensorFlow would take all of a GPU's memory from the workers.
-    limit_threads(cores(), cores())
-    base = build_base(options.base, allow_packaged=not options.inputs)
+    """Prepares the base, and compares it with the existing store or creates one."""
+    base = _prepared(options.base, allow_packaged=not options.inputs)
     for note in base.notes:
         say(note)
     if existing is None:
@@ -154,8 +151,20 @@ def _with_base(
     return existing, None
 
 
+def _prepared(request: BaseRequest, allow_packaged: bool) -> PreparedBase:
+    """Takes a base from an earlier command on this machine, or builds it."""
+    kept = kept_base(request, allow_packaged=allow_packaged)
+    if kept is not None:
+        return kept
+    import_keras()
+    # Must precede the first variable: TensorFlow would take all of a GPU's memory from the workers.
+    limit_threads(cores(), cores())
+    built = build_base(request, allow_packaged=allow_packaged)
+    return keep_base(built, request, allow_packaged=allow_packaged)
+
+
 def _create(
-    options: ExtractOptions, storage: Storage, base: FrozenBase, listing: Listing | None
+    options: ExtractOptions, storage: Storage, base: PreparedBase, listing: Listing | None
 ) -> tuple[FeatureStore, Chosen | None]:
     """Creates the store, or opens the one that another job created meanwhile.
 
@@ -167,14 +176,15 @@ def _create(
     if listing is None:
         _write_model(storage, base, spec)
         return create_store(storage, dataclasses.replace(spec, numerics=UNDECIDED)), None
-    stored = StoredBase(storage, spec, options.base.trust_model, base.model)
-    chosen = choose_engine(
-        options.engine,
-        options.chunks.batch_size,
-        stored,
-        partial(_sample, options, listing, spec.pixels),
-        this_machine(),
-    )
+    sample = partial(_sample, options, listing, spec.pixels)
+    with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
+        # Nothing is written to the output before the engine is chosen, which may fail.
+        draft = Storage(folder)
+        _write_model(draft, base, spec)
+        stored = StoredBase(draft, spec, options.base.trust_model, base.model)
+        chosen = choose_engine(
+            options.engine, options.chunks.batch_size, stored, sample, this_machine()
+        )
     # The spec is written last and exclusively, so that a visible store has its base.
     _write_model(storage, base, spec)
     if chosen.quantised:
@@ -190,7 +200,7 @@ def choose_dtype(asked: str, feature_shape: tuple[int, ...]) -> str:
     return "float16" if len(feature_shape) > 1 else "float32"
 
 
-def make_spec(options: ExtractOptions, base: FrozenBase) -> StoreSpec:
+def make_spec(options: ExtractOptions, base: PreparedBase) -> StoreSpec:
     """Returns the spec of the features that the options and the base give."""
     request = options.base.digest
     if options.base.application and base.spec.weights != options.base.weights == "imagenet":
@@ -214,11 +224,8 @@ def _has_model(store: FeatureStore) -> bool:
     return store.storage.exists(layout.model_file(store.spec.base.weights_hash))
 
 
-def _write_model(storage: Storage, base: FrozenBase, spec: StoreSpec) -> None:
-    with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
-        path = Path(folder) / "base.keras"
-        save_base(base, path)
-        try:
-            storage.write(layout.model_file(spec.base.weights_hash), path.read_bytes())
-        except OSError as error:
-            raise cannot_write("--output", storage.public_url, error) from error
+def _write_model(storage: Storage, base: PreparedBase, spec: StoreSpec) -> None:
+    try:
+        storage.write(layout.model_file(spec.base.weights_hash), base.data)
+    except OSError as error:
+        raise cannot_write("--output", storage.public_url, error) from error

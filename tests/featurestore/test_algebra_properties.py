@@ -12,13 +12,9 @@ from hypothesis import strategies as st
 from classifier.features.order import Rows
 from classifier.features.sample import ContentSample
 from classifier.heads.head import Moments
-from classifier.heads.ridge.passes import (
-    FoldStatistics,
-    PenaltyErrors,
-    RidgeSettings,
-    ScaleLosses,
-    solve,
-)
+from classifier.heads.ridge.passes import PenaltyErrors, ScaleLosses
+from classifier.heads.ridge.settings import RidgeSettings
+from classifier.heads.ridge.solution import FoldStatistics, solve
 from classifier.heads.ridge.statistics import Statistics
 from classifier.judgement.evaluation import Scores
 from featurestore.commit import Marker
@@ -183,16 +179,23 @@ def test_passes_of_a_ridge_fit_merge_as_if_one_worker_had_read_all(cut, classes,
     weights = tuple(rng.uniform(0.5, 2, classes)) if weighted else None
     settings_ = RidgeSettings(4, 4, classes, (1e-2, 1.0), folds, weights)
 
-    def merged(kind, *given_):
-        total, whole = kind(settings_), kind(settings_)
-        for own in slices:
-            part = kind(settings_)
-            part.update(rows[own], *given_)
-            total.merge(part)
-        whole.update(rows, *given_)
-        return total, whole
+    def summed(kind, own, *given_):
+        part = kind(settings_)
+        part.update(rows[own], *given_)
+        return part
 
-    total, whole = merged(FoldStatistics)
+    def merged(kind, *given_):
+        parts = [summed(kind, own, *given_) for own in slices]
+        return sum(parts, kind(settings_)), summed(kind, slice(None), *given_)
+
+    tiles = {}
+    for own in slices:
+        for key, tile in summed(FoldStatistics, own).tiles():
+            tiles[key] = tiles[key] + tile if key in tiles else tile
+    total, whole = (
+        FoldStatistics.joined(settings_, tiles.items()),
+        summed(FoldStatistics, slice(None)),
+    )
     for a, b in zip(total.folds, whole.folds, strict=True):
         assert_same(a, b)
     solved = solve(whole)

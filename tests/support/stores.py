@@ -97,18 +97,39 @@ def make_store(url: str | Path, spec: StoreSpec | None = None, **options) -> Fea
     return create_store(Storage(str(url), options), spec or make_spec())
 
 
+# Anonymous memory alone: mapped files, such as the code of libraries, can be dropped at any time.
+_GROWTH = """
+import sys, threading
+from featurestore import open_store
+from featurestore.checking.verify import verify_storage
+
+def held():
+    with open("/proc/self/status") as status:
+        return int(status.read().partition("RssAnon:")[2].split()[0])
+
+def watch():
+    while not done.wait(0.002):
+        peaks.append(held())
+
+store = open_store(sys.argv[1])
+next(store.scan())
+done, before = threading.Event(), held()
+peaks = [before]
+threading.Thread(target=watch, daemon=True).start()
+STATEMENT
+done.set()
+print(max(*peaks, held()) - before)
+"""
+
+
 def memory_growth(store: FeatureStore, statement: str) -> int:
-    """Returns the bytes by which a statement on `store` raises the peak memory of a process."""
-    peak = "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss"
-    script = (
-        "import resource, sys; from featurestore import open_store\n"
-        "from featurestore.checking.verify import verify_storage\n"
-        "store = open_store(sys.argv[1])\n"
-        "next(store.scan())\n"
-        f"before = {peak}\n{statement}\nprint({peak} - before)\n"
-    )
+    """Returns the bytes by which a statement on `store` raises a process's anonymous memory.
+
+    The memory is sampled while the statement runs. It is that of a new process alone, whatever the
+    tests before it have held.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", script, store.storage.path("")],
+        [sys.executable, "-c", _GROWTH.replace("STATEMENT", statement), store.storage.path("")],
         capture_output=True,
         text=True,
         cwd=ROOT,

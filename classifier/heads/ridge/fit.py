@@ -6,20 +6,23 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from classifier.features.dataset import SIDES
 from classifier.features.order import Rows
 from classifier.heads.head import Standard
-from classifier.heads.ridge.passes import (
+from classifier.heads.ridge.passes import PenaltyErrors, ScaleLosses
+from classifier.heads.ridge.settings import RidgeSettings
+from classifier.heads.ridge.solution import (
     FoldStatistics,
-    PenaltyErrors,
-    RidgeSettings,
-    ScaleLosses,
     Solved,
+    npz_bytes,
+    path_arrays,
+    path_in,
     solve,
+    standard_arrays,
+    standard_in,
 )
 from classifier.heads.ridge.statistics import RidgePath
 
@@ -46,24 +49,15 @@ class RidgeFit:
 
     def to_bytes(self) -> bytes:
         """Returns the fit as an NPZ file, without pickle."""
-        arrays: dict[str, Any] = {
-            "facts": np.array(json.dumps([self.l2, self.scale, self.metrics, self.penalties])),
-            "mean": self.path.mean,
-            "target_mean": self.path.target_mean,
-            "weights": self.path.weights,
-        }
-        if self.standard is not None:
-            arrays |= {"centre": self.standard.mean, "deviation": self.standard.deviation}
-        sink = io.BytesIO()
-        np.savez(sink, **arrays)
-        return sink.getvalue()
+        facts = json.dumps([self.l2, self.scale, self.metrics, self.penalties])
+        arrays = {"facts": np.array(facts), **path_arrays(self.path)}
+        return npz_bytes(arrays | standard_arrays(self.standard))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> RidgeFit:
         """Reads what `to_bytes` wrote."""
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            path = RidgePath(file["mean"], file["target_mean"], file["weights"])
-            standard = Standard(file["centre"], file["deviation"]) if "centre" in file else None
+            path, standard = path_in(file), standard_in(file)
             l2, scale, metrics, penalties = json.loads(str(file["facts"]))
         return cls(l2, path, standard, scale, metrics, penalties)
 

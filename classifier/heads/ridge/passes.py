@@ -1,7 +1,7 @@
 """The three passes of a ridge fit over rows, each a sum that can be split over machines.
 
-1. `FoldStatistics` sums what ridge regression needs, fold by fold. `solve` leaves each fold out by
-   subtraction, and solves for all penalties.
+1. `solution.FoldStatistics` sums what ridge regression needs, fold by fold. `solution.solve` leaves
+   each fold out by subtraction, and solves for all penalties.
 2. `PenaltyErrors` counts how often each penalty is right, on held-out folds and on the validation
    rows. `PenaltyErrors.choose` takes the best penalty.
 3. `ScaleLosses` sums the cross entropy for each of several factors: ridge scores lie around 0 to 1,
@@ -13,173 +13,24 @@ Content hashes decide the folds, so that copies and views of an image are always
 
 from __future__ import annotations
 
-import operator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import reduce
+from copy import copy
 from typing import Self
 
 import numpy as np
 
 from classifier.features.dataset import SIDES
 from classifier.features.order import Rows, flattened
-from classifier.heads.head import Standard
 from classifier.heads.probabilities import log_probabilities
-from classifier.heads.ridge.statistics import RidgePath, Statistics, fit_path
-from featurestore.errors import UsageError
-from featurestore.io.readahead import cores
-from featurestore.units import size_text
+from classifier.heads.ridge.settings import BLOCK_BYTES, RidgeSettings
+from classifier.heads.ridge.solution import Solved
+from classifier.heads.ridge.statistics import RidgePath
 
-# Rows of one matrix product: with less than some hundred, memory bounds its speed, not arithmetic.
-BLOCK_BYTES = 32 << 20
-MEMORY_LIMIT = 4 << 30
 # From a flat distribution to a hard decision, in steps that hardly change the loss.
 SCALES = np.geomspace(1, 1000, 32)
 
 
-@dataclass(frozen=True)
-class RidgeSettings:
-    """What every worker of a ridge fit has to know.
-
-    Attributes:
-      features: d, of a flattened row.
-      channels: in the last axis of a row.
-      classes: how many there are; two classes share one target.
-      l2: penalties, see `classifier.heads.ridge.statistics.fit_path`.
-      folds: of the cross-validation that chooses the penalty; 0 lets the validation rows choose.
-      class_weights: of each class; None for 1 each.
-      standardise: whether features are scaled by the training rows' mean and deviation.
-    """
-
-    features: int
-    channels: int
-    classes: int
-    l2: tuple[float, ...]
-    folds: int = 5
-    class_weights: tuple[float, ...] | None = None
-    standardise: bool = True
-
-    @property
-    def targets(self) -> int:
-        """k, the number of columns of the targets."""
-        return 1 if self.classes == 2 else self.classes
-
-    @property
-    def block_rows(self) -> int:
-        """Rows that make a matrix product worthwhile."""
-        return max(256, min(8192, BLOCK_BYTES // (4 * self.features)))
-
-    @property
-    def held_bytes(self) -> int:
-        """Memory that a fit holds: statistics of each fold and of all rows, and all solutions."""
-        paths = self.features * len(self.l2) * self.targets * 12
-        return (self.folds + 2) * self.features**2 * 8 + (self.folds + 1) * paths
-
-    @property
-    def solve_bytes(self) -> int:
-        """More memory to solve one eigenproblem: LAPACK's workspace is two matrices."""
-        return 5 * self.features**2 * 8
-
-    @property
-    def lanes(self) -> int:
-        """Eigenproblems solved at once: one per core, as far as memory allows."""
-        fitting = (MEMORY_LIMIT - self.held_bytes) // self.solve_bytes
-        return max(1, min(cores(), self.folds + 1, fitting))
-
-    def check_memory(self) -> None:
-        """Refuses a fit that would need too much memory.
-
-        Raises:
-          UsageError: naming what to reduce.
-        """
-        needed = self.held_bytes + self.solve_bytes
-        if needed > MEMORY_LIMIT:
-            raise UsageError(
-                f"--head ridge would need {size_text(needed)} for {self.features:,} features, "
-                f"{self.classes} classes, {len(self.l2)} penalties and {self.folds} folds, and "
-                f"{size_text(MEMORY_LIMIT)} are allowed; extract with --pooling avg, give fewer "
-                "--l2 or --folds 0, or take --head logistic"
-            )
-
-    def targets_of(self, labels: np.ndarray) -> np.ndarray:
-        """Returns float64 (n, k) targets: 1 for the row's class; of two classes, the second's."""
-        return np.eye(self.classes)[labels][:, -self.targets :]
-
-    def standard(self, statistics: Statistics) -> Standard | None:
-        """Returns what features are standardised by, or None."""
-        return statistics.standard(self.channels) if self.standardise else None
-
-    def fold_numbers(self, rows: Rows) -> np.ndarray:
-        """Returns int (n,): each row's fold."""
-        return rows.content % max(self.folds, 1)
-
-
-class FoldStatistics:
-    """The statistics of training rows, fold by fold; adding is merging.
-
-    Args:
-      settings: of the fit.
-    """
-
-    def __init__(self, settings: RidgeSettings) -> None:
-        self.settings = settings
-        none = Statistics.empty(settings.features, settings.targets)
-        self.folds = [none] * max(settings.folds, 1)
-
-    def update(self, rows: Rows) -> None:
-        """Takes in training rows."""
-        settings = self.settings
-        features, targets = flattened(rows.features), settings.targets_of(rows.labels)
-        weights = None
-        if settings.class_weights is not None:
-            weights = np.asarray(settings.class_weights)[rows.labels]
-        numbers = settings.fold_numbers(rows)
-        for fold in np.unique(numbers):
-            own = numbers == fold
-            shares = None if weights is None else weights[own]
-            self.folds[fold] += Statistics.of(features[own], targets[own], shares)
-
-    def merge(self, other: FoldStatistics) -> None:
-        """Takes in what another worker summed."""
-        self.folds = [a + b for a, b in zip(self.folds, other.folds, strict=True)]
-
-
-@dataclass(frozen=True)
-class Solved:
-    """Solutions for every penalty.
-
-    Attributes:
-      full: of all training rows.
-      held_out: of the training rows without each fold; empty without folds.
-      standard: what the features of `full` were standardised by.
-    """
-
-    full: RidgePath
-    held_out: tuple[RidgePath, ...]
-    standard: Standard | None
-
-
-def solve(statistics: FoldStatistics) -> Solved:
-    """Solves for every penalty, with all rows and without each fold."""
-    from threadpoolctl import threadpool_limits
-
-    settings = statistics.settings
-    total = reduce(operator.add, statistics.folds)
-
-    def path(part: Statistics) -> RidgePath:
-        return fit_path(part, settings.l2, settings.standard(part))
-
-    left_out = statistics.folds if settings.folds else ()
-    # BLAS's own threads wait for each other by spinning, and on a busy machine that made an
-    # eigendecomposition ten times slower. Whole problems side by side do not wait for each other.
-    with threadpool_limits(1), ThreadPoolExecutor(settings.lanes) as lanes:
-        full = lanes.submit(path, total)
-        held_out = tuple(lanes.map(lambda fold: path(total - fold), left_out))
-    return Solved(full.result(), held_out, settings.standard(total))
-
-
 class SideSums:
-    """Rows, hits and errors on both sides, for each of several candidates; adding is merging.
+    """Rows, hits and errors on both sides, for each of several candidates; can be added.
 
     Args:
       settings: of the fit.
@@ -192,12 +43,13 @@ class SideSums:
         self.hits = {side: np.zeros(candidates, np.int64) for side in SIDES}
         self.errors = {side: np.zeros(candidates) for side in SIDES}
 
-    def merge(self, other: Self) -> None:
-        """Takes in what another worker summed."""
-        for side in SIDES:
-            self.rows[side] += other.rows[side]
-            self.hits[side] += other.hits[side]
-            self.errors[side] += other.errors[side]
+    def __add__(self, other: Self) -> Self:
+        """Returns the sums over the rows of both."""
+        added = copy(self)
+        added.rows = {side: self.rows[side] + other.rows[side] for side in SIDES}
+        added.hits = {side: self.hits[side] + other.hits[side] for side in SIDES}
+        added.errors = {side: self.errors[side] + other.errors[side] for side in SIDES}
+        return added
 
 
 class PenaltyErrors(SideSums):

@@ -11,8 +11,8 @@ feature's mean is large compared to its deviation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -33,6 +33,8 @@ class Statistics:
       target_mean: (k,) of the targets.
       scatter: (d, d) sum of products of centred features.
       cross: (d, k) sum of products of centred features and centred targets.
+      first: 0; in a tile, which holds r rows of both sums, the number of its first row. The tile's
+        scatter is (r, d - first), as what is left of the diagonal stands in other tiles.
     """
 
     weight: float
@@ -40,6 +42,7 @@ class Statistics:
     target_mean: np.ndarray
     scatter: np.ndarray
     cross: np.ndarray
+    first: int = 0
 
     @classmethod
     def empty(cls, features: int, targets: int) -> Statistics:
@@ -85,13 +88,15 @@ class Statistics:
         total = self.weight + other.weight
         step, target_step = other.mean - self.mean, other.target_mean - self.target_mean
         share = other.weight / total
-        scatter = np.multiply.outer(self.weight * share * step, step)
+        own = step[self.first : self.first + len(self.cross)]
+        scatter = np.multiply.outer(self.weight * share * own, step[self.first :])
         scatter += self.scatter
         scatter += other.scatter
-        cross = np.multiply.outer(self.weight * share * step, target_step)
+        cross = np.multiply.outer(self.weight * share * own, target_step)
         cross += self.cross + other.cross
         mean = self.mean + share * step
-        return Statistics(total, mean, self.target_mean + share * target_step, scatter, cross)
+        target_mean = self.target_mean + share * target_step
+        return Statistics(total, mean, target_mean, scatter, cross, self.first)
 
     def __sub__(self, other: Statistics) -> Statistics:
         """Returns the statistics of these rows without those of `other`, which are some of them."""
@@ -101,6 +106,40 @@ class Statistics:
         return self + Statistics(
             -other.weight, other.mean, other.target_mean, -other.scatter, -other.cross
         )
+
+    def tiles(self, most_bytes: int) -> Iterator[Statistics]:
+        """Yields these statistics in pieces, of which those of the same rows can be added.
+
+        Args:
+          most_bytes: of the sums of a tile; one that holds a single row may be larger.
+        """
+        features, targets = self.cross.shape
+        rows = max(1, most_bytes // (8 * (features + targets)))
+        for first in range(0, features, rows):
+            own = slice(first, first + rows)
+            yield replace(
+                self, scatter=self.scatter[own, first:], cross=self.cross[own], first=first
+            )
+
+    @classmethod
+    def joined(cls, tiles: Iterable[Statistics]) -> Statistics:
+        """Returns the statistics that `tiles` split; the tiles may come in any order.
+
+        Example:
+          >>> rows = np.arange(12.0).reshape(4, 3) ** 2
+          >>> whole = Statistics.of(rows, rows)
+          >>> parts = list(whole.tiles(48))
+          >>> len(parts), np.array_equal(Statistics.joined(parts[::-1]).scatter, whole.scatter)
+          (3, True)
+        """
+        ordered = sorted(tiles, key=lambda tile: tile.first)
+        scatter = np.zeros((len(ordered[0].mean),) * 2)
+        for tile in ordered:
+            own = slice(tile.first, tile.first + len(tile.cross))
+            scatter[own, tile.first :] = tile.scatter
+            scatter[tile.first :, own] = tile.scatter.T
+        cross = np.concatenate([tile.cross for tile in ordered])
+        return replace(ordered[0], scatter=scatter, cross=cross)
 
     def standard(self, channels: int) -> Standard:
         """Returns the mean and deviation of each channel, by which gradient heads standardise too.

@@ -18,7 +18,7 @@ from classifier.heads.stacked.partition import partition
 from classifier.heads.stacked.progress import Progress
 from classifier.heads.stacked.stream import Batch, ahead
 from classifier.runtime import import_keras
-from featurestore.io.readahead import cores
+from featurestore.io.cores import cores
 
 
 class Stack:

@@ -21,7 +21,7 @@ from featurestore.io.retry import retrying
 INFO_FILE = "dataset_info.json"
 _LABELS_SUFFIX = ".labels.txt"
 _REQUEST = re.compile(
-    r"(?P<folder>.+)#(?P<split>[\w-]+)(?:\[(?P<low>(?:-?\d+%?)?):(?P<high>(?:-?\d+%?)?)\])?"
+    r"(?P<folder>.+)#(?P<split>[\w-]+)(?:\[(?P<low>(?:-?\d{1,18}%?)?):(?P<high>(?:-?\d{1,18}%?)?)\])?"
 )
 _LIKE_A_REQUEST = re.compile(r".+#[\w+-]+(?:\[[^/]*)?")
 

@@ -15,6 +15,7 @@ from support.optional import optional
 
 from classifier.base.build import FrozenBase
 from classifier.base.weights import weights_hash
+from classifier.cachefolder import CACHE_VARIABLE
 from classifier.engines import EngineChoice, conversion, run_padded
 from classifier.engines.conversion import convert, converted, pack, unpack
 from classifier.engines.hardware import Hardware
@@ -124,7 +125,7 @@ def test_tensorflow_computes_low_precisions_too(base, images, precision, limit):
 
 
 def test_the_conversion_is_kept_and_found_again(base, tmp_path, monkeypatch):
-    monkeypatch.setenv(conversion.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     loads = []
 
     def load():
@@ -142,13 +143,13 @@ def test_the_conversion_is_kept_and_found_again(base, tmp_path, monkeypatch):
         # Another conversion names its nodes otherwise.
         again = converted(base.spec, base.image_size, load)
         assert len(again) == len(first) and len(loads) == number
-    monkeypatch.setattr(conversion, "CACHED_MODELS", 1)
+    monkeypatch.setattr(conversion, "CACHE", dataclasses.replace(conversion.CACHE, most=1))
     other = dataclasses.replace(base.spec, preprocess="none")
     converted(other, base.image_size, load)
     assert len(list((tmp_path / "cache").rglob("*.zip"))) == 1
     # A cache that cannot be written costs time, nothing else.
     (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setenv(conversion.CACHE_VARIABLE, str(tmp_path / "file"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
     assert converted(base.spec, base.image_size, load) and len(loads) == 5
 
 

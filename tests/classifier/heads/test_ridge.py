@@ -1,6 +1,8 @@
 """Ridge regression from sufficient statistics, beside scikit-learn and explicit fits."""
 
 import os
+import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +12,9 @@ from classifier.features.dataset import SIDES
 from classifier.features.order import Rows
 from classifier.heads.head import Standard
 from classifier.heads.ridge.fit import fit_ridge, gathered
-from classifier.heads.ridge.passes import (
-    FoldStatistics,
-    PenaltyErrors,
-    RidgeSettings,
-    ScaleLosses,
-    solve,
-)
+from classifier.heads.ridge.passes import PenaltyErrors, ScaleLosses
+from classifier.heads.ridge.settings import RidgeSettings
+from classifier.heads.ridge.solution import FoldStatistics, Solved, solve
 from classifier.heads.ridge.statistics import RidgePath, Statistics, fit_path
 from featurestore.errors import UsageError
 
@@ -262,3 +260,49 @@ def test_too_many_features_are_one_line():
         settings.check_memory()
     assert "\n" not in str(error.value)
     RidgeSettings(1280, 1280, 10, tuple(np.geomspace(1e-4, 1e4, 50))).check_memory()
+
+
+@pytest.mark.parametrize("rows_of_a_tile", [1, 2, 6, 7, 100])
+def test_tiles_of_a_sum_add_up_to_the_sum(rows_of_a_tile):
+    rows = some_rows(offset=1000.0)
+    targets = np.eye(3)[rows.labels]
+    cuts = [slice(0, 50), slice(50, 50), slice(50, 120)]
+    sums = [Statistics.of(rows.features[own], targets[own]) for own in cuts]
+    tiles = {}
+    for part in sums:
+        for tile in part.tiles(8 * (7 + 3) * rows_of_a_tile):
+            tiles[tile.first] = tiles[tile.first] + tile if tile.first in tiles else tile
+    assert len(tiles) == -(-7 // min(rows_of_a_tile, 7))
+    joined, whole = Statistics.joined(tiles.values()), sum(sums, Statistics.empty(7, 3))
+    assert joined.weight == whole.weight == 120
+    for name in ("mean", "target_mean", "cross"):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
+    np.testing.assert_allclose(joined.scatter, whole.scatter, rtol=1e-15)
+    np.testing.assert_array_equal(joined.scatter, joined.scatter.T)
+
+
+@pytest.mark.parametrize("features, classes", [(1280, 1000), (5000, 3)])
+def test_no_tile_is_larger_than_a_runner_takes(features, classes):
+    settings = RidgeSettings(features, features, classes, L2, folds=2)
+    statistics = FoldStatistics(settings)
+    statistics.folds[1] = replace(statistics.folds[1], weight=1.0)
+    tiles = list(statistics.tiles())
+    assert {fold for (fold, _), _ in tiles} == {1}, "nothing travels of a fold without rows"
+    sizes = [len(pickle.dumps(tile)) for tile in tiles]
+    assert max(sizes) < 8_000_000
+    assert sum(sizes) < 1.2 * features * (features / 2 + classes) * 8 + 8_000_000
+
+
+@pytest.mark.parametrize("folds, standardise", [(0, True), (3, False)])
+def test_solutions_survive_their_file(folds, standardise):
+    rows = some_rows()
+    statistics = FoldStatistics(settings_of(rows, folds=folds, standardise=standardise))
+    statistics.update(rows)
+    solved = solve(statistics)
+    read = Solved.from_bytes(solved.to_bytes())
+    assert len(read.held_out) == folds and (read.standard is None) == (not standardise)
+    for one, other in zip(
+        (read.full, *read.held_out), (solved.full, *solved.held_out), strict=True
+    ):
+        for name in ("mean", "target_mean", "weights"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))

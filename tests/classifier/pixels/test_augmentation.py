@@ -215,6 +215,7 @@ def test_one_spelling_of_each_augmentation(text, expected):
         ("contrast=0.1:0.2", "--augment contrast: expected a factor from 0 to 1"),
         ("crop=0", "--augment crop: expected crop=160 or crop=150x160"),
         ("crop=0.9", "--augment crop: expected crop=160"),
+        ("crop=" + 5000 * "9", "--augment crop: expected crop=160"),
     ],
 )
 def test_what_keras_would_not_take_is_refused(text, message):

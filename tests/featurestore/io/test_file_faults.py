@@ -217,8 +217,8 @@ def scene_train(world: World, folder: Path, faults: Faults) -> None:
 
 
 def scene_predict(world: World, folder: Path, faults: Faults) -> None:
-    images = sorted(f"faulty://{path}" for path in (world.folder / "input").rglob("*.jpeg"))
-    arguments = ("--run", f"faulty://{world.folder}/run", "--json", *images)
+    images = f"faulty://{world.folder}/input/*/*.jpeg"
+    arguments = ("--run", f"faulty://{world.folder}/run", "--json", images)
     wanted = json.loads(done(predict, *arguments).out)["predictions"]
     with faults.at_work():
         finished = finish(predict, *arguments)

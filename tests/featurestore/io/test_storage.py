@@ -112,6 +112,20 @@ def test_retrying_repeats_transient_errors_only():
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("name", ["loop", 300 * "n"])
+def test_a_path_that_can_never_be_opened_is_tried_once(tmp_path, name):
+    (tmp_path / "loop").symlink_to("loop")
+    calls = []
+
+    def opened():
+        calls.append(1)
+        return open(tmp_path / name)
+
+    with pytest.raises(OSError, match="symbolic links|name too long"):
+        retrying(opened, first_wait=0.0)
+    assert len(calls) == 1
+
+
 def test_retrying_gives_up_with_the_last_error():
     with pytest.raises(TimeoutError, match="slow"):
         retrying(lambda: (_ for _ in ()).throw(TimeoutError("slow")), attempts=2, first_wait=0.0)

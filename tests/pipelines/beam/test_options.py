@@ -81,7 +81,7 @@ def test_dataflow_is_not_given_the_built_in_sample():
 
 def test_the_dask_runner_has_a_name_and_its_flags():
     optional("distributed")
-    flags = ("--runner=DaskRunner", "--dask_client_address=tcp://h:8786", "--dask_npartitions=2")
+    flags = ("--runner=DaskRunner", "--dask_client_name=h", "--dask_npartitions=2")
     assert asked(*flags) == flags
     runner = make_options(flags).view_as(StandardOptions).runner
     assert runner == "apache_beam.runners.dask.dask_runner.DaskRunner"

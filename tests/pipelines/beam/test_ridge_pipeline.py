@@ -81,7 +81,34 @@ def test_every_pass_reads_the_rows_and_labels_that_were_divided(store, tmp_path)
 )
 def test_beam_finds_what_the_local_fit_finds(store, tmp_path, changes):
     assert_same_fit(*fits(store, tmp_path, **changes))
-    assert not (tmp_path / FIT).exists()
+    assert not list((tmp_path / FIT).parent.iterdir()), "nothing is left over"
+
+
+@pytest.mark.parametrize("most_groups", [1, 2, 1000])
+def test_it_does_not_depend_on_groups_and_tiles(store, tmp_path, monkeypatch, most_groups):
+    monkeypatch.setattr("classifier.heads.ridge.solution.TILE_BYTES", 200)
+    monkeypatch.setattr("pipelines.beam.ridge.MOST_GROUPS", most_groups)
+    assert_same_fit(*fits(store, tmp_path))
+
+
+@pytest.mark.parametrize("relative", [("store", "run"), ("./store", "file:///{}/run")])
+def test_workers_are_told_absolute_paths(store, tmp_path, monkeypatch, relative):
+    """Workers run in other folders than the command."""
+    from pipelines.beam import ridge
+
+    shutil.copytree(store.url, tmp_path / "store")
+    monkeypatch.chdir(tmp_path)
+    seen = []
+
+    def noting(self):
+        seen.append((self._source.store_url, self._source.run_url))
+        setup(self)
+
+    setup = ridge.OverRows.setup
+    monkeypatch.setattr(ridge.OverRows, "setup", noting)
+    store_path, run_path = (path.format(tmp_path) for path in relative)
+    assert run(["--store", store_path, "--output", run_path, "--json"]) == 0
+    assert set(seen) == {(str(tmp_path / "store"), str(tmp_path / "run"))}
 
 
 @pytest.mark.slow

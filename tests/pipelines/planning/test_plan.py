@@ -154,6 +154,7 @@ def test_split_fractions_follow_content_and_seed():
         (lambda: parse_image_size("big"), "got 'big'"),
         (lambda: parse_image_size("0"), "got 0x0"),
         (lambda: parse_image_size("180x"), "got '180x'"),
+        (lambda: parse_image_size(5000 * "9"), "--image_size: expected 180 or 180x240"),
     ],
 )
 def test_options_check_themselves(build, words):

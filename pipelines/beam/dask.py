@@ -1,0 +1,65 @@
+"""Beam's DaskRunner: whether its cluster answers, and into how many tasks it divides the work."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from featurestore.cli.command import say
+from featurestore.errors import RunFailed, one_line
+from featurestore.io.cores import cores
+
+# A thread that gets a slow task leaves the others to the rest.
+TASKS_PER_THREAD = 8
+# A cluster that grows while the job runs finds tasks, too.
+FEWEST_TASKS = 64
+CONNECT_SECONDS = 10
+
+
+def divide(options: PipelineOptions) -> None:
+    """Sets into how many tasks a step is divided.
+
+    Beam would put 128 chunks into a task, so that most threads of a cluster would have none. A
+    number of tasks that the user gave stays.
+
+    Args:
+      options: of a pipeline that runs on Dask.
+
+    Raises:
+      RunFailed: when no scheduler answers.
+    """
+    from apache_beam.runners.dask.dask_runner import DaskOptions
+
+    dask = options.view_as(DaskOptions)
+    threads = _threads(dask) if dask.address or dask.scheduler_file else cores()
+    if not (dask.npartitions or dask.partition_size):
+        dask.npartitions = max(FEWEST_TASKS, TASKS_PER_THREAD * threads)
+
+
+def _threads(dask: Any) -> int:
+    """Asks the scheduler that `DaskOptions` name for the threads of its workers."""
+    from distributed import Client
+
+    where = dask.address or dask.scheduler_file
+    try:
+        if not dask.address and not os.path.exists(where):
+            # Dask would wait for the file for ever.
+            raise FileNotFoundError("there is no such file")
+        timeout = dask.timeout or CONNECT_SECONDS
+        with Client(
+            dask.address, scheduler_file=dask.scheduler_file, timeout=timeout, set_as_default=False
+        ) as client:
+            threads = sum(client.nthreads().values())
+    except (OSError, ValueError) as error:
+        raise RunFailed(
+            f"no Dask scheduler answers at {where!r}: {one_line(error)}; start one with 'dask "
+            "scheduler', or mend --dask_client_address or --dask_scheduler_file"
+        ) from error
+    if not threads:
+        say(
+            f"note: the Dask scheduler at {where} has no workers yet; the job waits for them",
+            to_stderr=True,
+        )
+    return threads

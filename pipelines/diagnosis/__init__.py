@@ -1,0 +1,1 @@
+"""What a machine and a command would run into, found before anything runs."""
