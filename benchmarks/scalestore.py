@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -131,7 +132,8 @@ def _commit(folder: Path, scale: Scale, run_id: str, number: int) -> tuple[Marke
         text = text.replace(f"<{name}>", value)
     text = text.replace("<sha256>", sha256).replace('"part_bytes": 0', f'"part_bytes": {size}')
     text = text.replace("1600000000.5", f"{1_700_000_000.5 + number}")
-    with open(f"{folder}/markers/{chunk_id}.json", "w") as file:
+    # An interrupted making left it; ext4 would flush each file that is overwritten.
+    with suppress(FileExistsError), open(f"{folder}/markers/{chunk_id}.json", "x") as file:
         file.write(text)
     return marker, text
 
