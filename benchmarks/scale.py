@@ -54,10 +54,12 @@ def anonymous_bytes() -> int:
 
 
 def open_it(store: FeatureStore, scale: Scale) -> dict[str, Any]:
+    """Reads the commits, as every command does first."""
     return {"commits": len(store.at_this_moment().markers())}
 
 
 def inventory(store: FeatureStore, scale: Scale) -> dict[str, Any]:
+    """Reads what the store holds, as every plan does first."""
     from pipelines.planning.inventory import Inventory
 
     Inventory.read(store)
@@ -65,10 +67,12 @@ def inventory(store: FeatureStore, scale: Scale) -> dict[str, Any]:
 
 
 def listing(store: FeatureStore, scale: Scale) -> dict[str, Any]:
+    """Lists the images alone, which planning includes."""
     return {"listed": sum(1 for _ in scale.refs(scale.images - scale.listed, scale.images))}
 
 
 def plan(store: FeatureStore, scale: Scale, new: int = 0) -> dict[str, Any]:
+    """Plans with `new` images besides the stored ones."""
     from pipelines.planning.inventory import Inventory
     from pipelines.planning.plan import write_plan
 
@@ -83,13 +87,50 @@ def plan(store: FeatureStore, scale: Scale, new: int = 0) -> dict[str, Any]:
 
 
 def plan_more(store: FeatureStore, scale: Scale) -> dict[str, Any]:
+    """Plans with one image in a hundred new."""
     return plan(store, scale, scale.listed // 100)
 
 
 def verify_quick(store: FeatureStore, scale: Scale) -> dict[str, Any]:
+    """Compares commits with the list of files."""
     from featurestore.checking.verify import verify_storage
 
     return {"findings": sum(1 for _ in verify_storage(store.storage, quick=True))}
+
+
+def finishing(store: FeatureStore, scale: Scale) -> dict[str, Any]:
+    """Closes the books of a run that had nothing new."""
+    from pipelines.finishing.record import finish_run
+    from pipelines.planning.runfolder import RunFacts
+
+    run_id = time.strftime("%Y%m%dT%H%M%S000000Z-abc123", time.gmtime())
+    record = finish_run(store.storage, RunFacts(run_id, time.time()))
+    return {"rows": record["store_ledger"]["rows"]}
+
+
+def compaction(store: FeatureStore, scale: Scale) -> dict[str, Any]:
+    """Merges the parts that hold rows, as `compact` does with all parts of a store."""
+    from featurestore.commit import read_markers, write_manifest
+    from featurestore.compaction.compact import PART_BYTES, merge
+    from featurestore.compaction.stretches import stretches
+    from featurestore.reading.visibility import Visibility
+
+    storage = store.storage
+    markers = list(read_markers(storage).values())
+    real, visibility = [marker for marker in markers if marker.part_bytes], Visibility.of(markers)
+    for stretch in stretches(storage, real, PART_BYTES):
+        merge(storage, store.spec, stretch, visibility)
+    write_manifest(storage, "compaction", list(read_markers(storage).values()))
+    return {"merged": len(real)}
+
+
+def commits(store: FeatureStore, scale: Scale) -> dict[str, Any]:
+    """Commits a thousand markers as workers do, one after the other."""
+    from featurestore.commit import Marker, commit
+
+    for number in range(1000):
+        commit(store.storage, Marker(f"c{number:031x}", "20270101T000000000000Z-abc123", "z"))
+    return {}
 
 
 STEPS: dict[str, Callable[[FeatureStore, Scale], dict[str, Any]]] = {
@@ -99,6 +140,9 @@ STEPS: dict[str, Callable[[FeatureStore, Scale], dict[str, Any]]] = {
     "plan_nothing_new": plan,
     "plan_one_percent_new": plan_more,
     "verify_quick": verify_quick,
+    "finishing": finishing,
+    "compaction": compaction,
+    "commits": commits,
 }
 
 

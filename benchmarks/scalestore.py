@@ -17,8 +17,9 @@ import pyarrow as pa
 from classifier.inputs import ImageRef
 from featurestore import layout
 from featurestore.commit import Marker
-from featurestore.index.rows import ROW, commit_numbers, digests, sorted_set, versions
+from featurestore.index.rows import ROW, commit_numbers, sorted_set, versions
 from featurestore.index.stored import stored_sets, write_set
+from featurestore.io.sorting import digests
 from featurestore.io.storage import Storage, parquet_bytes
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger

@@ -66,10 +66,12 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
 
     store, chosen = join_store(options, storage, listing, say, not job.is_here)
     laps.lap("base")
-    run_id = new_run_id(started, (marker.run_id for marker in store.markers().values()))
+    # A large store takes a while to read, so it is read once.
+    before = store.at_this_moment()
+    run_id = new_run_id(started, (marker.run_id for marker in before.markers().values()))
     facts = RunFacts(run_id, started, inputs=tuple(public_url(uri) for uri in inputs))
     with lease(storage, run_id) as held:
-        plan = _plan(options, store, run_id, listing, say)
+        plan = _plan(options, before, run_id, listing, say)
         laps.lap("planning")
         facts = replace(
             facts,

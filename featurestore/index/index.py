@@ -12,9 +12,9 @@ from typing import Self
 import numpy as np
 
 from featurestore.commit import Marker
-from featurestore.index.rows import IN_SHARD, ROW, commit_numbers, digests, places
-from featurestore.index.sorting import Columns, matches
+from featurestore.index.rows import IN_SHARD, ROW, commit_numbers, places
 from featurestore.index.stored import StoredSet, fresh_sets, stored_sets, write_set
+from featurestore.io.sorting import Columns, digests, matches
 from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
 from featurestore.reading.visibility import Visibility

@@ -16,7 +16,7 @@ import numpy as np
 
 from featurestore.commit import Marker
 from featurestore.index.rows import COMMITS, ORDERS, commit_numbers, merged_sets, sets_of
-from featurestore.index.sorting import Columns
+from featurestore.io.sorting import Columns
 from featurestore.io.storage import Storage
 
 FOLDER = "index"

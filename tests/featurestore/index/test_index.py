@@ -6,7 +6,8 @@ from support.stores import add_chunk, make_rows, make_store
 
 from featurestore.index import stored
 from featurestore.index.index import Index
-from featurestore.index.rows import COMMITS, QUARANTINED, ROW, digests, versions
+from featurestore.index.rows import COMMITS, QUARANTINED, ROW, versions
+from featurestore.io.sorting import digests
 
 BAD = {"uri": "file:///b", "size": 3, "etag": "1", "kind": "empty", "message": "no bytes"}
 RUNS = ("20260101T000000000000Z-a", "20260102T000000000000Z-a", "20260103T000000000000Z-a")

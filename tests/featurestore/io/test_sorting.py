@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurestore.index import sorting
-from featurestore.index.sorting import DigestSet, in_order, matches, merge
+from featurestore.io import sorting
+from featurestore.io.sorting import DigestSet, in_order, matches, merge
 
 
 def columns_of(values):
