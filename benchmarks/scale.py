@@ -170,6 +170,8 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=1_000_000)
     parser.add_argument("--images_per_part", type=int, default=100)
     parser.add_argument("--real_parts", type=int, default=1000, help="parts that hold rows")
+    text = "make no marker files and empty parts"
+    parser.add_argument("--manifests_only", action="store_true", help=text)
     parser.add_argument("--listed", type=int, default=1_000_000, help="images that are listed")
     parser.add_argument(
         "--steps", nargs="+", default=["making", *STEPS], choices=["making", *STEPS]
@@ -178,7 +180,7 @@ def main() -> None:
     args = parser.parse_args()
     images = args.parts * args.images_per_part
     real, listed = min(args.parts, args.real_parts), min(images, args.listed)
-    scale = Scale(args.parts, args.images_per_part, real, listed)
+    scale = Scale(args.parts, args.images_per_part, real, listed, not args.manifests_only)
     if args.step:
         say(json.dumps(run_step(args.folder, scale, args.step)))
         return

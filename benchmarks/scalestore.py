@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,8 +17,15 @@ import pyarrow as pa
 from classifier.inputs import ImageRef
 from featurestore import layout
 from featurestore.commit import Marker
-from featurestore.index.rows import ROW, commit_numbers, sorted_set, versions
-from featurestore.index.stored import stored_sets, write_set
+from featurestore.index.rows import (
+    COMMITS,
+    ORDERS,
+    ROW,
+    commit_numbers,
+    merged_sets,
+    sorted_set,
+    versions,
+)
 from featurestore.io.sorting import digests
 from featurestore.io.storage import Storage, parquet_bytes
 from featurestore.layout import HashedName
@@ -28,6 +35,7 @@ from featurestore.store import create_store
 from featurestore.writer import PartWriter
 
 RUNS = 10
+_BLOCK = 1 << 20
 SPEC = StoreSpec(
     base=BaseSpec("VGG16", "none", "0" * 32, "block5_pool", "avg", "caffe", "r"),
     pixels=PixelSpec((32, 32)),
@@ -48,12 +56,14 @@ class Scale:
       images_per_part: of every part.
       real_parts: the last so many parts hold rows; the others are empty files.
       listed: the last so many images are listed by the steps that plan.
+      has_files: whether there are marker files and empty parts beside the manifests.
     """
 
     parts: int
     images_per_part: int
     real_parts: int
     listed: int
+    has_files: bool = True
 
     @property
     def images(self) -> int:
@@ -69,49 +79,73 @@ class Scale:
 
 
 def make_store(folder: Path, scale: Scale) -> None:
-    """Makes the store: ten finished runs with markers, manifests, parts and the index.
-
-    A store that was begun is continued with its next run.
-    """
+    """Makes the store: ten finished runs with manifests, markers and parts, and the index."""
     storage = Storage(str(folder))
     create_store(storage, SPEC)
-    for name in ("parts", "markers"):
+    for name in ("parts", "markers", "scratch"):
         (folder / name).mkdir(exist_ok=True)
     per_run = -(-scale.parts // RUNS)
+    numbers = [np.empty(0, np.uint64)]
     for run in range(RUNS):
         run_id = f"20260101T0000{run:02d}000000Z-abc123"
-        if storage.exists(layout.manifest_file(run_id)):
-            continue
-        numbers = range(run * per_run, min((run + 1) * per_run, scale.parts))
-        commits = [_commit(folder, scale, run_id, number) for number in numbers]
-        markers = [marker for marker, _ in commits]
-        with tempfile.TemporaryDirectory() as space:
-            images = _images(scale, numbers, commit_numbers(markers))
-            stored = stored_sets(storage, Path(space))
-            write_set(storage, f"tmp/{run_id}", (images, markers), stored)
-        names = {"chunk_id": [m.chunk_id for m in markers], "marker": [text for _, text in commits]}
+        own = range(run * per_run, min((run + 1) * per_run, scale.parts))
+        commits = [_commit(folder, scale, run_id, number) for number in own]
+        names = {"chunk_id": [m.chunk_id for m, _ in commits], "marker": [t for _, t in commits]}
         storage.write(layout.manifest_file(run_id), parquet_bytes(pa.table(names)))
+        numbers.append(commit_numbers(marker for marker, _ in commits))
+    commits_of = np.concatenate(numbers)
+    few = _listed_images(scale, commits_of)
+    many = _other_images(folder / "scratch", scale, commits_of)
+    (folder / "scratch" / "merged").mkdir()
+    merged = merged_sets([few, many], folder / "scratch" / "merged")
+    target = folder / "index" / "20260101T000009000000Z-index"
+    target.mkdir(parents=True)
+    for name in merged:
+        (folder / "scratch" / "merged" / f"{name}.npy").rename(target / f"{name}.npy")
+    np.save(target / f"{COMMITS}.npy", np.sort(commits_of))
+    shutil.rmtree(folder / "scratch")
 
 
-def _images(scale: Scale, numbers: range, commits: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns what the index holds of some commits: true digests of images that are listed.
+def _listed_images(scale: Scale, commits: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns what the index holds of the listed images."""
+    first = scale.images - scale.listed
+    refs = list(scale.refs(first, scale.images))
+    keys = digests(ref.key for ref in refs)
+    return sorted_set(
+        {
+            "key": keys[:, 0],
+            "key_rest": keys[:, 1],
+            "uri": digests(ref.uri for ref in refs)[:, 0],
+            "version": versions((ref.size for ref in refs), (ref.etag for ref in refs)),
+            "content": np.random.default_rng(0).integers(1, 1 << 63, len(refs), np.uint64),
+            "commit": commits[np.arange(first, scale.images) // scale.images_per_part],
+            "kind": np.full(len(refs), ROW, np.uint8),
+        }
+    )
 
-    All other digests are random, and so is every content, because hashing takes hours.
-    """
-    count = scale.images_per_part
-    rng = np.random.default_rng(numbers.start)
-    size = len(numbers) * count
-    names = ("key", "key_rest", "uri", "version", "content")
-    rows = {name: rng.integers(1, 1 << 63, size, np.uint64) for name in names}
-    start = max(numbers.start * count, scale.images - scale.listed)
-    refs = list(scale.refs(start, numbers.stop * count))
-    if refs:
-        keys, own = digests(ref.key for ref in refs), slice(size - len(refs), size)
-        rows["key"][own], rows["key_rest"][own] = keys[:, 0], keys[:, 1]
-        rows["uri"][own] = digests(ref.uri for ref in refs)[:, 0]
-        rows["version"][own] = versions((r.size for r in refs), (r.etag for r in refs))
-    rows["commit"] = np.repeat(commits, count)
-    return sorted_set({**rows, "kind": np.full(size, ROW, np.uint8)})
+
+def _other_images(folder: Path, scale: Scale, commits: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns columns of the index for all other images: digests are random, in files."""
+    size = scale.images - scale.listed
+    rng = np.random.default_rng(0)
+    columns: dict[str, np.ndarray] = {}
+    for names in ORDERS.values():
+        for name in names:
+            dtype = np.uint8 if name == "kind" else np.uint64
+            path = folder / f"{name}.npy"
+            column = np.lib.format.open_memmap(path, "w+", dtype, (size,)) if size else None
+            columns[name] = np.empty(0, dtype) if column is None else column
+            for start in range(0, size, _BLOCK) if name != "kind" else ():
+                stop = min(size, start + _BLOCK)
+                if name == "commit":
+                    block = commits[np.arange(start, stop) // scale.images_per_part]
+                elif name == names[0]:
+                    low, high = ((edge << 64) // size for edge in (start, stop))
+                    block = np.sort(rng.integers(low, high, stop - start, np.uint64))
+                else:
+                    block = rng.integers(0, 1 << 63, stop - start, np.uint64)
+                columns[name][start:stop] = block
+    return columns
 
 
 def _commit(folder: Path, scale: Scale, run_id: str, number: int) -> tuple[Marker, str]:
@@ -121,7 +155,7 @@ def _commit(folder: Path, scale: Scale, run_id: str, number: int) -> tuple[Marke
     sha256, size = hashlib.sha256(chunk_id.encode()).hexdigest(), 0
     if number >= scale.parts - scale.real_parts:
         sha256, size = _write_part(folder, scale, chunk_id, number)
-    else:
+    elif scale.has_files:
         os.close(os.open(f"{folder}/parts/{HashedName(chunk_id, sha256[:16])}", os.O_CREAT))
     part, key = (
         str(HashedName(chunk_id, sha256[:16])),
@@ -133,9 +167,9 @@ def _commit(folder: Path, scale: Scale, run_id: str, number: int) -> tuple[Marke
         text = text.replace(f"<{name}>", value)
     text = text.replace("<sha256>", sha256).replace('"part_bytes": 0', f'"part_bytes": {size}')
     text = text.replace("1600000000.5", f"{1_700_000_000.5 + number}")
-    # An interrupted making left it; ext4 would flush each file that is overwritten.
-    with suppress(FileExistsError), open(f"{folder}/markers/{chunk_id}.json", "x") as file:
-        file.write(text)
+    if scale.has_files:
+        with open(f"{folder}/markers/{chunk_id}.json", "w") as file:
+            file.write(text)
     return marker, text
 
 
