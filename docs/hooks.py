@@ -21,6 +21,7 @@ PAGES = {
     "docs/operations.md": ("operations.md", "Operations"),
     "docs/format.md": ("format.md", "The store's format"),
     "docs/performance.md": ("performance.md", "Performance"),
+    "docs/scale.md": ("scale.md", "A hundred million images"),
     "examples/README.md": ("examples.md", "Examples"),
     "docs/architecture.md": ("architecture.md", "Architecture"),
     "CONTRIBUTING.md": ("contributing.md", "Contributing"),
