@@ -82,6 +82,7 @@ setup(
         "classifier": ["py.typed"],
         "pipelines": ["py.typed"],
         "classifier.reporting": ["templates/*"],
+        "pipelines.finishing.page": ["templates/*"],
     },
     install_requires=[
         "tensorflow>=2.21,<2.22",

@@ -50,6 +50,7 @@ from featurestore.cli.command import main, quiet_libraries, say
 from featurestore.errors import UsageError, unknown_choice
 from pipelines.driver import extract
 from pipelines.extract import parse_options
+from pipelines.finishing.verdict import Outcome
 
 VIEWS = (1, 2, 4, 8)
 LOOP = "end to end"
@@ -127,6 +128,7 @@ class Bench:
             ]
         )
         outcome = extract(options, lambda line: None, show_progress=False)
+        assert isinstance(outcome, Outcome)
         run_folder = str(self._folder / f"run-{views}-{seed}")
         trained = answer(
             train.run,

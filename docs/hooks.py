@@ -20,6 +20,7 @@ PAGES = {
     "README.md": ("index.md", "Hoarfrost"),
     "docs/operations.md": ("operations.md", "Operations"),
     "docs/format.md": ("format.md", "The store's format"),
+    "docs/gpu.md": ("gpu.md", "GPUs"),
     "docs/performance.md": ("performance.md", "Performance"),
     "docs/scale.md": ("scale.md", "A hundred million images"),
     "examples/README.md": ("examples.md", "Examples"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -31,6 +32,9 @@ def build_parser() -> Parser:
         return sub.add_argument
 
     command("info", _info, "show what is in the store and how it was made")
+    add = command("runs", _runs, "list the finished runs: rates, what failed, cost")
+    text = "of one worker; adds a cost: price x workers x hours of the whole run"
+    add("--price_per_hour", type=float, metavar="PRICE", help=text)
     add = command("verify", _verify, "check every commit, file and row; exit code 1 for errors")
     add("--quick", action="store_true", help="read the commits only; open no part")
     add = command("quarantine", _quarantine, "list the images that could not be used, and why")
@@ -73,6 +77,22 @@ def _info(args: argparse.Namespace, options: dict[str, Any]) -> int:
 
     facts = describe(open_store(args.store, options))
     say(json.dumps(facts, indent=2) if args.json else format_info(facts))
+    return 0
+
+
+def _runs(args: argparse.Namespace, options: dict[str, Any]) -> int:
+    from featurestore.runs.finished import format_runs, runs_record
+    from featurestore.store import open_store
+
+    price = args.price_per_hour
+    if price is not None and not 0 <= price < math.inf:
+        raise UsageError(f"--price_per_hour must be 0 or more, got {price}")
+    storage = open_store(args.store, options).storage
+    if args.json:
+        say(json.dumps(runs_record(storage, price), indent=2))
+        return 0
+    for line in format_runs(storage, price):
+        say(line)
     return 0
 
 

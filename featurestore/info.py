@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from featurestore.reading.cache import cache_usage
+from featurestore.runs.unfinished import UnfinishedRun, unfinished_runs
 from featurestore.store import FeatureStore
-from featurestore.unfinished import UnfinishedRun, unfinished_runs
 from featurestore.units import size_text
 
 

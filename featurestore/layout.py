@@ -108,6 +108,11 @@ def run_file(run_id: str) -> str:
     return f"runs/{run_id}.json"
 
 
+def run_page(run_id: str) -> str:
+    """Returns the path of a run's page, which shows its ledger to a person."""
+    return f"runs/{run_id}.html"
+
+
 def manifest_file(run_id: str) -> str:
     """Returns the path of a run's manifest."""
     return f"manifest/{run_id}.parquet"

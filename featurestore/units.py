@@ -23,6 +23,48 @@ def shortest(value: float) -> str:
     return text if float(text) == value else repr(float(value))
 
 
+def compact(value: float, decimals: int = 0) -> str:
+    """Writes a positive number in at most five characters, for a column of a table.
+
+    Args:
+      value: the number.
+      decimals: digits behind the point of a number below 1,000.
+
+    Example:
+      >>> [compact(number) for number in (0, 9.4, 9_999, 12_345, 123_456, 100_000_000)]
+      ['0', '9.4', '9999', '12.3k', '123k', '100M']
+      >>> compact(3.14159, 2)
+      '3.14'
+    """
+    if value < 1000:
+        if decimals:
+            return f"{value:.{decimals}f}"
+        return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
+    if value < 9999.5:
+        return f"{value:.0f}"
+    for unit in "kMGT":
+        value /= 1000
+        if value < 999.5 or unit == "T":
+            break
+    return f"{value:.0f}{unit}" if value >= 99.95 else f"{value:.1f}{unit}"
+
+
+def seconds_text(seconds: float) -> str:
+    """Writes a duration with its two largest units.
+
+    Example:
+      >>> [seconds_text(number) for number in (9.84, 75, 3725, 100_000)]
+      ['9.8s', '1m15s', '1h02m', '1d03h']
+    """
+    if seconds < 59.95:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours < 24 else f"{hours // 24}d{hours % 24:02d}h"
+
+
 def size_text(count: float) -> str:
     """Writes a number of bytes in powers of 1,024, as `parse_size` reads it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -14,27 +15,31 @@ from typing import Any
 from classifier.engines import EngineChoice
 from classifier.inputs.labels import Labeller
 from featurestore import layout
+from featurestore.cli.logs import event
 from featurestore.io.storage import Storage, public_url
 from featurestore.relabel import relabel, summary_lines
 from featurestore.store import FeatureStore, open_store
 from pipelines.beam.job import Job
 from pipelines.finishing.detached import Submitted, detached_runs, still_running
+from pipelines.finishing.page.writing import write_run_page
 from pipelines.finishing.record import finish_run, write_record
 from pipelines.finishing.verdict import Outcome, judge
 from pipelines.opening.existing import existing_store
-from pipelines.options import ExtractOptions, WorkerSettings
+from pipelines.options import ExtractOptions
 from pipelines.planning.inventory import Inventory
 from pipelines.planning.keyclashes import refuse_key_clashes
 from pipelines.planning.listing import Listing
 from pipelines.planning.plan import Plan, chunk_size, write_plan
 from pipelines.planning.pruning import gone_inputs, prune
 from pipelines.planning.runfolder import RunFacts, RunFolder
+from pipelines.settings import WorkerSettings
 from pipelines.watching.lease import lease, new_run_id
 from pipelines.watching.progress import Monitor, driver_folder
 from pipelines.watching.timing import Laps
 
 SAMPLE_FOLDER = "hoarfrost-digits"
 Say = Callable[[str], None]
+_LOG = logging.getLogger(__name__)
 
 
 def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Outcome | Submitted:
@@ -69,21 +74,19 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     # A large store takes a while to read, so it is read once.
     before = store.at_this_moment()
     run_id = new_run_id(started, (marker.run_id for marker in before.markers().values()))
-    facts = RunFacts(run_id, started, inputs=tuple(public_url(uri) for uri in inputs))
+    facts = RunFacts(
+        run_id,
+        started,
+        inputs=tuple(public_url(uri) for uri in inputs),
+        workers=job.processes,
+        engine=chosen.record if chosen else {},
+        detached=job.is_detached,
+    )
     with lease(storage, run_id) as held:
-        plan = _plan(options, before, run_id, listing, say)
+        facts = _planned(options, before, facts, listing, say)
         laps.lap("planning")
-        facts = replace(
-            facts,
-            plan=plan,
-            ignored=listing.ignored.count,
-            ignored_names=tuple(listing.ignored.names),
-            steps=laps.seconds,
-            workers=job.processes,
-            engine=chosen.record if chosen else {},
-            detached=job.is_detached,
-        )
-        if not plan.chunks:
+        facts = replace(facts, steps=laps.seconds)
+        if not facts.plan.chunks:
             finish_run(storage, facts)
         else:
             RunFolder(storage, run_id).write_facts(facts)
@@ -102,17 +105,16 @@ def _judged(
     record = json.loads(store.storage.read(layout.run_file(run_id)))
     if listing.labeller:
         record = _relabel(store, record, listing.labeller, say)
+    event(_LOG, "run finished", run=run_id, seconds=record["seconds"], **record["ledger"])
+    write_run_page(store, record, options.storage_options, say)
     return judge(store, record, options.limits)
 
 
-def _plan(
-    options: ExtractOptions,
-    store: FeatureStore,
-    run_id: str,
-    listing: Listing,
-    say: Say,
-) -> Plan:
-    """Plans what is new, and prunes what is gone from the input."""
+def _planned(
+    options: ExtractOptions, store: FeatureStore, facts: RunFacts, listing: Listing, say: Say
+) -> RunFacts:
+    """Plans what is new, and prunes what is gone from the input; adds the plan to the facts."""
+    run_id = facts.run_id
     inventory = Inventory.read(store, options.upkeep.retry)
     sizes = chunk_sizes(options, store)
     plan = write_plan(store.storage, run_id, listing.refs, inventory, sizes)
@@ -125,7 +127,9 @@ def _plan(
         say(line)
     for line in listing.found.lines():
         say(line)
-    return plan
+    event(_LOG, "run started", run=run_id, images=plan.images, chunks=plan.chunks)
+    names = tuple(listing.ignored.names)
+    return replace(facts, plan=plan, ignored=listing.ignored.count, ignored_names=names)
 
 
 def chunk_sizes(options: ExtractOptions, store: FeatureStore) -> Callable[[int], int]:
@@ -218,6 +222,7 @@ def _run_pipeline(
             dedupe=options.upkeep.dedupe,
             engine=engine,
             asked=options.engine,
+            watching=options.watching,
         )
         total = 0 if plan.shards else plan.images
         remote = None if job.is_here else lambda: len(storage.list("markers")) - before

@@ -39,6 +39,7 @@ from pipelines.options import (
     SplitFractions,
     Upkeep,
     ViewOptions,
+    WatchOptions,
 )
 
 # The flags of Beam that people need most, under ``--help``, which must not import Beam.
@@ -86,6 +87,7 @@ _MODEL = "a keras.applications name (python -m classifier.bases lists them) or a
 _PRECISION = "auto: the fastest whose features agree with float32's on a sample of the input"
 _AUGMENT = f"{', '.join(LAYERS)} as in keras.layers, in this order; default {BOOK}"
 _ACCELERATOR = "of Dataflow's workers: type:nvidia-tesla-t4;count:1;install-nvidia-driver"
+_METRICS = "each worker counts its work in a file there, for Prometheus's node_exporter"
 _storage_options = partial(key_values, flag="--storage_options")
 GROUPS = {
     "input and output": {
@@ -143,6 +145,7 @@ GROUPS = {
         "retry": Flag(Upkeep, help="try the quarantined images again"),
         "prune": Flag(Upkeep, help="drop rows whose image is no longer in the input"),
         "dedupe": Flag(Upkeep, help="compute equal files once; each stays a row"),
+        "metrics_folder": Flag(WatchOptions, "FOLDER", _METRICS),
         "seed": Flag(ExtractOptions, "N", "for splits, views and random weights"),
         "plan": Flag(ExtractOptions, help="show what would run, and its cost; run nothing"),
     },
@@ -222,6 +225,7 @@ def extract_options(args: Namespace, beam_arguments: tuple[str, ...] = ()) -> Ex
         chunks=ChunkOptions(**values_for(ChunkOptions, args)),
         limits=Limits(**values_for(Limits, args)),
         upkeep=Upkeep(**values_for(Upkeep, args)),
+        watching=WatchOptions(**values_for(WatchOptions, args)),
         views=ViewOptions(**values_for(ViewOptions, args)),
         remote=RemoteOptions(**values_for(RemoteOptions, args)),
         beam_arguments=beam_arguments,

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from classifier.base.request import BaseRequest
-from classifier.engines import EngineChoice
 from classifier.engines.options import EngineOptions
 from classifier.inputs import InputOptions
 from classifier.inputs.labels import LabelOptions
 from classifier.pixels.views import BOOK, canonical
+from featurestore.cli.logs import is_json
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.spec import DTYPES, PixelSpec, check_views
 
@@ -199,35 +199,23 @@ class RemoteOptions:
 
 
 @dataclass(frozen=True)
-class WorkerSettings:
-    """What a worker needs to know; travels with the pipeline, and must stay small.
+class WatchOptions:
+    """Where workers tell of their work, besides the progress line.
 
     Attributes:
-      store_url: of the store.
-      storage_options: for inputs and output.
-      run_id: of this run.
-      batch_size: images per call of the base.
-      processes: number of worker processes that share this machine's cores.
-      splits: shares for inputs without splits.
-      progress_folder: where a worker on the driver's machine reports; or "".
-      trust_model: whether a stored base may hold Python code (Lambda layers).
-      dedupe: whether each distinct content is computed once.
-      engine: the engine and precision of every worker; None when each worker's machine decides,
-        see `pipelines.opening.settling`.
-      asked: the user's choice of engine and precision.
+      metrics_folder: on each worker's machine, for Prometheus; or "".
+      json_logs: whether they log JSON lines; by default as this process does.
     """
 
-    store_url: str
-    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
-    run_id: str = ""
-    batch_size: int = 16
-    processes: int = 1
-    splits: SplitFractions = field(default_factory=SplitFractions, hash=False)
-    progress_folder: str = ""
-    trust_model: bool = False
-    dedupe: bool = False
-    engine: EngineChoice | None = None
-    asked: EngineOptions = field(default_factory=EngineOptions)
+    metrics_folder: str = ""
+    json_logs: bool = field(default_factory=is_json)
+
+    def __post_init__(self) -> None:
+        if "://" in self.metrics_folder:
+            raise UsageError(
+                "--metrics_folder is a folder on each worker's machine, where node_exporter reads "
+                f"it; got the address {self.metrics_folder!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -247,6 +235,7 @@ class ExtractOptions:
       chunks: how the work is cut.
       limits: what the run may lose.
       upkeep: what the run does besides.
+      watching: where workers tell of their work.
       splits: shares for inputs without splits.
       views: augmented views of training images.
       remote: how a job on other machines is started.
@@ -267,6 +256,7 @@ class ExtractOptions:
     chunks: ChunkOptions = field(default_factory=ChunkOptions)
     limits: Limits = field(default_factory=Limits)
     upkeep: Upkeep = field(default_factory=Upkeep)
+    watching: WatchOptions = field(default_factory=WatchOptions)
     splits: SplitFractions = field(default_factory=SplitFractions)
     views: ViewOptions = field(default_factory=ViewOptions)
     remote: RemoteOptions = field(default_factory=RemoteOptions)

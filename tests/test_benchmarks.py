@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.commands import assert_one_line_error
 
 from benchmarks import contenders, throughput, views
 from benchmarks.bases import BASES, chosen
@@ -310,6 +311,11 @@ def test_mistakes_are_one_line(command):
     assert [base.name for base in chosen("MobileNetV2,VGG16")] == ["MobileNetV2", "VGG16"]
 
 
+def test_without_a_gpu_its_report_is_one_line(command):
+    finished = command("benchmarks.gpu", HOARFROST_DEVICE="none")
+    assert_one_line_error(finished, 2, "TensorFlow sees no GPU here", "HOARFROST_DEVICE=cpu")
+
+
 def table_names(text: str) -> list[str]:
     return [line.split("|")[1].strip() for line in io.StringIO(text) if line.startswith("| ")]
 
@@ -349,6 +355,16 @@ def test_the_other_benchmarks_end_to_end(command, arguments):
     assert finished.code == 0, finished
     assert "cores" in finished.out.splitlines()[0]
     assert len(table_names(finished.out)) > 3
+
+
+@pytest.mark.slow
+def test_the_gpu_report_is_rehearsed_on_the_processor(command):
+    finished = command(
+        *("benchmarks.gpu", "--bases", "MobileNetV2", "--images", "64"), HOARFROST_DEVICE="cpu"
+    )
+    assert finished.code == 0, finished
+    assert "the processor stands in (HOARFROST_DEVICE=cpu)" in finished.out
+    assert {"device", "processor", "16", "float32", "bfloat16"} <= {*table_names(finished.out)}
 
 
 @pytest.mark.slow

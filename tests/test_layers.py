@@ -13,7 +13,7 @@ from support.commands import ROOT
 ROOMS = {
     "featurestore": (
         "errors units ignored cli io labels numerics spec schema layout decision checksums ledger "
-        "writer commit reading index store reuse quarantine relabel export unfinished info "
+        "writer commit reading index store reuse quarantine runs relabel export info "
         "checking compaction __main__"
     ).split(),
     "classifier": (
@@ -21,7 +21,7 @@ ROOMS = {
         "reporting training"
     ).split(),
     "pipelines": (
-        "options flags watching packing planning extraction opening finishing beam driver "
+        "options settings flags watching packing planning extraction opening finishing beam driver "
         "estimating diagnosis"
     ).split(),
 }

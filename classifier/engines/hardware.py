@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from classifier.engines.conversion import import_openvino
-from classifier.runtime import import_keras
+from classifier.engines.device import CPU, asked, sees_gpu
 from featurestore.errors import UsageError
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -28,23 +26,29 @@ class Hardware:
     """The capabilities of a machine.
 
     Attributes:
-      gpu: whether TensorFlow sees a GPU.
+      gpu: whether TensorFlow computes on a GPU, or on the processor in its place.
       installed: which of ``openvino`` and ``nncf`` can be imported.
       native: engine -> low precisions that it computes natively, perhaps faster than float32.
+      stands_in: whether the processor stands in for a GPU (``HOARFROST_DEVICE=cpu``).
     """
 
     gpu: bool = False
     installed: frozenset[str] = frozenset()
     native: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    stands_in: bool = False
 
 
 @cache
 def this_machine() -> Hardware:
     """Inspects this machine; starts TensorFlow only where there may be a GPU."""
-    gpu = _may_have_gpu() and _tensorflow_sees_gpu()
+    stands_in = asked() == CPU
+    gpu = stands_in or sees_gpu()
     installed = frozenset(name for name in ("openvino", "nncf") if find_spec(name))
     # Tensor cores compute both precisions; on a CPU TensorFlow uses oneDNN's kernels.
     native = {"tensorflow": ("float16", "bfloat16") if gpu else cpu_precisions(_read_cpuinfo())}
+    if stands_in:
+        # Without instructions for it, float16 would take minutes to measure.
+        native["tensorflow"] = ("bfloat16",)
     if "openvino" in installed:
         try:
             found = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -52,7 +56,7 @@ def this_machine() -> Hardware:
         except UsageError:
             # An OpenVINO that cannot be loaded counts as absent.
             installed -= {"openvino"}
-    return Hardware(gpu, installed, native)
+    return Hardware(gpu, installed, native, stands_in)
 
 
 def cpu_precisions(cpuinfo: str) -> tuple[str, ...]:
@@ -74,14 +78,3 @@ def _read_cpuinfo() -> str:
         return _CPUINFO.read_text()
     except OSError:
         return ""
-
-
-def _may_have_gpu() -> bool:
-    return sys.platform != "linux" or bool(glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/kfd"))
-
-
-def _tensorflow_sees_gpu() -> bool:
-    import_keras()
-    import tensorflow as tf
-
-    return bool(tf.config.list_physical_devices("GPU"))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from classifier.base.stored import RESTORE, load_base
+from classifier.engines.batching import DeviceQueue, fastest_batch
 from classifier.engines.conversion import converted, unpack
 from classifier.engines.engine import Engine, EngineChoice
 from classifier.engines.hardware import this_machine
 from classifier.engines.openvino import OpenVINOEngine
 from classifier.engines.options import for_stored
-from classifier.engines.tensorflow import TensorFlowEngine, limit_threads
+from classifier.engines.tensorflow import TensorFlowEngine, limit_threads, out_of_memory
 from classifier.runtime import import_keras
 from featurestore import layout
 from featurestore.errors import CorruptStore
@@ -97,7 +99,8 @@ def load_engine(
       base: in its store or run.
       choice: engine and precision.
       batch_size: images per call.
-      lanes: concurrent calls.
+      lanes: concurrent calls. Where TensorFlow has a GPU, several lanes share full batches of it,
+        whose size is measured; see `batching.DeviceQueue`.
       threads: of all lanes together; 0 gives each lane one. TensorFlow keeps its number of threads
         once it has started.
 
@@ -112,7 +115,13 @@ def load_engine(
         return OpenVINOEngine(model, choice, image_size, batch_size, lanes, threads)
     import_keras()
     limit_threads(threads or lanes, lanes)
-    return TensorFlowEngine(base.load(), base.spec.base, image_size, batch_size, choice.precision)
+    make = partial(
+        TensorFlowEngine, base.load(), base.spec.base, image_size, precision=choice.precision
+    )
+    if lanes == 1 or not this_machine().gpu:
+        return make(batch_size)
+    engine, trials = fastest_batch(make, image_size, batch_size, out_of_memory())
+    return DeviceQueue(engine, batch_size, trials)
 
 
 def serving_engine(base: StoredBase, batch_size: int) -> Engine:

@@ -95,7 +95,8 @@ def _engine(asked: EngineOptions, hardware: Hardware) -> tuple[str, str]:
     if asked.precision == "int8":
         return "openvino", "the only engine with int8"
     if hardware.gpu:
-        return "tensorflow", "there is a GPU"
+        stands_in = "the processor stands in for a GPU (HOARFROST_DEVICE=cpu)"
+        return "tensorflow", stands_in if hardware.stands_in else "there is a GPU"
     if "openvino" not in hardware.installed:
         return "tensorflow", f"OpenVINO, often faster on a CPU, is not installed: {_INSTALL}"
     return "openvino", "no GPU, and OpenVINO is installed"

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from classifier.engines.batching import lanes_for
 from classifier.engines.engine import Engine, relative_distances, run_padded
 
 # How close rows must be to float32's for `auto` to choose a precision.
@@ -160,18 +161,19 @@ def throughput(engines: Mapping[str, Engine], images: np.ndarray, lanes: int) ->
     Args:
       engines: name -> engine, already warm.
       images: uint8 (n, H, W, 3), n from 1.
-      lanes: concurrent calls.
+      lanes: concurrent calls; more for the queue of a device, as in an extraction.
     """
     best = dict.fromkeys(engines, 0.0)
     begun = time.perf_counter()
-    with ThreadPoolExecutor(lanes) as pool:
+    callers = {name: lanes_for(engine, lanes) for name, engine in engines.items()}
+    with ThreadPoolExecutor(max(callers.values())) as pool:
         for turn in range(ROUNDS):
             if turn and time.perf_counter() - begun > SECONDS:
                 break
             for name, engine in engines.items():
                 batch = np.resize(images, (engine.batch_size, *images.shape[1:]))
                 started = time.perf_counter()
-                list(pool.map(engine, [batch] * lanes))
+                list(pool.map(engine, [batch] * callers[name]))
                 seconds = time.perf_counter() - started
-                best[name] = max(best[name], lanes * engine.batch_size / seconds)
+                best[name] = max(best[name], callers[name] * engine.batch_size / seconds)
     return best

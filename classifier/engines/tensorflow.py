@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from classifier.base.preprocess import pool_graph, pooled_shape, preprocess_graph
+from classifier.engines.device import prepare_devices
 from classifier.engines.engine import EngineChoice, check_batch, check_batch_size
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, one_line
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def limit_threads(threads: int, lanes: int = 1) -> bool:
-    """Limits TensorFlow's threads and lets GPU memory grow; call it before TensorFlow starts.
+    """Limits TensorFlow's threads and prepares its devices; call it before TensorFlow starts.
 
     Args:
       threads: per operation; cores divided by the processes (or lanes) that share them.
@@ -33,8 +34,7 @@ def limit_threads(threads: int, lanes: int = 1) -> bool:
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(max(1, lanes))
-        for device in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(device, True)
+        prepare_devices()
     except RuntimeError:
         return False
     return True
@@ -102,6 +102,13 @@ def in_precision(model: keras.Model, precision: str) -> keras.Model:
             f"({one_line(error, 200)}); use --precision float32, or --engine openvino"
         ) from error
     return copy
+
+
+def out_of_memory() -> tuple[type[BaseException], ...]:
+    """Returns the errors that tell that a batch does not fit into memory."""
+    import tensorflow as tf
+
+    return (MemoryError, tf.errors.ResourceExhaustedError)
 
 
 class TensorFlowEngine:

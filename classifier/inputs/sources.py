@@ -27,7 +27,8 @@ class StoredRow:
     """A row as the store holds it.
 
     Attributes:
-      key, uri, size, etag, content_hash, view: its columns.
+      key, uri, size, etag, content_hash, view: its columns; the hash is "" for a quarantined
+        image, whose size alone then tells whether it is the same.
       features: as stored, of any float type (\\*feature_shape).
       numerics: the hash of the numerics of its part.
       shard: the shard that it came from, or None.
@@ -142,6 +143,8 @@ def _read_shard(
 
 
 def _is_same(data: bytes, row: StoredRow) -> bool:
+    if not row.content_hash:
+        return len(data) == row.size
     return hashlib.sha256(data).hexdigest() == row.content_hash
 
 

@@ -30,9 +30,20 @@ class Chart:
     svg: str
 
 
-def _chart(
+def draw_chart(
     title: str, summary: str, draw: Callable[[Axes], None], size: tuple[int, int] = SIZE
 ) -> Chart:
+    """Draws one chart of a page.
+
+    Args:
+      title: shown above the chart.
+      summary: describes the chart to readers who cannot see it.
+      draw: draws into the axes.
+      size: width and height in pixels of the page.
+
+    Raises:
+      PlotsMissing: without Matplotlib.
+    """
     width, height = size
     figure = plots.new_figure(width / POINTS_PER_INCH, height / POINTS_PER_INCH)
     draw(figure.subplots())
@@ -50,7 +61,7 @@ def history_chart(name: str, train: Sequence, validation: Sequence, best_epoch: 
     """
     best = validation[best_epoch - 1]
     text = "none" if best is None else f"{best:.4f}" if name == "loss" else f"{best:.1%}"
-    return _chart(
+    return draw_chart(
         name.capitalize(),
         f"{name} of training and validation over {len(train)} epochs; validation {text} at its "
         f"best epoch, {best_epoch}",
@@ -66,7 +77,7 @@ def penalty_chart(pairs: Sequence[tuple[float, float]], chosen: float) -> Chart:
       chosen: the penalty that the head uses.
     """
     pairs = sorted(pairs)
-    return _chart(
+    return draw_chart(
         "Accuracy",
         f"accuracy over {len(pairs)} penalties from {pairs[0][0]:g} to {pairs[-1][0]:g}; chosen "
         f"{chosen:.3g}",
@@ -82,7 +93,7 @@ def learning_chart(points: Sequence[Mapping[str, Any]]) -> Chart:
     """
     points = sorted(points, key=lambda point: point["images"])
     words = (f"{p['accuracy']['estimate']:.1%} with {p['images']:,}" for p in points)
-    return _chart(
+    return draw_chart(
         "Accuracy",
         "accuracy by training images: " + ", ".join(words),
         lambda axes: curves.draw_learning(axes, points),
@@ -98,7 +109,7 @@ def reliability_chart(name: str, found: Mapping[str, Any]) -> Chart:
     """
     filled = [part for part in found["bins"] if part["rows"]]
     words = (f"{part['accuracy']:.0%} at {part['confidence']:.0%}" for part in filled)
-    return _chart(
+    return draw_chart(
         name,
         f"{name}: calibration error {found['ece']:.3f}; mean accuracy by confidence: "
         + ", ".join(words),

@@ -5,48 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
-from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from classifier.reporting import facts, sections
+from classifier.reporting.frame import asset, environment
 from classifier.reporting.material import Material
 from classifier.reporting.pictures import Picture
 from classifier.reporting.tables import leaderboard_table
-from featurestore.errors import HoarfrostError, UsageError
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-PACKAGE = "classifier.reporting"
-
-
-class ReportMissing(UsageError):
-    """Jinja2 is not installed."""
+from featurestore.errors import HoarfrostError
 
 
 class ReportFailed(HoarfrostError):
     """A file of the run lacks something that the page needs."""
-
-
-def environment() -> Environment:
-    """Returns a Jinja2 environment with the page's templates; it escapes every value.
-
-    Raises:
-      ReportMissing: naming what to install.
-    """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise ReportMissing(
-            "the report page needs Jinja2, which is not installed: pip install 'hoarfrost[report]'"
-        ) from error
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader(PACKAGE, "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def render(material: Material, pictures: Mapping[str, Picture]) -> str:
@@ -75,7 +45,7 @@ def render(material: Material, pictures: Mapping[str, Picture]) -> str:
 
 def _content(material: Material) -> dict[str, Any]:
     """Returns the template's variables."""
-    style, script = (_asset(name) for name in ("page.css", "page.js"))
+    style, script = (asset(name) for name in ("page.css", "page.js"))
     ledger, balance = facts.ledger_of(material)
     url, spec = material.run.url, material.run.spec
     return {
@@ -83,6 +53,7 @@ def _content(material: Material) -> dict[str, Any]:
         "script": script,
         # The browser runs no other script, even if a name contains one.
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "kind": "training report",
         "title": url.rstrip("/").rpartition("/")[2] or url,
         "url": url,
         "best": material.best,
@@ -99,7 +70,3 @@ def _content(material: Material) -> dict[str, Any]:
         "ledger": ledger,
         "balance": balance,
     }
-
-
-def _asset(name: str) -> str:
-    return resources.files(PACKAGE).joinpath("templates", name).read_text(encoding="utf-8")

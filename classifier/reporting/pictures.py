@@ -10,9 +10,9 @@ import base64
 import io
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from classifier.pixels.decoder import decode
 from classifier.pixels.filetypes import BadImage
 from featurestore.errors import HoarfrostError, one_line
 from featurestore.spec import PixelSpec
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Twice the width of a tile, for screens of high resolution.
 SIDE = 240
@@ -51,6 +54,9 @@ class Picture:
         return 0 < max(self.width, self.height) <= SMALL
 
 
+Show = Callable[[StoredRow, bytes | Missed], Picture]
+
+
 def pictures_of(
     images: Sequence[Mapping[str, Any]],
     pixels: PixelSpec,
@@ -69,38 +75,59 @@ def pictures_of(
     Returns:
       content hash -> picture, for each of `images`.
     """
+    by_hash = {image["content_hash"]: image for image in images}
+
+    def show(row: StoredRow, data: bytes | Missed) -> Picture:
+        return _picture(data, by_hash[row.content_hash], pixels)
+
+    rows = {content_hash: _row(image) for content_hash, image in by_hash.items()}
+    return shown_in_time(rows, show, storage_options, seconds)
+
+
+def shown_in_time(
+    rows: Mapping[str, StoredRow], show: Show, storage_options: Mapping[str, Any], seconds: float
+) -> dict[str, Picture]:
+    """Reads the images of rows again, until all are read or the time is over.
+
+    Args:
+      rows: name -> row, whose image is wanted.
+      show: makes a picture of an image's bytes, or of the reason why they cannot be had.
+      storage_options: for the images' file systems.
+      seconds: time limit; later images are left out.
+
+    Returns:
+      name -> picture, for each of `rows`.
+    """
     late = Picture(reason=f"not read within {seconds:g} seconds")
-    found = {image["content_hash"]: late for image in images}
     results: dict[str, Picture] = {}
     # A daemon thread: a read that hangs must not keep the process alive.
     reader = threading.Thread(
-        target=_read_all, args=(images, pixels, storage_options, results), daemon=True
+        target=_read_all, args=(rows, show, storage_options, results), daemon=True
     )
     reader.start()
     reader.join(seconds)
-    return found | dict(results)
+    return dict.fromkeys(rows, late) | dict(results)
 
 
 def _read_all(
-    images: Sequence[Mapping[str, Any]],
-    pixels: PixelSpec,
+    rows: Mapping[str, StoredRow],
+    show: Show,
     storage_options: Mapping[str, Any],
     results: dict[str, Picture],
 ) -> None:
-    def source(image: Mapping[str, Any]) -> str:
-        return image["shard"]["uri"] if image.get("shard") else image["uri"]
+    def source(named: tuple[str, StoredRow]) -> str:
+        row = named[1]
+        return row.shard.uri if row.shard else row.uri
 
     # Grouped by source: an archive is read once for all of its images.
-    for _, group in itertools.groupby(sorted(images, key=source), key=source):
-        together = {image["content_hash"]: image for image in group}
-        rows = [_row(image) for image in together.values()]
+    for _, group in itertools.groupby(sorted(rows.items(), key=source), key=source):
+        names = {id(row): name for name, row in group}
         try:
-            for row, data in read_sources(rows, storage_options):
-                image = together.pop(row.content_hash)
-                results[row.content_hash] = _picture(data, image, pixels)
+            for row, data in read_sources([rows[name] for name in names.values()], storage_options):
+                results[names[id(row)]] = show(row, data)
         except (HoarfrostError, OSError, ValueError, ImportError) as error:
-            reason = one_line(error)
-            results.update(dict.fromkeys(together, Picture(reason=reason)))
+            missing = [name for name in names.values() if name not in results]
+            results.update(dict.fromkeys(missing, Picture(reason=one_line(error))))
 
 
 def _row(image: Mapping[str, Any]) -> StoredRow:
@@ -135,8 +162,12 @@ def _tile(image: Mapping[str, Any], pixels: PixelSpec) -> PixelSpec:
 def _data_uri(pixels: np.ndarray) -> str:
     from PIL import Image
 
+    return picture_uri(Image.fromarray(pixels))
+
+
+def picture_uri(image: Image.Image) -> str:
+    """Returns an image as a ``data:`` URI: a small one exactly, a larger one as JPEG."""
     sink = io.BytesIO()
-    image = Image.fromarray(pixels)
     if max(image.size) <= SMALL:
         image.save(sink, "PNG", optimize=True)
         kind = "png"

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from classifier.reporting.frame import TROUBLE, Tell, environment, page_or_note, trouble_line
 from classifier.reporting.material import Material, gather
 from classifier.runs.run import REPORT, Run, dump_json, load_run
-from featurestore.errors import HoarfrostError, one_line
 
 if TYPE_CHECKING:
     from classifier.reporting.pictures import Picture
     from featurestore import FeatureStore
     from featurestore.io.storage import Storage
 
-Tell = Callable[[str], None]
-# Errors of judging and writing: files, rows, folders, memory.
-TROUBLE = (HoarfrostError, OSError, ValueError, LookupError, TypeError, RuntimeError, MemoryError)
 
-
-def write_page(run: Run) -> None:
+def write_page(run: Run) -> str:
     """Writes the page from the files of the run, and its mistakes' images if they can be read.
+
+    Returns:
+      The page's address.
 
     Raises:
       ReportMissing: without Jinja2.
       OSError: when the run cannot be written to.
     """
-    from classifier.reporting.page import environment, render
+    from classifier.reporting.page import render
 
     environment()  # Reports a missing Jinja2 before images are read.
     material = gather(run)
     run.storage.write(REPORT, render(material, _pictures(run, material)))
+    return f"{run.url}/{REPORT}"
 
 
 def _pictures(run: Run, material: Material) -> dict[str, Picture]:
@@ -48,13 +47,7 @@ def renew_page(run: Run, tell: Tell) -> bool:
     Returns:
       Whether the page was written.
     """
-    try:
-        write_page(run)
-    except TROUBLE as error:
-        tell(f"note: {REPORT} was skipped: {_line(error)}")
-        return False
-    tell(f"report: {run.url}/{REPORT}")
-    return True
+    return page_or_note(lambda: write_page(run), REPORT, tell)
 
 
 def judge_on_validation(run: Run, store: FeatureStore) -> None:
@@ -79,10 +72,5 @@ def report_training(storage: Storage, store: FeatureStore, tell: Tell) -> None:
     try:
         judge_on_validation(run, store)
     except TROUBLE as error:
-        tell(f"note: the best head was not judged on the validation rows: {_line(error)}")
+        tell(f"note: the best head was not judged on the validation rows: {trouble_line(error)}")
     renew_page(run, tell)
-
-
-def _line(error: BaseException) -> str:
-    text = one_line(error)
-    return text if isinstance(error, HoarfrostError) else f"{type(error).__name__}: {text}"

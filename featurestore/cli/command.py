@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from featurestore.cli import interrupts, streams
+from featurestore.cli import interrupts, logs, streams
 from featurestore.cli.streams import say
 from featurestore.errors import HoarfrostError, UsageError, did_you_mean, one_line
 
@@ -72,6 +72,7 @@ def main(
     """
     streams.escape_names()
     try:
+        logs.start()
         with interrupts.caught(kept):
             code = command(sys.argv[1:] if argv is None else argv) or 0
     except HoarfrostError as error:

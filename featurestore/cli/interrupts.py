@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from featurestore.cli.logs import stderr_line
+
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 KEPT = "what was stored stays; give the same command again"
 # Ctrl-C reaches a child process twice, directly and through its parent, but counts once.
@@ -188,7 +190,7 @@ def _end_in_time() -> None:
 def _end() -> None:
     """Prints the line and ends the process without waiting for threads."""
     _kill_children()
-    tell(interrupted_line(_state.kept))
+    tell(stderr_line(interrupted_line(_state.kept)))
     os._exit(EXIT_CODES[signal.Signals(_state.number)])
 
 

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
+from featurestore.cli.logs import stderr_line
+
 
 def open_closed() -> None:
     """Connects standard streams that were closed at the start to the null device.
@@ -50,6 +52,8 @@ def say(line: str = "", *, to_stderr: bool = False, end: str = "\n") -> None:
       end: printed after the text.
     """
     stream = sys.stderr if to_stderr else sys.stdout
+    if to_stderr:
+        line = stderr_line(line)
     try:
         print(line, file=stream, end=end, flush=True)
     except OSError as error:

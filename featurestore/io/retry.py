@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import random
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,21 @@ _CLIENTS = ("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "adlfs", "a
 _CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "NoAuthTokenError")
 # Request timeout and too many requests; other 4xx answers are final (RFC 9110).
 _WORTH_RETRYING = (408, 429)
+
+
+_counting = threading.Lock()
+_repeats = 0
+
+
+def repeats() -> int:
+    """Returns how many requests this process has repeated so far."""
+    return _repeats
+
+
+def _count_repeat() -> None:
+    global _repeats
+    with _counting:
+        _repeats += 1
 
 
 @contextmanager
@@ -122,6 +138,7 @@ def retrying(call: Callable[[], T], attempts: int = ATTEMPTS, first_wait: float 
         except OSError as error:
             if attempt == attempts - 1 or error.errno in _PERMANENT_NUMBERS:
                 raise
+            _count_repeat()
             # Jitter keeps many workers from retrying in step (full jitter, AWS 2015).
             time.sleep(first_wait * 2**attempt * random.uniform(0.5, 1.0))
     raise AssertionError("unreachable")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from featurestore.errors import UsageError
 from featurestore.io.storage import Storage
 from pipelines.beam.run import run_pipeline
-from pipelines.options import ExtractOptions, WorkerSettings
+from pipelines.options import ExtractOptions
+from pipelines.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from classifier.runtime import standard_error_held
 from featurestore.cli import interrupts
+from featurestore.cli.logs import is_json
 from featurestore.errors import HoarfrostError, RunFailed
 from pipelines.beam.messages import of_ours, reason_of, without_place
 
@@ -53,7 +54,9 @@ def run_pipeline(
     from pipelines.beam.options import runs_here
 
     is_here = runs_here(options)
-    with standard_error_held(), interrupts.abrupt():
+    # Workers on this machine log to this process's standard error.
+    held = nullcontext() if is_json() else standard_error_held()
+    with held, interrupts.abrupt():
         try:
             pipeline = beam.Pipeline(options=options)
             build(pipeline)

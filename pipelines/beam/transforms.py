@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
@@ -27,9 +26,9 @@ from pipelines.extraction.dedupe import (
 )
 from pipelines.extraction.group import GroupResult
 from pipelines.finishing.record import close_books
-from pipelines.options import WorkerSettings
 from pipelines.planning.plan import Chunk, read_chunk, reference
 from pipelines.planning.runfolder import DeadChunk, RunFolder
+from pipelines.settings import WorkerSettings
 
 NAMESPACE = "hoarfrost"
 AT_ONCE = 2
@@ -39,7 +38,6 @@ MOST_GROUPS = 4096
 Left = tuple[list[str], str]
 # (marker, or None for a dead chunk; per group: rows computed, quarantined, seconds by batch)
 Attempt = tuple[Marker | None, list[tuple[int, int, list[float]]]]
-_LOG = logging.getLogger(__name__)
 
 
 class OnWorker(beam.DoFn):
@@ -176,7 +174,6 @@ def dead_chunk(chunk: Chunk, error: BaseException) -> DeadChunk:
     """Describes a chunk that failed with `error`."""
     message = one_line(error)
     first = chunk.first_key
-    _LOG.warning("chunk of %s failed: %s: %s", first, type(error).__name__, message)
     return DeadChunk(chunk.chunk_id, first, len(chunk.images), type(error).__name__, message)
 
 

@@ -25,13 +25,14 @@ from pipelines.extraction.worker import Worker
 from pipelines.opening.engine import Chosen
 from pipelines.opening.existing import existing_store
 from pipelines.opening.store import join_store
-from pipelines.options import ExtractOptions, WorkerSettings
+from pipelines.options import ExtractOptions
 from pipelines.planning.digits import write_digits
 from pipelines.planning.inventory import Inventory
 from pipelines.planning.keyclashes import refuse_key_clashes
 from pipelines.planning.listing import Listing
 from pipelines.planning.plan import Plan, write_plan
 from pipelines.planning.pruning import gone_inputs
+from pipelines.settings import WorkerSettings
 from pipelines.watching.timing import Laps
 
 ROUND_NUMBER = 1_000_000

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from classifier.engines import Engine, run_padded
+from classifier.inputs.refs import ShardDamaged
 from featurestore import layout
 from featurestore.commit import Marker, commit, committed, publish
 from featurestore.io.readahead import ordered_map
@@ -33,6 +34,7 @@ from pipelines.extraction.source import ChunkSource, Fetched, batched
 from pipelines.planning.plan import Chunk
 from pipelines.planning.visible import committed_keys, images_of_shard
 from pipelines.watching.timing import ChunkClock, LaneClock
+from pipelines.watching.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Extractor:
       readers: threads that read ahead.
       clock: of the lanes.
       name: of this process, for the times in the markers.
+      watch: is told of every chunk.
       decoder: turns bytes into rows and pixels.
       storage_options: for the inputs.
       stored: returns what finds the features that were stored before a chunk, by content.
@@ -57,6 +60,7 @@ class Extractor:
     readers: Executor
     clock: LaneClock
     name: str
+    watch: Watch
     decoder: GroupDecoder
     storage_options: Mapping[str, Any]
     stored: Callable[[Chunk], StoredFeatures]
@@ -85,10 +89,14 @@ class Extractor:
             space = storage.workspace(layout.attempt_folder(run_id, chunk_id, nonce))
             with space as folder, self.clock.chunk() as clock:
                 return self._attempt(chunk, run_id, on_group, folder, clock)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
             # Another attempt that committed removes this one's files.
             if marker := committed(storage, chunk_id):
                 return marker
+            self.watch.failed(chunk_id, chunk.first_key, error)
+            raise
+        except (OSError, ShardDamaged) as error:
+            self.watch.failed(chunk_id, chunk.first_key, error)
             raise
 
     def _attempt(
@@ -161,7 +169,10 @@ class Extractor:
                     quarantine=publish(storage, marker.chunk_id, bad, "quarantine"),
                     quarantine_sha256=bad.sha256,
                 )
-        return commit(storage, dataclasses.replace(marker, time=clock.record(self.name)))
+        marker = commit(storage, dataclasses.replace(marker, time=clock.record(self.name)))
+        if marker.time.get("worker") == self.name:
+            self.watch.committed(marker)
+        return marker
 
     def _done(self, chunk: Chunk) -> frozenset[str]:
         """Returns the keys that the first chunk of a shard has extracted."""

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from classifier.engines import Engine, EngineChoice, StoredBase, load_engine
+from classifier.engines.batching import device_totals, lanes_for
+from classifier.engines.device import claim_device
 from classifier.engines.hardware import this_machine
 from classifier.engines.options import require_able
 from classifier.engines.probes import require_numerics
 from classifier.pixels.views import Views
+from featurestore.io.retry import repeats
 from featurestore.reuse import StoredFeatures
 from featurestore.spec import BaseSpec
 from featurestore.store import FeatureStore, open_store
 from pipelines.extraction.chunk import Extractor
 from pipelines.extraction.group import GroupDecoder, GroupResult
 from pipelines.extraction.share import lane_count
-from pipelines.options import WorkerSettings
 from pipelines.planning.plan import Chunk
+from pipelines.settings import WorkerSettings
 from pipelines.watching.progress import Reporter
 from pipelines.watching.timing import LaneClock
+from pipelines.watching.watch import Watch
 
 _LOADING, _SHARING = threading.Lock(), threading.Lock()
 _ENGINES: dict[tuple[BaseSpec, tuple[int, int], EngineChoice, int], Engine] = {}
@@ -54,9 +59,12 @@ class Worker:
         # Comes first, because it watches whether the driver lives, and loading a base takes long.
         self.reporter = Reporter(settings.progress_folder)
         self.store = open_store(settings.store_url, settings.storage_options)
-        lanes = lane_count(settings.processes)
         self.engine = shared_engine(self.store, settings)
+        lanes = lanes_for(self.engine, lane_count(settings.processes))
         require_numerics(self.store, self.engine)
+        name = uuid.uuid4().hex[:8]
+        label = self.engine.numerics.label
+        self.watch = Watch(settings.watching, self.reporter, settings.run_id, name, label)
         self.feeders = ThreadPoolExecutor(max(4, 2 * lanes), "feeder")
         self._indexing = threading.Lock()
         self._indexes: dict[bool, StoredFeatures] = {}
@@ -65,8 +73,9 @@ class Worker:
             engine=self.engine,
             lanes=ThreadPoolExecutor(lanes, "lane"),
             readers=ThreadPoolExecutor(max(4, lanes), "reader"),
-            clock=LaneClock(lanes),
-            name=uuid.uuid4().hex[:8],
+            clock=LaneClock(lanes, totals=totals_of(self.engine)),
+            name=name,
+            watch=self.watch,
             decoder=GroupDecoder(self.store.spec, Views.of(self.store.spec), settings.splits),
             storage_options=settings.storage_options,
             stored=self._stored,
@@ -86,8 +95,13 @@ class Worker:
             return self._indexes[chunk.is_copies]
 
     def report(self, group: GroupResult) -> None:
-        """Counts a group for the driver's progress line."""
-        self.reporter.add(len(group.every), len(group.quarantined))
+        """Counts a group for the progress line and for Prometheus."""
+        self.watch.group(len(group.every), len(group.quarantined), group.infer_seconds)
+
+
+def totals_of(engine: Engine) -> Callable[[], Mapping[str, float]]:
+    """Returns what reads this process's running totals: repeated requests, a device's work."""
+    return lambda: {"retries": repeats(), **device_totals(engine)}
 
 
 def shared_engine(store: FeatureStore, settings: WorkerSettings) -> Engine:
@@ -103,6 +117,8 @@ def shared_engine(store: FeatureStore, settings: WorkerSettings) -> Engine:
             # The driver may run on another machine. An engine that lacks a precision here would
             # silently compute in another one.
             require_able(choice, this_machine())
+            if choice.engine == "tensorflow":
+                claim_device()
             base = StoredBase(store.storage, spec, settings.trust_model)
             lanes = lane_count(settings.processes)
             engine = load_engine(base, choice, batch_size, lanes)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from featurestore import layout
+from featurestore.runs.unfinished import UnfinishedRun, unfinished_runs
 from featurestore.store import FeatureStore
-from featurestore.unfinished import UnfinishedRun, unfinished_runs
 from pipelines.finishing.outcomes import chunk_outcomes
 from pipelines.finishing.record import close_books
 from pipelines.planning.runfolder import RunFolder

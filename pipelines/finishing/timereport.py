@@ -58,8 +58,8 @@ def time_report(times: Sequence[Mapping[str, Any]], run: RunTime) -> dict[str, A
     Returns:
       seconds of the run, and its steps before the first image, of which ``workers`` is their start.
       If there were chunks, also seconds to_first_image and after_last_chunk; workers; their lanes;
-      lane_seconds by state; idle_seconds by cause; megapixels per image; bound (``start`` or a
-      state); advice.
+      lane_seconds by state; idle_seconds by cause; megapixels per image; retries of requests; of
+      a device such as a GPU, its busy and full shares; bound (``start`` or a state); advice.
     """
     seconds = round(run.finished - run.started, 3)
     report: dict[str, Any] = {"seconds": seconds, "steps": dict(run.steps)}
@@ -88,9 +88,31 @@ def time_report(times: Sequence[Mapping[str, Any]], run: RunTime) -> dict[str, A
         "lane_seconds": {state: round(spent[state], 3) for state in STATES},
         "idle_seconds": {cause: round(seconds, 3) for cause, seconds in idle.items()},
         "megapixels": round(sum(one["megapixels"] for one in times) / max(1, images), 3),
+        "retries": round(sum(one.get("retries", 0) for one in times)),
+        **_device(times),
     }
     bound, cause = find_bound(report, run.shards)
     return {**report, "bound": bound, "advice": advice(cause, report["megapixels"])}
+
+
+def _device(times: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns how busy the workers' devices were, and how full their batches; {} without any.
+
+    A device's time is that from the start of its worker's first chunk to the end of its last.
+    """
+    seen = [one for one in times if "device_seconds" in one]
+    if not seen:
+        return {}
+    spans = _spans(seen).values()
+    there = sum(last - start for start, last, _ in spans) or 1.0
+    places = sum(one["device_places"] for one in seen) or 1.0
+    return {
+        "device": {
+            "busy": round(sum(one["device_seconds"] for one in seen) / there, 4),
+            "full": round(sum(one["device_images"] for one in seen) / places, 4),
+            "devices": len(spans),
+        }
+    }
 
 
 def _spans(times: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float, float]]:
@@ -151,8 +173,14 @@ def time_lines(report: Mapping[str, Any]) -> list[str]:
     total = sum(spent.values()) or 1.0
     shares = ", ".join(f"{state} {spent[state] / total:.0%}" for state in STATES)
     steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in report["steps"].items())
+    device = report.get("device")
+    busy = (
+        f"; device {device['busy']:.0%} busy, its batches {device['full']:.0%} full"
+        if device
+        else ""
+    )
     return [
         f"time: {report['to_first_image']:.1f} s to the first image ({steps}), then on {lanes} "
-        f"lane{'s' if lanes > 1 else ''}: {shares}",
+        f"lane{'s' if lanes > 1 else ''}: {shares}{busy}",
         f"bound by {report['bound']}: {report['advice']}",
     ]

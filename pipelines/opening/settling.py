@@ -29,7 +29,7 @@ from featurestore.store import FeatureStore, open_store
 from pipelines.extraction.worker import shared_engine
 from pipelines.opening.engine import Chosen, Sample, choose_engine
 from pipelines.opening.sample import decoded_images, planned_refs, spread
-from pipelines.options import WorkerSettings
+from pipelines.settings import WorkerSettings
 from pipelines.watching import locks
 
 PROBE_SECONDS = 120.0

@@ -30,8 +30,9 @@ from pipelines.opening.engine import Chosen, choose_engine
 from pipelines.opening.existing import existing_store
 from pipelines.opening.sample import decoded_images, spread
 from pipelines.opening.settling import check_numerics, decided
-from pipelines.options import ExtractOptions, WorkerSettings
+from pipelines.options import ExtractOptions
 from pipelines.planning.listing import Listing
+from pipelines.settings import WorkerSettings
 
 # Marks a base with other weights than the ImageNet ones, which could not be downloaded, so that no
 # run on your own images uses it.

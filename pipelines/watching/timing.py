@@ -44,10 +44,18 @@ class LaneClock:
     Args:
       lanes: number of threads that decode and infer.
       now: a monotonic clock, in seconds.
+      totals: returns what this process has counted so far, such as repeated requests; the record
+        of each chunk has what was added since the record before it.
     """
 
-    def __init__(self, lanes: int, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        lanes: int,
+        now: Callable[[], float] = time.monotonic,
+        totals: Callable[[], Mapping[str, float]] = dict,
+    ) -> None:
         self.lanes = lanes
+        self._totals, self._booked = totals, dict(totals())
         self._now, self._last = now, now()
         # Add it to `now` for seconds since the epoch, so that dates agree with booked times.
         self._epoch = time.time() - self._last
@@ -69,6 +77,11 @@ class LaneClock:
     def _end(self, chunk: ChunkClock) -> None:
         if chunk in self._chunks:
             self._chunks.remove(chunk)
+
+    def _added(self) -> dict[str, float]:
+        """Returns the growth of the totals since the last call; the lock is held."""
+        before, self._booked = self._booked, dict(self._totals())
+        return {name: round(now - before.get(name, 0), 6) for name, now in self._booked.items()}
 
     def date(self) -> float:
         """Returns now, in seconds since the epoch."""
@@ -156,11 +169,13 @@ class ChunkClock:
 
         Returns:
           worker and its lanes; started, first (image done) and finished, in seconds since the
-          epoch; lane_seconds by state; images decoded, and their megapixels.
+          epoch; lane_seconds by state; images decoded, and their megapixels; the growth of the
+          process's totals.
         """
         with self._clock._moment() as finished:
             # Time booked after this record would be lost.
             self._clock._end(self)
+            added = self._clock._added()
         return {
             "worker": worker,
             "lanes": self._clock.lanes,
@@ -170,4 +185,5 @@ class ChunkClock:
             "lane_seconds": {state: round(spent, 6) for state, spent in self.seconds.items()},
             "images": self._images,
             "megapixels": round(self._megapixels, 3),
+            **added,
         }

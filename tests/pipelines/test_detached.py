@@ -29,7 +29,7 @@ def submitted(monkeypatch):
     """The jobs that were sent to the cluster, in order: what builds each pipeline."""
     jobs = []
 
-    def submit(options, build, after, wait):
+    def submit(options, build, after, wait, signs):
         if wait:
             run_pipeline(options, build, after)
         else:

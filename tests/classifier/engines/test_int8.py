@@ -98,7 +98,7 @@ def test_a_worker_that_cannot_compute_what_was_chosen_stops(world, monkeypatch):
     from classifier.engines import EngineChoice
     from classifier.engines.hardware import Hardware
     from pipelines.extraction.worker import Worker
-    from pipelines.options import WorkerSettings
+    from pipelines.settings import WorkerSettings
 
     _, _, exact, _ = world
     asked = EngineChoice("openvino", "bfloat16")

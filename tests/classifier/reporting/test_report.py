@@ -7,7 +7,6 @@ import re
 import shutil
 import tarfile
 import threading
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,6 +15,7 @@ import pytest
 from support import chromium
 from support.features import clusters, make_store
 from support.images import encode
+from support.pages import Page
 from support.training import train_into
 
 from classifier.evaluate import run as evaluate_command
@@ -37,41 +37,6 @@ from featurestore import PixelSpec, UsageError
 from featurestore.io.storage import Storage
 
 EVIL = "<script>alert(1)</script>"
-VOID = {"meta", "img", "br", "link", "input", "line", "path", "circle", "polyline", "polygon"}
-
-
-class Page(HTMLParser):
-    """Elements of a page: (tag, attributes), its text, and whether its tags close in order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements, self.texts, self._open = [], [], []
-        self.feed(text)
-        assert not self._open, self._open
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self._open.pop() == tag, (tag, self.getpos())
-
-    def handle_data(self, data):
-        if not {"script", "style"} & set(self._open):
-            self.texts.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
-
-    def all(self, tag, **attributes):
-        return [
-            found
-            for name, found in self.elements
-            if name == tag and all(found.get(key) == value for key, value in attributes.items())
-        ]
 
 
 def page_of(run):
@@ -273,7 +238,8 @@ def test_images_of_an_archive_are_read_in_one_go(tmp_path):
 def test_a_source_that_hangs_costs_no_more_than_the_limit(monkeypatch):
     held = threading.Event()
     monkeypatch.setattr(pictures, "_read_all", lambda *_: held.wait(60))
-    found = pictures_of([{"content_hash": "x"}], PixelSpec((8, 8)), {}, seconds=0.01)
+    image = dict.fromkeys(("key", "uri", "etag", "content_hash"), "x") | {"size": 1}
+    found = pictures_of([image], PixelSpec((8, 8)), {}, seconds=0.01)
     held.set()
     assert found == {"x": Picture(reason="not read within 0.01 seconds")}
 

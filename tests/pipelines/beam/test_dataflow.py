@@ -53,7 +53,7 @@ def build(folder, *flags: str) -> SimpleNamespace:
 
     from pipelines.beam.job import Job
     from pipelines.beam.transforms import ExtractFeatures
-    from pipelines.options import WorkerSettings
+    from pipelines.settings import WorkerSettings
 
     command = ("--input", "gs://bucket/photos", "--output", "gs://bucket/store", *FLAGS, *flags)
     options = parse_options(command)[0]

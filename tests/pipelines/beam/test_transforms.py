@@ -9,9 +9,9 @@ from classifier.inputs import ImageRef
 from featurestore.commit import Marker
 from featurestore.errors import RunFailed
 from pipelines.beam.transforms import ExtractChunk
-from pipelines.options import WorkerSettings
 from pipelines.planning.inventory import Wanted
 from pipelines.planning.plan import Chunk
+from pipelines.settings import WorkerSettings
 
 
 class Counter:
