@@ -84,3 +84,18 @@ def test_a_deleted_commit_counts_no_more(tmp_path, unindexed):
     index = index_of(store)
     assert index.by_key(digests(["00000.png", "00004.png"])).found.tolist() == [False, True]
     assert index.ledger(store.markers().values()) == store.ledger()
+
+
+def test_two_runs_that_index_the_same_commits_count_them_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "UNINDEXED", 1)
+    store = make_store(tmp_path / "store")
+    add(store, 0, RUNS[0])
+    first = index_of(store)
+    add(store, 4, RUNS[1])
+    second = index_of(store)
+    first.extend(store.storage, RUNS[0])
+    second.extend(store.storage, RUNS[1])
+    index = index_of(store)
+    assert not index.fresh
+    assert index.count_contents(np.zeros(1, np.uint64)).tolist() == [8]
+    assert index.ledger(store.markers().values()) == store.ledger()
