@@ -54,10 +54,12 @@ def anonymous_bytes() -> int:
 
 
 def open_it(store: FeatureStore, scale: Scale) -> dict[str, Any]:
+    """Reads the commits, as every command does first."""
     return {"commits": len(store.at_this_moment().markers())}
 
 
 def inventory(store: FeatureStore, scale: Scale) -> dict[str, Any]:
+    """Reads what the store holds, as every plan does first."""
     from pipelines.planning.inventory import Inventory
 
     Inventory.read(store)
@@ -65,10 +67,12 @@ def inventory(store: FeatureStore, scale: Scale) -> dict[str, Any]:
 
 
 def listing(store: FeatureStore, scale: Scale) -> dict[str, Any]:
+    """Lists the images alone, which planning includes."""
     return {"listed": sum(1 for _ in scale.refs(scale.images - scale.listed, scale.images))}
 
 
 def plan(store: FeatureStore, scale: Scale, new: int = 0) -> dict[str, Any]:
+    """Plans with `new` images besides the stored ones."""
     from pipelines.planning.inventory import Inventory
     from pipelines.planning.plan import write_plan
 
@@ -83,13 +87,50 @@ def plan(store: FeatureStore, scale: Scale, new: int = 0) -> dict[str, Any]:
 
 
 def plan_more(store: FeatureStore, scale: Scale) -> dict[str, Any]:
+    """Plans with one image in a hundred new."""
     return plan(store, scale, scale.listed // 100)
 
 
 def verify_quick(store: FeatureStore, scale: Scale) -> dict[str, Any]:
+    """Compares commits with the list of files."""
     from featurestore.checking.verify import verify_storage
 
     return {"findings": sum(1 for _ in verify_storage(store.storage, quick=True))}
+
+
+def finishing(store: FeatureStore, scale: Scale) -> dict[str, Any]:
+    """Closes the books of a run that had nothing new."""
+    from pipelines.finishing.record import finish_run
+    from pipelines.planning.runfolder import RunFacts
+
+    run_id = time.strftime("%Y%m%dT%H%M%S000000Z-abc123", time.gmtime())
+    record = finish_run(store.storage, RunFacts(run_id, time.time()))
+    return {"rows": record["store_ledger"]["rows"]}
+
+
+def compaction(store: FeatureStore, scale: Scale) -> dict[str, Any]:
+    """Merges the parts that hold rows, as `compact` does with all parts of a store."""
+    from featurestore.commit import read_markers, write_manifest
+    from featurestore.compaction.compact import PART_BYTES, merge
+    from featurestore.compaction.stretches import stretches
+    from featurestore.reading.visibility import Visibility
+
+    storage = store.storage
+    markers = list(read_markers(storage).values())
+    real, visibility = [marker for marker in markers if marker.part_bytes], Visibility.of(markers)
+    for stretch in stretches(storage, real, PART_BYTES):
+        merge(storage, store.spec, stretch, visibility)
+    write_manifest(storage, "compaction", list(read_markers(storage).values()))
+    return {"merged": len(real)}
+
+
+def commits(store: FeatureStore, scale: Scale) -> dict[str, Any]:
+    """Commits a thousand markers as workers do, one after the other."""
+    from featurestore.commit import Marker, commit
+
+    for number in range(1000):
+        commit(store.storage, Marker(f"c{number:031x}", "20270101T000000000000Z-abc123", "z"))
+    return {}
 
 
 STEPS: dict[str, Callable[[FeatureStore, Scale], dict[str, Any]]] = {
@@ -99,6 +140,9 @@ STEPS: dict[str, Callable[[FeatureStore, Scale], dict[str, Any]]] = {
     "plan_nothing_new": plan,
     "plan_one_percent_new": plan_more,
     "verify_quick": verify_quick,
+    "finishing": finishing,
+    "compaction": compaction,
+    "commits": commits,
 }
 
 
@@ -126,22 +170,26 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=1_000_000)
     parser.add_argument("--images_per_part", type=int, default=100)
     parser.add_argument("--real_parts", type=int, default=1000, help="parts that hold rows")
+    text = "make no marker files and empty parts"
+    parser.add_argument("--manifests_only", action="store_true", help=text)
     parser.add_argument("--listed", type=int, default=1_000_000, help="images that are listed")
-    parser.add_argument("--steps", nargs="+", default=list(STEPS), choices=STEPS)
+    parser.add_argument(
+        "--steps", nargs="+", default=["making", *STEPS], choices=["making", *STEPS]
+    )
     parser.add_argument("--step", choices=STEPS, help="run one step in this process")
     args = parser.parse_args()
     images = args.parts * args.images_per_part
     real, listed = min(args.parts, args.real_parts), min(images, args.listed)
-    scale = Scale(args.parts, args.images_per_part, real, listed)
+    scale = Scale(args.parts, args.images_per_part, real, listed, not args.manifests_only)
     if args.step:
         say(json.dumps(run_step(args.folder, scale, args.step)))
         return
-    if not args.folder.exists():
+    if "making" in args.steps:
         _, seconds, peak = measured(lambda: make_store(args.folder, scale))
         say(f"made in {seconds:.0f} s, {size_text(peak)}")
     say(f"{scale.parts:,} parts, {scale.images:,} images")
     say("| step | seconds | of processor | peak memory |\n|---|---|---|---|")
-    for name in args.steps:
+    for name in STEPS if "making" in args.steps else args.steps:
         facts = measure(args.folder, scale, name)
         cells = (name, facts["seconds"], facts["cpu"], size_text(facts["peak_bytes"]))
         say("| " + " | ".join(map(str, cells)) + " |")

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from classifier.inputs import ImageRef
-from featurestore.commit import Marker, write_manifest
-from featurestore.index.rows import ROW, commit_numbers, digests, sorted_set, versions
-from featurestore.index.stored import stored_sets, write_set
-from featurestore.io.storage import Storage
+from featurestore import layout
+from featurestore.commit import Marker
+from featurestore.index.rows import (
+    COMMITS,
+    ORDERS,
+    ROW,
+    commit_numbers,
+    merged_sets,
+    sorted_set,
+    versions,
+)
+from featurestore.io.sorting import digests
+from featurestore.io.storage import Storage, parquet_bytes
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger
 from featurestore.spec import BaseSpec, Numerics, PixelSpec, StoreSpec
@@ -22,6 +35,7 @@ from featurestore.store import create_store
 from featurestore.writer import PartWriter
 
 RUNS = 10
+_BLOCK = 1 << 20
 SPEC = StoreSpec(
     base=BaseSpec("VGG16", "none", "0" * 32, "block5_pool", "avg", "caffe", "r"),
     pixels=PixelSpec((32, 32)),
@@ -42,12 +56,14 @@ class Scale:
       images_per_part: of every part.
       real_parts: the last so many parts hold rows; the others are empty files.
       listed: the last so many images are listed by the steps that plan.
+      has_files: whether there are marker files and empty parts beside the manifests.
     """
 
     parts: int
     images_per_part: int
     real_parts: int
     listed: int
+    has_files: bool = True
 
     @property
     def images(self) -> int:
@@ -63,78 +79,117 @@ class Scale:
 
 
 def make_store(folder: Path, scale: Scale) -> None:
-    """Makes the store: ten finished runs with markers, manifests and parts."""
+    """Makes the store: ten finished runs with manifests, markers and parts, and the index."""
     storage = Storage(str(folder))
     create_store(storage, SPEC)
-    for name in ("parts", "markers"):
-        (folder / name).mkdir()
+    for name in ("parts", "markers", "scratch"):
+        (folder / name).mkdir(exist_ok=True)
     per_run = -(-scale.parts // RUNS)
+    numbers = [np.empty(0, np.uint64)]
     for run in range(RUNS):
         run_id = f"20260101T0000{run:02d}000000Z-abc123"
-        numbers = range(run * per_run, min((run + 1) * per_run, scale.parts))
-        markers = [_commit(folder, scale, run_id, number) for number in numbers]
-        write_manifest(storage, run_id, markers)
-        with tempfile.TemporaryDirectory() as space:
-            images = _images(scale, numbers, commit_numbers(markers))
-            write_set(
-                storage, f"tmp/{run_id}", (images, markers), stored_sets(storage, Path(space))
-            )
+        own = range(run * per_run, min((run + 1) * per_run, scale.parts))
+        commits = [_commit(folder, scale, run_id, number) for number in own]
+        names = {"chunk_id": [m.chunk_id for m, _ in commits], "marker": [t for _, t in commits]}
+        storage.write(layout.manifest_file(run_id), parquet_bytes(pa.table(names)))
+        numbers.append(commit_numbers(marker for marker, _ in commits))
+    commits_of = np.concatenate(numbers)
+    few = _listed_images(scale, commits_of)
+    many = _other_images(folder / "scratch", scale, commits_of)
+    (folder / "scratch" / "merged").mkdir()
+    merged = merged_sets([few, many], folder / "scratch" / "merged")
+    target = folder / "index" / "20260101T000009000000Z-index"
+    target.mkdir(parents=True)
+    for name in merged:
+        (folder / "scratch" / "merged" / f"{name}.npy").rename(target / f"{name}.npy")
+    np.save(target / f"{COMMITS}.npy", np.sort(commits_of))
+    shutil.rmtree(folder / "scratch")
 
 
-def _images(scale: Scale, numbers: range, commits: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns what the index holds of some commits: true digests of images that are listed.
-
-    All other digests are random, and so is every content, because hashing takes hours.
-    """
-    count = scale.images_per_part
-    rng = np.random.default_rng(numbers.start)
-    size = len(numbers) * count
-    names = ("key", "key_rest", "uri", "version", "content")
-    rows = {name: rng.integers(1, 1 << 63, size, np.uint64) for name in names}
-    start = max(numbers.start * count, scale.images - scale.listed)
-    refs = list(scale.refs(start, numbers.stop * count))
-    if refs:
-        keys, own = digests(ref.key for ref in refs), slice(size - len(refs), size)
-        rows["key"][own], rows["key_rest"][own] = keys[:, 0], keys[:, 1]
-        rows["uri"][own] = digests(ref.uri for ref in refs)[:, 0]
-        rows["version"][own] = versions((r.size for r in refs), (r.etag for r in refs))
-    rows["commit"] = np.repeat(commits, count)
-    return sorted_set({**rows, "kind": np.full(size, ROW, np.uint8)})
+def _listed_images(scale: Scale, commits: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns what the index holds of the listed images."""
+    first = scale.images - scale.listed
+    refs = list(scale.refs(first, scale.images))
+    keys = digests(ref.key for ref in refs)
+    return sorted_set(
+        {
+            "key": keys[:, 0],
+            "key_rest": keys[:, 1],
+            "uri": digests(ref.uri for ref in refs)[:, 0],
+            "version": versions((ref.size for ref in refs), (ref.etag for ref in refs)),
+            "content": np.random.default_rng(0).integers(1, 1 << 63, len(refs), np.uint64),
+            "commit": commits[np.arange(first, scale.images) // scale.images_per_part],
+            "kind": np.full(len(refs), ROW, np.uint8),
+        }
+    )
 
 
-def _commit(folder: Path, scale: Scale, run_id: str, number: int) -> Marker:
+def _other_images(folder: Path, scale: Scale, commits: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns columns of the index for all other images: digests are random, in files."""
+    size = scale.images - scale.listed
+    rng = np.random.default_rng(0)
+    columns: dict[str, np.ndarray] = {}
+    for names in ORDERS.values():
+        for name in names:
+            dtype = np.uint8 if name == "kind" else np.uint64
+            path = folder / f"{name}.npy"
+            column = np.lib.format.open_memmap(path, "w+", dtype, (size,)) if size else None
+            columns[name] = np.empty(0, dtype) if column is None else column
+            for start in range(0, size, _BLOCK) if name != "kind" else ():
+                stop = min(size, start + _BLOCK)
+                if name == "commit":
+                    block = commits[np.arange(start, stop) // scale.images_per_part]
+                elif name == names[0]:
+                    low, high = ((edge << 64) // size for edge in (start, stop))
+                    block = np.sort(rng.integers(low, high, stop - start, np.uint64))
+                else:
+                    block = rng.integers(0, 1 << 63, stop - start, np.uint64)
+                columns[name][start:stop] = block
+    return columns
+
+
+def _commit(folder: Path, scale: Scale, run_id: str, number: int) -> tuple[Marker, str]:
     """Writes one part and its marker, without waiting for the disk as a real commit does."""
     count = scale.images_per_part
     chunk_id = hashlib.sha256(str(number).encode()).hexdigest()[:32]
     sha256, size = hashlib.sha256(chunk_id.encode()).hexdigest(), 0
-    first, *_ = scale.refs(number * count, number * count + 1)
     if number >= scale.parts - scale.real_parts:
         sha256, size = _write_part(folder, scale, chunk_id, number)
-    else:
-        (folder / "parts" / str(HashedName(chunk_id, sha256[:16]))).touch()
-    marker = Marker(
-        chunk_id=chunk_id,
-        run_id=run_id,
-        first_key=first.key,
-        part=str(HashedName(chunk_id, sha256[:16])),
-        part_sha256=sha256,
-        part_bytes=size,
+    elif scale.has_files:
+        os.close(os.open(f"{folder}/parts/{HashedName(chunk_id, sha256[:16])}", os.O_CREAT))
+    part, key = (
+        str(HashedName(chunk_id, sha256[:16])),
+        next(scale.refs(number * count, 1 << 62)).key,
+    )
+    marker = Marker(chunk_id, run_id, key, part, sha256, size, ledger=Ledger(count, count))
+    text = _template(count)
+    for name, value in (("chunk", chunk_id), ("run", run_id), ("key", key), ("part", part)):
+        text = text.replace(f"<{name}>", value)
+    text = text.replace("<sha256>", sha256).replace('"part_bytes": 0', f'"part_bytes": {size}')
+    text = text.replace("1600000000.5", f"{1_700_000_000.5 + number}")
+    if scale.has_files:
+        with open(f"{folder}/markers/{chunk_id}.json", "w") as file:
+            file.write(text)
+    return marker, text
+
+
+@cache
+def _template(count: int) -> str:
+    """Returns the text of a marker as an extraction writes it, with placeholders."""
+    started = 1_600_000_000.5
+    times = {"worker": "worker-0042", "lanes": 2, "started": started, "first": started}
+    times |= {"finished": started, "lane_seconds": LANES, "images": count, "megapixels": 19.5}
+    return Marker(
+        chunk_id="<chunk>",
+        run_id="<run>",
+        first_key="<key>",
+        part="<part>",
+        part_sha256="<sha256>",
         ledger=Ledger(count, count),
         numerics=NUMERICS,
         seconds=8.0,
-        time={
-            "worker": f"worker-{number % 64:04d}",
-            "lanes": 2,
-            "started": 1.7e9 + number,
-            "first": 1.7e9 + number + 0.5,
-            "finished": 1.7e9 + number + 8,
-            "lane_seconds": LANES,
-            "images": count,
-            "megapixels": count * 0.19,
-        },
-    )
-    (folder / "markers" / f"{chunk_id}.json").write_text(marker.to_json())
-    return marker
+        time=times,
+    ).to_json()
 
 
 def _write_part(folder: Path, scale: Scale, chunk_id: str, number: int) -> tuple[str, int]:

@@ -24,6 +24,7 @@ PAGES = {
     "docs/format.md": ("format.md", "The store's format"),
     "docs/gpu.md": ("gpu.md", "GPUs"),
     "docs/performance.md": ("performance.md", "Performance"),
+    "docs/scale.md": ("scale.md", "A hundred million images"),
     "examples/README.md": ("examples.md", "Examples"),
     "docs/architecture.md": ("architecture.md", "Architecture"),
     "CONTRIBUTING.md": ("contributing.md", "Contributing"),

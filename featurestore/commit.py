@@ -99,12 +99,15 @@ class Marker:
           CorruptStore: when the text is not a marker.
         """
         try:
+            is_file = isinstance(text, bytes)
             text = text.decode() if isinstance(text, bytes) else text
             head, found, times = text.rstrip().rpartition(_TIMES)
             record = json.loads(head.rstrip().removesuffix(",") + "}" if found else text)
             if found:
                 times = times.removesuffix("}").strip()
-                record["time"] = LazyObject(times) if json.loads(times) else {}
+                # Texts in a manifest were checked before; there may be a million of them.
+                has_times = json.loads(times) if is_file else times != "{}"
+                record["time"] = LazyObject(times) if has_times else {}
             record["ledger"] = Ledger(**record["ledger"])
             given = record.get("superseded")
             record["superseded"] = Ledger(**given) if given and any(given.values()) else _NOTHING
@@ -126,7 +129,7 @@ _NUMERICS: dict[str, Mapping[str, Any]] = {}
 
 def _shared(numerics: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns one and the same object for equal numerics: a store has few of them."""
-    return _NUMERICS.setdefault(json.dumps(numerics, sort_keys=True), numerics)
+    return _NUMERICS.setdefault(repr(numerics), numerics)
 
 
 def publish(storage: Storage, chunk_id: str, written: Written, folder: str) -> str:

@@ -71,7 +71,9 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
 
     store, chosen = join_store(options, storage, listing, say, not job.is_here)
     laps.lap("base")
-    run_id = new_run_id(started, (marker.run_id for marker in store.markers().values()))
+    # A large store takes a while to read, so it is read once.
+    before = store.at_this_moment()
+    run_id = new_run_id(started, (marker.run_id for marker in before.markers().values()))
     facts = RunFacts(
         run_id,
         started,
@@ -81,7 +83,7 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
         detached=job.is_detached,
     )
     with lease(storage, run_id) as held:
-        facts = _planned(options, store, facts, listing, say)
+        facts = _planned(options, before, facts, listing, say)
         laps.lap("planning")
         facts = replace(facts, steps=laps.seconds)
         if not facts.plan.chunks:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, field
+from functools import cached_property
 
 import pyarrow as pa
 
 from featurestore import layout
 from featurestore.checking.findings import READ_AGAIN, Finding, extract_again, remove_command
-from featurestore.commit import Marker, data_files
+from featurestore.commit import MANIFEST_ROWS, Marker, data_files
 from featurestore.errors import CorruptStore, RunFailed, cause
 from featurestore.io.storage import Storage
 from featurestore.layout import HashedName
@@ -31,24 +32,31 @@ class Evidence:
       named: paths of all parts and quarantine files that a marker or manifest names.
       manifests: chunk_id -> the manifests that name it.
       files: path of each existing data file -> its size in bytes.
-      of_chunk: chunk_id -> the paths of its existing data files.
     """
 
     live: dict[str, Marker] = field(default_factory=dict)
     named: set[str] = field(default_factory=set)
     manifests: dict[str, list[str]] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
-    of_chunk: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, marker: Marker) -> None:
         """Adds a marker; the first one of a chunk counts."""
         self.live.setdefault(marker.chunk_id, marker)
         self.named |= marker.files
 
+    @cached_property
+    def _of_chunk(self) -> dict[str, list[str]]:
+        """The paths of each chunk's data files; only damaged stores need it."""
+        found: dict[str, list[str]] = {}
+        for path in self.files:
+            if name := HashedName.parse(path.rpartition("/")[2]):
+                found.setdefault(name.chunk_id, []).append(path)
+        return found
+
     def remake(self, storage: Storage, chunk_id: str) -> str:
         """Returns instructions for a damaged chunk: delete it, then extract it again."""
         paths = [layout.marker_file(chunk_id), *self.manifests.get(chunk_id, ())]
-        paths += self.of_chunk.get(chunk_id, ())
+        paths += self._of_chunk.get(chunk_id, ())
         return f"{remove_command(storage, paths)}; then {extract_again(storage)}"
 
 
@@ -60,8 +68,6 @@ def list_files(storage: Storage, evidence: Evidence) -> None:
     """
     for path, file in data_files(storage).items():
         evidence.files[path] = file.size
-        if name := HashedName.parse(file.name):
-            evidence.of_chunk.setdefault(name.chunk_id, []).append(path)
 
 
 def read_evidence(storage: Storage, evidence: Evidence) -> Iterator[Finding]:
@@ -74,20 +80,19 @@ def read_evidence(storage: Storage, evidence: Evidence) -> Iterator[Finding]:
     for path, content in _marker_files(storage):
         chunk_id = path.removeprefix("markers/").removesuffix(".json")
         seen.add(chunk_id)
-        remake = evidence.remake(storage, chunk_id)
         try:
             marker = parse_marker(content, path)
         except CorruptStore as error:
-            yield Finding("damaged_marker", path, str(error), remake)
+            yield Finding("damaged_marker", path, str(error), evidence.remake(storage, chunk_id))
             continue
         evidence.add(marker)
         if marker.chunk_id != chunk_id:
             message = f"under this name is the marker of another chunk, {marker.chunk_id}"
-            yield Finding("swapped_marker", path, message, remake)
+            yield Finding("swapped_marker", path, message, evidence.remake(storage, chunk_id))
         elif manifested.get(chunk_id, marker) != marker:
             where = ", ".join(evidence.manifests[chunk_id])
             message = f"it differs from the copy that {where} recorded at the end of the run"
-            yield Finding("differing_marker", path, message, remake)
+            yield Finding("differing_marker", path, message, evidence.remake(storage, chunk_id))
     replaced = {gone for marker in evidence.live.values() for gone in marker.replaces}
     for chunk_id in replaced:
         evidence.live.pop(chunk_id, None)
@@ -103,15 +108,16 @@ def _read_manifest(
     fix = f"{remove_command(storage, [path])}; the markers hold everything in it"
     try:
         with storage.open_parquet(path) as file:
-            table = file.read(columns=["chunk_id", "marker"])
-        texts, names = table["marker"].to_pylist(), table["chunk_id"].to_pylist()
-        for name, text in zip(names, texts, strict=True):
-            marker = parse_marker(text, path)
-            if marker.chunk_id != name:
-                raise CorruptStore(f"{path}: chunk {name} has the marker of {marker.chunk_id}")
-            evidence.add(marker)
-            evidence.manifests.setdefault(name, []).append(path)
-            manifested.setdefault(name, marker)
+            for batch in file.iter_batches(MANIFEST_ROWS, columns=["chunk_id", "marker"]):
+                rows = (batch[name].to_pylist() for name in ("chunk_id", "marker"))
+                for name, text in zip(*rows, strict=True):
+                    marker = parse_marker(text, path)
+                    if marker.chunk_id != name:
+                        message = f"chunk {name} has the marker of {marker.chunk_id}"
+                        raise CorruptStore(f"{path}: {message}")
+                    evidence.add(marker)
+                    evidence.manifests.setdefault(marker.chunk_id, []).append(path)
+                    manifested.setdefault(marker.chunk_id, marker)
     except (CorruptStore, pa.ArrowException, OSError, KeyError, ValueError) as error:
         if isinstance(error, OSError):
             fix = f"{READ_AGAIN}; if nothing can: {fix}"
@@ -120,8 +126,7 @@ def _read_manifest(
 
 def _marker_files(storage: Storage) -> Iterator[tuple[str, bytes]]:
     """Yields the path and content of every marker, with a few hundred in memory at a time."""
-    names = [f"markers/{file.name}" for file in storage.list("markers")]
-    names = [name for name in names if name.endswith(".json")]
+    names = sorted(f"markers/{n}" for n in storage.names("markers") if n.endswith(".json"))
     for start in range(0, len(names), MARKERS_AT_ONCE):
         try:
             yield from storage.read_many(names[start : start + MARKERS_AT_ONCE]).items()

@@ -83,8 +83,9 @@ def _check_files(
     yield from read_evidence(storage, evidence)
     for marker in evidence.live.values():
         checked.commits += 1
-        own, remake = layout.marker_file(marker.chunk_id), evidence.remake(storage, marker.chunk_id)
-        yield from (Finding(kind, own, text, remake) for kind, text in check_marker(marker))
+        for kind, text in check_marker(marker):
+            remake = evidence.remake(storage, marker.chunk_id)
+            yield Finding(kind, layout.marker_file(marker.chunk_id), text, remake)
         for path in sorted(marker.files):
             yield from _check_file(storage, path, marker, evidence, spec, quick)
             if not quick:
@@ -148,20 +149,22 @@ def _check_file(
     folder, _, name = path.partition("/")
     if HashedName.parse(name) is None:
         return
-    fix = evidence.remake(storage, marker.chunk_id)
     missing = "missing_part" if folder == "parts" else "missing_quarantine"
-    gone = Finding(missing, path, "the file is missing; its marker exists", fix)
+
+    def found(kind: str, message: str, fix: str = "") -> Finding:
+        return Finding(kind, path, message, fix or evidence.remake(storage, marker.chunk_id))
+
     # The files of a chunk that was committed after the listing are not in it.
     if path not in evidence.files and not storage.exists(path):
-        yield gone
+        yield found(missing, "the file is missing; its marker exists")
         return
     size = evidence.files.get(path, marker.part_bytes)
     if folder == "parts" and size != marker.part_bytes:
-        message = f"it has {size} bytes, its marker says {marker.part_bytes}"
-        yield Finding("checksum", path, message, fix)
+        yield found("checksum", f"it has {size} bytes, its marker says {marker.part_bytes}")
         return
     if quick:
         return
+    fix = ""
     try:
         with storage.local_copy(path) as local:
             if folder == "parts":
@@ -169,13 +172,13 @@ def _check_file(
             else:
                 problems = list(check_quarantine(local, marker))
     except FileNotFoundError:
-        yield gone
+        yield found(missing, "the file is missing; its marker exists")
         return
     except OSError as error:
         problems = [("unreadable", f"it cannot be read: {cause(error)}")]
         fix = READ_AGAIN
     for kind, message in problems:
-        yield Finding(kind, path, message, fix)
+        yield found(kind, message, fix)
 
 
 def _check_orphans(storage: Storage, evidence: Evidence) -> Iterator[Finding]:

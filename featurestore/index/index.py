@@ -12,9 +12,9 @@ from typing import Self
 import numpy as np
 
 from featurestore.commit import Marker
-from featurestore.index.rows import IN_SHARD, ROW, commit_numbers, digests, places
-from featurestore.index.sorting import Columns, matches
+from featurestore.index.rows import IN_SHARD, ROW, commit_numbers, places
 from featurestore.index.stored import StoredSet, fresh_sets, stored_sets, write_set
+from featurestore.io.sorting import Columns, digests, matches
 from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
 from featurestore.reading.visibility import Visibility
@@ -50,7 +50,10 @@ class Index:
       markers: all commits, ordered by `numbers`.
       numbers: uint64 (n,), sorted.
       sets: the images, in sorted sets.
-      stored: those of the sets that are in the store.
+      stored: those of the sets that are in the store; they come first.
+      foreign: per stored set, the commits whose images in it do not count, because the commits are
+        gone or another set holds their images.
+      useless: stored sets that are not among the sets, because none of their images counts.
       fresh: the commits whose images are in no stored set.
       dead: per set, the rows that do not count, int64, sorted.
     """
@@ -59,6 +62,8 @@ class Index:
     numbers: np.ndarray
     sets: Sequence[Columns]
     stored: Sequence[StoredSet] = ()
+    foreign: Sequence[np.ndarray] = ()
+    useless: Sequence[StoredSet] = ()
     fresh: Sequence[Marker] = ()
     dead: Sequence[np.ndarray] = ()
     _space: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
@@ -75,13 +80,21 @@ class Index:
         numbers = commit_numbers(every)
         order = np.argsort(numbers)
         space = tempfile.TemporaryDirectory(prefix="hoarfrost-")
-        stored = stored_sets(storage, Path(space.name))
+        stored, foreign, useless = [], [], []
         covered = np.zeros(len(every), bool)
-        for each in stored:
-            covered |= np.isin(numbers, each.commits)
+        # Two runs that end at the same time may write the same commits.
+        for each in stored_sets(storage, Path(space.name)):
+            own = np.isin(numbers, each.commits) & ~covered
+            covered |= own
+            if own.any():
+                stored.append(each)
+                foreign.append(np.setdiff1d(each.commits, numbers[own]))
+            else:
+                useless.append(each)
         fresh = [marker for marker, known in zip(every, covered, strict=True) if not known]
         sets = [each.columns for each in stored] + fresh_sets(storage, fresh, Path(space.name))
-        index = cls([every[at] for at in order], numbers[order], sets, stored, fresh, (), space)
+        index = cls([every[at] for at in order], numbers[order], sets, stored, foreign, useless)
+        index.fresh, index._space = fresh, space
         index.hide(every)
         return index
 
@@ -112,29 +125,27 @@ class Index:
         order = np.argsort(keys[:, 0])
         keys, by = keys[order], by[order]
         dead = []
-        for columns in self.sets:
+        for number, columns in enumerate(self.sets):
             index, rows = matches(columns["key"], keys[:, 0])
             same = columns["key_rest"][rows] == keys[index, 1]
             index, rows = index[same], rows[same]
             commit, known = self._commits_of(columns["commit"][rows])
             hidden = rows[known & (own[commit] < by[index])] if len(rows) else rows
-            dead.append(np.union1d(hidden, self._gone(columns)))
+            dead.append(np.union1d(hidden, self._foreign_rows(number)))
         self.dead = dead
         self._dead_places = _joined(columns["place"] for columns in self._dead_columns())
         self._dead_versions = _joined(columns["row_version"] for columns in self._dead_columns())
         self._dead_contents = _joined(columns["row_content"] for columns in self._dead_columns())
 
-    def _gone(self, columns: Columns) -> np.ndarray:
-        """Returns the rows of commits that are replaced or deleted."""
-        stale = [s.commits for s in self.stored if s.columns is columns]
-        if not stale or np.isin(stale[0], self.numbers).all():
+    def _foreign_rows(self, number: int) -> np.ndarray:
+        if number >= len(self.foreign) or not len(self.foreign[number]):
             return _NOTHING
-        gone = stale[0][~np.isin(stale[0], self.numbers)]
-        found = [
-            start + np.flatnonzero(np.isin(columns["commit"][start : start + BLOCK], gone))
-            for start in range(0, len(columns["commit"]), BLOCK)
-        ]
-        return np.concatenate(found) if found else _NOTHING
+        column, gone = self.sets[number]["commit"], self.foreign[number]
+        blocks = (
+            start + np.flatnonzero(np.isin(column[start : start + BLOCK], gone))
+            for start in range(0, len(column), BLOCK)
+        )
+        return np.concatenate([_NOTHING, *blocks])
 
     def _dead_columns(self) -> Iterable[dict[str, np.ndarray]]:
         for columns, dead in zip(self.sets, self.dead, strict=True):
@@ -267,14 +278,17 @@ class Index:
           run_id: of the run that has finished.
           space: folder of the store for unfinished files.
         """
-        write_set(storage, f"{space}/{run_id}-index", (self.sets[-1], self.fresh), self.stored)
+        pairs = zip(self.stored, self.foreign, strict=True)
+        whole = [each for each, foreign in pairs if not len(foreign)]
+        fresh = self.sets[-1], self.fresh
+        write_set(storage, f"{space}/{run_id}-index", fresh, whole, self.useless)
 
     def ledger(self, markers: Iterable[Marker]) -> Ledger:
         """Adds up the ledgers of commits, without superseded images."""
         rows = bad = 0
-        for columns, dead in zip(self.sets, self.dead, strict=True):
-            _, known = self._commits_of(columns["commit"][dead])
-            kinds = columns["kind"][dead[known]] & 3
+        for number, (columns, dead) in enumerate(zip(self.sets, self.dead, strict=True)):
+            hidden = np.setdiff1d(dead, self._foreign_rows(number))
+            kinds = columns["kind"][hidden] & 3
             rows += int(np.count_nonzero(kinds == ROW))
             bad += int(np.count_nonzero(kinds != ROW))
         whole = Ledger.total(marker.ledger for marker in markers)

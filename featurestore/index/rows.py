@@ -14,7 +14,6 @@ All digests are the first 8 bytes of a sha256, those of keys 16.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from featurestore.commit import Marker
-from featurestore.index.sorting import Columns, in_order, merge
 from featurestore.io import readahead
+from featurestore.io.sorting import Columns, digests, in_order, merge
 from featurestore.io.storage import Storage
 
 ROW, QUARANTINED, UNREADABLE, IN_SHARD = 0, 1, 2, 4
@@ -37,12 +36,6 @@ COMMITS = "commits"
 # Rows that are sorted in memory at once.
 ROWS_AT_ONCE = 1 << 21
 _INPUT = ("key", "uri", "size", "etag")
-
-
-def digests(texts: Iterable[str]) -> np.ndarray:
-    """Returns the first 16 bytes of the sha256 of each text, uint64 (n, 2)."""
-    data = b"".join([hashlib.sha256(text.encode()).digest() for text in texts])
-    return np.frombuffer(data, ">u8").reshape(-1, 4)[:, :2].astype(np.uint64)
 
 
 def versions(sizes: Iterable[int], etags: Iterable[str]) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 
 from featurestore.commit import Marker
 from featurestore.index.rows import COMMITS, ORDERS, commit_numbers, merged_sets, sets_of
-from featurestore.index.sorting import Columns
+from featurestore.io.sorting import Columns
 from featurestore.io.storage import Storage
 
 FOLDER = "index"
@@ -67,15 +67,8 @@ def stored_sets(storage: Storage, folder: Path) -> list[StoredSet]:
     for name in names:
         with suppress(FileNotFoundError):  # a run has just merged it into another
             sets.append(_open_set(storage, name, folder))
-    return [each for each in sets if not _is_covered(each, sets)]
-
-
-def _is_covered(one: StoredSet, sets: Sequence[StoredSet]) -> bool:
-    """Whether a set is left over from a merge."""
-    return any(
-        len(one.commits) < len(each.commits) and np.isin(one.commits, each.commits).all()
-        for each in sets
-    )
+    # The largest first: what is left over from a merge then covers nothing new.
+    return sorted(sets, key=lambda each: (-len(each.commits), each.name))
 
 
 def _open_set(storage: Storage, name: str, folder: Path) -> StoredSet:
@@ -99,6 +92,7 @@ def write_set(
     space: str,
     fresh: tuple[Columns, Sequence[Marker]],
     stored: Iterable[StoredSet],
+    useless: Iterable[StoredSet],
 ) -> None:
     """Writes the images of commits that no set covers into a new one, if there are many.
 
@@ -109,6 +103,7 @@ def write_set(
       space: folder for unfinished files, which names the set.
       fresh: the images and their commits.
       stored: the sets in the store.
+      useless: sets whose images do not count; they are removed.
     """
     columns, markers = fresh
     if len(markers) < UNINDEXED:
@@ -126,6 +121,6 @@ def write_set(
         np.save(folder / f"{COMMITS}.npy", np.unique(np.concatenate(commits)))
         for column in (*written, COMMITS):
             storage.publish(folder / f"{column}.npy", f"{FOLDER}/{name}/{column}.npy")
-    for each in merged:
+    for each in (*merged, *useless):
         storage.remove(f"{FOLDER}/{each.name}/{COMMITS}.npy")
         storage.remove(f"{FOLDER}/{each.name}")

@@ -26,5 +26,10 @@ class LazyObject(Mapping[str, Any]):
     def __iter__(self) -> Iterator[str]:
         return iter(json.loads(self._text))
 
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, LazyObject) and self._text == other._text:
+            return True
+        return isinstance(other, Mapping) and dict(json.loads(self._text)) == dict(other)
+
     def __len__(self) -> int:
         return len(json.loads(self._text))

@@ -10,8 +10,7 @@ import numpy as np
 from featurestore import layout
 from featurestore.commit import Marker, commit
 from featurestore.index.index import Index
-from featurestore.index.rows import digests
-from featurestore.index.sorting import Columns, matches
+from featurestore.io.sorting import Columns, digests, matches
 from featurestore.ledger import superseded_ledger
 from featurestore.reading.scan import ScanOptions
 from featurestore.store import FeatureStore

@@ -30,8 +30,8 @@ from classifier.inputs.records import (
 from featurestore.commit import Marker
 from featurestore.errors import UsageError
 from featurestore.index.index import Held, Index
-from featurestore.index.rows import IN_SHARD, QUARANTINED, ROW, UNREADABLE, digests, versions
-from featurestore.index.sorting import DigestSet
+from featurestore.index.rows import IN_SHARD, QUARANTINED, ROW, UNREADABLE, versions
+from featurestore.io.sorting import DigestSet, digests
 from featurestore.store import FeatureStore
 from pipelines.planning.storedshards import stored_shards
 

@@ -13,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from classifier.inputs.lister import Lister
 from featurestore.errors import UsageError
-from featurestore.index.rows import digests
+from featurestore.io.sorting import digests
 from featurestore.io.urls import connect
 from featurestore.store import FeatureStore
 from pipelines.planning.inventory import Inventory, digest
