@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A file of tests stays in one process: its tests share what they extracted.
+# A file of tests stays in one process: its tests share what they extracted. The order of files is
+# that of tests/support/longest.py, the longest first.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed
 
@@ -59,8 +60,10 @@ dask-faults: $(STAMP) ## kill each part of a Dask cluster five times (half an ho
 
 flink-test: $(STAMP) ## run the tests on a Flink cluster: FLINK_JOB_SERVER_JAR=FILE, Beam's job server
 	@if [ -z "$(FLINK_JOB_SERVER_JAR)" ]; then echo "skipped: no job server jar"; else \
-		FLINK_JOB_SERVER_JAR="$(abspath $(FLINK_JOB_SERVER_JAR))" \
-		$(BIN)/python -m pytest -n 0 -m cluster tests/clusters/test_flink.py; fi
+		$(MAKE) --no-print-directory $(GO_PROGRAMS)/container && \
+		FLINK_JOB_SERVER_JAR="$(abspath $(FLINK_JOB_SERVER_JAR))" HOARFROST_GO_PROGRAMS=$(CURDIR)/$(GO_PROGRAMS) \
+		$(BIN)/python -m pytest -n 0 -m cluster tests/clusters/test_flink.py; \
+	fi
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
@@ -75,7 +78,7 @@ docs: $(STAMP) ## build docs/ and the API into site/; a broken link fails it
 	# Not --quiet: MkDocs then counts no warnings, and fails for none.
 	$(BIN)/mkdocs build --strict
 
-# Ray Data and peak memory are measured only with: $(BIN)/pip install -c constraints.txt '.[bench]'
+# Ray Data, JAX and peak memory are measured only with: $(BIN)/pip install -c constraints.txt '.[bench]'
 PERFORMANCE := docs/performance.md
 
 bench: $(STAMP) ## measure every figure in docs/performance.md (about an hour on 2 cores)

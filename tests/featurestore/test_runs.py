@@ -85,7 +85,8 @@ def test_large_records_are_read_a_few_at_a_time(tmp_path):
         record = json.loads(store.storage.read(layout.run_file(run_id)))
         record["ignored"] = ["a file that is not an image" * 4] * 10_000
         store.storage.write(layout.run_file(run_id), json.dumps(record))
-    statement = "from featurestore.runs.finished import list_runs\nfor line in list_runs(store.storage): pass"
+    load = "from featurestore.runs.finished import list_runs"
+    statement = f"{load}\nfor line in list_runs(store.storage): pass"
     # All records together are 110 MB.
     assert memory_growth(store, statement) < 80e6
 
