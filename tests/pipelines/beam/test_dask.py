@@ -1,14 +1,20 @@
 import re
 import sys
 
+import apache_beam as beam
 import pytest
+from apache_beam.pipeline import PipelineVisitor
 from support.optional import optional
 
+from classifier.heads.ridge.settings import RidgeSettings
 from featurestore.errors import RunFailed, UsageError
 from pipelines import extract
 from pipelines.beam.dask import FEWEST_TASKS
 from pipelines.beam.options import check_beam_arguments, make_options
+from pipelines.beam.ridge import FitRidge
+from pipelines.beam.transforms import ExtractFeatures
 from pipelines.flags import BEAM_HELP
+from pipelines.settings import WorkerSettings
 
 optional("distributed")
 
@@ -94,3 +100,31 @@ def test_a_cluster_is_asked_for_its_threads(capsys):
         cluster.wait_for_workers(2)
         options = make_options(["--runner=DaskRunner", address]).get_all_options()
         assert options["npartitions"] == 160
+
+
+class Steps(PipelineVisitor):
+    """Gathers the steps that have side inputs, or more than one output."""
+
+    def __init__(self):
+        self.unsafe = []
+
+    def visit_transform(self, step):
+        if step.side_inputs or len(step.outputs) > 1:
+            self.unsafe.append(step.full_label)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ExtractFeatures(WorkerSettings("store"), 300),
+        ExtractFeatures(WorkerSettings("store", dedupe=True), 300),
+        FitRidge(None, RidgeSettings(8, 8, 3, (1.0,)), 300, "fit"),
+    ],
+    ids=["extract", "dedupe", "ridge"],
+)
+def test_no_step_has_what_dask_cannot_do(steps):
+    """It merges outputs, and computes side inputs again for each element."""
+    pipeline, visitor = beam.Pipeline(), Steps()
+    pipeline | steps
+    pipeline.visit(visitor)
+    assert visitor.unsafe == []
