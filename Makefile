@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A file of tests stays in one process: its tests share what they extracted.
+# A file of tests stays in one process: its tests share what they extracted. The order of files is
+# that of tests/support/longest.py, the longest first.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow prism-test soak lint format docs bench clean flink-test
+.PHONY: help install demo test test-slow prism-test dask-test dask-faults soak lint format docs bench clean flink-test
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,10 +52,18 @@ soak: $(STAMP) ## fuzzing, kills and injected faults in full (half an hour)
 	HOARFROST_SOAK=1 $(BIN)/python -m pytest -s tests/pipelines/test_fuzz.py tests/pipelines/test_kills.py tests/featurestore/io/test_faults.py \
 		tests/featurestore/io/test_file_faults.py
 
+dask-test: $(STAMP) ## run the pipelines on a Dask cluster of this machine, and kill its parts
+	$(BIN)/python -m pytest -m cluster tests/clusters/test_dask.py tests/clusters/test_dask_faults.py
+
+dask-faults: $(STAMP) ## kill each part of a Dask cluster five times (half an hour), as a table
+	HOARFROST_SOAK=1 $(BIN)/python -m pytest -s -m cluster tests/clusters/test_dask_faults.py
+
 flink-test: $(STAMP) ## run the tests on a Flink cluster: FLINK_JOB_SERVER_JAR=FILE, Beam's job server
 	@if [ -z "$(FLINK_JOB_SERVER_JAR)" ]; then echo "skipped: no job server jar"; else \
-		FLINK_JOB_SERVER_JAR="$(abspath $(FLINK_JOB_SERVER_JAR))" \
-		$(BIN)/python -m pytest -n 0 -m cluster tests/clusters/test_flink.py; fi
+		$(MAKE) --no-print-directory $(GO_PROGRAMS)/container && \
+		FLINK_JOB_SERVER_JAR="$(abspath $(FLINK_JOB_SERVER_JAR))" HOARFROST_GO_PROGRAMS=$(CURDIR)/$(GO_PROGRAMS) \
+		$(BIN)/python -m pytest -n 0 -m cluster tests/clusters/test_flink.py; \
+	fi
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
@@ -69,7 +78,7 @@ docs: $(STAMP) ## build docs/ and the API into site/; a broken link fails it
 	# Not --quiet: MkDocs then counts no warnings, and fails for none.
 	$(BIN)/mkdocs build --strict
 
-# Ray Data and peak memory are measured only with: $(BIN)/pip install -c constraints.txt '.[bench]'
+# Ray Data, JAX and peak memory are measured only with: $(BIN)/pip install -c constraints.txt '.[bench]'
 PERFORMANCE := docs/performance.md
 
 bench: $(STAMP) ## measure every figure in docs/performance.md (about an hour on 2 cores)

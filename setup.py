@@ -24,6 +24,7 @@ EXTRAS = {
 # What the benchmarks compare with, and what they measure memory by.
 EXTRAS["bench"] = [
     *EXTRAS["sample"],
+    "jax>=0.6,<1",
     "psutil>=6",
     "py-spy>=0.4",
     "ray[data]>=2.40,<3",

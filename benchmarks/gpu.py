@@ -150,8 +150,6 @@ def measure_engines(base: Base, file: Path, images: np.ndarray) -> dict[str, Any
     Returns:
       precision -> (trials of batch sizes, closeness to the processor's float32).
     """
-    import tensorflow as tf
-
     from classifier.engines.batching import fastest_batch
     from classifier.engines.engine import run_padded
     from classifier.engines.hardware import this_machine
@@ -160,7 +158,10 @@ def measure_engines(base: Base, file: Path, images: np.ndarray) -> dict[str, Any
     from classifier.runtime import import_keras
     from featurestore.spec import BaseSpec
 
-    model = import_keras().saving.load_model(file)
+    keras = import_keras()
+    import tensorflow as tf
+
+    model = keras.saving.load_model(file)
     spec = BaseSpec(base.name, "none", "0" * 32, "", base.pooling, base.preprocess, "r")
     size = (base.size, base.size)
     with tf.device("/CPU:0"):
@@ -236,11 +237,11 @@ def run(argv: Sequence[str]) -> int:
     bases = chosen(args.bases)
     require_gpu()
     with tempfile.TemporaryDirectory(prefix="hoarfrost-gpu-") as name:
-        folder = Path(name)
+        folder, about = Path(name), device_lines()
         write_photographs(folder, args.images).rename(folder / "photographs")
         write_varied(folder / "sample", COMPARED)
         lines = [line for base in bases for line in base_lines(base, folder, args.images)]
-    publish("benchmarks.gpu", [*device_lines(), "", *lines], args.write)
+    publish("benchmarks.gpu", [*about, "", *lines], args.write)
     return 0
 
 

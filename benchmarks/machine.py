@@ -22,7 +22,7 @@ FLAGS = (
     "amx_int8",
     "amx_fp16",
 )
-LIBRARIES = ("tensorflow", "keras", "openvino", "apache-beam", "pyarrow", "ray")
+LIBRARIES = ("tensorflow", "keras", "openvino", "apache-beam", "pyarrow", "ray", "jax")
 CPUINFO = Path("/proc/cpuinfo")
 
 

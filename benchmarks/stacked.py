@@ -1,12 +1,16 @@
-"""Many heads in one run against Keras fits of the same heads, rows and epochs.
+"""Many heads in one run against other ways to train the same heads on the same rows.
 
     python -m benchmarks.stacked [--rounds 3] [--epochs 3]
 
 128 linear heads of 10 classes on 20,000 embeddings (1280,) are compared with ONE Keras `fit` of one
 such head, and 16 heads of 256 hidden units on 2,000 float16 maps (5, 5, 512) with 16 Keras fits.
+Two more ways train all heads at once, as Hoarfrost does: one Keras model of einsum layers, and
+`jax.vmap` of the step of one head. They start from the same weights and take the same batches, and
+the last column says by how much the accuracy of a head differs from Hoarfrost's at the most.
+
 The batch size is 64, the optimizer Adam, and a fifth of the rows validates after every epoch. The
 rows are synthetic and are written into stores as an extraction writes them. All runs in one
-process, in turn. Keras's arrays are in memory before its clock starts. "The fit" is what the
+process, in turn. Everyone's arrays are in memory before the clock starts. "The fit" is what the
 command calls. "The command" reads the store, divides and standardises its rows, fits, and writes
 the run with its ten best heads.
 """
@@ -22,19 +26,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks.arguments import counted_parser
 from benchmarks.opening import write_store
 from benchmarks.ridge import CLASSES, made_rows
-from benchmarks.rounds import paired_ratio
+from benchmarks.rivals import EINSUM, VMAP, Rival, Start, einsum_layers, rival_accuracy, vmapped
+from benchmarks.rounds import NotRun, paired_ratio
 from benchmarks.tables import number, publish, table
 from classifier import train
 from classifier.features.dataset import Rows, load_rows
 from classifier.features.division import divide
-from classifier.heads.data import prepare_data
+from classifier.heads.data import TrainingData, prepare_data
 from classifier.heads.options import TrainOptions
 from classifier.heads.spec import parse_head
 from classifier.heads.stacked.fit import fit_stacked
@@ -44,6 +49,22 @@ from featurestore.cli.command import main, quiet_libraries, say
 
 BATCH = 64
 FIT, COMMAND = "Hoarfrost, the fit", "Hoarfrost, the command"
+
+
+class Timed(NamedTuple):
+    """One fit of all heads.
+
+    Attributes:
+      seconds: it took.
+      accuracy: of each head on the validation rows after the last epoch; None if the heads are
+        not the same in every way.
+    """
+
+    seconds: float
+    accuracy: np.ndarray | None = None
+
+
+Ways = dict[str, Callable[[], Timed]]
 
 
 @dataclass(frozen=True)
@@ -116,8 +137,8 @@ def made_store(case: Case, folder: Path) -> FeatureStore:
     return store
 
 
-def keras_fits(case: Case, sides: Sequence[Rows], epochs: int, steps: int) -> float:
-    """Fits one head after the other with Keras; returns seconds."""
+def keras_fits(case: Case, sides: Sequence[Rows], epochs: int, steps: int) -> Timed:
+    """Fits one head after the other with Keras."""
     keras = import_keras()
     spec = parse_head(case.head)
     train_rows, held = sides
@@ -141,20 +162,28 @@ def keras_fits(case: Case, sides: Sequence[Rows], epochs: int, steps: int) -> fl
             validation_data=(held.features, held.labels),
             verbose=0,
         )
-    return time.perf_counter() - started
+    return Timed(time.perf_counter() - started)
 
 
-def our_fit(store: FeatureStore, options: TrainOptions) -> float:
-    """Fits all heads as the command does, from rows in memory; returns seconds."""
-    data = prepare_data(store, divide(store), options)
+def rival_fit(
+    make: Callable[[Start], Rival], start: Start, data: TrainingData, options: TrainOptions
+) -> Timed:
+    """Fits all heads at once in another way, its compilation included."""
     started = time.perf_counter()
-    for _ in fit_stacked(options.trials(), data, options):
-        pass
-    return time.perf_counter() - started
+    accuracy = rival_accuracy(make(start), data, options)
+    return Timed(time.perf_counter() - started, accuracy)
 
 
-def our_command(store: FeatureStore, case: Case, epochs: int, output: Path) -> float:
-    """Runs the command; returns seconds."""
+def our_fit(data: TrainingData, options: TrainOptions) -> Timed:
+    """Fits all heads as the command does, from rows in memory."""
+    started = time.perf_counter()
+    fits = [fit for wave in fit_stacked(options.trials(), data, options) for fit in wave.values()]
+    seconds = time.perf_counter() - started
+    return Timed(seconds, np.array([fit.history["val_accuracy"][-1] for fit in fits]))
+
+
+def our_command(store: FeatureStore, case: Case, epochs: int, output: Path) -> Timed:
+    """Runs the command."""
     arguments = ["--store", store.storage.url, "--output", str(output), "--overwrite", "--json"]
     arguments += ["--head", case.head, "--epochs", str(epochs), "--batch_size", str(BATCH)]
     for name, values in case.grid.items():
@@ -162,7 +191,29 @@ def our_command(store: FeatureStore, case: Case, epochs: int, output: Path) -> f
     started = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         train.run(arguments)
-    return time.perf_counter() - started
+    return Timed(time.perf_counter() - started)
+
+
+def ways_of(case: Case, folder: Path, epochs: int) -> Ways:
+    """Makes the case's store; returns every way to train its heads, by name."""
+    store = made_store(case, folder / "store")
+    division, options = divide(store), case.options(epochs)
+    pairs = (
+        (division.train, division.train_counts),
+        (division.validation, division.validation_counts),
+    )
+    sides = [load_rows(store, division.classes, side, int(counts.sum())) for side, counts in pairs]
+    data = prepare_data(store, division, options)
+    start = Start.of(data, options)
+    ways: Ways = {
+        _keras_name(case, steps): partial(keras_fits, case, sides, epochs, steps)
+        for steps in case.steps
+    }
+    ways[EINSUM] = partial(rival_fit, einsum_layers, start, data, options)
+    ways[VMAP] = partial(rival_fit, vmapped, start, data, options)
+    ways[FIT] = partial(our_fit, data, options)
+    ways[COMMAND] = partial(our_command, store, case, epochs, folder / "run")
+    return ways
 
 
 def measure(case: Case, folder: Path, rounds: int, epochs: int) -> list[list[str]]:
@@ -174,35 +225,43 @@ def measure(case: Case, folder: Path, rounds: int, epochs: int) -> list[list[str
       rounds: of all ways in turn, every other one backwards; a warm-up round comes first.
       epochs: of each fit.
     """
-    store = made_store(case, folder / "store")
-    division, options = divide(store), case.options(epochs)
-    pairs = (
-        (division.train, division.train_counts),
-        (division.validation, division.validation_counts),
-    )
-    sides = [load_rows(store, division.classes, side, int(counts.sum())) for side, counts in pairs]
-    ways: dict[str, Callable[[], float]] = {
-        _keras_name(case, steps): partial(keras_fits, case, sides, epochs, steps)
-        for steps in case.steps
-    }
-    ways[FIT] = partial(our_fit, store, options)
-    ways[COMMAND] = partial(our_command, store, case, epochs, folder / "run")
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    ways = ways_of(case, folder, epochs)
+    timed: dict[str, list[Timed]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, work in list(ways.items())[:: 1 if turn % 2 == 0 else -1]:
-            seconds[name].append(work())
-            say(f"  {case.head}, round {turn}, {name}: {seconds[name][-1]:.2f} s", to_stderr=True)
-    baseline = seconds[_keras_name(case, 1)][1:]
-    title = f"{len(options.trials())} x {case.head} on {case.rows:,} rows {case.shape}"
+            try:
+                timed[name].append(work())
+            except NotRun as reason:
+                say(f"  {case.head}, {name}: not run: {reason}", to_stderr=True)
+                continue
+            seconds = timed[name][-1].seconds
+            say(f"  {case.head}, round {turn}, {name}: {seconds:.2f} s", to_stderr=True)
+    heads = len(case.options(epochs).trials())
+    title = f"{heads} x {case.head} on {case.rows:,} rows {case.shape}"
+    references = timed[_keras_name(case, 1)], timed[FIT]
+    return [[title, name, *cells(every, references)] for name, every in timed.items()]
+
+
+def cells(every: Sequence[Timed], references: Sequence[Sequence[Timed]]) -> list[str]:
+    """Returns the figures of a way; nothing but dashes if it was not run.
+
+    Args:
+      every: its fits, the warm-up first.
+      references: the fits of the ways to compare it with; the last has each head's accuracy.
+    """
+    seconds = [fit.seconds for fit in every[1:]]
+    ratios = [
+        paired_ratio(seconds, [fit.seconds for fit in reference[1:]]) for reference in references
+    ]
+    usual = statistics.median(seconds) if seconds else None
+    extra = None if usual is None else max(0.0, every[0].seconds - usual)
+    mine, theirs = (fits[-1].accuracy if fits else None for fits in (every, references[-1]))
+    apart = None if mine is None or theirs is None else float(np.abs(mine - theirs).max())
     return [
-        [
-            title,
-            name,
-            number(statistics.median(every[1:]), " s"),
-            number(paired_ratio(every[1:], baseline)),
-            number(max(0.0, every[0] - statistics.median(every[1:])), " s"),
-        ]
-        for name, every in seconds.items()
+        number(usual, " s"),
+        *map(number, ratios),
+        number(extra, " s"),
+        "-" if apart is None else f"{apart:.4f}",
     ]
 
 
@@ -219,7 +278,8 @@ def run(argv: Sequence[str]) -> int:
     for case in (LINEAR, MLP):
         with tempfile.TemporaryDirectory(prefix="bench-") as name:
             rows += measure(case, Path(name), args.rounds, args.epochs)
-    header = ["heads", "way", "time", "x Keras", "extra in the warm-up"]
+    header = ["heads", "way", "time", "x Keras fit", "x Hoarfrost's fit"]
+    header += ["extra in the warm-up", "accuracy differs by"]
     title = f"{args.epochs} epochs, batch {BATCH}, {args.rounds} rounds after a warm-up:"
     publish("benchmarks.stacked", [title, "", *table(header, rows)], args.write)
     return 0

@@ -19,6 +19,8 @@ PACKAGES = ("featurestore", "classifier", "pipelines")
 PAGES = {
     "README.md": ("index.md", "Hoarfrost"),
     "docs/operations.md": ("operations.md", "Operations"),
+    "docs/deploy.md": ("deploy.md", "Deploy"),
+    "docs/flink.md": ("flink.md", "Flink"),
     "docs/format.md": ("format.md", "The store's format"),
     "docs/gpu.md": ("gpu.md", "GPUs"),
     "docs/performance.md": ("performance.md", "Performance"),

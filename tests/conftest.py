@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import Finished, run_command
+from support.longest import LONGEST
 
 CACHE = "HOARFROST_CACHE_FOLDER"
 _found = dict(os.environ)
@@ -23,6 +24,12 @@ def pytest_configure() -> None:
     if CACHE not in os.environ:
         _made.append(tempfile.mkdtemp(prefix="hoarfrost-tests-"))
         os.environ[CACHE] = _made[0]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Puts the longest files first; within a file the order stays."""
+    places = {config.rootpath / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
 
 
 def pytest_unconfigure() -> None:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.commands import assert_one_line_error
 
-from benchmarks import contenders, throughput, views
+from benchmarks import contenders, stacked, throughput, views
 from benchmarks.bases import BASES, chosen
 from benchmarks.contenders import DECODE, OURS, TEXTBOOK, TWO, Bench, engine_flags
+from benchmarks.distributed import commit_curves
 from benchmarks.images import write_copies, write_photographs, write_varied
-from benchmarks.machine import machine
+from benchmarks.machine import installed, machine
 from benchmarks.precisions import agreement
 from benchmarks.processes import Finished, Stopwatch, run_command
 from benchmarks.progress import Progress, extraction_timing, under_way
+from benchmarks.rivals import Start, einsum_layers, rival_accuracy, vmapped
 from benchmarks.rounds import (
     Contender,
     NotRun,
@@ -32,6 +36,8 @@ from benchmarks.rounds import (
     serial_limit,
 )
 from benchmarks.tables import number, write_section
+from classifier.features.division import divide
+from classifier.heads.data import prepare_data
 from classifier.pixels.decoder import decode
 from featurestore.errors import UsageError
 from featurestore.spec import PixelSpec
@@ -80,6 +86,16 @@ def test_the_clock_starts_when_every_worker_is_under_way():
     late, early = [(11.0, 16)], [(10.0, 16), (12.0, 48)]
     assert under_way([early, late]) == (11.0, 32.0 + 16.0)
     assert under_way([late]) == (11.0, 16.0)
+
+
+def test_commits_of_each_worker_add_up_in_the_order_of_time():
+    times = [("a", 12.0, 16), ("b", 11.0, 8), ("a", 10.0, 32)]
+    markers = {
+        str(place): SimpleNamespace(time={"worker": worker, "finished": at, "images": images})
+        for place, (worker, at, images) in enumerate(times)
+    }
+    curves = commit_curves(SimpleNamespace(markers=lambda: markers))
+    assert curves == [[(10.0, 32), (12.0, 48)], [(11.0, 8)]]
 
 
 def finished_store(folder: Path, last: float, **ledger) -> Path:
@@ -376,3 +392,17 @@ def test_precisions_end_to_end(command):
     assert finished.code == 0, finished
     row = next(line for line in finished.out.splitlines() if "| tensorflow float32 |" in line)
     assert "1.00000 / 1.00000" in row and row.endswith("+0.00 |")
+
+
+def test_other_ways_to_train_heads_together_give_the_same_heads(tmp_path):
+    case = dataclasses.replace(stacked.MLP, head="mlp:8:relu", shape=(3, 3, 4), rows=300)
+    store, options = stacked.made_store(case, tmp_path / "s"), case.options(2)
+    data = prepare_data(store, divide(store), options)
+    start = Start.of(data, options)
+    ours = stacked.our_fit(data, options).accuracy
+    makers = [einsum_layers, vmapped] if installed("jax") else [einsum_layers]
+    for make in makers:
+        theirs = rival_accuracy(make(start), data, options)
+        # One of the 60 validation rows may fall the other way.
+        assert theirs.shape == ours.shape == (16,)
+        assert np.abs(theirs - ours).max() < 0.02

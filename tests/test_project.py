@@ -13,6 +13,7 @@ import pytest
 import yaml
 from support.commands import ROOT
 from support.images import png_bytes
+from support.longest import LONGEST
 from support.optional import optional
 
 PACKAGES = ("featurestore", "classifier", "pipelines")
@@ -129,6 +130,11 @@ def test_prose_has_at_most_100_columns(document):
     for what in (r"^```.*?^```", r"^<!-- begin .*?^<!-- end [^\n]*"):
         text = re.sub(what, "", text, flags=re.DOTALL | re.MULTILINE)
     assert not [line for line in text.splitlines() if len(line) > 100 and line[0] != "|"]
+
+
+@pytest.mark.parametrize("name", LONGEST)
+def test_files_that_run_first_exist(name):
+    assert (ROOT / name).is_file()
 
 
 def test_the_hooks_run_what_make_lint_runs():

@@ -58,7 +58,7 @@ def fastest_batch(
       (the engine of the best batch size, all trials).
 
     Raises:
-      The engine's error, when not even the first batch fits into memory.
+      MemoryError: or another of `out_of_memory`, when not even the first batch fits.
     """
     best, trials, size = None, list[BatchTrial](), first
     while size <= max(first, MOST_IMAGES):

@@ -59,18 +59,18 @@ def prepare_devices() -> None:
 
     Without growth, the first process would take the whole memory of each GPU. TensorFlow computes
     float32 convolutions in TF32 on newer GPUs, which keeps 10 of 23 bits; a store that says float32
-    must not.
+    must not. That is switched off at any time.
 
     Raises:
       RuntimeError: when TensorFlow has started its devices already.
     """
     import tensorflow as tf
 
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     if asked() != AUTO:
         tf.config.set_visible_devices([], "GPU")
     for device in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(device, True)
-    tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def claim_device() -> str:

@@ -32,9 +32,9 @@ def limit_threads(threads: int, lanes: int = 1) -> bool:
     import tensorflow as tf
 
     try:
+        prepare_devices()
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(max(1, lanes))
-        prepare_devices()
     except RuntimeError:
         return False
     return True

@@ -42,7 +42,7 @@ class Interval:
         return dataclasses.asdict(self)
 
 
-def accuracy_interval(hits: int, rows: int, level: float = LEVEL) -> Interval:
+def accuracy_interval(hits: int, rows: int) -> Interval:
     """Returns an accuracy with its exact interval.
 
     The interval is that of Clopper and Pearson, "The use of confidence or fiducial limits
@@ -51,7 +51,6 @@ def accuracy_interval(hits: int, rows: int, level: float = LEVEL) -> Interval:
     Args:
       hits: number of correctly classified rows.
       rows: number of all rows, at least 1.
-      level: the smallest share of such intervals that contain the true accuracy.
 
     Example:
       >>> found = accuracy_interval(90, 100)
@@ -63,8 +62,8 @@ def accuracy_interval(hits: int, rows: int, level: float = LEVEL) -> Interval:
     """
     from scipy.stats import binomtest
 
-    found = binomtest(hits, rows).proportion_ci(level, method="exact")
-    return Interval(hits / rows, float(found.low), float(found.high), rows, level, 0)
+    found = binomtest(hits, rows).proportion_ci(LEVEL, method="exact")
+    return Interval(hits / rows, float(found.low), float(found.high), rows, resamples=0)
 
 
 def difference_interval(

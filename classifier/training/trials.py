@@ -7,9 +7,10 @@ epoch.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -62,23 +63,14 @@ def fit_all(
     trials = options.trials()
     fits, failed = _fit_gradient(trials, data, options, tell, checkpoint)
     records: list[Record] = []
-
-    def save(name: str, trained: TrainedHead) -> None:
+    exact = _fit_exact(trials, data, options, tell, failed)
+    best = (
+        (name, trained_head(fit, trials[name], data)) for name, fit in fits.items() if fit.weights
+    )
+    for name, trained in itertools.chain(exact, best):
         if not records:
             replace_older()
         records.append(keep_head(storage, name, trials[name], trained, options.epochs, tell))
-
-    for name, trial in trials.items():
-        if not trial.head.is_exact:
-            continue
-        if choices := options.penalties_of(trial.head):
-            tell(choices_line(name, choices))
-        try:
-            save(name, train_exact(trial.head, data, options))
-        except RunFailed as error:
-            failed.append(_failure(name, trial, str(error), tell))
-    for name in [name for name, fit in fits.items() if fit.weights]:
-        save(name, trained_head(fits[name], trials[name], data))
     if not records:
         raise RunFailed(_none_left(failed))
     others = [name for name, fit in fits.items() if not fit.weights]
@@ -86,6 +78,25 @@ def fit_all(
     if others:
         tell(f"{len(others)} more heads are in the leaderboard; --keep says how many are saved")
     return records, failed
+
+
+def _fit_exact(
+    trials: Mapping[str, Trial],
+    data: TrainingData,
+    options: TrainOptions,
+    tell: Callable[[str], None],
+    failed: list[Record],
+) -> Iterator[tuple[str, TrainedHead]]:
+    """Yields (head_id, head) of the exact heads; adds records of those that failed to `failed`."""
+    for name, trial in trials.items():
+        if not trial.head.is_exact:
+            continue
+        if choices := options.penalties_of(trial.head):
+            tell(choices_line(name, choices))
+        try:
+            yield name, train_exact(trial.head, data, options)
+        except RunFailed as error:
+            failed.append(_failure(name, trial, str(error), tell))
 
 
 def _fit_gradient(

@@ -38,12 +38,11 @@ AUTO_BYTES = 20 << 30
 FORMAT = "1"
 
 
-def parse_limit(text: str, flag: str = "--cache") -> int | None:
-    """Reads the size limit of the cache.
+def parse_limit(text: str) -> int | None:
+    """Reads the size limit of the cache, the value of ``--cache``.
 
     Args:
       text: ``auto``, ``off``, or a size such as ``500MB`` or ``20G``, in powers of 1,024.
-      flag: the flag that gave the text.
 
     Returns:
       The limit in bytes, 0 for ``off``, None for ``auto``.
@@ -57,7 +56,7 @@ def parse_limit(text: str, flag: str = "--cache") -> int | None:
     """
     if text == AUTO:
         return None
-    return 0 if text == OFF else parse_size(text, flag, "auto, off or a size")
+    return 0 if text == OFF else parse_size(text, "--cache", "auto, off or a size")
 
 
 def cache_usage(storage: Storage) -> tuple[int, int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
-
-from apache_beam.options.pipeline_options import PipelineOptions
+from typing import TYPE_CHECKING, Any
 
 from featurestore.cli.command import say
 from featurestore.errors import RunFailed, one_line
 from featurestore.io.cores import cores
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
 
 # A thread that gets a slow task leaves the others to the rest.
 TASKS_PER_THREAD = 8
@@ -36,6 +37,21 @@ def divide(options: PipelineOptions) -> None:
     threads = _threads(dask) if dask.address or dask.scheduler_file else cores()
     if not (dask.npartitions or dask.partition_size):
         dask.npartitions = max(FEWEST_TASKS, TASKS_PER_THREAD * threads)
+
+
+def require_done(job: Any, after: str) -> None:
+    """Refuses to take a job for done whose tasks got lost: Beam waits for them, and asks no more.
+
+    Args:
+      job: what Beam returned; of any runner.
+      after: what is left, and what to do, for the message.
+
+    Raises:
+      RunFailed: when the scheduler went away, or dropped the job.
+    """
+    lost = [future for future in getattr(job, "futures", ()) if future.status != "finished"]
+    if lost:
+        raise RunFailed(f"the Dask scheduler went away or dropped the job; {after}")
 
 
 def _threads(dask: Any) -> int:

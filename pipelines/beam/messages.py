@@ -50,9 +50,13 @@ def reason_of(error: BaseException) -> str:
     """
     if isinstance(error, SystemExit):
         return "the job server refuses one of the flags (see its log)"
+    if type(error).__name__ == "FutureTimeoutError":
+        return "nobody answers at --job_endpoint within --job_server_timeout"
     details = getattr(error, "details", None)
     text = str((details() if callable(details) else None) or error)
     reason = _line_of(text) or type(error).__name__
+    if "StatusCode.UNAVAILABLE" in str(error):
+        reason = f"the job server does not answer any more ({reason})"
     if _ABSENT.search(text):
         reason += " (a worker has no Hoarfrost: install the same version there)"
     return reason[:MOST]

@@ -2,7 +2,8 @@
 
 What travels between the steps is small. The sums of the first pass go in tiles of some megabytes,
 because runners fail, or hang, with larger elements. The solutions, which may be larger still, wait
-in a file of the run.
+in a file of the run. A pass awaits the one before by a grouping, and not by a side input: Dask
+would compute that again for each element.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from operator import add
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.pvalue import AsIter, AsSingleton
 
 from classifier.features.dataset import SIDES, labelled, row_columns
 from classifier.features.division import Division
@@ -135,7 +135,8 @@ class SumStatistics(OverRows):
 class SumErrors(OverRows):
     """Yields the errors of each penalty over a group's rows, when the solutions are there."""
 
-    def process(self, group: int, _: None) -> Iterator[PenaltyErrors]:
+    def process(self, awaited: tuple[int, Any]) -> Iterator[PenaltyErrors]:
+        group, _ = awaited
         errors = PenaltyErrors(self._settings)
         for side in SIDES if self._settings.folds else SIDES[1:]:
             for rows in self.blocks(group, side):
@@ -144,14 +145,20 @@ class SumErrors(OverRows):
 
 
 class SumLosses(OverRows):
-    """Yields the losses of each scale over a group's rows, with the penalty that was chosen."""
+    """Yields (errors of all rows, losses of each scale over a group's rows).
 
-    def process(self, group: int, errors: PenaltyErrors) -> Iterator[ScaleLosses]:
+    The losses are those of the penalty that has the least errors.
+    """
+
+    def process(
+        self, awaited: tuple[int, Iterable[PenaltyErrors]]
+    ) -> Iterator[tuple[PenaltyErrors, ScaleLosses]]:
+        group, (errors, *_) = awaited
         losses, path = ScaleLosses(self._settings), self.solved().full.only(errors.choose())
         for side in SIDES:
             for rows in self.blocks(group, side):
                 losses.update(rows, side, path)
-        yield losses
+        yield errors, losses
 
 
 class FitRidge(beam.PTransform):
@@ -173,32 +180,70 @@ class FitRidge(beam.PTransform):
 
     def expand(self, pipeline: Any) -> Any:
         source, settings = self._source, self._settings
-        tiles = (
-            self._summed(pipeline, SumStatistics, tile_groups(settings, self._chunks))
+        groups = min(max(1, self._chunks), MOST_GROUPS)
+        tiling = tile_groups(settings, self._chunks)
+        solved = (
+            pipeline
+            | "Name groups" >> beam.Create(range(tiling))
+            | "Spread groups" >> beam.Reshuffle()
+            # number of a group
+            | "Sum statistics" >> beam.ParDo(SumStatistics(source, settings, tiling))
             # ((fold, first row), tile)
             | "Merge tiles" >> beam.CombinePerKey(AddStatistics())
+            | "Await tiles" >> Together()
+            | "Solve" >> beam.Map(_solve, source, settings)
+            # None, when the file of solutions is there
         )
-        start = pipeline | "Start" >> beam.Create([None])
-        solved = start | "Solve" >> beam.Map(_solve, AsIter(tiles), source, settings)
-        # None, when the file of solutions is there
-        groups = min(max(1, self._chunks), MOST_GROUPS)
-        sums = self._summed(pipeline, SumErrors, groups, AsSingleton(solved))
-        # PenaltyErrors
-        errors = start | "Merge errors" >> beam.Map(_added, AsIter(sums))
-        # PenaltyErrors of all rows
-        losses = self._summed(pipeline, SumLosses, groups, AsSingleton(errors))
-        # ScaleLosses
-        return start | "Write fit" >> beam.Map(
-            _write, AsIter(losses), AsSingleton(errors), source, self._file
+        errors = (
+            solved
+            | "Spread errors" >> Again(groups)
+            # (number of a group, [None])
+            | "Sum errors" >> beam.ParDo(SumErrors(source, settings, groups))
+            | "Await errors" >> Together()
+            | "Merge errors" >> beam.Map(_added)
+            # PenaltyErrors of all rows
+        )
+        return (
+            errors
+            | "Spread losses" >> Again(groups)
+            # (number of a group, [PenaltyErrors])
+            | "Sum losses" >> beam.ParDo(SumLosses(source, settings, groups))
+            # (PenaltyErrors, ScaleLosses)
+            | "Await losses" >> Together()
+            | "Write fit" >> beam.Map(_write, source, self._file)
         )
 
-    def _summed(self, pipeline: Any, kind: type[OverRows], groups: int, *given: Any) -> Any:
+
+class Together(beam.PTransform):
+    """Elements -> one list of them all."""
+
+    def expand(self, elements: Any) -> Any:
         return (
-            pipeline
-            | f"Name groups of {kind.__name__}" >> beam.Create(range(groups))
-            | f"Spread groups of {kind.__name__}" >> beam.Reshuffle()
-            # number of a group
-            | kind.__name__ >> beam.ParDo(kind(self._source, self._settings, groups), *given)
+            elements
+            | "Key" >> beam.Map(lambda element: ("", element))
+            | "Await" >> beam.GroupByKey()
+            | "Drop key" >> beam.Map(lambda keyed: keyed[1])
+        )
+
+
+class Again(beam.PTransform):
+    """One element -> (number of a group, [the element]) for all groups, spread over the workers.
+
+    Args:
+      groups: how many groups there are.
+    """
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self._groups = groups
+
+    def expand(self, element: Any) -> Any:
+        groups = self._groups
+        return (
+            element
+            | "Name groups" >> beam.FlatMap(lambda given: ((n, given) for n in range(groups)))
+            # A grouping spreads on Dask too, where a Reshuffle does not.
+            | "Spread" >> beam.GroupByKey()
         )
 
 
@@ -220,18 +265,21 @@ class AddStatistics(beam.CombineFn):
 
 
 def _solve(
-    _: None, tiles: Iterable[tuple[Key, Statistics]], source: RidgeSource, settings: RidgeSettings
+    tiles: Iterable[tuple[Key, Statistics]], source: RidgeSource, settings: RidgeSettings
 ) -> None:
     statistics = FoldStatistics.joined(settings, tiles)
     source.run.write(source.solved, solve(statistics).to_bytes())
 
 
-def _added(_: None, sums: Iterable[PenaltyErrors]) -> PenaltyErrors:
+def _added(sums: Iterable[PenaltyErrors]) -> PenaltyErrors:
     return reduce(add, sums)
 
 
 def _write(
-    _: None, losses: Iterable[ScaleLosses], errors: PenaltyErrors, source: RidgeSource, file: str
+    results: Iterable[tuple[PenaltyErrors, ScaleLosses]], source: RidgeSource, file: str
 ) -> None:
-    fit = finished(source.solution(), errors, reduce(add, losses))
-    source.run.write(file, fit.to_bytes())
+    results = iter(results)
+    errors, losses = next(results)
+    for _, more in results:
+        losses = losses + more
+    source.run.write(file, finished(source.solution(), errors, losses).to_bytes())

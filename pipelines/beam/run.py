@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from classifier.runtime import standard_error_held
 from featurestore.cli import interrupts
+from featurestore.cli.command import VERBOSE
 from featurestore.cli.logs import is_json
 from featurestore.errors import HoarfrostError, RunFailed
+from pipelines.beam.dask import require_done
 from pipelines.beam.messages import of_ours, reason_of, without_place
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 # Less than a command has to clean up when it is interrupted.
 CANCEL_SECONDS = 6.0
+# The thread of Beam that reads a job server's messages.
+READER = "wait_until_finish_read"
 QUIET = "HOARFROST_QUIET_SECONDS"
 QUIET_SECONDS = 300.0
 
@@ -54,6 +58,7 @@ def run_pipeline(
     from pipelines.beam.options import runs_here
 
     is_here = runs_here(options)
+    _silence_reader()
     # Workers on this machine log to this process's standard error.
     held = nullcontext() if is_json() else standard_error_held()
     with held, interrupts.abrupt():
@@ -66,6 +71,7 @@ def run_pipeline(
             state = _await(job, signs) if wait else None
             if state not in (None, PipelineState.DONE):
                 raise RunFailed(f"the runner ended the job as {state}; {after}")
+            require_done(job, after)
         except HoarfrostError as error:
             _raise_interrupt(error)
             raise type(error)(without_place(str(error), is_here)) from error
@@ -73,6 +79,23 @@ def run_pipeline(
         # its job server refuses.
         except (Exception, SystemExit) as error:
             raise _explain(error, after, is_here) from error
+
+
+def _silence_reader() -> None:
+    """Keeps Beam's reader of messages from printing a traceback when the job server is gone.
+
+    The wait for the job fails then too, and says so in one line.
+    """
+    shown = threading.excepthook
+    if os.environ.get(VERBOSE) or getattr(shown, "hides", "") == READER:
+        return
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if not (arguments.thread and arguments.thread.name == READER):
+            shown(arguments)
+
+    hook.hides = READER  # type: ignore[attr-defined]
+    threading.excepthook = hook
 
 
 def _await(job: Any, signs: Callable[[], object] | None) -> str | None:

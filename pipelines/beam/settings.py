@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from apache_beam import version
-from apache_beam.options.pipeline_options import FlinkRunnerOptions
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions
 
-from pipelines.beam.options import make_options, runner_name, runs_here
+from pipelines.beam.options import runner_name, runs_here
 
 
 def read_settings(arguments: Sequence[str]) -> dict[str, Any]:
-    """Reads Beam's flags without checking them.
+    """Reads Beam's flags without checking them, and without asking a cluster.
 
     Args:
       arguments: Beam's own flags.
@@ -28,7 +28,7 @@ def read_settings(arguments: Sequence[str]) -> dict[str, Any]:
       SystemExit: for a value that Beam's parser refuses.
     """
     with contextlib.redirect_stderr(io.StringIO()):
-        options = make_options(arguments)
+        options = PipelineOptions(list(arguments))
         flags = options.get_all_options()
     return {
         "runner": runner_name(options).rsplit(".", 1)[-1].lower().removesuffix("runner"),

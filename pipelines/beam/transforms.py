@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
@@ -25,13 +26,14 @@ from pipelines.extraction.dedupe import (
     first_part,
 )
 from pipelines.extraction.group import GroupResult
-from pipelines.finishing.record import close_books
+from pipelines.finishing.closing import close_books
 from pipelines.planning.plan import Chunk, read_chunk, reference
 from pipelines.planning.runfolder import DeadChunk, RunFolder
 from pipelines.settings import WorkerSettings
 
 NAMESPACE = "hoarfrost"
 AT_ONCE = 2
+_LOG = logging.getLogger(__name__)
 # A larger plan is named in groups, because the graph may have a few megabytes at most.
 MOST_GROUPS = 4096
 # (keys of the copies that a chunk leaves for later, id of the commit of the rest or "")
@@ -190,7 +192,7 @@ class FinishRun(beam.DoFn):
     def process(self, _: Any) -> None:
         storage = Storage(self._settings.store_url, self._settings.storage_options)
         with on_worker():
-            close_books(RunFolder(storage, self._settings.run_id))
+            close_books(RunFolder(storage, self._settings.run_id), _LOG.info)
 
 
 class DedupeAndExtract(beam.PTransform):

@@ -23,10 +23,7 @@ _S3_SOURCES = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile of `aws co
 
 def addresses(case: Case) -> dict[str, list[str]]:
     """Returns the addresses that a command names, by flag."""
-    named = {"--input": list(case.options.inputs), "--output": [case.options.output]}
-    for flag in ("temp_location", "staging_location"):
-        named[f"--{flag}"] = [case.flag(flag)] if case.flag(flag) else []
-    return named
+    return {"--input": list(case.options.inputs), "--output": [case.options.output]}
 
 
 def address_findings(case: Case) -> Iterator[Finding]:

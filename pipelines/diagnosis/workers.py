@@ -20,7 +20,7 @@ _IMAGE = "--sdk_container_image=IMAGE, built from deploy/docker/cpu.Dockerfile"
 
 def worker_extras(case: Case) -> list[str]:
     """Returns the extras of Hoarfrost that workers need for a command."""
-    urls = [url for flag in ("--input", "--output") for url in addresses(case)[flag]]
+    urls = [url for named in addresses(case).values() for url in named]
     extras = {EXTRAS[protocol] for url in urls if (protocol := protocol_of(url)) in EXTRAS}
     if case.options.engine.engine == "openvino":
         extras.add("openvino")

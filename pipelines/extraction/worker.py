@@ -37,8 +37,8 @@ def shared_worker(settings: WorkerSettings) -> Worker:
     """Returns this process's worker of a run, which all of Beam's threads share."""
     with _SHARING:
         if settings not in _SHARED:
-            for old in _SHARED.values():
-                old.close()
+            # Not closed: on Dask a task of another run may still use it, in another thread. Its
+            # threads end when the last one has dropped it.
             _SHARED.clear()
             _SHARED[settings] = Worker(settings)
         return _SHARED[settings]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from featurestore import layout
 from featurestore.runs.unfinished import UnfinishedRun, unfinished_runs
 from featurestore.store import FeatureStore
+from pipelines.finishing.closing import close_books
 from pipelines.finishing.outcomes import chunk_outcomes
-from pipelines.finishing.record import close_books
 from pipelines.planning.runfolder import RunFolder
 
 
@@ -55,7 +55,7 @@ def still_running(
     for run in detached_runs(store):
         folder = RunFolder(storage, run.run_id)
         if not chunk_outcomes(storage, folder.facts(), store.markers()).missing:
-            close_books(folder)
+            close_books(folder, say)
             say(f"run {run.run_id} is done, and its books are closed")
         elif resubmit:
             storage.remove(layout.plan_folder(run.run_id))

@@ -25,7 +25,7 @@ from featurestore.store import FeatureStore, open_store
 from pipelines.finishing.outcomes import chunk_outcomes
 from pipelines.finishing.races import resolve_races
 from pipelines.finishing.timereport import RunTime, time_report
-from pipelines.planning.runfolder import DeadChunk, RunFacts, RunFolder
+from pipelines.planning.runfolder import DeadChunk, RunFacts
 from pipelines.planning.storedshards import is_pruning
 
 
@@ -62,6 +62,7 @@ def finish_run(storage: Storage, facts: RunFacts) -> dict[str, Any]:
         "listed": facts.plan.listed,
         "already_committed": facts.plan.committed,
         "listed_twice": facts.plan.repeated,
+        "committed_by_others": sum(m.ledger.images_in for m in markers if m.run_id != facts.run_id),
         "chunks": len(markers) + len(dead),
         "ledger": asdict(ledger),
         "augmented": sum(marker.augmented for marker in ours),
@@ -84,26 +85,6 @@ def finish_run(storage: Storage, facts: RunFacts) -> dict[str, Any]:
     write_record(storage, record)
     sweep_store(storage, time.time())
     return record
-
-
-def close_books(folder: RunFolder) -> None:
-    """Finishes a run on a worker, and removes the folder of a run that nobody waits for.
-
-    Args:
-      folder: of the run.
-
-    Raises:
-      RunFailed: when a chunk or an image is unaccounted for.
-    """
-    try:
-        facts = folder.facts()
-    except FileNotFoundError:
-        if folder.storage.exists(layout.run_file(folder.run_id)):
-            return  # The runner repeats a step that has succeeded.
-        raise
-    finish_run(folder.storage, facts)
-    if facts.detached:
-        folder.storage.remove(folder.path)
 
 
 def _decided(storage: Storage) -> dict[str, Any]:

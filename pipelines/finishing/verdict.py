@@ -65,8 +65,9 @@ def judge(store: FeatureStore, record: Mapping[str, Any], limits: Limits) -> Out
             f"{store.url}/quarantine, repair the images, or allow more"
         )
         code = 1
-    given = record["ledger"]["images_in"] or record["already_committed"]
-    if code == 0 and not (images and given):
+    # Another job at the same time may have committed every chunk of this one.
+    stored = record["already_committed"] + record["committed_by_others"]
+    if code == 0 and not (images and record["ledger"]["images_in"] + stored):
         problems.append(
             "no image was found in the input: "
             + ("; ".join(note_lines(record["notes"])) or "it holds other files")

@@ -5,8 +5,7 @@ writes a small file into a folder of the driver's machine, and a thread of the d
 up. The driver holds a lock in that folder for as long as it lives. A worker that can take the lock
 is an orphan and ends itself, so that it does not write into the store any longer.
 
-The line is our own: tqdm is not among our dependencies, and rich, which comes with Keras, would
-replace ten lines (clock and redrawing) by as many for its columns.
+The line is our own, since tqdm or rich would replace only how it is drawn.
 """
 
 from __future__ import annotations

@@ -29,14 +29,12 @@ IMAGES = 96
 FLAGS = (*SMALL, "--chunk_size", "8")
 # Hides packages from a worker that has them.
 HIDDEN = """\
-import sys
+from importlib.machinery import PathFinder
 
-class Hidden:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {names}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Hidden())
+found = PathFinder.find_spec
+PathFinder.find_spec = staticmethod(
+    lambda name, *more: None if name.partition(".")[0] in {names} else found(name, *more)
+)
 """
 
 
@@ -127,15 +125,29 @@ def test_ridge_with_relative_paths_is_the_local_fit(pooled, direct, tmp_path):
 
 
 def begin(running, images, folder, *arguments, **environment) -> subprocess.Popen:
+    """Starts an extraction, which writes its errors into the file ``errors``."""
     flags = ("--input", images, "--output", "s", *FLAGS, *running.flags, *arguments)
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.extract", *map(str, flags)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with (folder / "errors").open("w") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipelines.extract", *map(str, flags)],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
+
+
+def errors(folder: Path) -> list[str]:
+    return (folder / "errors").read_text().splitlines()
+
+
+def await_end_or_silence(process: subprocess.Popen, folder: Path) -> None:
+    """Waits until the command ends; one that reports silence is interrupted."""
+    await_that(lambda: process.poll() is not None or errors(folder), "an end, or a note", 300)
+    if process.poll() is None and "have committed nothing" in errors(folder)[0]:
+        process.send_signal(signal.SIGINT)
+    process.wait(120)
+    assert not [line for line in errors(folder) if line.startswith(("Traceback", " "))]
 
 
 def committed(folder: Path) -> int:
@@ -151,11 +163,11 @@ def test_a_killed_worker_costs_nothing_but_its_chunks(kind, images, direct, tmp_
         try:
             await_that(lambda: committed(tmp_path) or process.poll() is not None, "a commit", 240)
             kill(*running.workers())
-            _, error = process.communicate(timeout=300)
+            await_end_or_silence(process, tmp_path)
         finally:
             process.kill()
-    lines = error.strip().splitlines()
-    assert process.returncode == 0 or len(lines) == 1 and lines[0].startswith("error: "), error
+    # Prism fails the job, or does not notice; the boot program starts another worker for it.
+    assert process.returncode in (0, 1, 130), errors(tmp_path)
     with prism(make(tmp_path / "again"), kind) as running:
         done = extract(running, images, tmp_path)
     assert done.code == 0, done.err
@@ -194,17 +206,14 @@ def test_silence_is_reported_and_ctrl_c_cancels_the_job(images, tmp_path):
     with prism(tmp_path, "/bin/false") as running:
         process = begin(running, images, tmp_path, HOARFROST_QUIET_SECONDS="2")
         try:
-            note = process.stderr.readline()
-            assert "have committed nothing for 2 s" in note and "Ctrl-C" in note
+            await_that(lambda: errors(tmp_path) or process.poll() is not None, "a note", 240)
             assert states(running) == ["RUNNING"]
-            process.send_signal(signal.SIGINT)
-            _, error = process.communicate(timeout=60)
+            await_end_or_silence(process, tmp_path)
         finally:
             process.kill()
-        assert process.returncode == 130 and error.strip().splitlines()[-1].startswith(
-            "interrupted"
-        )
-        assert "did not confirm" not in error
+        *notes, last = errors(tmp_path)
+        assert process.returncode == 130 and last.startswith("interrupted"), last
+        assert notes and all("have committed nothing for 2 s" in note for note in notes), notes
         await_that(lambda: states(running) == ["CANCELLED"], "the job is cancelled")
     assert not list((tmp_path / "s" / "plans").glob("*")), "the plan is removed"
 
@@ -233,8 +242,9 @@ def test_workers_end_when_their_runner_is_gone(kind, images, tmp_path):
                 await_that(lambda: not any(map(runs, below)), "workers end", 120)
             finally:
                 kill(*below)
-            _, error = process.communicate(timeout=120)
+            process.wait(120)
         finally:
             process.kill()
-    lines = error.strip().splitlines()
-    assert process.returncode == 1 and len(lines) == 1 and lines[0].startswith("error: "), error
+    (line,) = errors(tmp_path)
+    assert process.returncode == 1, line
+    assert line.startswith("error: the runner stopped: the job server does not answer any more")

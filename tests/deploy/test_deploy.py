@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -214,6 +215,13 @@ def test_what_a_job_stages_is_seen_by_the_taskmanagers():
     assert f"--artifacts-dir={mounts[0]['mountPath']}" in server["args"]
 
 
+def test_a_worker_of_dask_has_a_thread_for_each_core():
+    spec = kind(DEPLOY / "dask/cluster.yaml", "DaskCluster")["spec"]["worker"]["spec"]
+    (worker,) = spec["containers"]
+    threads = worker["args"][worker["args"].index("--nthreads") + 1]
+    assert threads == worker["resources"]["limits"]["cpu"]
+
+
 def commands() -> list[tuple[str, list[str]]]:
     """Every command of ours in a manifest or in the compose file."""
     found = []
@@ -235,6 +243,24 @@ def test_flags_exist(name, command):
         importlib.import_module("apache_beam.runners.dask.dask_runner")
     assert command[2] == "pipelines.extract"
     parse_options(command[3:])
+
+
+def documented() -> list[tuple[str, list[str]]]:
+    """Every complete command of ours in the pages: (page, arguments)."""
+    found = []
+    for page in ("README.md", "docs/deploy.md", "docs/flink.md"):
+        text = (ROOT / page).read_text().replace("\\\n", " ")
+        for line in re.findall(
+            r"^python -m pipelines\.(?:extract|doctor) (.*)", text, re.MULTILINE
+        ):
+            if "..." not in line.replace("=...", "="):
+                found.append((page, shlex.split(line, comments=True)))
+    return found
+
+
+@pytest.mark.parametrize("page, arguments", documented(), ids=lambda value: str(value)[:14])
+def test_commands_of_the_pages_are_accepted(page, arguments):
+    parse_options(arguments)
 
 
 def test_the_compose_file_is_one_image_and_one_view_of_the_folders():

@@ -16,6 +16,7 @@ from featurestore.checking.verify import verify_storage
 from featurestore.errors import RunFailed, UsageError
 from pipelines.beam import options as beam_options
 from pipelines.beam.run import run_pipeline
+from pipelines.finishing.closing import close_books
 from pipelines.finishing.detached import Submitted
 from pipelines.planning.runfolder import RunFolder
 
@@ -70,6 +71,7 @@ def test_the_job_finishes_without_its_driver(tmp_path, arguments, submitted):
     record = json.loads(store.storage.read(f"runs/{job.run_id}.json"))
     assert record["ledger"]["rows"] == IMAGES and record["engine"]["engine"] == "tensorflow"
     assert store.storage.list("plans") == []
+    assert store.storage.exists(f"runs/{job.run_id}.html")
     assert not list(verify_storage(store.storage))
     assert_same_rows(plain.store, store)
     done = run(*arguments, *CLUSTER, "--no_wait")
@@ -82,7 +84,7 @@ def test_the_same_command_closes_the_books_of_a_job_that_could_not(
     run(*arguments, *CLUSTER, "--no_wait")
     with monkeypatch.context() as patch:
 
-        def fail(folder):
+        def fail(folder, tell):
             raise RunFailed("the last worker died")
 
         patch.setattr("pipelines.beam.transforms.close_books", fail)
@@ -92,7 +94,8 @@ def test_the_same_command_closes_the_books_of_a_job_that_could_not(
     assert storage.list("plans") and not storage.list("runs")
     outcome = run(*arguments, *CLUSTER, "--no_wait")
     assert len(submitted) == 1 and outcome.record["already_committed"] == IMAGES
-    assert len(storage.list("runs")) == 2 and not storage.list("plans")
+    records = [file for file in storage.list("runs") if file.name.endswith(".json")]
+    assert len(records) == 2 and not storage.list("plans")
     assert len(rows_of(outcome.store)) == IMAGES
 
 
@@ -115,6 +118,22 @@ def test_a_chunk_that_the_runner_lost_is_missed(tmp_path, arguments, submitted, 
     assert (again.run_id, again.committed, again.chunks) == (job.run_id, 5, 6)
 
 
+def test_a_job_whose_chunks_another_job_committed_is_no_failure(tmp_path, arguments, monkeypatch):
+    arguments = (*arguments, "--precision", "float32")
+    real = run_pipeline
+
+    def after_another(options, build, after, wait, signs):
+        monkeypatch.setattr("pipelines.beam.job.run_pipeline", real)
+        assert run(*arguments).record["ledger"]["rows"] == IMAGES
+        real(options, build, after)
+
+    monkeypatch.setattr("pipelines.beam.job.run_pipeline", after_another)
+    outcome = run(*arguments)
+    assert (outcome.exit_code, outcome.record["ledger"]["rows"]) == (0, 0)
+    assert outcome.record["committed_by_others"] == IMAGES
+    assert len(rows_of(outcome.store)) == IMAGES
+
+
 def lose_one(group, run_id, groups, chunks):
     if group:
         yield f"plans/{run_id}/000000.parquet", group
@@ -127,9 +146,7 @@ def test_a_repeated_end_changes_nothing(tmp_path, arguments, submitted):
     before = storage.read(f"runs/{job.run_id}.json")
     with pytest.raises(FileNotFoundError):
         RunFolder(storage, job.run_id).facts()
-    from pipelines.finishing.record import close_books
-
-    close_books(RunFolder(storage, job.run_id))
+    close_books(RunFolder(storage, job.run_id), pytest.fail)
     assert storage.read(f"runs/{job.run_id}.json") == before
 
 

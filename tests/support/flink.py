@@ -20,6 +20,7 @@ from typing import Any
 from urllib.request import urlopen
 
 from support.clusters import await_that, end, free_port, started
+from support.commands import ROOT
 
 # What Java 17 must open for Flink: env.java.opts.all in the config.yaml of Flink's distribution.
 EXPORTS = (
@@ -122,7 +123,10 @@ class Flink:
         command = [*JAVA, *options, "-cp", f"{self._jars}/*", f"org.apache.flink.runtime.{main}"]
         command += ["--configDir", str(self._folder / "conf"), *arguments]
         log = self._folder / f"{name}.log"
-        return self._stack.enter_context(started(command, port, log, self._folder))
+        # Workers that a TaskManager starts inherit these.
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        variables = {"PYTHONPATH": str(ROOT), "PATH": path}
+        return self._stack.enter_context(started(command, port, log, self._folder, variables))
 
     def _start_jobmanager(self) -> subprocess.Popen:
         main = "entrypoint.StandaloneSessionClusterEntrypoint"

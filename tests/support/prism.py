@@ -15,17 +15,6 @@ from support.commands import ROOT
 
 # The folder of the programs `prism` and `container`, which `make prism-test` builds.
 BINARIES = "HOARFROST_GO_PROGRAMS"
-# Prism puts the worker's id into quotes, which the container's boot program would keep.
-BOOT = """\
-#!/bin/sh
-for argument do
-  shift
-  set -- "$@" "$(printf %s "$argument" | tr -d "\\"'")"
-done
-cd {folder}
-export RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1
-exec {container} --semi_persist_dir={folder}/$$ "$@"
-"""
 
 
 @dataclass(frozen=True)
@@ -64,21 +53,22 @@ def prism(folder: Path, workers: str, env: Mapping[str, str] | None = None) -> I
 
     Args:
       folder: for logs, and for the workers' own folder, which is not the command's.
-      workers: ``pool`` for a worker pool, ``boot`` for processes that Prism starts by the SDK
-        container's boot program, or the path of another program that it is to start.
+      workers: ``pool`` for a worker pool, ``boot`` for processes that Prism starts by
+        ``deploy/boot.sh``, or the path of another program that it is to start.
       env: variables of the workers.
     """
     programs = Path(os.environ[BINARIES])
     own = folder / "workers"
     own.mkdir()
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    variables = {"PYTHONPATH": str(ROOT), "PATH": path, **(env or {})}
+    variables = {"PYTHONPATH": str(ROOT), "PATH": path, "HOARFROST_BOOT": programs / "container"}
+    variables = {name: str(value) for name, value in (variables | (env or {})).items()}
     job_port, log = free_port(), folder / "prism.log"
     server = [programs / "prism", "-job_port", job_port, "-serve_http=false"]
     flags = ("--runner=PortableRunner", f"--job_endpoint=localhost:{job_port}")
     with started(server, job_port, log, folder, variables) as process:
         if workers != "pool":
-            boot = _boot(folder, programs) if workers == "boot" else workers
+            boot = ROOT / "deploy" / "boot.sh" if workers == "boot" else workers
             config = json.dumps({"command": str(boot)})
             flags += ("--environment_type=PROCESS", f"--environment_config={config}")
             yield Prism(process.pid, flags, job_port, process.pid)
@@ -89,10 +79,3 @@ def prism(folder: Path, workers: str, env: Mapping[str, str] | None = None) -> I
         with started(pool, port, folder / "pool.log", own, variables) as parent:
             flags += ("--environment_type=EXTERNAL", f"--environment_config=localhost:{port}")
             yield Prism(process.pid, flags, job_port, parent.pid)
-
-
-def _boot(folder: Path, programs: Path) -> Path:
-    script = folder / "boot"
-    script.write_text(BOOT.format(folder=folder / "workers", container=programs / "container"))
-    script.chmod(0o755)
-    return script

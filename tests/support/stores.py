@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from featurestore import layout
 from featurestore.commit import Marker, commit, data_files, publish
 from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
@@ -95,6 +96,18 @@ def add_chunk(
 def make_store(url: str | Path, spec: StoreSpec | None = None, **options) -> FeatureStore:
     """Creates an empty store."""
     return create_store(Storage(str(url), options), spec or make_spec())
+
+
+def make_trainable(folder: Path, classes: Sequence[str]) -> None:
+    """Creates a store of 24 rows whose class changes every four rows, fit to train on."""
+    store = make_store(folder)
+    rows = make_rows(24)
+    for number, row in enumerate(rows):
+        row["labels"] = [classes[number // 4 % len(classes)]]
+    add_chunk(store, rows, np.random.default_rng(0).normal(size=(24, 8)).astype(np.float32))
+    # What a run copies; nothing here computes with it.
+    store.storage.write(layout.model_files(store.spec.base.weights_hash, "")[0], b"a base")
+    store.storage.write(layout.PROBES, b"probes")
 
 
 # Anonymous memory alone: mapped files, such as the code of libraries, can be dropped at any time.

@@ -37,17 +37,11 @@ def iter_parquet(
 ) -> Iterator[tuple[ImageRef, bytes | OSError]]:
     """Yields the images of a Parquet file, a few rows at a time; page checksums are verified.
 
-    Args:
-      shard: the file.
-      storage_options: for its file system.
-      ignored: gets the file itself when it has no image, and a note when it has no labels.
-
     Yields:
-      (reference, image file content), or an OSError for a row without bytes. The key is
+      As `classifier.inputs.shards.iter_shard`, with an OSError for a row without bytes. The key is
       ``<shard>/<path>`` where the row has one that is unique, else the row's number.
 
     Raises:
-      OSError: when the file cannot be read.
       ShardDamaged: at once for a file that lacks its end, or that holds images in another shape
         than one a row; for row groups that cannot be read, after all others were.
     """

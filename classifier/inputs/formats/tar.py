@@ -58,24 +58,12 @@ BEHIND_THE_END = "archives are followed by bytes that belong to no archive and w
 def iter_tar(
     shard: ShardRef, storage_options: Mapping[str, Any] | None, ignored: Ignored
 ) -> Iterator[tuple[ImageRef, Content]]:
-    """Yields the images of a tar, in order, without unpacking it.
+    """Yields the images of a tar, as `classifier.inputs.shards.iter_shard` describes.
 
     Members that share a name up to its first dot are one sample, as in WebDataset; its ``.json``,
     ``.cls`` or ``.txt`` member gives the label. Without one, folders do, as on disk: where their
     layout is unknown, the headers of all members are read first. An archive behind the end of
     another one is read too.
-
-    Args:
-      shard: the archive.
-      storage_options: for its file system.
-      ignored: collects the members that are not images.
-
-    Yields:
-      (reference, file content); the key is ``<shard>/<member>``.
-
-    Raises:
-      OSError: when the archive cannot be read.
-      ShardDamaged: when it is damaged; what came before the damage was yielded.
     """
     fs, path = connect(shard.uri, storage_options)
     members, lonely = (

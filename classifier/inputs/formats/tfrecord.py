@@ -59,17 +59,11 @@ def iter_tfrecord(
     Two layouts are known: ImageNet's (``image/encoded``, ``image/class/text`` or ``/label``) and
     TensorFlow Datasets' (``image``, ``label`` and the names in ``label.labels.txt`` beside it).
 
-    Args:
-      shard: the file.
-      storage_options: for its file system.
-      ignored: collects the records without an image, by number, and notes a shard without labels.
-
     Yields:
-      (reference, image file content), or an OSError for what is not an Example. The key is
-      ``<shard>/<file name>`` where the record has one that is unique, else the record's number.
+      As `classifier.inputs.shards.iter_shard`, with an OSError for what is not an Example. The key
+      is ``<shard>/<file name>`` where the record has one that is unique, else the record's number.
 
     Raises:
-      OSError: when the file cannot be read.
       ShardDamaged: at the first record that is cut or whose checksum is wrong.
     """
     fs, path = connect(shard.uri, storage_options)

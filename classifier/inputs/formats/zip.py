@@ -56,21 +56,13 @@ _OVERLAPS = "it shares its bytes with another member, as in a zip bomb; write th
 def iter_zip(
     shard: ShardRef, storage_options: Mapping[str, Any] | None, ignored: Ignored
 ) -> Iterator[tuple[ImageRef, Content]]:
-    """Yields the images of a zip, in order, without unpacking it; checksums are verified.
+    """Yields the images of a zip, as `classifier.inputs.shards.iter_shard` describes.
 
+    Checksums are verified; a member that is encrypted or damaged comes with an OSError.
     Folders mean the same as on disk. Backslashes separate folders in an archive that was made on
     Windows; elsewhere they belong to the name.
 
-    Args:
-      shard: the archive.
-      storage_options: for its file system.
-      ignored: collects the members that are not images.
-
-    Yields:
-      (reference, file content), or an OSError for a member that is encrypted or damaged.
-
     Raises:
-      OSError: when the archive cannot be read.
       ShardDamaged: at once for an archive without a table of contents, such as one that was cut;
         at the end for one behind another archive.
     """

@@ -12,7 +12,7 @@ from support.commands import ROOT
 from support.extraction import assert_same_rows, run
 from support.images import write_images
 
-from classifier.engines import batching, device
+from classifier.engines import batching, device, limit_threads
 from classifier.engines.batching import AHEAD, BatchTrial, DeviceQueue, fastest_batch
 from classifier.engines.hardware import this_machine
 from classifier.engines.options import EngineOptions, candidates
@@ -153,6 +153,15 @@ def test_each_process_claims_a_device_of_its_own(tmp_path):
             process.communicate(timeout=60)
     # The third one shares.
     assert sorted(claimed) in ([0, 0, 1], [0, 1, 1])
+
+
+def test_float32_is_never_rounded_to_tf32():
+    import tensorflow as tf
+
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    # TensorFlow may have started already, and then keeps its threads.
+    limit_threads(1)
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
 
 
 @pytest.fixture

@@ -70,6 +70,18 @@ def test_a_reply_of_grpc_gives_its_details():
     assert reason_of(Refused()) == "job 7 not found"
 
 
+def test_a_job_server_that_is_gone_is_named():
+    import grpc
+
+    channel = grpc.insecure_channel("localhost:1")
+    with pytest.raises(grpc.RpcError) as error:
+        channel.unary_unary("/a/b")(b"", timeout=10)
+    assert reason_of(error.value).startswith("the job server does not answer any more (")
+    with pytest.raises(grpc.FutureTimeoutError) as late:
+        grpc.channel_ready_future(channel).result(timeout=0.1)
+    assert reason_of(late.value) == "nobody answers at --job_endpoint within --job_server_timeout"
+
+
 def test_a_worker_without_hoarfrost_is_told_what_to_install():
     found = reason_of(RuntimeError("ModuleNotFoundError: No module named 'pipelines'"))
     assert "a worker has no Hoarfrost: install the same version there" in found

@@ -16,6 +16,7 @@ from support.stores import add_chunk, make_rows, make_store
 
 from featurestore import layout
 from featurestore.commit import write_manifest
+from featurestore.runs import list_runs
 from pipelines.finishing.page.material import MOST_FILES, PER_KIND, BadImage, gather, started_at
 from pipelines.finishing.page.sections import MOST_WORKERS, content
 from pipelines.finishing.page.thumbnails import look, thumbnails
@@ -273,3 +274,14 @@ def test_runs_lists_the_page(outcome, command):
     done = command("featurestore", "runs", outcome.store.url, "--json")
     first = json.loads(done.out)["runs"][0]
     assert first["page"] == layout.run_page(first["run_id"]) and first["retries"] == 0
+
+
+def test_a_store_in_a_bucket_has_pages_too(folder, bucket):
+    url, options = bucket
+    settings = [f"{name}={value}" for name, value in options.items()]
+    flags = ("--storage_options", *settings, *SMALL, "--limit", "8")
+    outcome = run("--input", folder / "photos/cat", "--output", f"{url}/store", *flags)
+    page = page_of(outcome)
+    assert "8 images stored in" in page.text and len(page.all("svg", role="img")) == 3
+    (line,) = list_runs(outcome.store.storage)
+    assert line.page and line.images == 8
