@@ -199,13 +199,17 @@ def sweep_store(storage: Storage, now: float) -> list[str]:
       The deleted paths.
     """
     # Files before markers: a chunk that is committed in between then counts as committed.
-    candidates = data_files(storage)
+    places = [(folder, storage.names(folder)) for folder in ("parts", "quarantine")]
+    present = {f"{folder}/{name}" for folder, names in places for name in names}
     # The files of replaced commits stay for their readers; a compaction removes them.
     markers = read_markers(storage, replaced=True)
     if not markers:
         return []
     removed = []
-    for path in candidates.keys() - {path for each in markers.values() for path in each.files}:
+    for each in markers.values():
+        present -= each.files
+    candidates = data_files(storage) if present else {}
+    for path in present & candidates.keys():
         name = HashedName.parse(path.rsplit("/", 1)[-1])
         modified = candidates[path].modified
         old = modified is not None and now - modified > ORPHAN_AGE_SECONDS
@@ -265,12 +269,7 @@ def read_manifests(storage: Storage) -> dict[str, Marker]:
 
 
 def folded(storage: Storage, names: Iterable[str]) -> set[str]:
-    """Returns the chunks that manifests name, without reading their markers.
-
-    Args:
-      storage: of the store.
-      names: of the manifests.
-    """
+    """Returns the chunks that the manifests of these names hold, without reading markers."""
     found: set[str] = set()
     for name in names:
         with storage.open_parquet(layout.manifest_file(name)) as manifest:

@@ -337,7 +337,7 @@ def test_labels_that_come_later_are_read_and_filtered_by(world):
     assert list(store.load(["key"], labels=["dog"])["key"]) == ["1.png"]
     assert relabel(store, Table({})).version == ""
     overlay = Overlay.read(store.storage, store.label_versions())
-    assert sum(len(columns["digest"]) for columns in overlay.keys) == 2
+    assert [len(columns["digest"]) for columns in overlay.keys] == [2, 1]
 
 
 def test_two_jobs_with_different_chunks_leave_each_key_once(world, tmp_path):
