@@ -26,10 +26,11 @@ from pipelines.finishing.record import finish_run, write_record
 from pipelines.finishing.verdict import Outcome, judge
 from pipelines.opening.existing import existing_store
 from pipelines.options import ExtractOptions
+from pipelines.planning.chunks import chunk_size
 from pipelines.planning.inventory import Inventory
 from pipelines.planning.keyclashes import refuse_key_clashes
 from pipelines.planning.listing import Listing
-from pipelines.planning.plan import Plan, chunk_size, write_plan
+from pipelines.planning.plan import Plan, write_plan
 from pipelines.planning.pruning import gone_inputs, prune
 from pipelines.planning.runfolder import RunFacts, RunFolder
 from pipelines.settings import WorkerSettings

@@ -27,7 +27,8 @@ from pipelines.extraction.dedupe import (
 )
 from pipelines.extraction.group import GroupResult
 from pipelines.finishing.closing import close_books
-from pipelines.planning.plan import Chunk, read_chunk, reference
+from pipelines.planning.chunks import Chunk
+from pipelines.planning.plan import read_chunk, reference
 from pipelines.planning.runfolder import DeadChunk, RunFolder
 from pipelines.settings import WorkerSettings
 

@@ -15,8 +15,8 @@ from featurestore.io.storage import Storage
 from pipelines.extraction.worker import Worker
 from pipelines.finishing.timereport import advice
 from pipelines.options import ExtractOptions
-from pipelines.planning.inventory import Wanted
-from pipelines.planning.plan import Chunk, Plan, read_chunk
+from pipelines.planning.chunks import Chunk, Wanted
+from pipelines.planning.plan import Plan, read_chunk
 from pipelines.watching.timing import STATES
 
 RUN_ID = "plan"

@@ -31,7 +31,7 @@ from featurestore.store import FeatureStore
 from featurestore.writer import PartWriter, Written, write_quarantine
 from pipelines.extraction.group import GroupDecoder, GroupResult
 from pipelines.extraction.source import ChunkSource, Fetched, batched
-from pipelines.planning.plan import Chunk
+from pipelines.planning.chunks import Chunk
 from pipelines.planning.visible import committed_keys, images_of_shard
 from pipelines.watching.timing import ChunkClock, LaneClock
 from pipelines.watching.watch import Watch

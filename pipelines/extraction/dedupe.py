@@ -15,7 +15,7 @@ from typing import Any
 from classifier.inputs.refs import ShardDamaged
 from featurestore.commit import Marker
 from pipelines.extraction.source import ChunkSource, Fetched
-from pipelines.planning.plan import Chunk
+from pipelines.planning.chunks import Chunk
 from pipelines.planning.runfolder import Division
 
 Reference = tuple[str, int]  # (plan file, number of the chunk)

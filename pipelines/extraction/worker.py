@@ -21,7 +21,7 @@ from featurestore.store import FeatureStore, open_store
 from pipelines.extraction.chunk import Extractor
 from pipelines.extraction.group import GroupDecoder, GroupResult
 from pipelines.extraction.share import lane_count
-from pipelines.planning.plan import Chunk
+from pipelines.planning.chunks import Chunk
 from pipelines.settings import WorkerSettings
 from pipelines.watching.progress import Reporter
 from pipelines.watching.timing import LaneClock

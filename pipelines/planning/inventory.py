@@ -33,34 +33,16 @@ from featurestore.index.index import Held, Index
 from featurestore.index.rows import IN_SHARD, QUARANTINED, ROW, UNREADABLE, versions
 from featurestore.io.sorting import DigestSet, digests
 from featurestore.store import FeatureStore
+from pipelines.planning.chunks import Ref, Wanted
 from pipelines.planning.storedshards import stored_shards
 
 _BLOCK = 1 << 16
 _KINDS = {ROW: "row", QUARANTINED: "quarantined", UNREADABLE: "unreadable"}
-Ref = ImageRef | ShardRef
 
 
 def digest(*parts: str | int) -> bytes:
     """Returns 16 bytes that stand for the parts."""
     return hashlib.sha256("\0".join(map(str, parts)).encode()).digest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """An input to extract, and what the store holds of it.
-
-    Attributes:
-      ref: the image or the shard.
-      replaces: what its key stands for until now: ``row``, ``quarantined`` or "" for nothing. Of a
-        shard that replaces ``quarantined``, only the quarantined images are extracted.
-      replaces_run: the run that wrote what is replaced.
-      known: whether the same content may be stored, under this key or another.
-    """
-
-    ref: Ref
-    replaces: str = ""
-    replaces_run: str = ""
-    known: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,15 +19,10 @@ from classifier.inputs import ImageRef, ShardRef
 from featurestore import layout
 from featurestore.io.storage import Storage, parquet_bytes
 from pipelines.options import Selection
-from pipelines.planning.inventory import Inventory, Wanted
+from pipelines.planning.chunks import CHUNK_SIZES, CHUNKS_AIMED_AT, Chunk, Wanted, cut
+from pipelines.planning.inventory import Inventory
 
 CHUNKS_PER_FILE = 256
-# A small input still has eight chunks for each of four workers; a large one gets parts of a size
-# that scans well.
-CHUNKS_AIMED_AT = 32
-# Multiples of the usual batch, because a chunk's last batch costs as much as a full one.
-CHUNK_SIZES, CHUNK_STEP = (32, 1024), 16
-CHUNK_BYTES = 256 << 20
 _OF_REF = ("key", "uri", "size", "etag", "split")
 _COUNTED = ("images", "shards", "listed", "committed", "repeated", "with_split")
 _OF_WANTED = ("replaces", "replaces_run", "known")
@@ -49,48 +44,6 @@ PLAN_SCHEMA = pa.schema(
         pa.field("known", pa.bool_(), nullable=False),
     ]
 )
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """One unit of work and of commit: some images, or one shard.
-
-    Attributes:
-      images: the images, in order; empty for a shard.
-      shard: the archive, or None.
-      skip: keys of the shard's images that another chunk extracts.
-      after: the first chunk of the shard, whose images this one skips; or "".
-      is_copies: whether these are copies of images that other chunks have computed.
-    """
-
-    images: tuple[Wanted, ...] = ()
-    shard: Wanted | None = None
-    skip: frozenset[str] = frozenset()
-    after: str = ""
-    is_copies: bool = False
-
-    @property
-    def members(self) -> tuple[Wanted, ...]:
-        """The inputs, in order."""
-        return self.images if self.shard is None else (self.shard,)
-
-    @property
-    def first_key(self) -> str:
-        """The key of the first input."""
-        return self.members[0].ref.key
-
-    @property
-    def chunk_id(self) -> str:
-        """32 hex digits for these versions of these inputs, and for what they replace.
-
-        Without what is replaced, a file that was changed and then restored would name a chunk that
-        is committed already.
-        """
-        refs = [member.ref for member in self.members]
-        names = [(ref.uri, ref.size, ref.etag) for ref in refs]
-        names += [("replaces", 0, m.replaces_run) for m in self.members if m.replaces]
-        names += [("after", 0, self.after)] if self.after else []
-        return layout.chunk_id(names)
 
 
 @dataclass(frozen=True)
@@ -118,25 +71,6 @@ class Plan:
     repeated: int = 0
 
 
-def chunk_size(asked: int, image_bytes: int, listed: int) -> int:
-    """Returns the images per chunk: as many as the user wants, or as suit the input.
-
-    The size depends on what is listed, and not on what is stored, so that a resumed run cuts the
-    same chunks.
-
-    Args:
-      asked: the user's choice; 0 for none.
-      image_bytes: size of the stored features of an image, with all its views.
-      listed: images in the input.
-    """
-    if asked:
-        return asked
-    low, high = CHUNK_SIZES
-    steps = -(-listed // (CHUNKS_AIMED_AT * CHUNK_STEP))
-    wanted = min(high, max(low, steps * CHUNK_STEP))
-    return max(1, min(wanted, CHUNK_BYTES // image_bytes))
-
-
 def select(
     refs: Iterable[ImageRef | ShardRef], selection: Selection
 ) -> Iterator[ImageRef | ShardRef]:
@@ -153,26 +87,6 @@ def select(
                 continue
             taken += 1
         yield ref
-
-
-def cut(inputs: Iterable[Wanted], size: int) -> Iterator[Chunk]:
-    """Cuts inputs into chunks in order; a shard is always a chunk of its own.
-
-    Args:
-      inputs: new ones only; those that are stored must be dropped before the cut.
-      size: images per chunk.
-    """
-    images: list[Wanted] = []
-    for wanted in inputs:
-        if isinstance(wanted.ref, ShardRef):
-            yield Chunk(shard=wanted)
-            continue
-        images.append(wanted)
-        if len(images) == size:
-            yield Chunk(tuple(images))
-            images = []
-    if images:
-        yield Chunk(tuple(images))
 
 
 def write_plan(

@@ -9,8 +9,7 @@ from classifier.inputs import ImageRef
 from featurestore.commit import Marker
 from featurestore.errors import RunFailed
 from pipelines.beam.transforms import ExtractChunk
-from pipelines.planning.inventory import Wanted
-from pipelines.planning.plan import Chunk
+from pipelines.planning.chunks import Chunk, Wanted
 from pipelines.settings import WorkerSettings
 
 

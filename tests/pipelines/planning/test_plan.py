@@ -15,8 +15,9 @@ from pipelines.options import (
     Selection,
     SplitFractions,
 )
-from pipelines.planning.inventory import Inventory, Wanted
-from pipelines.planning.plan import CHUNKS_PER_FILE, chunk_size, cut, read_chunk, select, write_plan
+from pipelines.planning.chunks import Wanted, chunk_size, cut
+from pipelines.planning.inventory import Inventory
+from pipelines.planning.plan import CHUNKS_PER_FILE, read_chunk, select, write_plan
 
 
 def refs_of(count: int) -> list[ImageRef]:
