@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 from classifier.inputs import Ignored, ImageRef, read_many
 from classifier.inputs.refs import ShardDamaged, ShardRef
 from classifier.inputs.shards import iter_shard
+from pipelines.planning.chunks import Chunk, Wanted
 
 # A group of a shard's images ends at this size, because each lane holds a group in memory.
 GROUP_BYTES = 1 << 28
 A = TypeVar("A")
 B = TypeVar("B")
-Fetched = tuple[Wanted, bytes | OSError]from pipelines.planning.chunks import Chunk, Wanted
-
+Fetched = tuple[Wanted, bytes | OSError]
 
 
 class ChunkSource:
