@@ -10,9 +10,8 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from classifier.engines import EngineChoice
 from classifier.inputs.labels import Labeller
 from featurestore import layout
 from featurestore.cli.logs import event
@@ -37,6 +36,9 @@ from pipelines.settings import WorkerSettings
 from pipelines.watching.lease import lease, new_run_id
 from pipelines.watching.progress import Monitor, driver_folder
 from pipelines.watching.timing import Laps
+
+if TYPE_CHECKING:
+    from pipelines.opening.engine import Chosen
 
 SAMPLE_FOLDER = "hoarfrost-digits"
 Say = Callable[[str], None]
@@ -75,13 +77,9 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     # A large store takes a while to read, so it is read once.
     before = store.at_this_moment()
     run_id = new_run_id(started, (marker.run_id for marker in before.markers().values()))
+    publics = tuple(public_url(uri) for uri in inputs)
     facts = RunFacts(
-        run_id,
-        started,
-        inputs=tuple(public_url(uri) for uri in inputs),
-        workers=job.processes,
-        engine=chosen.record if chosen else {},
-        detached=job.is_detached,
+        run_id, started, inputs=publics, workers=job.processes, **_choices(job, chosen)
     )
     with lease(storage, run_id) as held:
         facts = _planned(options, before, facts, listing, say)
@@ -91,12 +89,17 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
             finish_run(storage, facts)
         else:
             RunFolder(storage, run_id).write_facts(facts)
-            engine = chosen.choice if chosen else None
-            _run_pipeline(options, store, facts, show_progress, job, engine)
+            _run_pipeline(options, store, facts, show_progress, job, chosen)
             if job.is_detached:
                 held.is_left = True
                 return Submitted(tuple(detached_runs(store)))
     return _judged(options, open_store(storage.url, storage.options), run_id, listing, say)
+
+
+def _choices(job: Job, chosen: Chosen | None) -> dict[str, Any]:
+    """Returns the facts of a run that its flags and this machine decide."""
+    engine = chosen.record if chosen else {}
+    return {"workers": job.processes, "engine": engine, "detached": job.is_detached}
 
 
 def _judged(
@@ -196,7 +199,7 @@ def _run_pipeline(
     facts: RunFacts,
     show_progress: bool,
     job: Job,
-    engine: EngineChoice | None,
+    chosen: Chosen | None,
 ) -> None:
     """Runs the pipeline to its end, or submits it.
 
@@ -206,7 +209,7 @@ def _run_pipeline(
       facts: of the run.
       show_progress: whether a terminal shows a progress line.
       job: how the pipeline is run.
-      engine: of every worker; None when workers choose.
+      chosen: the engine of every worker; None when workers choose.
     """
     plan, storage = facts.plan, store.storage
     before = len(storage.list("markers"))
@@ -221,7 +224,7 @@ def _run_pipeline(
             progress_folder=str(folder) if job.is_here else "",
             trust_model=options.base.trust_model,
             dedupe=options.upkeep.dedupe,
-            engine=engine,
+            engine=chosen.choice if chosen else None,
             asked=options.engine,
             watching=options.watching,
         )

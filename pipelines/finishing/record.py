@@ -22,7 +22,7 @@ from featurestore.index.index import Index
 from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
 from featurestore.store import FeatureStore, open_store
-from pipelines.finishing.outcomes import chunk_outcomes
+from pipelines.finishing.outcomes import Outcomes, chunk_outcomes
 from pipelines.finishing.races import resolve_races
 from pipelines.finishing.timereport import RunTime, time_report
 from pipelines.planning.runfolder import DeadChunk, RunFacts
@@ -48,11 +48,23 @@ def finish_run(storage: Storage, facts: RunFacts) -> dict[str, Any]:
     store = open_store(storage.url, storage.options).at_this_moment()
     outcomes = chunk_outcomes(storage, facts, store.markers())
     outcomes.require_all(facts.run_id)
-    markers, dead = outcomes.committed, outcomes.dead
     index = Index.read(storage, store.markers().values())
     if resolve_races(store, index):
         store = open_store(storage.url, storage.options).at_this_moment()
         index.hide(store.markers().values())
+    record = _record(store, index, facts, outcomes)
+    write_manifest(storage, facts.run_id, store.markers().values())
+    index.extend(storage, facts.run_id)
+    write_record(storage, record)
+    sweep_store(storage, time.time())
+    return record
+
+
+def _record(
+    store: FeatureStore, index: Index, facts: RunFacts, outcomes: Outcomes
+) -> dict[str, Any]:
+    """Makes a run's record from the store."""
+    markers, dead = outcomes.committed, outcomes.dead
     every = list(store.markers().values())
     ledger = _ledger(index, facts, markers, dead)
     ours = [marker for marker in every if marker.run_id == facts.run_id]
@@ -68,22 +80,18 @@ def finish_run(storage: Storage, facts: RunFacts) -> dict[str, Any]:
         "augmented": sum(marker.augmented for marker in ours),
         "superseded": asdict(Ledger.total(marker.superseded for marker in ours)),
         "store_ledger": asdict(index.ledger(every)),
-        "unmarked": 0 if every else len(data_files(storage)),
+        "unmarked": 0 if every else len(data_files(store.storage)),
         "damaged": damaged_shards(every),
         "notes": merge_notes(note for marker in newest_of_shards(every) for note in marker.notes),
         "quarantined_by_kind": quarantined_by_kind(store, facts.run_id),
         "dead": [asdict(chunk) for chunk in dead],
         "ignored": [*facts.ignored_names, *(name for marker in markers for name in marker.ignored)],
-        "engine": dict(facts.engine) or _decided(storage),
+        "engine": dict(facts.engine) or _decided(store.storage),
         "numerics": _distinct([dict(marker.numerics) for marker in markers]),
     }
     if any(marker.source for marker in ours):
         # Only now are the images of shards known; those of folders the driver has counted.
         record["found"] = count_classes(store, ours).lines()
-    write_manifest(storage, facts.run_id, every)
-    index.extend(storage, facts.run_id)
-    write_record(storage, record)
-    sweep_store(storage, time.time())
     return record
 
 
