@@ -20,6 +20,7 @@ PAGES = {
     "README.md": ("index.md", "Hoarfrost"),
     "docs/operations.md": ("operations.md", "Operations"),
     "docs/deploy.md": ("deploy.md", "Deploy"),
+    "docs/dask.md": ("dask.md", "Dask"),
     "docs/flink.md": ("flink.md", "Flink"),
     "docs/format.md": ("format.md", "The store's format"),
     "docs/gpu.md": ("gpu.md", "GPUs"),
