@@ -1,12 +1,13 @@
-"""Writes ``RUN/report.html``; a page that fails must not fail a finished run."""
+"""Writes ``RUN/report.html`` and ``RUN/card.md``; if they fail, a finished run must not fail."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from classifier.reporting.card import card_of, read_card
 from classifier.reporting.material import Material, gather
-from classifier.runs.run import REPORT, Run, dump_json, load_run
+from classifier.runs.run import CARD, REPORT, Run, dump_json, load_run
 from featurestore.errors import HoarfrostError, one_line
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ TROUBLE = (HoarfrostError, OSError, ValueError, LookupError, TypeError, RuntimeE
 
 
 def write_page(run: Run) -> None:
-    """Writes the page from the files of the run, and its mistakes' images if they can be read.
+    """Writes the card and the page, with the images of mistakes if they can be read.
 
     Raises:
       ReportMissing: without Jinja2.
@@ -28,8 +29,9 @@ def write_page(run: Run) -> None:
     """
     from classifier.reporting.page import environment, render
 
-    environment()  # Reports a missing Jinja2 before images are read.
     material = gather(run)
+    run.storage.write(CARD, card_of(material, read_card(run)))
+    environment()  # Reports a missing Jinja2 before images are read.
     run.storage.write(REPORT, render(material, _pictures(run, material)))
 
 
