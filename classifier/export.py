@@ -67,9 +67,7 @@ def run(argv: Sequence[str]) -> int:
         arguments.overwrite,
         arguments.trust_model,
     )
-    trained = load_run(
-        arguments.run, key_values(arguments.storage_options, "--storage_options")
-    )
+    trained = load_run(arguments.run, key_values(arguments.storage_options, "--storage_options"))
     head_id = trained.head_id(arguments.head_id)
     # Heavy imports come after the mistakes that need none.
     from classifier.exporting.shipping import ship

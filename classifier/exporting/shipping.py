@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from classifier.engines import StoredBase
 from classifier.exporting import place
-from classifier.exporting.about import read_about, texts_of
+from classifier.exporting.about import fingerprint_of, read_about, texts_of
 from classifier.exporting.comparison import Comparison, compare
 from classifier.exporting.encoded import obstacle
 from classifier.exporting.images import Named, probe_images, store_images
@@ -23,7 +23,7 @@ from classifier.judgement.prediction import classifier_of
 from classifier.reporting.card import card_of, read_card
 from classifier.reporting.material import gather
 from classifier.runs.run import Run
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, one_line
 
 # Fewer images tell a quantiser too little.
 LEAST_CALIBRATION = 10
@@ -38,13 +38,11 @@ class Shipped:
       path: where the file is; for a refused one, under another name.
       size: in bytes.
       comparison: of the file with the run.
-      probes: how many of the compared images were probe images.
     """
 
     path: Path
     size: int
     comparison: Comparison
-    probes: int
 
     def to_record(self) -> dict[str, Any]:
         """Returns the report as JSON values."""
@@ -58,9 +56,7 @@ class Shipped:
         }
 
 
-def ship(
-    run: Run, head_id: str, temperature: float, options: ExportOptions, tell: Tell
-) -> Shipped:
+def ship(run: Run, head_id: str, temperature: float, options: ExportOptions, tell: Tell) -> Shipped:
     """Exports a head with its base, and compares the file with extraction and head.
 
     Args:
@@ -94,14 +90,51 @@ def ship(
         draft = folder / options.output.name
         tell(f"writing {options.label}")
         write(package, draft, options)
-        truth_of = classifier_of(run, head_id, tell, options.trust_model, temperature)
-        comparison = Comparison(limits_of(options.precision, run.spec), run.classes)
-        tell(f"comparing it on {len(probes) + len(held_out)} images, in a process of its own")
-        with Served(options.format, draft, options.trust_model) as served:
-            compare(comparison, served, truth_of, [*probes, *held_out])
+        images = [*probes, *held_out]
+        tell(f"comparing it with the run on {len(images)} images")
+        comparison = compare_file(run, draft, images, tell, options.trust_model)
         path = place.refused_place(options.output) if comparison.excess else options.output
         size = place.settle(folder, path)
-    return Shipped(path, size, comparison, len(probes))
+    return Shipped(path, size, comparison)
+
+
+def compare_file(
+    run: Run, path: Path, images: Iterable[Named], tell: Tell, trust_model: bool = False
+) -> Comparison:
+    """Compares an exported file with the run that it came from.
+
+    Args:
+      run: the file's.
+      path: of the file, or of the folder of a SavedModel.
+      images: (name, uint8 (H, W, 3)) pairs.
+      tell: takes lines for the user.
+      trust_model: whether Lambda layers may run.
+
+    Raises:
+      UsageError: for a file of another run, or of an earlier training into its folder.
+      RunFailed: when the file does not run in a process of its own, or there are no images.
+    """
+    about = read_about(path)
+    try:
+        head_id, temperature = about["head_id"], float(about["temperature"])
+        format, precision = about["export"]["format"], about["export"]["precision"]
+        known = about["fingerprint"]
+    except (LookupError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"--model: {str(path)!r} has a damaged record of its run "
+            f"({one_line(error)}); export it again"
+        ) from error
+    now = fingerprint_of(run, run.head_id(head_id), temperature)
+    if now != known:
+        raise UsageError(
+            f"--model: {str(path)!r} was exported from other features, classes or weights than "
+            f"{head_id} of {run.url} has (fingerprint {known}, here {now}); give its own run, or "
+            "export it again"
+        )
+    truth_of = classifier_of(run, head_id, tell, trust_model, temperature)
+    comparison = Comparison(limits_of(precision, run.spec), run.classes)
+    with Served(format, path, trust_model) as served:
+        return compare(comparison, served, truth_of, images)
 
 
 def _divided(images: list[Named], options: ExportOptions) -> tuple[np.ndarray, list[Named]]:

@@ -95,7 +95,8 @@ def _feeding(run: Run) -> Iterator[str]:
 
 
 def _pixel_rules(pixels: PixelSpec) -> Iterator[str]:
-    yield 'JPEG by libjpeg\'s accurate integer transform (TensorFlow: `dct_method="INTEGER_ACCURATE"`)'
+    transform = 'TensorFlow: `dct_method="INTEGER_ACCURATE"`'
+    yield f"JPEG is decoded by libjpeg's accurate integer transform ({transform})"
     fit = {
         "squash": "the whole image is resized, whatever its aspect ratio",
         "crop": "the centre of the target's aspect ratio is cut out, then resized",
@@ -138,7 +139,9 @@ def _quality(material: Material, head_id: str) -> str:
             "Not evaluated yet. `python -m classifier.evaluate` measures it on rows that it was "
             "not trained on."
         )
-    heading = "| split | images | accuracy | 95% interval | top-5 | loss |\n|---|---|---|---|---|---|"
+    heading = (
+        "| split | images | accuracy | 95% interval | top-5 | loss |\n|---|---|---|---|---|---|"
+    )
     return "\n".join([heading, *lines])
 
 
