@@ -17,6 +17,8 @@ EXTRAS = {
     "gcp": ["gcsfs>=2024.9", "apache-beam[gcp]>=2.77,<2.78"],
     # The faster engine on a CPU, and what quantises for it.
     "openvino": ["openvino>=2026.4,<2027", "nncf>=3.4,<4"],
+    # Exports to ONNX: the converter, and the runtime that an export is checked in.
+    "onnx": ["onnx>=1.23,<2", "onnxruntime>=1.32,<2", "tf2onnx>=1.17,<2"],
     "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
 }
 # What the benchmarks compare with, and what they measure memory by.
@@ -37,8 +39,10 @@ EXTRAS["test"] = [
     *EXTRAS["sample"],
     *EXTRAS["s3"],
     *EXTRAS["openvino"],
+    *EXTRAS["onnx"],
     *EXTRAS["docs"],
     # Other people's writers and readers of the formats.
+    "ai-edge-litert>=2.3,<3",
     "datasets>=3",
     "duckdb>=1.1",
     "hypothesis>=6.100,<7",

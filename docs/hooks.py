@@ -20,6 +20,7 @@ PAGES = {
     "README.md": ("index.md", "Hoarfrost"),
     "docs/operations.md": ("operations.md", "Operations"),
     "docs/format.md": ("format.md", "The store's format"),
+    "docs/export.md": ("export.md", "Exports"),
     "docs/performance.md": ("performance.md", "Performance"),
     "examples/README.md": ("examples.md", "Examples"),
     "docs/architecture.md": ("architecture.md", "Architecture"),

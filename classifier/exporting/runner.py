@@ -43,10 +43,10 @@ def savedmodel(path: str, trusted: bool) -> Predict:
 
 def tflite(path: str, trusted: bool) -> Predict:
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert import interpreter as lite
     except ImportError:
-        from tensorflow.lite import Interpreter
-    runner = Interpreter(model_path=path, num_threads=os.cpu_count()).get_signature_runner()
+        from tensorflow import lite
+    runner = lite.Interpreter(model_path=path, num_threads=os.cpu_count()).get_signature_runner()
     return lambda pixels: runner(pixels=pixels)["probabilities"]
 
 

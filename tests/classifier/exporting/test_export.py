@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.commands import assert_one_line_error
+from support.commands import ROOT, assert_one_line_error
 from support.extraction import run as extract
 from support.images import write_images
 from support.optional import optional
@@ -35,36 +36,14 @@ from featurestore.errors import RunFailed, UsageError
 from featurestore.spec import BaseSpec, Numerics, PixelSpec, StoreSpec
 
 PACKAGES = {"openvino": ("openvino",), "onnx": ("onnx", "tf2onnx", "onnxruntime")}
-# What a program of yours does, by format; `path` and `pixels` are given.
-STRANGERS = {
-    "keras": "import keras\nfound = keras.models.load_model(path).predict(pixels, verbose=0)",
-    "savedmodel": (
-        "import tensorflow as tf\nloaded = tf.saved_model.load(path)\n"
-        "serve = loaded.signatures['serving_default']\n"
-        "found = serve(pixels=tf.constant(pixels))['probabilities'].numpy()"
-    ),
-    "tflite": (
-        "import tensorflow as tf\nrunner = tf.lite.Interpreter(path).get_signature_runner()\n"
-        "found = runner(pixels=pixels)['probabilities']"
-    ),
-    "openvino": (
-        "import openvino\nsettings = {'INFERENCE_PRECISION_HINT': 'f32'}\n"
-        "model = openvino.Core().compile_model(path, 'CPU', settings)\n"
-        "found = model(pixels)['probabilities']"
-    ),
-    "onnx": (
-        "import onnxruntime\n"
-        "session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])\n"
-        "found = session.run(['probabilities'], {'pixels': pixels})[0]"
-    ),
-}
+EXAMPLES = {**PACKAGES, "tflite": ("ai_edge_litert",)}
 STRANGER = """
 import sys
 import numpy as np
-path, pixels = sys.argv[1], np.load(sys.argv[2])
+pixels, names = np.load("pixels.npy"), sys.argv[1:]
 {}
 assert not {{"classifier", "featurestore", "pipelines"}} & {{*sys.modules}}
-np.save(sys.argv[3], found)
+np.save("found.npy", found)
 """
 
 
@@ -118,13 +97,13 @@ def export(run, format: str, output: Path, *flags: str) -> int:
     return export_command([*arguments, *flags])
 
 
-def stranger(format: str, path: Path, pixels: np.ndarray, folder: Path) -> np.ndarray:
-    """Runs a file in a process that has only its framework."""
+def stranger(example: str, pixels: np.ndarray, names: list[Path], folder: Path) -> np.ndarray:
+    """Runs an example of docs/export.md in a process that has only its framework."""
+    text = (ROOT / "docs/export.md").read_text()
+    code = re.search(rf"<!-- example: {example} -->\n```python\n(.*?)```", text, re.DOTALL).group(1)
     np.save(folder / "pixels.npy", pixels)
-    script = STRANGER.format(STRANGERS[format])
-    files = [str(path), str(folder / "pixels.npy"), str(folder / "found.npy")]
-    command = [sys.executable, "-I", "-c", script, *files]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-I", "-c", STRANGER.format(code), *map(str, names)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder)
     assert done.returncode == 0, done.stderr
     return np.load(folder / "found.npy")
 
@@ -146,14 +125,15 @@ def test_a_file_gives_the_probabilities_of_its_run(run, tmp_path, capsys, format
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", SUFFIXES)
-def test_a_program_of_yours_needs_none_of_our_code(run, pixels, tmp_path, format):
-    for package in PACKAGES.get(format, ()):
+@pytest.mark.parametrize("example", [*SUFFIXES, "savedmodel bytes"])
+def test_the_examples_of_the_page_give_the_same(run, folder, pixels, tmp_path, example):
+    for package in EXAMPLES.get(example, ()):
         optional(package)
-    path = target(tmp_path, format)
-    assert export(run, format, path) == 0
+    format = example.split()[0]
+    assert export(run, format, target(tmp_path, format, "digits")) == 0
     truth = classifier_of(run, run.head_id(), print)(pixels)
-    found = stranger(format, path, pixels, tmp_path)
+    names = sorted((folder / "photos").rglob("*.jpeg"))[: len(pixels)]
+    found = stranger(example, pixels, names, tmp_path)
     assert found.dtype == np.float32 and found.shape == truth.shape == (9, 2)
     np.testing.assert_allclose(found, truth, atol=1e-5)
 
