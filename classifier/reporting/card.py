@@ -90,8 +90,8 @@ def _feeding(run: Run) -> Iterator[str]:
         "did:"
     )
     yield "\n".join(f"* {line}" for line in _pixel_rules(run.spec.pixels))
-    kind = "a probability of its own, and several may be high" if run.multi_label else "one share"
-    yield f"It returns `float32 (n, {len(run.classes)})`: each class has {kind}, in this order."
+    kind = "independent of each other" if run.multi_label else "which add up to 1"
+    yield f"It returns `float32 (n, {len(run.classes)})` probabilities, {kind}."
 
 
 def _pixel_rules(pixels: PixelSpec) -> Iterator[str]:
@@ -114,6 +114,9 @@ def _data_facts(material: Material) -> list[Fact]:
     facts = [("Feature store", config.store_url), ("Identity", config.spec.identity_hash)]
     if fingerprint := summary.get("store_fingerprint"):
         facts.append(("Fingerprint of its rows", fingerprint))
+    if splits := summary.get("splits"):
+        rows = (f"{name} {count(number)}" for name, number in sorted(splits.items()))
+        facts.append(("Rows by split", ", ".join(rows)))
     for name, heading in (("train_rows", "Training rows"), ("validation_rows", "Validation rows")):
         if name in summary:
             facts.append((heading, count(summary[name])))

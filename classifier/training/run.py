@@ -173,6 +173,7 @@ def _summary(
         "train_rows": division.rows[0],
         "validation_rows": division.rows[1],
         "validation": "carved" if division.carve else "split",
+        "splits": {name or "none": rows for name, rows in store.split_counts().items()},
         "store_fingerprint": digest(parts)[:16],
         "notes": list(division.notes),
         "best": board[0]["head_id"],
