@@ -17,7 +17,7 @@ from classifier.exporting.encoded import obstacle
 from classifier.exporting.images import Named, probe_images, store_images
 from classifier.exporting.options import ExportOptions, limits_of
 from classifier.exporting.served import Served
-from classifier.exporting.whole import whole_model
+from classifier.exporting.whole import DROP_CASTS, whole_model
 from classifier.exporting.writers import Package, require_packages, write
 from classifier.judgement.prediction import classifier_of
 from classifier.reporting.card import card_of, read_card
@@ -78,8 +78,9 @@ def ship(run: Run, head_id: str, temperature: float, options: ExportOptions, tel
     card = card_of(gather(run), read_card(run), head_id)
     base = StoredBase(run.storage, run.spec, options.trust_model).load()
     head = run.load_head(head_id)
+    keeps_casts = options.format not in DROP_CASTS
     package = Package(
-        whole_model(base, head, run.spec, run.multi_label, temperature),
+        whole_model(base, head, run.spec, run.multi_label, temperature, keeps_casts),
         run.spec.pixels,
         texts_of(run, head_id, temperature, options, card),
         calibration,

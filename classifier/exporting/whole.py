@@ -17,9 +17,19 @@ from featurestore.spec import StoreSpec
 if TYPE_CHECKING:
     import keras
 
+# Converters of these formats drop a cast to float16 and back, as if it changed nothing.
+DROP_CASTS = ("openvino", "onnx")
+# 2 ** (24 - 11) + 1: float32 has 24 significant bits, float16 has 11.
+_SPLITTER = 8193.0
+
 
 def whole_model(
-    base: keras.Model, head: keras.Model, spec: StoreSpec, multi_label: bool, temperature: float
+    base: keras.Model,
+    head: keras.Model,
+    spec: StoreSpec,
+    multi_label: bool,
+    temperature: float = 1.0,
+    keeps_casts: bool = True,
 ) -> keras.Model:
     """Builds the model of an export.
 
@@ -29,6 +39,7 @@ def whole_model(
       spec: of the features.
       multi_label: whether each class has a probability of its own.
       temperature: by which logits are divided; 1 leaves them as they are.
+      keeps_casts: whether float16 rounding survives as casts; otherwise it is arithmetic.
 
     Returns:
       A functional model from uint8 (n, H, W, 3) ``pixels`` to float32 (n, classes)
@@ -42,11 +53,21 @@ def whole_model(
     x = pool_graph(spec.base.pooling, len(base.output_shape))(ops.cast(x, "float32"))
     if spec.dtype == "float16":
         # The head learned from rounded features.
-        x = ops.cast(ops.cast(x, "float16"), "float32")
+        x = ops.cast(ops.cast(x, "float16"), "float32") if keeps_casts else _rounded(x)
     logits = logits_model(head)(x, training=False)
     if temperature != 1:
         logits = logits / temperature
     return keras.Model(pixels, _probabilities(keras, logits, multi_label), name="classifier")
+
+
+def _rounded(x: Any) -> Any:
+    """Rounds float32 values to the 11 significant bits of float16.
+
+    This is Veltkamp's splitting (Dekker, "A floating-point technique for extending the available
+    precision", 1971). Values below 6e-5 keep more bits than float16 has for them.
+    """
+    scaled = x * _SPLITTER
+    return scaled - (scaled - x)
 
 
 def _probabilities(keras: Any, logits: Any, multi_label: bool) -> Any:

@@ -26,7 +26,8 @@ from classifier.exporting.comparison import Comparison
 from classifier.exporting.options import SUFFIXES, ExportOptions, Limits, limits_of
 from classifier.exporting.place import size_of
 from classifier.exporting.served import Served
-from classifier.exporting.whole import whole_model
+from classifier.exporting.whole import DROP_CASTS, whole_model
+from classifier.exporting.writers import Package, write
 from classifier.heads.head import build_head
 from classifier.heads.probabilities import log_probabilities
 from classifier.heads.spec import parse_head
@@ -331,6 +332,32 @@ def test_the_whole_model_keeps_every_step(tmp_path, mode, outputs, multi_label):
     else:
         expected = np.exp(log_probabilities(logits))
     np.testing.assert_allclose(loaded.predict(pixels, verbose=0), expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("format", SUFFIXES)
+def test_the_rounding_of_stored_features_survives_conversion(tmp_path, format):
+    for package in PACKAGES.get(format, ()):
+        optional(package)
+    keras = import_keras()
+    inputs = keras.Input((6, 6, 3))
+    base = keras.Model(inputs, keras.layers.Rescaling(0.1)(inputs))
+    head = build_head(parse_head("linear"), (6, 6, 3), 3, 0)
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(108, 3)).astype(np.float32)
+    head.get_layer("logits").set_weights([kernel, np.zeros(3)])
+    spec = spec_of((6, 6, 3), "float16", "none")
+    # A high temperature keeps probabilities away from 0 and 1.
+    whole = whole_model(base, head, spec, False, 100.0, format not in DROP_CASTS)
+    path = target(tmp_path, format)
+    package = Package(whole, spec.pixels, {}, np.empty(0, np.uint8))
+    write(package, path, ExportOptions(format, path))
+    pixels = rng.integers(0, 256, (9, 6, 6, 3), np.uint8)
+    features = (pixels.astype(np.float32) * np.float32(0.1)).reshape(9, -1)
+    rounded = features.astype(np.float16).astype(np.float64)
+    exact, truth = (np.exp(log_probabilities(x @ kernel / 100)) for x in (features, rounded))
+    with Served(format, path) as served:
+        error = np.abs(served(pixels) - truth).max()
+    assert error < 1e-6 < 2e-5 < np.abs(exact - truth).max()
 
 
 def test_limits_follow_the_precisions():
