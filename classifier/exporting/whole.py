@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 DROP_CASTS = ("openvino", "onnx")
 # 2 ** (24 - 11) + 1: float32 has 24 significant bits, float16 has 11.
 _SPLITTER = 8193.0
+_LEAST_FLOAT16 = -65504.0
 
 
 def whole_model(
@@ -67,7 +68,9 @@ def _rounded(x: Any) -> Any:
     precision", 1971). Values below 6e-5 keep more bits than float16 has for them.
     """
     scaled = x * _SPLITTER
-    return scaled - (scaled - x)
+    # TensorFlow's optimiser would merge the subtraction with the next one, and lose the rounding.
+    # No stored value is below the bound.
+    return import_keras().ops.maximum(scaled - (scaled - x), _LEAST_FLOAT16)
 
 
 def _probabilities(keras: Any, logits: Any, multi_label: bool) -> Any:

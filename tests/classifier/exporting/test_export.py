@@ -28,7 +28,7 @@ from classifier.exporting.place import size_of
 from classifier.exporting.served import Served
 from classifier.exporting.whole import DROP_CASTS, whole_model
 from classifier.exporting.writers import Package, write
-from classifier.heads.head import build_head
+from classifier.heads.head import Standard, build_head
 from classifier.heads.probabilities import log_probabilities
 from classifier.heads.spec import parse_head
 from classifier.judgement.judge import load_temperature
@@ -201,20 +201,34 @@ def test_image_files_are_not_taken_where_pixels_would_differ(folder, run, tmp_pa
     assert list(tf.saved_model.load(str(tmp_path / "model")).signatures) == ["serving_default"]
 
 
-def test_maps_a_temperature_and_a_savedmodel_base(folder, run, pixels, tmp_path, capsys):
-    keras = import_keras()
-    keras.models.load_model(folder / "small.keras").export(tmp_path / "base", verbose=False)
-    other = trained_on(folder, tmp_path / "base", "maps")
-    assert other.spec.dtype == "float16" and other.spec.is_map
-    path = tmp_path / "model.tflite"
-    assert export(other, "tflite", path, "--calibrated") == 0
-    temperature = load_temperature(other, other.head_id())["temperature"]
+@pytest.fixture(scope="module")
+def maps(folder, run, tmp_path_factory):
+    """A run on maps of a base that is a SavedModel."""
+    base = tmp_path_factory.mktemp("base") / "base"
+    import_keras().models.load_model(folder / "small.keras").export(base, verbose=False)
+    return trained_on(folder, base, "maps")
+
+
+@pytest.mark.parametrize(
+    "format",
+    ["tflite", *(pytest.param(f, marks=pytest.mark.slow) for f in ("savedmodel", *PACKAGES))],
+)
+def test_maps_a_temperature_and_a_savedmodel_base(maps, pixels, tmp_path, format):
+    for package in PACKAGES.get(format, ()):
+        optional(package)
+    assert maps.spec.dtype == "float16" and maps.spec.is_map
+    path = target(tmp_path, format)
+    assert export(maps, format, path, "--calibrated") == 0
+    temperature = load_temperature(maps, maps.head_id())["temperature"]
     assert read_about(path)["temperature"] == temperature != 1
-    truth = classifier_of(other, other.head_id(), print, False, temperature)(pixels)
-    with Served("tflite", path) as served:
+    truth = classifier_of(maps, maps.head_id(), print, False, temperature)(pixels)
+    with Served(format, path) as served:
         np.testing.assert_allclose(served(pixels), truth, atol=1e-3)
+
+
+def test_keras_cannot_hold_a_savedmodel_base(maps, tmp_path):
     with pytest.raises(UsageError, match="Keras would save only the path"):
-        export(other, "keras", tmp_path / "model.keras")
+        export(maps, "keras", tmp_path / "model.keras")
 
 
 def test_a_file_beyond_its_limits_is_refused_and_kept(run, tmp_path, capsys, monkeypatch):
@@ -341,8 +355,10 @@ def test_the_rounding_of_stored_features_survives_conversion(tmp_path, format):
     keras = import_keras()
     inputs = keras.Input((6, 6, 3))
     base = keras.Model(inputs, keras.layers.Rescaling(0.1)(inputs))
-    head = build_head(parse_head("linear"), (6, 6, 3), 3, 0)
     rng = np.random.default_rng(0)
+    # A subtraction follows the rounding, as in every trained head.
+    standard = Standard(np.array([5.0123, 12.0321, 15.0777], np.float32), np.ones(3, np.float32))
+    head = build_head(parse_head("linear"), (6, 6, 3), 3, 0, standard=standard)
     kernel = rng.normal(size=(108, 3)).astype(np.float32)
     head.get_layer("logits").set_weights([kernel, np.zeros(3)])
     spec = spec_of((6, 6, 3), "float16", "none")
@@ -352,9 +368,11 @@ def test_the_rounding_of_stored_features_survives_conversion(tmp_path, format):
     package = Package(whole, spec.pixels, {}, np.empty(0, np.uint8))
     write(package, path, ExportOptions(format, path))
     pixels = rng.integers(0, 256, (9, 6, 6, 3), np.uint8)
-    features = (pixels.astype(np.float32) * np.float32(0.1)).reshape(9, -1)
-    rounded = features.astype(np.float16).astype(np.float64)
-    exact, truth = (np.exp(log_probabilities(x @ kernel / 100)) for x in (features, rounded))
+    features = pixels.astype(np.float32) * np.float32(0.1)
+    exact, truth = (
+        np.exp(log_probabilities((x - standard.mean).reshape(9, -1) @ kernel / 100))
+        for x in (features.astype(np.float64), features.astype(np.float16).astype(np.float64))
+    )
     with Served(format, path) as served:
         error = np.abs(served(pixels) - truth).max()
     assert error < 1e-6 < 2e-5 < np.abs(exact - truth).max()

@@ -33,7 +33,7 @@ def test_a_training_writes_its_card(tmp_path, store):
         "| Fingerprint of its rows | ",
         "| Rows by split | test 20, train 80, validation 20 |",
         "| Training rows | 80 |",
-        "class 0, a \\| b # c, class 2.",
+        "a \\| b # c, class 0, class 2.",
         "| validation | 20 | ",
         "| Licence of the base's weights | *to fill in* |",
     ):
