@@ -16,7 +16,7 @@ The model takes uint8 pixels (n, H, W, 3) and gives float32 probabilities (n, cl
 checking itself: a fresh process runs the file on the run's probe images and on images of the store,
 and its probabilities are compared with those of extraction and head.
 
-Exit code 1: the file differs beyond the limits of its precision; it is kept as NAME.refused.
+Exit code 1: the file differs beyond the limits of its precision; it is kept as NAME.refused.SUFFIX.
 
 example:
   python -m classifier.export --run run --format tflite --precision float16 --output digits.tflite
