@@ -19,6 +19,13 @@ def require_free(output: Path, overwrite: bool) -> None:
       UsageError: naming the fix.
     """
     if not output.exists() and not output.is_symlink():
+        # The weights of an .xml file lie beside it.
+        beside = output.with_suffix(".bin")
+        if output.suffix == ".xml" and beside.exists():
+            raise UsageError(
+                f"--output: {str(beside)!r}, where the weights go, exists already; choose another "
+                "name"
+            )
         return
     if not overwrite:
         raise UsageError(

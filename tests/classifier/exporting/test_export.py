@@ -24,7 +24,7 @@ from classifier.exporting import shipping
 from classifier.exporting.about import read_about
 from classifier.exporting.comparison import Comparison
 from classifier.exporting.options import SUFFIXES, ExportOptions, Limits, limits_of
-from classifier.exporting.place import size_of
+from classifier.exporting.place import require_free, size_of
 from classifier.exporting.served import Served
 from classifier.exporting.whole import DROP_CASTS, whole_model
 from classifier.exporting.writers import Package, write
@@ -283,6 +283,12 @@ def test_a_damaged_file_is_named(run, exported, tmp_path):
     path.write_bytes(data)
     with pytest.raises(RunFailed, match="does not run in a process of its own"):
         verify_command(["--run", run.url, "--model", str(path), "--input", run.config.store_url])
+
+
+def test_weights_of_others_are_left_alone(tmp_path):
+    (tmp_path / "model.bin").write_text("mine")
+    with pytest.raises(UsageError, match="where the weights go, exists already"):
+        require_free(tmp_path / "model.xml", True)
 
 
 @pytest.mark.parametrize(
