@@ -19,6 +19,8 @@ EXTRAS = {
     "openvino": ["openvino>=2026.4,<2027", "nncf>=3.4,<4"],
     # A scheduler and workers of your own: --runner=DaskRunner. Both need this extra, too.
     "dask": ["dask[distributed]>=2026.1,<2027"],
+    # Exports to ONNX: the converter, and the runtime that an export is checked in.
+    "onnx": ["onnx>=1.23,<2", "onnxruntime>=1.32,<2", "tf2onnx>=1.17,<2"],
     "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
 }
 # What the benchmarks compare with, and what they measure memory by.
@@ -41,6 +43,7 @@ EXTRAS["test"] = [
     *EXTRAS["s3"],
     *EXTRAS["dask"],
     *EXTRAS["openvino"],
+    *EXTRAS["onnx"],
     *EXTRAS["docs"],
     # What Beam builds a job for Dataflow with; the rest of apache-beam[gcp] only talks to servers.
     "google-apitools>=0.5.31,<0.5.32",
@@ -52,6 +55,7 @@ EXTRAS["test"] = [
     "dockerfile-doctor>=0.1.5",
     "kubernetes-validate>=1.37",
     # Other people's writers and readers of the formats.
+    "ai-edge-litert>=2.3,<3",
     "datasets>=3",
     "duckdb>=1.1",
     "hypothesis>=6.100,<7",

@@ -23,6 +23,7 @@ PAGES = {
     "docs/dask.md": ("dask.md", "Dask"),
     "docs/flink.md": ("flink.md", "Flink"),
     "docs/format.md": ("format.md", "The store's format"),
+    "docs/export.md": ("export.md", "Exports"),
     "docs/gpu.md": ("gpu.md", "GPUs"),
     "docs/performance.md": ("performance.md", "Performance"),
     "docs/scale.md": ("scale.md", "A hundred million images"),

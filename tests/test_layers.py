@@ -18,7 +18,7 @@ ROOMS = {
     ).split(),
     "classifier": (
         "runtime cachefolder figures pixels inputs base engines features heads runs judgement "
-        "reporting training"
+        "reporting exporting training"
     ).split(),
     "pipelines": (
         "options settings flags watching packing planning extraction opening finishing beam driver "
@@ -36,6 +36,7 @@ COMMANDS = {
         "predict",
         "verify",
         "report",
+        "export",
         "imagefiles",
     },
     "pipelines": {"extract", "pack", "ridge", "demo", "doctor"},
@@ -64,6 +65,7 @@ def loaded(statement: str) -> set[str]:
         ("pipelines.pack", {"tensorflow", "keras", "apache_beam"}),
         ("classifier.train", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
         ("classifier.report", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
+        ("classifier.export", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
         ("classifier.inputs", {"tensorflow", "keras", "apache_beam", "pipelines"}),
         ("pipelines.extract", {"tensorflow", "keras", "apache_beam", "openvino", "nncf"}),
         ("pipelines.ridge", {"tensorflow", "keras", "apache_beam"}),
@@ -93,6 +95,7 @@ def test_imports_go_down_only(module, absent):
         "classifier.predict",
         "classifier.show",
         "classifier.report",
+        "classifier.export",
     ],
 )
 def test_help_loads_nothing_heavy(module):

@@ -58,6 +58,30 @@ def write_probes(storage: Storage, engine: Engine, pixels: np.ndarray) -> bool:
     return storage.create(layout.PROBES, parquet_bytes(table))
 
 
+def read_probes(storage: Storage, spec: StoreSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the probe images, uint8 (n, H, W, 3), and their features, float32 (n, values).
+
+    Args:
+      storage: of a store, or of a run with a copy of the store's probes.
+      spec: of the features.
+
+    Raises:
+      CorruptStore: when they are missing or damaged.
+    """
+    try:
+        with storage.open_parquet(layout.PROBES) as file:
+            table = file.read()
+        pixels = np.frombuffer(b"".join(table["pixels"].to_pylist()), np.uint8)
+        pixels = pixels.reshape(-1, *spec.pixels.image_size, 3)
+        stored = np.frombuffer(b"".join(table["features"].to_pylist()), np.float32)
+        return pixels, stored.reshape(len(pixels), -1)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise CorruptStore(
+            f"{storage.public_url}/{layout.PROBES} cannot be read ({error}); restore it from a "
+            "backup, or make the store or run again"
+        ) from error
+
+
 def largest_difference(storage: Storage, spec: StoreSpec, engine: Engine) -> float:
     """Returns the largest relative L2 distance of `engine`'s rows from the stored ones.
 
@@ -69,18 +93,7 @@ def largest_difference(storage: Storage, spec: StoreSpec, engine: Engine) -> flo
     Raises:
       CorruptStore: when the probe images are missing or damaged.
     """
-    try:
-        with storage.open_parquet(layout.PROBES) as file:
-            table = file.read()
-        pixels = np.frombuffer(b"".join(table["pixels"].to_pylist()), np.uint8)
-        pixels = pixels.reshape(-1, *spec.pixels.image_size, 3)
-        stored = np.frombuffer(b"".join(table["features"].to_pylist()), np.float32)
-        stored = stored.reshape(len(pixels), -1)
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise CorruptStore(
-            f"{storage.public_url}/{layout.PROBES} cannot be read ({error}); restore it from a "
-            "backup, or make the store or run again"
-        ) from error
+    pixels, stored = read_probes(storage, spec)
     return float(relative_distances(run_padded(engine, pixels), stored).max())
 
 

@@ -138,7 +138,7 @@ def compare(
     """
     report = Report(sampled=len(drawn))
     sources = read_sources(find_rows(store, drawn), storage_options)
-    rows = _readable(store.spec, sources, report)
+    rows = readable(store.spec, sources, report)
     while batch := list(itertools.islice(rows, BATCH_SIZE)):
         features = extract(np.stack([pixels for _, pixels in batch]))
         for (row, _), got in zip(batch, features, strict=True):
@@ -155,7 +155,7 @@ def compare(
     return report
 
 
-def _readable(
+def readable(
     spec: StoreSpec, sources: Iterator[Source], report: Report
 ) -> Iterator[tuple[StoredRow, np.ndarray]]:
     """Yields rows with their pixels, uint8 (H, W, 3); reports the rows that cannot be read."""

@@ -1,12 +1,13 @@
-"""Writes ``RUN/report.html``; a page that fails must not fail a finished run."""
+"""Writes ``RUN/report.html`` and ``RUN/card.md``; if they fail, a finished run must not fail."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from classifier.reporting.card import card_of, read_card
 from classifier.reporting.frame import TROUBLE, Tell, environment, page_or_note, trouble_line
 from classifier.reporting.material import Material, gather
-from classifier.runs.run import REPORT, Run, dump_json, load_run
+from classifier.runs.run import CARD, REPORT, Run, dump_json, load_run
 
 if TYPE_CHECKING:
     from classifier.reporting.pictures import Picture
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write_page(run: Run) -> str:
-    """Writes the page from the files of the run, and its mistakes' images if they can be read.
+    """Writes the card and the page, with the images of mistakes if they can be read.
 
     Returns:
       The page's address.
@@ -26,8 +27,9 @@ def write_page(run: Run) -> str:
     """
     from classifier.reporting.page import render
 
-    environment()  # Reports a missing Jinja2 before images are read.
     material = gather(run)
+    run.storage.write(CARD, card_of(material, read_card(run)))
+    environment()  # Reports a missing Jinja2 before images are read.
     run.storage.write(REPORT, render(material, _pictures(run, material)))
     return f"{run.url}/{REPORT}"
 

@@ -21,7 +21,8 @@ from featurestore.io.storage import Storage
 from featurestore.store import FeatureStore
 
 STARTED = "run.started.json"
-# The names of a run's files; other files in its folder belong to somebody else.
+# The names of a run's files; other files in its folder belong to somebody else. The model card
+# stays, because its last section is filled in by hand.
 _OURS = re.compile(
     rf"heads/[^/]+\.keras|history/[^/]+\.json|plots/[^/]+-history\.png"
     rf"|model/[0-9a-f]{{32}}(\.keras|\.int8\.zip)"

@@ -13,6 +13,7 @@
       calibration/<head_id>.json     the temperature of its probabilities
       learning/<split>-<head_id>.json
       report.html                    the results on one page
+      card.md                        the model card, whose last section is filled in by hand
 
 ``run.json`` is the commit: without it a run is unfinished. `classifier.runs.output` decides which
 files a new run may replace.
@@ -47,11 +48,12 @@ RUN = "run.json"
 SUMMARY = "summary.json"
 LEADERBOARD = "leaderboard.json"
 REPORT = "report.html"
+CARD = "card.md"
 FORMAT_VERSION = 1
 # The content of a run's folder besides its commit.
 CONTENT = (
-    "heads", "history", "plots", "evaluation", "calibration", "learning", "model", REPORT, FOLDER,
-    LEADERBOARD, "leaderboard.csv", SUMMARY,
+    "heads", "history", "plots", "evaluation", "calibration", "learning", "model", REPORT, CARD,
+    FOLDER, LEADERBOARD, "leaderboard.csv", SUMMARY,
 )  # fmt: skip
 
 

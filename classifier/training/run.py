@@ -16,6 +16,7 @@ from classifier.runs import run as run_folder
 from classifier.training.trials import fit_all
 from featurestore import FeatureStore, __version__
 from featurestore.io.storage import Storage
+from featurestore.numerics import digest
 from featurestore.units import size_text
 
 
@@ -164,6 +165,7 @@ def _summary(
     division: Division,
     board: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
+    parts = sorted(marker.part_sha256 for marker in store.markers().values())
     return {
         "run": storage.public_url,
         "store": store.url,
@@ -171,6 +173,8 @@ def _summary(
         "train_rows": division.rows[0],
         "validation_rows": division.rows[1],
         "validation": "carved" if division.carve else "split",
+        "splits": {name or "none": rows for name, rows in store.split_counts().items()},
+        "store_fingerprint": digest(parts)[:16],
         "notes": list(division.notes),
         "best": board[0]["head_id"],
         "leaderboard": list(board),

@@ -13,8 +13,8 @@ from classifier.pixels.decoder import decode
 from classifier.pixels.filetypes import BAD_KINDS, BadImage
 from featurestore import open_store
 from featurestore.cli.command import say
+from featurestore.io.cores import cores
 from featurestore.spec import PixelSpec
-from pipelines.extraction.worker import cores
 
 FILES = 2000 if SOAK else 200
 SEED = 20

@@ -99,7 +99,7 @@ def test_the_second_use_of_a_base_starts_no_tensorflow(cache, tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert not {"tensorflow", "keras", "sklearn", "matplotlib"} & set(done.stderr.split())
+    assert not {"tensorflow", "keras", "sklearn"} & set(done.stderr.split())
     from featurestore import open_store
 
     assert_same_rows(first.store, open_store(str(tmp_path / "second")))

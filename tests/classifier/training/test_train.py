@@ -200,6 +200,7 @@ def test_a_run_holds_all_that_is_promised(trained, store):
     best = trained.head_id()
     assert names == {
         "report.html",
+        "card.md",
         f"calibration/{best}.json",
         f"evaluation/validation-{best}.json",
         "run.json",

@@ -16,7 +16,7 @@ from support.stores import add_chunk, make_rows, make_store
 
 from featurestore import layout
 from featurestore.commit import write_manifest
-from featurestore.runs import list_runs
+from featurestore.runs.finished import list_runs
 from pipelines.finishing.page.material import MOST_FILES, PER_KIND, BadImage, gather, started_at
 from pipelines.finishing.page.sections import MOST_WORKERS, content
 from pipelines.finishing.page.thumbnails import look, thumbnails
