@@ -78,9 +78,7 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     before = store.at_this_moment()
     run_id = new_run_id(started, (marker.run_id for marker in before.markers().values()))
     publics = tuple(public_url(uri) for uri in inputs)
-    facts = RunFacts(
-        run_id, started, inputs=publics, workers=job.processes, **_choices(job, chosen)
-    )
+    facts = RunFacts(run_id, started, inputs=publics, **_choices(job, chosen))
     with lease(storage, run_id) as held:
         facts = _planned(options, before, facts, listing, say)
         laps.lap("planning")
