@@ -78,8 +78,10 @@ def standard_of(mean: np.ndarray, variance: np.ndarray) -> Standard:
 
     Args:
       mean: float64 (channels,).
-      variance: float64 (channels,).
+      variance: float64 (channels,); of a channel that hardly varies, a difference of two sums may
+        be a little below 0.
     """
+    variance = np.maximum(variance, 0.0)
     typical = math.sqrt(variance.mean())
     floor = LEAST_RELATIVE_DEVIATION * typical if typical > 0 else 1.0
     deviation = np.maximum(np.sqrt(variance), floor)

@@ -306,3 +306,19 @@ def test_solutions_survive_their_file(folds, standardise):
     ):
         for name in ("mean", "target_mean", "weights"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_what_a_fold_leaves_of_a_nearly_constant_feature_is_no_nan():
+    """Differences of sums cancel: the variance of a dead feature may come out below 0."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(90, 3))
+    features[:, 1] = 1e6 + 1e-9 * rng.normal(size=90)
+    targets = rng.normal(size=(90, 1))
+    whole = Statistics.of(features, targets)
+    for fold in range(40):
+        part = rng.permutation(90)[:30]
+        rest = whole - Statistics.of(features[part], targets[part])
+        rest.scatter[1, 1] = -abs(rest.scatter[1, 1]) - 1e-9 * fold
+        standard = rest.standard(3)
+        assert np.isfinite(standard.deviation).all() and (standard.deviation > 0).all()
+        assert np.isfinite(fit_path(rest, L2, standard).weights).all()
