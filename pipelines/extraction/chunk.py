@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from classifier.engines import Engine, run_padded
+from classifier.inputs.batches import batched
 from classifier.inputs.refs import ShardDamaged
 from featurestore import layout
 from featurestore.commit import Marker, commit, committed, publish
@@ -30,7 +31,7 @@ from featurestore.reuse import StoredFeatures
 from featurestore.store import FeatureStore
 from featurestore.writer import PartWriter, Written, write_quarantine
 from pipelines.extraction.group import GroupDecoder, GroupResult
-from pipelines.extraction.source import ChunkSource, Fetched, batched
+from pipelines.extraction.source import ChunkSource, Fetched
 from pipelines.planning.plan import Chunk
 from pipelines.planning.visible import committed_keys, images_of_shard
 from pipelines.watching.timing import ChunkClock, LaneClock
