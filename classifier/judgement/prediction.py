@@ -191,13 +191,23 @@ def classifier_of(
         if spec.dtype == "float16":
             # The head learned from rounded features.
             features = features.astype(np.float16)
-        logits = logits_of(features)
-        if run.multi_label:
-            # A sigmoid for each class; tanh cannot overflow.
-            return (1 + np.tanh(logits.astype(np.float64) / 2)) / 2
-        return np.exp(log_probabilities(logits / temperature))
+        return probabilities_of(run, logits_of(features), temperature)
 
     return classify
+
+
+def probabilities_of(run: Run, logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Returns float64 (n, classes) probabilities.
+
+    Args:
+      run: that trained the head.
+      logits: float (n, classes), or (n, 1) for two classes of which a row has one.
+      temperature: of the probabilities; for heads with one label per row.
+    """
+    if run.multi_label:
+        # A sigmoid for each class; tanh cannot overflow.
+        return (1 + np.tanh(logits.astype(np.float64) / 2)) / 2
+    return np.exp(log_probabilities(logits / temperature))
 
 
 def required_temperature(run: Run, head_id: str) -> float:

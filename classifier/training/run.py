@@ -170,6 +170,7 @@ def _summary(
         "classes": list(division.classes),
         "train_rows": division.rows[0],
         "validation_rows": division.rows[1],
+        "class_rows": division.train_counts.tolist(),
         "validation": "carved" if division.carve else "split",
         "notes": list(division.notes),
         "best": board[0]["head_id"],

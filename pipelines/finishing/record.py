@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -28,8 +28,15 @@ from pipelines.finishing.timereport import RunTime, time_report
 from pipelines.planning.runfolder import DeadChunk, RunFacts, RunFolder
 from pipelines.planning.storedshards import is_pruning
 
+Opening = Callable[[Storage], FeatureStore]
 
-def finish_run(storage: Storage, facts: RunFacts) -> dict[str, Any]:
+
+def opened(storage: Storage) -> FeatureStore:
+    """Opens the store in a folder."""
+    return open_store(storage.url, storage.options)
+
+
+def finish_run(storage: Storage, facts: RunFacts, opening: Opening = opened) -> dict[str, Any]:
     """Writes ``runs/<run_id>.json``, the manifest and ``summary.json``; removes orphaned files.
 
     The store tells what became of each planned chunk, and not what workers returned. It is safe to
@@ -38,6 +45,7 @@ def finish_run(storage: Storage, facts: RunFacts) -> dict[str, Any]:
     Args:
       storage: of the store.
       facts: from the driver.
+      opening: opens the store.
 
     Returns:
       The run's record, JSON-ready.
@@ -45,13 +53,13 @@ def finish_run(storage: Storage, facts: RunFacts) -> dict[str, Any]:
     Raises:
       RunFailed: when a chunk or an image is unaccounted for.
     """
-    store = open_store(storage.url, storage.options).at_this_moment()
+    store = opening(storage).at_this_moment()
     outcomes = chunk_outcomes(storage, facts, store.markers())
     outcomes.require_all(facts.run_id)
     markers, dead = outcomes.committed, outcomes.dead
     index = Index.read(storage, store.markers().values())
     if resolve_races(store, index):
-        store = open_store(storage.url, storage.options).at_this_moment()
+        store = opening(storage).at_this_moment()
         index.hide(store.markers().values())
     every = list(store.markers().values())
     ledger = _ledger(index, facts, markers, dead)
@@ -86,11 +94,12 @@ def finish_run(storage: Storage, facts: RunFacts) -> dict[str, Any]:
     return record
 
 
-def close_books(folder: RunFolder) -> None:
+def close_books(folder: RunFolder, opening: Opening = opened) -> None:
     """Finishes a run on a worker, and removes the folder of a run that nobody waits for.
 
     Args:
       folder: of the run.
+      opening: opens the store.
 
     Raises:
       RunFailed: when a chunk or an image is unaccounted for.
@@ -101,7 +110,7 @@ def close_books(folder: RunFolder) -> None:
         if folder.storage.exists(layout.run_file(folder.run_id)):
             return  # The runner repeats a step that has succeeded.
         raise
-    finish_run(folder.storage, facts)
+    finish_run(folder.storage, facts, opening)
     if facts.detached:
         folder.storage.remove(folder.path)
 
