@@ -111,7 +111,9 @@ def score(args: Namespace, options: ExtractOptions, say: Say, show_progress: boo
       RunFailed: when the run cannot continue.
     """
     started, laps = time.time(), Laps()
-    job, trained = Job.of(options), load_run(args.run, options.storage_options)
+    # The record of a run is judged here, so the command waits wherever it is started.
+    job = replace(Job.of(options), is_detached=False)
+    trained = load_run(args.run, options.storage_options)
     source = _source(args.store, trained, options)
     heads = [trained.head_id(name) for name in dict.fromkeys(args.head_id)]
     spec = ScoreSpec.of(trained, heads or [trained.head_id()], args.top, args.logits, source)
