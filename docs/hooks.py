@@ -19,6 +19,7 @@ PACKAGES = ("featurestore", "classifier", "pipelines")
 PAGES = {
     "README.md": ("index.md", "Hoarfrost"),
     "docs/operations.md": ("operations.md", "Operations"),
+    "docs/scoring.md": ("scoring.md", "Labels for images"),
     "docs/format.md": ("format.md", "The store's format"),
     "docs/gpu.md": ("gpu.md", "GPUs"),
     "docs/performance.md": ("performance.md", "Performance"),
