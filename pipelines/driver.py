@@ -87,15 +87,9 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
             finish_run(storage, facts)
         else:
             RunFolder(storage, run_id).write_facts(facts)
-            engine = chosen.choice if chosen else None
-            settings = WorkerSettings(
-                **common_settings(options, store, facts, job),
-                splits=options.splits,
-                trust_model=options.base.trust_model,
-                dedupe=options.upkeep.dedupe,
-                engine=engine,
-                asked=options.engine,
-            )
+            common = common_settings(options, store, facts, job)
+            engine, dedupe = chosen.choice if chosen else None, options.upkeep.dedupe
+            settings = WorkerSettings(**common, splits=options.splits, dedupe=dedupe, engine=engine)
             run_pipeline(settings, store, facts, show_progress, job)
             if job.is_detached:
                 held.is_left = True
@@ -210,6 +204,8 @@ def common_settings(
         "run_id": facts.run_id,
         "batch_size": options.chunks.batch_size,
         "processes": job.processes,
+        "trust_model": options.base.trust_model,
+        "asked": options.engine,
         "watching": options.watching,
     }
 

@@ -118,12 +118,7 @@ def score(args: Namespace, options: ExtractOptions, say: Say, show_progress: boo
     heads = [trained.head_id(name) for name in dict.fromkeys(args.head_id)]
     spec = ScoreSpec.of(trained, heads or [trained.head_id()], args.top, args.logits, source)
     storage = Storage(options.output, options.storage_options)
-    for place in filter(None, (args.run, args.store)):
-        if relation(options.output, place, options.storage_options):
-            raise UsageError(
-                f"--output: {storage.public_url!r} and {public_url(place)!r} must lie apart; "
-                "choose another folder for the scores"
-            )
+    _require_apart(options, args.run, args.store)
     listing = _commits(source) if source else Listing.open(options, options.inputs, say)
     laps.lap("listing")
     scores = join_scores(storage, spec)
@@ -142,13 +137,20 @@ def score(args: Namespace, options: ExtractOptions, say: Say, show_progress: boo
             RunFolder(storage, run_id).write_facts(facts)
             settings = ScoreSettings(
                 **common_settings(options, scores, facts, job),
-                trust_model=options.base.trust_model,
-                asked=options.engine,
                 run_url=trained.storage.full_url,
                 source_url=source.storage.full_url if source else "",
             )
             run_pipeline(settings, scores, facts, show_progress, job)
     return _judged(options, scores, run_id, trained, spec, say)
+
+
+def _require_apart(options: ExtractOptions, *places: str) -> None:
+    for place in filter(None, places):
+        if relation(options.output, place, options.storage_options):
+            raise UsageError(
+                f"--output: {public_url(options.output)!r} and {public_url(place)!r} must lie "
+                "apart; choose another folder for the scores"
+            )
 
 
 def _source(url: str, trained: Run, options: ExtractOptions) -> FeatureStore | None:

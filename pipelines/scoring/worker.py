@@ -51,7 +51,7 @@ def _make(settings: WorkerSettings) -> AnyWorker:
     scores = FeatureStore(storage, spec.features)
     load = partial(Scorer.load, run, spec, lane_count(settings.processes))
     if settings.source_url:
-        return StoreWorker(settings, scores, load())
+        return StoreWorker(settings, scores, load)
     # As in prediction, this machine's engine need not be the one of the store.
     choice, _ = for_stored(spec.features.numerics, this_machine(), settings.asked)
     base = FeatureStore(run.storage, spec.features)
@@ -81,10 +81,12 @@ class StoreWorker(AnyWorker):
     Args:
       settings: of the run.
       scores: gets the rows.
-      scorer: the heads.
+      load: loads the heads.
     """
 
-    def __init__(self, settings: ScoreSettings, scores: FeatureStore, scorer: Scorer) -> None:
+    def __init__(
+        self, settings: ScoreSettings, scores: FeatureStore, load: Callable[[], Scorer]
+    ) -> None:
         super().__init__(settings, scores)
         source = open_store(settings.source_url, settings.storage_options)
         source = source.at_moment(scores.storage.read(MOMENT))
@@ -96,7 +98,7 @@ class StoreWorker(AnyWorker):
             watch=self.watch,
             markers=source.markers(),
             scanner=source.scanner(source.markers().values()),
-            writer=partial(ScoreWriter, scorer=scorer),
+            writer=partial(ScoreWriter, scorer=load()),
         )
 
 
