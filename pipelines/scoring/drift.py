@@ -6,18 +6,24 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from classifier.runs.run import SUMMARY, Run
+from featurestore.io.readahead import in_order
 from featurestore.store import FeatureStore
 from pipelines.scoring.heads import SUMS
 from pipelines.scoring.spec import ScoreSpec
 
+MOST_PARTS = 4096
+
 
 def drift_record(scores: FeatureStore, run: Run, spec: ScoreSpec) -> dict[str, Any]:
-    """Compares all scored images with the training rows, as far as the run records these.
+    """Compares the scored images with the training rows, as far as the run records these.
+
+    Of more than `MOST_PARTS` parts, every n-th is read.
 
     Args:
       scores: the folder of the scores.
@@ -34,11 +40,9 @@ def drift_record(scores: FeatureStore, run: Run, spec: ScoreSpec) -> dict[str, A
     """
     total, count = np.zeros(spec.features.feature_shape[-1]), 0
     best: dict[str, Counter[int]] = {head_id: Counter() for head_id in spec.heads}
-    for marker in scores.markers().values():
-        if not marker.part:
-            continue
-        with scores.storage.open_parquet(f"parts/{marker.part}") as part:
-            sums = json.loads(part.metadata.metadata[SUMS])
+    names = [marker.part for marker in scores.markers().values() if marker.part]
+    some = names[:: -(-len(names) // MOST_PARTS) or 1]
+    for sums in in_order(partial(_sums, scores, name) for name in some):
         total += np.frombuffer(base64.b64decode(sums["sum"]))
         count += sums["count"]
         for head_id, counts in sums["best"].items():
@@ -61,6 +65,11 @@ def drift_record(scores: FeatureStore, run: Run, spec: ScoreSpec) -> dict[str, A
         else dict(zip(spec.classes, trained.tolist(), strict=True)),
         "class_distance": distances,
     }
+
+
+def _sums(scores: FeatureStore, name: str) -> dict[str, Any]:
+    with scores.storage.open_parquet(f"parts/{name}") as part:
+        return json.loads(part.metadata.metadata[SUMS])
 
 
 def _shares(counts: Counter[int], classes: int) -> np.ndarray:
