@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
-import glob
+import itertools
+import json
+import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from classifier.figures import plots
-from classifier.inputs.lister import Lister
-from classifier.inputs.refs import shard_format
-from classifier.judgement.prediction import Prediction, classifier_of, predict, required_temperature
-from classifier.runs.run import dump_json, load_run
+from classifier.inputs import ImageRef, InputOptions
+from classifier.inputs.batches import read_batches
+from classifier.inputs.found import Found
+from classifier.inputs.named import named_inputs
+from classifier.judgement.prediction import (
+    BATCH_SIZE,
+    Prediction,
+    Tally,
+    classifier_of,
+    predict,
+    required_temperature,
+)
+from classifier.runs.run import Run, dump_json, load_run
 from featurestore import UsageError
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
-from featurestore.io.urls import ADDRESS_ERRORS, connect, public_url
+from featurestore.io.cores import cores
 
 KEPT = "the predictions that are shown are complete; give the command again for the rest"
 PLOTTED = 24
@@ -24,13 +37,17 @@ def parser() -> Parser:
     """Returns the command's arguments."""
     result = Parser(
         prog="python -m classifier.predict",
-        description="Prints the most probable classes of image files.",
+        description="Prints the most probable classes of images, as it goes.",
+        epilog="IMAGE: files, folders, patterns, shards (*.tar, *.zip, *.tfrecord, *.parquet), "
+        "lists (*.csv), URLs, or - for names on standard input, one a line. Folders, patterns, "
+        "shards and lists may tell the true classes; then the accuracy is printed at the end.",
     )
     add = result.add_argument
-    add("images", nargs="+", metavar="IMAGE", help="files, patterns or fsspec URLs")
+    add("images", nargs="*", metavar="IMAGE", help="see below")
+    add("--input", nargs="+", action="extend", default=[], metavar="URI", help="more of them")
     add("--run", required=True, help="folder of the training run")
     add("--top", type=int, default=5, help="classes per image (default %(default)s)")
-    add("--plot", metavar="FILE.png", help="picture to write: the images with their classes")
+    add("--plot", metavar="FILE.png", help="picture to write: the first images with their classes")
     add("--head_id", help="head to use (default: the first of the leaderboard)")
     add(
         "--calibrated",
@@ -39,7 +56,9 @@ def parser() -> Parser:
     )
     add("--trust_model", action="store_true", help="allow Lambda layers in the run's base")
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
-    add("--json", action="store_true", help="print the predictions as JSON and nothing else")
+    form = result.add_mutually_exclusive_group().add_argument
+    form("--json", action="store_true", help="print one JSON document at the end, nothing else")
+    form("--jsonl", action="store_true", help="print a line of JSON per image, nothing else")
     return result
 
 
@@ -47,98 +66,103 @@ def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     quiet_libraries()
     arguments = parser().parse_args(argv)
+    names = [*arguments.images, *arguments.input]
+    if not names:
+        raise UsageError("IMAGE: name images, folders or shards, or - for names on standard input")
     if arguments.top < 1:
         raise UsageError(f"--top must be at least 1, got {arguments.top}")
     file_system = key_values(arguments.storage_options, "--storage_options")
     trained = load_run(arguments.run, file_system)
     head_id = trained.head_id(arguments.head_id)
     temperature = required_temperature(trained, head_id) if arguments.calibrated else 1.0
-    uris = find_images(arguments.images, file_system)
+    found = Found()
+    refs = named_inputs(names, InputOptions(storage_options=file_system), sys.stdin, found)
     if arguments.plot:
         plots.new_figure(1, 1)
-    found: list[Prediction] = []
-    drawn = 0
+    # A single lane has all cores, which is faster for as many images as one batch holds.
+    head = list(itertools.islice(refs, BATCH_SIZE + 1))
+    few = len(head) <= BATCH_SIZE and all(isinstance(ref, ImageRef) for ref in head)
+    lanes = 1 if few else cores()
     tell = partial(say, to_stderr=True)
-    classify = classifier_of(trained, head_id, tell, arguments.trust_model, temperature)
-    for prediction in predict(trained, classify, uris, file_system, arguments.top):
-        wanted = arguments.plot and drawn < PLOTTED
-        drawn += not prediction.error
-        found.append(prediction if wanted else dataclasses.replace(prediction, pixels=None))
-        if not arguments.json:
-            say(_line(prediction), to_stderr=bool(prediction.error))
-    good = [prediction for prediction in found if not prediction.error]
+    classify = classifier_of(trained, head_id, tell, arguments.trust_model, temperature, lanes)
+    refs = itertools.chain(head, refs)
+    batches = read_batches(refs, file_system, BATCH_SIZE, found.ignored)
+    predictions = predict(trained, classify, batches, arguments.top, lanes)
+    output = _Output(arguments, Tally(frozenset(trained.classes)))
+    for prediction in predictions:
+        output.take(prediction)
     try:
-        if arguments.plot and good:
-            _plot(arguments.plot, good, file_system)
+        if output.pictures:
+            _plot(arguments.plot, output.pictures, file_system)
     finally:
         # Predictions are printed even if the picture cannot be written.
-        if arguments.json:
-            record = {
-                "run": trained.url,
-                "head_id": head_id,
-                "predictions": [prediction.to_record() for prediction in found],
-            }
-            say(dump_json(record).rstrip())
+        output.end(trained, head_id, found)
+    return 0 if output.good else 1
+
+
+@dataclass
+class _Output:
+    """Prints predictions, and keeps what is needed at the end."""
+
+    arguments: Namespace
+    tally: Tally
+    good: int = 0
+    bad: int = 0
+    pictures: list[Prediction] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    def take(self, prediction: Prediction) -> None:
+        """Prints a prediction, or keeps it for the end."""
+        self.tally.count(prediction)
+        self.good += not prediction.error
+        self.bad += bool(prediction.error)
+        if self.arguments.plot and not prediction.error and len(self.pictures) < PLOTTED:
+            self.pictures.append(prediction)
+        if self.arguments.json:
+            self.records.append(prediction.to_record())
+        elif self.arguments.jsonl:
+            say(json.dumps(prediction.to_record()))
         else:
-            bad = len(found) - len(good)
-            say(f"{len(good)} images classified by {head_id}" + (f", {bad} bad" if bad else ""))
-    return 0 if good else 1
+            say(_line(prediction), to_stderr=bool(prediction.error))
 
-
-def find_images(patterns: Sequence[str], storage_options: Mapping[str, str]) -> list[str]:
-    """Lists the images that files, patterns and URLs name, in the order given.
-
-    Raises:
-      UsageError: for a missing file, a pattern without a match, and a folder or shard.
-    """
-    found: list[str] = []
-    for pattern in patterns:
-        try:
-            found.extend(_matches(pattern, storage_options))
-        except (OSError, *ADDRESS_ERRORS):
-            # It may exist: reading it reports what is wrong, and the other images are classified.
-            found.append(pattern)
-    return list(dict.fromkeys(found))
-
-
-def _matches(pattern: str, storage_options: Mapping[str, str]) -> list[str]:
-    try:
-        fs, path = connect(pattern, storage_options, "IMAGE")
-    except UsageError:
-        return [pattern]
-    lister = Lister(fs)
-    kind, shown = lister.kind(path), public_url(pattern)
-    if kind == "directory":
-        raise UsageError(
-            f"IMAGE: {shown!r} is a folder; give its images, such as '{shown.rstrip('/')}/*.jpg'"
-        )
-    if kind and shard_format(path):
-        raise UsageError(
-            f"IMAGE: {shown!r} is an archive of images; python -m pipelines.pack --format folder "
-            "unpacks it"
-        )
-    if kind:
-        return [pattern]
-    matches = []
-    if glob.has_magic(path):
-        matches = [name for name in lister.glob(path) if lister.kind(name) == "file"]
-    if not matches:
-        raise UsageError(f"IMAGE: no file {shown!r}; give image files, patterns or URLs")
-    return [fs.unstrip_protocol(name) if "://" in pattern else name for name in matches]
+    def end(self, trained: Run, head_id: str, found: Found) -> None:
+        """Prints the summary; with --jsonl to standard error."""
+        judged = {} if trained.multi_label else self.tally.to_record()
+        if self.arguments.json:
+            record = {"run": trained.url, "head_id": head_id, "predictions": self.records}
+            say(dump_json({**record, "judged": judged} if judged else record).rstrip())
+            return
+        tell = partial(say, to_stderr=self.arguments.jsonl)
+        bad = f", {self.bad:,} bad" if self.bad else ""
+        tell(f"{self.good:,} images classified by {head_id}{bad}")
+        if found.ignored.count:
+            tell(f"note: {found.ignored.count:,} other files were left out")
+        if judged:
+            low, high = judged["interval"]["lower"], judged["interval"]["upper"]
+            tell(
+                f"accuracy {judged['accuracy']:.4f} on {judged['rows']:,} images whose class is "
+                f"known, {judged['interval']['level']:.0%} interval {low:.4f} to {high:.4f}, exact"
+            )
+        if self.tally.unknown and not trained.multi_label:
+            tell(
+                f"note: {self.tally.unknown:,} images have labels that the head was not trained "
+                "on, and do not count"
+            )
 
 
 def _line(prediction: Prediction) -> str:
     if prediction.error:
         return f"{prediction.uri}: bad image: {prediction.error}"
     answers = ", ".join(f"{label} {value:.1%}" for label, value in prediction.top)
-    return f"{prediction.uri}: {answers}"
+    true = f" (true: {', '.join(prediction.labels)})" if prediction.labels else ""
+    return f"{prediction.uri}: {answers}{true}"
 
 
 def _plot(target: str, good: Sequence[Prediction], storage_options: Mapping[str, str]) -> None:
     figure = plots.prediction_figure(
         [
-            (item.pixels, item.uri.rsplit("/", 1)[-1], item.top)
-            for item in good[:PLOTTED]
+            (item.pixels, item.uri.rsplit("/", 1)[-1], item.top, item.labels)
+            for item in good
             if item.pixels is not None
         ]
     )

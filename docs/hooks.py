@@ -19,6 +19,7 @@ PACKAGES = ("featurestore", "classifier", "pipelines")
 PAGES = {
     "README.md": ("index.md", "Hoarfrost"),
     "docs/operations.md": ("operations.md", "Operations"),
+    "docs/scoring.md": ("scoring.md", "Labels for images"),
     "docs/deploy.md": ("deploy.md", "Deploy"),
     "docs/dask.md": ("dask.md", "Dask"),
     "docs/flink.md": ("flink.md", "Flink"),

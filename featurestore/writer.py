@@ -116,11 +116,23 @@ class PartWriter(ParquetFile):
     """Writes a part, in row groups of 256 to 1,024 rows."""
 
     def __init__(self, path: Path, spec: StoreSpec) -> None:
-        super().__init__(path, row_schema(spec), **part_settings(spec))
         self._spec = spec
+        super().__init__(path, self.schema(), **self.settings())
         self._group_rows = group_rows(spec)
         self._pending_rows: list[Mapping[str, Any]] = []
         self._pending_features: list[np.ndarray] = []
+
+    def schema(self) -> pa.Schema:
+        """Returns the schema of the file."""
+        return row_schema(self._spec)
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the Parquet settings of the file."""
+        return part_settings(self._spec)
+
+    def table(self, rows: Sequence[Mapping[str, Any]], features: np.ndarray) -> pa.Table:
+        """Returns rows as one row group; arguments as in `write`."""
+        return row_table(rows, features, self._spec)
 
     def write(self, rows: Sequence[Mapping[str, Any]], features: np.ndarray) -> None:
         """Appends rows.
@@ -139,7 +151,7 @@ class PartWriter(ParquetFile):
     def _flush(self) -> None:
         if self._pending_rows:
             features = np.concatenate(self._pending_features)
-            self.write_table(row_table(self._pending_rows, features, self._spec))
+            self.write_table(self.table(self._pending_rows, features))
             self._pending_rows, self._pending_features = [], []
 
     def finish(self) -> Written:

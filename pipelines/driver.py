@@ -80,14 +80,17 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     publics = tuple(public_url(uri) for uri in inputs)
     facts = RunFacts(run_id, started, inputs=publics, **_choices(job, chosen))
     with lease(storage, run_id) as held:
-        facts = _planned(options, before, facts, listing, say)
+        facts = planned(options, before, facts, listing, say)
         laps.lap("planning")
         facts = replace(facts, steps=laps.seconds)
         if not facts.plan.chunks:
             finish_run(storage, facts)
         else:
             RunFolder(storage, run_id).write_facts(facts)
-            _run_pipeline(options, store, facts, show_progress, job, chosen)
+            common = common_settings(options, store, facts, job)
+            engine, dedupe = chosen.choice if chosen else None, options.upkeep.dedupe
+            settings = WorkerSettings(**common, splits=options.splits, dedupe=dedupe, engine=engine)
+            run_pipeline(settings, store, facts, show_progress, job)
             if job.is_detached:
                 held.is_left = True
                 return Submitted(tuple(detached_runs(store)))
@@ -112,8 +115,13 @@ def _judged(
     return judge(store, record, options.limits)
 
 
-def _planned(
-    options: ExtractOptions, store: FeatureStore, facts: RunFacts, listing: Listing, say: Say
+def planned(
+    options: ExtractOptions,
+    store: FeatureStore,
+    facts: RunFacts,
+    listing: Listing,
+    say: Say,
+    verb: str = "extract",
 ) -> RunFacts:
     """Plans what is new, and prunes what is gone from the input; adds the plan to the facts."""
     run_id = facts.run_id
@@ -124,7 +132,7 @@ def _planned(
     if options.upkeep.prune:
         pruned = prune(store, run_id, gone_inputs(store, inventory, options.storage_options))
         say(f"{pruned:,} stored images are no longer in the input; their rows were dropped")
-    say(plan_line(plan))
+    say(plan_line(plan, verb))
     if line := splits_line(options, plan):
         say(line)
     for line in listing.found.lines():
@@ -159,19 +167,19 @@ def _sample(say: Say) -> str:
     return SAMPLE_FOLDER
 
 
-def plan_line(plan: Plan) -> str:
-    """Returns a line about what a plan holds."""
+def plan_line(plan: Plan, verb: str = "extract") -> str:
+    """Returns a line about what a plan holds; `verb` says what is done with it."""
     found = f"{plan.listed:,} inputs"
     if plan.repeated:
         found += f", {plan.repeated:,} of them listed twice"
     if plan.committed:
         found += f", {plan.committed:,} of them stored already"
     if not plan.chunks:
-        return f"{found}: nothing new to extract"
+        return f"{found}: nothing new to {verb}"
     what = f"{plan.images:,} images" if plan.images else ""
     if plan.shards:
         what += (" and " if what else "") + f"{plan.shards:,} shards"
-    return f"{found}: extracting {what} in {plan.chunks:,} chunks"
+    return f"{found}: {verb.removesuffix('e')}ing {what} in {plan.chunks:,} chunks"
 
 
 def splits_line(options: ExtractOptions, plan: Plan) -> str:
@@ -191,41 +199,40 @@ def splits_line(options: ExtractOptions, plan: Plan) -> str:
     return f"--split_fractions does not give the split of {'; of '.join(others)}" if others else ""
 
 
-def _run_pipeline(
-    options: ExtractOptions,
-    store: FeatureStore,
-    facts: RunFacts,
-    show_progress: bool,
-    job: Job,
-    chosen: Chosen | None,
+def common_settings(
+    options: ExtractOptions, store: FeatureStore, facts: RunFacts, job: Job
+) -> dict[str, Any]:
+    """Returns the fields of `WorkerSettings` that every kind of run has."""
+    storage = store.storage
+    return {
+        "store_url": store.url if storage.is_local else storage.url,
+        "storage_options": options.storage_options,
+        "run_id": facts.run_id,
+        "batch_size": options.chunks.batch_size,
+        "processes": job.processes,
+        "trust_model": options.base.trust_model,
+        "asked": options.engine,
+        "watching": options.watching,
+    }
+
+
+def run_pipeline(
+    settings: WorkerSettings, store: FeatureStore, facts: RunFacts, show_progress: bool, job: Job
 ) -> None:
     """Runs the pipeline to its end, or submits it.
 
     Args:
-      options: of the run.
+      settings: for the workers.
       store: gets the rows.
       facts: of the run.
       show_progress: whether a terminal shows a progress line.
       job: how the pipeline is run.
-      chosen: the engine of every worker; None when workers choose.
     """
     plan, storage = facts.plan, store.storage
     before = len(storage.list("markers"))
     with driver_folder() as folder:
-        settings = WorkerSettings(
-            store_url=store.url if storage.is_local else storage.url,
-            storage_options=options.storage_options,
-            run_id=facts.run_id,
-            batch_size=options.chunks.batch_size,
-            processes=job.processes,
-            splits=options.splits,
-            progress_folder=str(folder) if job.is_here else "",
-            trust_model=options.base.trust_model,
-            dedupe=options.upkeep.dedupe,
-            engine=chosen.choice if chosen else None,
-            asked=options.engine,
-            watching=options.watching,
-        )
+        if job.is_here:
+            settings = replace(settings, progress_folder=str(folder))
         total = 0 if plan.shards else plan.images
         remote = None if job.is_here else lambda: len(storage.list("markers")) - before
         shown = show_progress and not facts.detached

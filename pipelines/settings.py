@@ -43,3 +43,16 @@ class WorkerSettings:
     engine: EngineChoice | None = None
     asked: EngineOptions = field(default_factory=EngineOptions)
     watching: WatchOptions = field(default_factory=WatchOptions)
+
+
+@dataclass(frozen=True)
+class ScoreSettings(WorkerSettings):
+    """What a worker needs to know that scores: `store_url` is the folder of the scores.
+
+    Attributes:
+      run_url: of the training run, which has the heads and the base.
+      source_url: of the store whose rows are scored; "" for images.
+    """
+
+    run_url: str = ""
+    source_url: str = ""

@@ -21,8 +21,8 @@ ROOMS = {
         "reporting exporting training"
     ).split(),
     "pipelines": (
-        "options settings flags watching packing planning extraction opening finishing beam driver "
-        "estimating diagnosis"
+        "options settings flags watching packing planning extraction opening finishing scoring "
+        "beam driver estimating diagnosis"
     ).split(),
 }
 COMMANDS = {
@@ -39,7 +39,7 @@ COMMANDS = {
         "export",
         "imagefiles",
     },
-    "pipelines": {"extract", "pack", "ridge", "demo", "doctor"},
+    "pipelines": {"extract", "pack", "ridge", "score", "demo", "doctor"},
 }
 MOST_MODULES = 20
 HEAVY = ("tensorflow", "keras", "apache_beam", "matplotlib", "cv2", "openvino", "nncf", "scipy")
@@ -69,6 +69,7 @@ def loaded(statement: str) -> set[str]:
         ("classifier.inputs", {"tensorflow", "keras", "apache_beam", "pipelines"}),
         ("pipelines.extract", {"tensorflow", "keras", "apache_beam", "openvino", "nncf"}),
         ("pipelines.ridge", {"tensorflow", "keras", "apache_beam"}),
+        ("pipelines.score", {"tensorflow", "keras", "apache_beam", "openvino", "nncf"}),
         ("pipelines.beam.ridge", {"tensorflow", "keras"}),
         ("pipelines.diagnosis.diagnose", {"tensorflow", "keras", "apache_beam", "openvino"}),
         ("pipelines.planning.plan", {"tensorflow", "keras", "apache_beam"}),
@@ -87,6 +88,7 @@ def test_imports_go_down_only(module, absent):
         "pipelines.doctor",
         "pipelines.pack",
         "pipelines.ridge",
+        "pipelines.score",
         "classifier.verify",
         "featurestore",
         "classifier.bases",

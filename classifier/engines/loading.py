@@ -124,12 +124,13 @@ def load_engine(
     return DeviceQueue(engine, batch_size, trials)
 
 
-def serving_engine(base: StoredBase, batch_size: int) -> Engine:
+def serving_engine(base: StoredBase, batch_size: int, lanes: int = 1) -> Engine:
     """Makes the engine that computed a store's features, or the nearest that this machine has.
 
     Args:
       base: in its store or run.
       batch_size: images per call.
+      lanes: concurrent calls, which share this machine's cores.
     """
     choice, _ = for_stored(base.spec.numerics, this_machine())
-    return load_engine(base, choice, batch_size, lanes=1, threads=cores())
+    return load_engine(base, choice, batch_size, lanes, threads=cores())

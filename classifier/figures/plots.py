@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 DPI = 150
 ANNOTATED_CLASSES = 20
 LABELLED_CLASSES = 40
+# Of the bar and the name of a true class; dark enough for text on white.
+GREEN = "#2a7a3b"
+Ranked = Sequence[tuple[str, float]]
 
 
 class PlotsMissing(UsageError):
@@ -201,30 +204,37 @@ def _annotate(axes: Any, confusion: np.ndarray, share: np.ndarray) -> None:
 
 
 def prediction_figure(
-    predictions: Sequence[tuple[np.ndarray, str, Sequence[tuple[str, float]]]],
+    predictions: Sequence[tuple[np.ndarray, str, Ranked, Sequence[str]]],
 ) -> Figure:
-    """Draws each image beside bars of its most probable classes.
+    """Draws each image beside bars of its most probable classes; the true ones are green.
 
     Args:
-      predictions: (uint8 (H, W, 3), name, [(label, probability), ...] best first) per image.
+      predictions: (uint8 (H, W, 3), name, [(label, probability), ...] best first, true labels) per
+        image; without true labels the best bar is blue.
     """
     count = len(predictions)
-    most = max(len(top) for _, _, top in predictions)
+    most = max(len(top) for _, _, top, _ in predictions)
     height = max(2.2, 0.34 * most + 0.9)
     figure = new_figure(8.4, height * count)
     places = figure.subplots(count, 2, squeeze=False, width_ratios=[1, 1.7])
-    for (picture, bars), (pixels, name, top) in zip(places, predictions, strict=True):
+    for (picture, bars), (pixels, name, top, true) in zip(places, predictions, strict=True):
         picture.imshow(pixels, interpolation="nearest")
         picture.set_axis_off()
         picture.set_title(literal(clip(name, 34)), fontsize=9, loc="left")
-        _probability_bars(bars, top, most)
+        _probability_bars(bars, top, most, true)
+        if true:
+            title = clip(f"true class: {', '.join(true)}", 48)
+            bars.set_title(literal(title), fontsize=9, loc="left", color=GREEN)
     return figure
 
 
-def _probability_bars(bars: Any, top: Sequence[tuple[str, float]], most: int) -> None:
+def _probability_bars(bars: Any, top: Ranked, most: int, true: Sequence[str]) -> None:
     places = np.arange(len(top))
     values = np.array([probability for _, probability in top])
     colours = [BLUE] + ["#9cc4dd"] * (len(top) - 1)
+    colours = [
+        GREEN if label in true else colour for (label, _), colour in zip(top, colours, strict=True)
+    ]
     bars.barh(places, values, color=colours, height=0.68)
     bars.set_yticks(places, [literal(clip(label, 26)) for label, _ in top], fontsize=9)
     # The bars of all images have the same thickness, with the best one on top.

@@ -68,6 +68,16 @@ class Unreadable(OSError):
     """The reason why an image cannot be read; its text is the whole message."""
 
 
+def explain(error: OSError) -> str:
+    """Returns why an image cannot be read, with the class of a file system's error.
+
+    Example:
+      >>> explain(FileNotFoundError("http://host/a.jpg")), explain(Unreadable("it is a link"))
+      ('FileNotFoundError: http://host/a.jpg', 'it is a link')
+    """
+    return str(error) if isinstance(error, Unreadable) else f"{type(error).__name__}: {error}"
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRef:
     """One image that can be read by itself.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,15 +14,19 @@ from classifier.engines import StoredBase, run_padded, serving_engine
 from classifier.engines.probes import largest_difference
 from classifier.heads.head import logits_model
 from classifier.heads.probabilities import log_probabilities
+from classifier.inputs.batches import Read
+from classifier.inputs.refs import ImageRef, ShardRef, explain
 from classifier.judgement.evaluation import forward
+from classifier.judgement.intervals import accuracy_interval
 from classifier.judgement.judge import load_temperature
-from classifier.pixels.decoder import read_decoded
+from classifier.pixels.decoder import decode
 from classifier.pixels.filetypes import BadImage
 from classifier.runs.run import Run
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, one_line
-from featurestore.io.retry import retrying
-from featurestore.io.urls import ADDRESS_ERRORS, connect, public_url
+from featurestore.io.readahead import ordered_map
+from featurestore.io.urls import public_url
+from featurestore.spec import PixelSpec
 
 BATCH_SIZE = 32
 
@@ -34,65 +40,120 @@ class Prediction:
       top: (label, probability) pairs, best first; empty for a bad image.
       error: one line that says why the image could not be used, else "".
       pixels: uint8 (H, W, 3) that the base received, None for a bad image.
+      labels: the true classes, where the input has them.
     """
 
     uri: str
     top: tuple[tuple[str, float], ...] = ()
     error: str = ""
     pixels: np.ndarray | None = None
+    labels: tuple[str, ...] = ()
 
     def to_record(self) -> dict[str, Any]:
         """Returns the prediction as JSON values."""
+        record: dict[str, Any] = {"image": self.uri}
+        if self.labels:
+            record["labels"] = list(self.labels)
         if self.error:
-            return {"image": self.uri, "error": self.error}
+            return {**record, "error": self.error}
         top = [{"class": label, "probability": value} for label, value in self.top]
-        return {"image": self.uri, "top": top}
+        return {**record, "top": top}
 
 
 def predict(
     run: Run,
     classify: Callable[[np.ndarray], np.ndarray],
-    uris: Sequence[str],
-    storage_options: Mapping[str, str],
+    batches: Iterable[list[Read]],
     top: int,
+    lanes: int = 1,
 ) -> Iterator[Prediction]:
-    """Classifies images with the pixels, base and head of a run.
+    """Classifies images with the pixels, base and head of a run, as fast as an extraction.
 
     Args:
       run: that trained the head; has the pixels' spec and the classes.
       classify: the result of `classifier_of`.
-      uris: images.
-      storage_options: for their file system.
+      batches: images with their content, of at most `BATCH_SIZE`; a few of them are held at once.
       top: the largest number of classes per image.
+      lanes: threads that each decode and classify their own batches.
 
     Yields:
       One prediction per image, in order, also for bad images.
     """
-    for start in range(0, len(uris), BATCH_SIZE):
-        batch = [_decoded(uri, run, storage_options) for uri in uris[start : start + BATCH_SIZE]]
-        images = [item.pixels for item in batch if item.pixels is not None]
-        answers = iter(classify(np.stack(images)) if images else ())
-        for item in batch:
-            if item.pixels is None:
-                yield item
-                continue
-            probabilities = next(answers)
-            best = np.argsort(-probabilities, kind="stable")[:top]
-            ranked = tuple((run.classes[i], float(probabilities[i])) for i in best)
-            yield Prediction(item.uri, ranked, "", item.pixels)
-
-
-def _decoded(uri: str, run: Run, storage_options: Mapping[str, str]) -> Prediction:
-    def read() -> bytes:
-        fs, path = connect(uri, storage_options, "IMAGE")
-        return retrying(lambda: fs.cat_file(path))
-
-    shown = public_url(uri)
+    answer = partial(_classified, run, classify, top)
+    pool = ThreadPoolExecutor(lanes, "lane")
     try:
-        decoded = read_decoded(read, run.spec.pixels)
-    except (BadImage, UsageError, *ADDRESS_ERRORS) as error:
-        return Prediction(shown, error=one_line(error))
-    return Prediction(shown, pixels=decoded.pixels)
+        for answers in ordered_map(pool, answer, batches, lanes + 1):
+            yield from answers
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _classified(
+    run: Run, classify: Callable[[np.ndarray], np.ndarray], top: int, batch: list[Read]
+) -> list[Prediction]:
+    decoded = [_decoded(ref, content, run.spec.pixels) for ref, content in batch]
+    images = [item.pixels for item in decoded if item.pixels is not None]
+    answers = iter(classify(np.stack(images)) if images else ())
+    return [
+        item if item.pixels is None else replace(item, top=_ranked(run, next(answers), top))
+        for item in decoded
+    ]
+
+
+def _ranked(run: Run, probabilities: np.ndarray, top: int) -> tuple[tuple[str, float], ...]:
+    best = np.argsort(-probabilities, kind="stable")[:top]
+    return tuple((run.classes[i], float(probabilities[i])) for i in best)
+
+
+def _decoded(ref: ImageRef | ShardRef, content: bytes | OSError, pixels: PixelSpec) -> Prediction:
+    labels = ref.labels if isinstance(ref, ImageRef) else ()
+    found = Prediction(public_url(ref.uri), labels=labels)
+    if isinstance(content, OSError):
+        return replace(found, error=f"unreadable: {' '.join(explain(content).split())}")
+    try:
+        return replace(found, pixels=decode(content, pixels).pixels)
+    except BadImage as error:
+        return replace(found, error=one_line(error))
+
+
+@dataclass
+class Tally:
+    """Counts the predictions whose true class is known.
+
+    Attributes:
+      classes: of the head.
+      rows: images with one label, which the head was trained on.
+      hits: those of them that were classified correctly.
+      unknown: images with other labels.
+    """
+
+    classes: Container[str]
+    rows: int = 0
+    hits: int = 0
+    unknown: int = 0
+
+    def count(self, prediction: Prediction) -> None:
+        """Counts one prediction."""
+        labels = prediction.labels
+        if prediction.error or not labels:
+            return
+        if len(labels) == 1 and labels[0] in self.classes:
+            self.rows += 1
+            self.hits += prediction.top[0][0] == labels[0]
+        else:
+            self.unknown += 1
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns the accuracy with its interval as JSON values; {} without true classes."""
+        if not self.rows:
+            return {}
+        interval = accuracy_interval(self.hits, self.rows)
+        return {
+            "rows": self.rows,
+            "accuracy": interval.estimate,
+            "interval": interval.to_record(),
+            "unknown_labels": self.unknown,
+        }
 
 
 def classifier_of(
@@ -101,6 +162,7 @@ def classifier_of(
     tell: Callable[[str], None],
     trust_model: bool = False,
     temperature: float = 1.0,
+    lanes: int = 1,
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a function from uint8 (n, H, W, 3) to float64 (n, classes) probabilities.
 
@@ -110,11 +172,13 @@ def classifier_of(
       tell: takes a line for the user if this machine's numerics differ from the store's.
       trust_model: whether Lambda layers of the base may run.
       temperature: of the probabilities; 1 leaves them unscaled.
+      lanes: threads that call the function at once.
     """
     import_keras()
     spec = run.spec
+    # The engine comes first, because TensorFlow takes its number of threads when it starts.
+    engine = serving_engine(StoredBase(run.storage, spec, trust_model), BATCH_SIZE, lanes)
     logits_of = forward(logits_model(run.load_head(head_id)))
-    engine = serving_engine(StoredBase(run.storage, spec, trust_model), BATCH_SIZE)
     if engine.numerics.hash != spec.numerics.hash:
         difference = largest_difference(run.storage, spec, engine)
         tell(
@@ -127,13 +191,23 @@ def classifier_of(
         if spec.dtype == "float16":
             # The head learned from rounded features.
             features = features.astype(np.float16)
-        logits = logits_of(features)
-        if run.multi_label:
-            # A sigmoid for each class; tanh cannot overflow.
-            return (1 + np.tanh(logits.astype(np.float64) / 2)) / 2
-        return np.exp(log_probabilities(logits / temperature))
+        return probabilities_of(run, logits_of(features), temperature)
 
     return classify
+
+
+def probabilities_of(run: Run, logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Returns float64 (n, classes) probabilities.
+
+    Args:
+      run: that trained the head.
+      logits: float (n, classes), or (n, 1) for two classes of which a row has one.
+      temperature: of the probabilities; for heads with one label per row.
+    """
+    if run.multi_label:
+        # A sigmoid for each class; tanh cannot overflow.
+        return (1 + np.tanh(logits.astype(np.float64) / 2)) / 2
+    return np.exp(log_probabilities(logits / temperature))
 
 
 def required_temperature(run: Run, head_id: str) -> float:

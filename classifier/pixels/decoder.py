@@ -17,7 +17,7 @@ import functools
 import io
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,6 @@ from classifier.pixels.filetypes import (
 from classifier.pixels.metadata import orientation, without_metadata
 from classifier.pixels.rasters import oriented, quiet_pillow, to_rgb
 from classifier.pixels.resize import opencv, resize
-from featurestore.errors import one_line
 from featurestore.spec import PixelSpec
 
 # What Pillow's decoders raise for damaged bytes.
@@ -99,23 +98,6 @@ def decode(data: bytes, spec: PixelSpec, max_pixels: int = MAX_PIXELS) -> Decode
     if spec.exif == "apply":
         pixels = oriented(pixels, orientation(data, kind))
     return Decoded(resize(pixels, spec), width, height)
-
-
-def read_decoded(read: Callable[[], bytes], spec: PixelSpec) -> Decoded:
-    """Reads one file and decodes it.
-
-    Args:
-      read: returns the file's bytes, after its own retries.
-      spec: target size and rules.
-
-    Raises:
-      BadImage: when the file cannot be read or does not hold a whole image.
-    """
-    try:
-        data = read()
-    except OSError as error:
-        raise BadImage("unreadable", one_line(error)) from error
-    return decode(data, spec)
 
 
 def _decode_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:

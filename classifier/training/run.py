@@ -172,6 +172,7 @@ def _summary(
         "classes": list(division.classes),
         "train_rows": division.rows[0],
         "validation_rows": division.rows[1],
+        "class_rows": division.train_counts.tolist(),
         "validation": "carved" if division.carve else "split",
         "splits": {name or "none": rows for name, rows in store.split_counts().items()},
         "store_fingerprint": digest(parts)[:16],

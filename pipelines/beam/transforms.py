@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -27,10 +27,15 @@ from pipelines.extraction.dedupe import (
 )
 from pipelines.extraction.group import GroupResult
 from pipelines.finishing.closing import close_books
+from pipelines.finishing.record import opened
 from pipelines.planning.chunks import Chunk
 from pipelines.planning.plan import read_chunk, reference
 from pipelines.planning.runfolder import DeadChunk, RunFolder
-from pipelines.settings import WorkerSettings
+from pipelines.scoring.spec import open_scores
+from pipelines.settings import ScoreSettings, WorkerSettings
+
+if TYPE_CHECKING:
+    from pipelines.extraction.worker import AnyWorker
 
 NAMESPACE = "hoarfrost"
 AT_ONCE = 2
@@ -57,12 +62,8 @@ class OnWorker(beam.DoFn):
         self._settings = settings
 
     def setup(self) -> None:
-        # Imports TensorFlow, which only workers need: the driver just builds the graph.
-        from pipelines.extraction.worker import shared_worker
-        from pipelines.opening.settling import settled
-
         with on_worker():
-            self._worker = shared_worker(settled(self._settings))
+            self._worker = worker_of(self._settings)
         self._folder = RunFolder(self._worker.store.storage, self._settings.run_id)
         # Beam's own names for inference (apache_beam.ml.inference), so that dashboards fit.
         self._inferences = Metrics.counter(NAMESPACE, "num_inferences")
@@ -173,6 +174,19 @@ class ExtractCopies(OnWorker):
             self.extract(chunk)
 
 
+def worker_of(settings: WorkerSettings) -> AnyWorker:
+    """Returns this process's worker of a run: one that extracts, or one that scores."""
+    # Imports TensorFlow, which only workers need: the driver just builds the graph.
+    if isinstance(settings, ScoreSettings):
+        from pipelines.scoring.worker import scoring_worker
+
+        return scoring_worker(settings)
+    from pipelines.extraction.worker import shared_worker
+    from pipelines.opening.settling import settled
+
+    return shared_worker(settled(settings))
+
+
 def dead_chunk(chunk: Chunk, error: BaseException) -> DeadChunk:
     """Describes a chunk that failed with `error`."""
     message = one_line(error)
@@ -193,7 +207,9 @@ class FinishRun(beam.DoFn):
     def process(self, _: Any) -> None:
         storage = Storage(self._settings.store_url, self._settings.storage_options)
         with on_worker():
-            close_books(RunFolder(storage, self._settings.run_id), _LOG.info)
+            folder = RunFolder(storage, self._settings.run_id)
+            scores = isinstance(self._settings, ScoreSettings)
+            close_books(folder, _LOG.info, open_scores if scores else opened)
 
 
 class DedupeAndExtract(beam.PTransform):

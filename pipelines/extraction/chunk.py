@@ -6,10 +6,8 @@ batch's size are written in order, so that the rows of a part have the order of 
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
@@ -21,85 +19,44 @@ from typing import Any
 import numpy as np
 
 from classifier.engines import Engine, run_padded
-from classifier.inputs.refs import ShardDamaged
-from featurestore import layout
-from featurestore.commit import Marker, commit, committed, publish
+from classifier.inputs.batches import batched
+from featurestore.commit import Marker, committed
 from featurestore.io.readahead import ordered_map
 from featurestore.ledger import Ledger, superseded_ledger
 from featurestore.reuse import StoredFeatures
-from featurestore.store import FeatureStore
-from featurestore.writer import PartWriter, Written, write_quarantine
+from featurestore.writer import PartWriter, write_quarantine
+from pipelines.extraction.attempt import ChunkWork
 from pipelines.extraction.group import GroupDecoder, GroupResult
-from pipelines.extraction.source import ChunkSource, Fetched, batched
+from pipelines.extraction.source import ChunkSource, Fetched
 from pipelines.planning.chunks import Chunk
 from pipelines.planning.visible import committed_keys, images_of_shard
-from pipelines.watching.timing import ChunkClock, LaneClock
-from pipelines.watching.watch import Watch
+from pipelines.watching.timing import ChunkClock
 
 
 @dataclass(frozen=True)
-class Extractor:
+class Extractor(ChunkWork):
     """Extracts chunks in one process, whose threads share it.
 
     Attributes:
-      store: gets the rows.
       engine: runs the base.
       lanes: threads that decode and infer.
       readers: threads that read ahead.
-      clock: of the lanes.
-      name: of this process, for the times in the markers.
-      watch: is told of every chunk.
       decoder: turns bytes into rows and pixels.
+      writer: opens the file of a chunk's rows.
       storage_options: for the inputs.
       stored: returns what finds the features that were stored before a chunk, by content.
     """
 
-    store: FeatureStore
     engine: Engine
     lanes: Executor
     readers: Executor
-    clock: LaneClock
-    name: str
-    watch: Watch
     decoder: GroupDecoder
+    writer: Callable[[Path], PartWriter]
     storage_options: Mapping[str, Any]
-    stored: Callable[[Chunk], StoredFeatures]
+    stored: Callable[[Chunk], StoredFeatures | None]
     _of_lane: threading.local = field(default_factory=threading.local, repr=False)
 
-    def extract(self, chunk: Chunk, run_id: str, on_group: Callable[[GroupResult], None]) -> Marker:
-        """Extracts and commits a chunk; safe to repeat, and to race with another attempt.
-
-        Args:
-          chunk: the images or the shard.
-          run_id: recorded in the marker.
-          on_group: is called with every group that is done, in the caller's thread.
-
-        Returns:
-          The committed marker, which may be another attempt's.
-
-        Raises:
-          OSError, ShardDamaged: when the input as a whole cannot be read.
-          RunFailed: when a feature does not fit the stored dtype.
-        """
-        chunk_id, storage = chunk.chunk_id, self.store.storage
-        if marker := committed(storage, chunk_id):
-            return marker
-        nonce = uuid.uuid4().hex[:8]
-        try:
-            space = storage.workspace(layout.attempt_folder(run_id, chunk_id, nonce))
-            with space as folder, self.clock.chunk() as clock:
-                return self._attempt(chunk, run_id, on_group, folder, clock)
-        except FileNotFoundError as error:
-            # Another attempt that committed removes this one's files.
-            if marker := committed(storage, chunk_id):
-                return marker
-            self.watch.failed(chunk_id, chunk.first_key, error)
-            raise
-        except (OSError, ShardDamaged) as error:
-            self.watch.failed(chunk_id, chunk.first_key, error)
-            raise
-
-    def _attempt(
+    def attempt(
         self,
         chunk: Chunk,
         run_id: str,
@@ -113,7 +70,7 @@ class Extractor:
         quarantined: list[Mapping[str, Any]] = []
         supersedes: list[str] = []
         images = 0
-        with PartWriter(folder / "part.parquet", self.store.spec) as writer:
+        with self.writer(folder / "part.parquet") as writer:
             groups = clock.reading(self._read_ahead(source))
             stored = self.stored(chunk) if source.may_be_known else None
             process = partial(self._process, clock, stored)
@@ -129,7 +86,7 @@ class Extractor:
                 part = writer.finish()
         bad = write_quarantine(folder / "bad.parquet", quarantined) if quarantined else None
         ledger = Ledger(source.images, images, len(quarantined), ignored=source.ignored.count)
-        return self._commit(
+        return self.commit(
             part,
             bad,
             clock,
@@ -149,30 +106,6 @@ class Extractor:
                 damage=source.damage,
             ),
         )
-
-    def _commit(
-        self, part: Written, bad: Written | None, clock: ChunkClock, marker: Marker
-    ) -> Marker:
-        """Publishes the chunk's files, then the marker that names them."""
-        storage = self.store.storage
-        with clock.feeds("write"):
-            if part.rows:
-                marker = dataclasses.replace(
-                    marker,
-                    part=publish(storage, marker.chunk_id, part, "parts"),
-                    part_sha256=part.sha256,
-                    part_bytes=part.size,
-                )
-            if bad:
-                marker = dataclasses.replace(
-                    marker,
-                    quarantine=publish(storage, marker.chunk_id, bad, "quarantine"),
-                    quarantine_sha256=bad.sha256,
-                )
-        marker = commit(storage, dataclasses.replace(marker, time=clock.record(self.name)))
-        if marker.time.get("worker") == self.name:
-            self.watch.committed(marker)
-        return marker
 
     def _done(self, chunk: Chunk) -> frozenset[str]:
         """Returns the keys that the first chunk of a shard has extracted."""
@@ -214,6 +147,6 @@ class Extractor:
     def _lane_pixels(self) -> np.ndarray:
         """Returns the calling lane's own uint8 (batch_size, H, W, 3), which it uses again."""
         if not hasattr(self._of_lane, "pixels"):
-            shape = (self.engine.batch_size, *self.store.spec.pixels.image_size, 3)
+            shape = (self.engine.batch_size, *self.decoder.spec.pixels.image_size, 3)
             self._of_lane.pixels = np.empty(shape, np.uint8)
         return self._of_lane.pixels

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from classifier.inputs import ImageRef
-from classifier.inputs.refs import Unreadable
+from classifier.inputs.refs import explain
 from classifier.pixels.decoder import Decoded, decode
 from classifier.pixels.filetypes import BadImage
 from classifier.pixels.views import Views
@@ -116,8 +116,7 @@ class GroupDecoder:
             facts = {"key": ref.key, "uri": ref.uri, "size": ref.size, "etag": ref.etag}
             try:
                 if isinstance(data, OSError):
-                    kind = "" if isinstance(data, Unreadable) else f"{type(data).__name__}: "
-                    raise BadImage("unreadable", f"{kind}{data}")
+                    raise BadImage("unreadable", explain(data))
                 decoded = decode(data, self.spec.pixels)
             except BadImage as bad:
                 quarantined.append(_quarantine_row(facts, bad))

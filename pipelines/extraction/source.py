@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from classifier.inputs import Ignored, ImageRef, read_many
+from classifier.inputs.batches import batched, by_bytes
 from classifier.inputs.refs import ShardDamaged, ShardRef
 from classifier.inputs.shards import iter_shard
 from pipelines.planning.chunks import Chunk, Wanted
 
-# A group of a shard's images ends at this size, because each lane holds a group in memory.
-GROUP_BYTES = 1 << 28
-A = TypeVar("A")
-B = TypeVar("B")
 Fetched = tuple[Wanted, bytes | OSError]
 
 
@@ -66,17 +62,8 @@ class ChunkSource:
         return list(zip(images, read_many(refs, self._options), strict=True))
 
     def groups(self, size: int) -> Iterator[list[Fetched]]:
-        """Yields the shard's images up to any damage, in groups of `size` or `GROUP_BYTES`."""
-        group: list[Fetched] = []
-        held = 0
-        for image, data in self._stream():
-            group.append((image, data))
-            held += len(data) if isinstance(data, bytes) else 0
-            if len(group) == size or held >= GROUP_BYTES:
-                yield group
-                group, held = [], 0
-        if group:
-            yield group
+        """Yields the shard's images up to any damage, in groups of `size`, or fewer large ones."""
+        return by_bytes(self._stream(), size)
 
     def _stream(self) -> Iterator[Fetched]:
         shard = self.chunk.shard
@@ -94,10 +81,3 @@ class ChunkSource:
             if not self.images:
                 raise
             self.damage = str(error)
-
-
-def batched(items: Iterable[A], size: int) -> Iterator[list[A]]:
-    """Yields consecutive groups of at most `size` items."""
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -28,8 +28,15 @@ from pipelines.finishing.timereport import RunTime, time_report
 from pipelines.planning.runfolder import DeadChunk, RunFacts
 from pipelines.planning.storedshards import is_pruning
 
+Opening = Callable[[Storage], FeatureStore]
 
-def finish_run(storage: Storage, facts: RunFacts) -> dict[str, Any]:
+
+def opened(storage: Storage) -> FeatureStore:
+    """Opens the store in a folder."""
+    return open_store(storage.url, storage.options)
+
+
+def finish_run(storage: Storage, facts: RunFacts, opening: Opening = opened) -> dict[str, Any]:
     """Writes ``runs/<run_id>.json``, the manifest and ``summary.json``; removes orphaned files.
 
     The store tells what became of each planned chunk, and not what workers returned. It is safe to
@@ -38,6 +45,7 @@ def finish_run(storage: Storage, facts: RunFacts) -> dict[str, Any]:
     Args:
       storage: of the store.
       facts: from the driver.
+      opening: opens the store.
 
     Returns:
       The run's record, JSON-ready.
@@ -45,12 +53,12 @@ def finish_run(storage: Storage, facts: RunFacts) -> dict[str, Any]:
     Raises:
       RunFailed: when a chunk or an image is unaccounted for.
     """
-    store = open_store(storage.url, storage.options).at_this_moment()
+    store = opening(storage).at_this_moment()
     outcomes = chunk_outcomes(storage, facts, store.markers())
     outcomes.require_all(facts.run_id)
     index = Index.read(storage, store.markers().values())
     if resolve_races(store, index):
-        store = open_store(storage.url, storage.options).at_this_moment()
+        store = opening(storage).at_this_moment()
         index.hide(store.markers().values())
     record = _record(store, index, facts, outcomes)
     write_manifest(storage, facts.run_id, store.markers().values())

@@ -84,7 +84,7 @@ def test_the_same_command_closes_the_books_of_a_job_that_could_not(
     run(*arguments, *CLUSTER, "--no_wait")
     with monkeypatch.context() as patch:
 
-        def fail(folder, tell):
+        def fail(*arguments):
             raise RunFailed("the last worker died")
 
         patch.setattr("pipelines.beam.transforms.close_books", fail)

@@ -12,7 +12,6 @@ from support.commands import ROOT
 
 FLAGS = "--model MobileNetV2 --weights none --pooling avg --image_size 32 --chunk_size 20".split()
 
-
 TWO_PROCESSES = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
 
 
@@ -30,10 +29,12 @@ def alive(group: int) -> bool:
     return any(int(row[0]) == group and not row[1].startswith("Z") for row in rows)
 
 
-def start_and_kill(arguments, store, commits: int, delay: float, whole_group: bool) -> None:
+def start_and_kill(
+    arguments, store, commits: int, delay: float, whole_group: bool, command=()
+) -> None:
     """Starts the command, lets it commit so many more chunks, waits, and kills it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.extract", *map(str, arguments), *FLAGS],
+        [sys.executable, "-m", *(command or ("pipelines.extract", *FLAGS)), *map(str, arguments)],
         cwd=ROOT,
         start_new_session=True,
         stdout=subprocess.DEVNULL,

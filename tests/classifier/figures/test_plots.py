@@ -6,7 +6,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from classifier.figures import grids, plots
+from classifier.figures import curves, grids, plots
 from featurestore import UsageError
 from featurestore.io.storage import Storage
 
@@ -100,8 +100,12 @@ def test_long_labels_and_narrow_grids_stay_inside(shape):
 def test_predictions_show_each_image_beside_its_bars(images):
     pixels = np.zeros((5, 5, 3), np.uint8)
     top = [("cat", 1.0), ("a_name_far_too_long_to_stand_beside_a_bar", 0.0)]
-    figure = plots.prediction_figure([(pixels, "x.jpg", top[: 1 + n % 2]) for n in range(images)])
+    shown = [(pixels, "x.jpg", top[: 1 + n % 2], ("cat",) * (n % 2)) for n in range(images)]
+    figure = plots.prediction_figure(shown)
     assert len(figure.axes) == 2 * images
+    to_hex = pytest.importorskip("matplotlib.colors").to_hex
+    colours = [to_hex(axes.patches[0].get_facecolor()) for axes in figure.axes[1::2]]
+    assert colours == [plots.GREEN if n % 2 else curves.BLUE for n in range(images)]
     assert "100.0%" in [text.get_text() for text in figure.axes[1].texts]
     assert_inside(figure)
 

@@ -335,16 +335,6 @@ def test_a_harmless_oddity_hides_no_damage():
     assert bad_kind((restarts[:at] + bytes(50) + restarts[at:])[:-5000]) == "truncated"
 
 
-def test_what_cannot_be_read_is_a_bad_image():
-    def fail():
-        raise OSError("no\nroute")
-
-    with pytest.raises(BadImage, match="unreadable: no route"):
-        pixels.read_decoded(fail, PixelSpec((8, 8)))
-    png = encoded(PHOTO, "PNG")
-    assert pixels.read_decoded(lambda: png, PixelSpec((8, 8))).pixels.shape == (8, 8, 3)
-
-
 def test_every_kind_of_bad_image():
     png = bytearray(encoded(PHOTO[:9, :9], "PNG"))
     assert bad_kind(b"") == "empty"

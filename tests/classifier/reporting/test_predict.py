@@ -1,7 +1,9 @@
 """Prediction from raw images, end to end: the run alone rebuilds pixels and features."""
 
+import io
 import json
 import shutil
+import tarfile
 
 import cv2
 import numpy as np
@@ -12,8 +14,10 @@ from classifier.base.stored import load_base
 from classifier.base.weights import weights_hash
 from classifier.engines import EngineChoice, TensorFlowEngine, run_padded
 from classifier.engines.probes import write_probes
+from classifier.inputs import InputOptions
+from classifier.inputs.named import named_inputs
 from classifier.pixels.decoder import decode
-from classifier.predict import find_images, run
+from classifier.predict import run
 from classifier.runs.run import load_run
 from classifier.runtime import import_keras
 from classifier.train import run as train
@@ -178,26 +182,95 @@ def test_a_base_with_lambda_layers_needs_trust(tmp_path, capsys):
 
 def test_a_missing_file_is_a_users_mistake(world, tmp_path):
     folder, paths, _ = world
-    for name in ("gone.jpg", "*.nothing"):
-        with pytest.raises(UsageError, match="IMAGE: no file"):
+    (tmp_path / "empty").mkdir()
+    for name, words in (
+        ("gone.jpg", "IMAGE: no file"),
+        ("*.nothing", "nothing matches"),
+        ("empty", "IMAGE: no images in"),
+    ):
+        with pytest.raises(UsageError, match=words):
             run(["--run", str(folder / "run"), str(paths[0]), str(tmp_path / name)])
     with pytest.raises(UsageError, match="--top must be at least 1"):
         run(["--run", str(folder / "run"), str(paths[0]), "--top", "0"])
+    with pytest.raises(UsageError, match="IMAGE: name images"):
+        run(["--run", str(folder / "run")])
 
 
-def test_folders_and_archives_are_named_as_such(tmp_path):
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "x.tar").write_bytes(b"")
-    for name, words in (
-        ("photos", "is a folder; give its images, such as '.*photos/[*].jpg'"),
-        ("photos/", "is a folder"),
-        ("x.tar", "is an archive of images; python -m pipelines.pack"),
-    ):
-        with pytest.raises(UsageError, match=f"IMAGE: .*{words}"):
-            find_images([f"{tmp_path}/{name}"], {})
+@pytest.fixture(scope="module")
+def classes(world, tmp_path_factory):
+    """The images in a folder per class, one of them under a wrong one, as a folder and a tar."""
+    folder, paths, _ = world
+    root = tmp_path_factory.mktemp("classes")
+    for number, path in enumerate(paths):
+        label = path.stem.partition("-")[2] if number else "red"
+        (root / "in" / label).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, root / "in" / label)
+    with tarfile.open(root / "in.tar", "w") as archive:
+        for path in sorted((root / "in").rglob("*.png")):
+            archive.add(path, path.relative_to(root / "in"))
+    (root / "list.csv").write_text(f"path,label\n{paths[0]},red\n{paths[1]},green\n")
+    return root
+
+
+def by_name(found):
+    return {row["image"].rpartition("/")[2]: row["top"] for row in found}
+
+
+def test_folders_shards_lists_and_standard_input_give_the_same_answers(
+    world, classes, capsys, monkeypatch
+):
+    folder, paths, _ = world
+    arguments = ("--run", folder / "run", "--top", "3")
+    _, one_by_one = predictions(capsys, *arguments, *paths)
+    wanted = by_name(one_by_one)
+    lines = "\n".join([*map(str, paths[:3]), "", f"{classes}/in/*/03-*.png", "gone.png"])
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines + "\n"))
+    for name, count in (("in", 45), ("in.tar", 45), ("list.csv", 2), ("-", 5), ("in/r*/*.png", 16)):
+        given = "-" if name == "-" else classes / name
+        code, found = predictions(capsys, *arguments, "--input", given)
+        good = [row for row in found if "error" not in row]
+        assert code == 0 and len(found) == count and len(good) == count - (name == "-")
+        for image, top in by_name(good).items():
+            assert [entry["class"] for entry in top] == [entry["class"] for entry in wanted[image]]
+            assert [entry["probability"] for entry in top] == pytest.approx(
+                [entry["probability"] for entry in wanted[image]], abs=1e-5
+            )
+
+
+def test_true_classes_give_an_accuracy(world, classes, capsys):
+    folder, paths, _ = world
+    capsys.readouterr()
+    assert run(["--run", str(folder / "run"), str(classes / "in.tar"), "--jsonl"]) == 0
+    captured = capsys.readouterr()
+    rows = [json.loads(line) for line in captured.out.splitlines()]
+    hits = sum(row["labels"] == [row["top"][0]["class"]] for row in rows)
+    assert len(rows) == 45 and 40 <= hits <= 44
+    lines = captured.err.splitlines()
+    assert lines[-2] == "45 images classified by linear"
+    assert lines[-1].startswith(f"accuracy {hits / 45:.4f} on 45 images whose class is known, 95%")
+    run(["--run", str(folder / "run"), str(classes / "list.csv")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("(true: red)") and lines[-1].startswith("accuracy 0.5000 on 2 images")
+
+
+def test_a_damaged_shard_is_one_line_behind_what_could_be_read(world, classes, tmp_path, capsys):
+    folder, paths, _ = world
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes((classes / "in.tar").read_bytes()[:20_000])
+    code, found = predictions(capsys, "--run", folder / "run", cut, paths[0])
+    assert code == 0 and len(found) > 5
+    errors = [row for row in found if "error" in row]
+    assert [row["image"] for row in errors] == [f"{found[-2]['image']}"]
+    assert errors[0]["error"].startswith("unreadable: damaged shard: ")
+
+
+def test_names_are_looked_at_before_anything_is_loaded(tmp_path):
     odd = tmp_path / "a::b[1].png"
     odd.write_bytes(b"")
-    assert find_images([str(odd), str(tmp_path / "*.png")], {}) == [str(odd)]
+    refs = list(named_inputs([str(odd), str(odd), str(tmp_path / "*.png")], InputOptions()))
+    assert [ref.uri.removeprefix("file://") for ref in refs] == [str(odd)] * 2
+    with pytest.raises(UsageError, match="no file"):
+        named_inputs([str(odd), str(tmp_path / "gone")], InputOptions())
 
 
 def test_addresses_that_cannot_be_reached_are_a_line_each(world, capsys, monkeypatch):

@@ -1,0 +1,160 @@
+"""The workers of a scoring: one that reads the rows of a store, and one that extracts images."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classifier.engines.hardware import this_machine
+from classifier.engines.options import for_stored
+from classifier.pixels.views import Views
+from classifier.runs.run import load_run
+from featurestore.commit import Marker
+from featurestore.io.storage import Storage
+from featurestore.ledger import Ledger
+from featurestore.reading.scan import Scanner, ScanOptions
+from featurestore.schema import FEATURES, META_FIELDS
+from featurestore.store import FeatureStore, open_store
+from pipelines.extraction.attempt import ChunkWork
+from pipelines.extraction.group import GroupResult
+from pipelines.extraction.share import lane_count
+from pipelines.extraction.source import ChunkSource
+from pipelines.extraction.worker import AnyWorker, Outlet, Worker, shared_worker
+from pipelines.planning.chunks import Chunk
+from pipelines.scoring.heads import Scorer, ScoreWriter
+from pipelines.scoring.spec import MOMENT, ScoreSpec
+from pipelines.settings import ScoreSettings, WorkerSettings
+from pipelines.watching.timing import ChunkClock, LaneClock
+
+ROWS_AT_ONCE = 256
+# Chunks that are under way at once; each is read, scored and written by its own thread.
+AT_ONCE = 2
+
+
+def scoring_worker(settings: ScoreSettings) -> AnyWorker:
+    """Returns this process's worker of a scoring, which all of Beam's threads share."""
+    return shared_worker(settings, _make)
+
+
+def _make(settings: WorkerSettings) -> AnyWorker:
+    assert isinstance(settings, ScoreSettings)
+    storage = Storage(settings.store_url, settings.storage_options)
+    run = load_run(settings.run_url, settings.storage_options)
+    spec = ScoreSpec.read(storage)
+    scores = FeatureStore(storage, spec.features)
+    load = partial(Scorer.load, run, spec, lane_count(settings.processes))
+    if settings.source_url:
+        return StoreWorker(settings, scores, load)
+    # As in prediction, this machine's engine need not be the one of the store.
+    choice, _ = for_stored(spec.features.numerics, this_machine(), settings.asked)
+    base = FeatureStore(run.storage, spec.features)
+    outlet = Outlet(base, scores, _Opener(load), Views())
+    return Worker(replace(settings, engine=choice), outlet)
+
+
+class _Opener:
+    """Opens the file of a chunk's scores; loads the heads for the first one, behind the base.
+
+    The engine of the base comes first, because it decides on the threads and devices of TensorFlow.
+    """
+
+    def __init__(self, load: Callable[[], Scorer]) -> None:
+        self._load, self._loading = load, threading.Lock()
+        self._scorer: Scorer | None = None
+
+    def __call__(self, path: Path) -> ScoreWriter:
+        with self._loading:
+            self._scorer = self._scorer or self._load()
+        return ScoreWriter(path, self._scorer)
+
+
+class StoreWorker(AnyWorker):
+    """Scores the rows of a store in this process.
+
+    Args:
+      settings: of the run.
+      scores: gets the rows.
+      load: loads the heads.
+    """
+
+    def __init__(
+        self, settings: ScoreSettings, scores: FeatureStore, load: Callable[[], Scorer]
+    ) -> None:
+        super().__init__(settings, scores)
+        source = open_store(settings.source_url, settings.storage_options)
+        source = source.at_moment(scores.storage.read(MOMENT))
+        self.start(settings, "stored features", AT_ONCE)
+        self.extractor = StoreScorer(
+            store=scores,
+            clock=LaneClock(AT_ONCE),
+            name=self.name,
+            watch=self.watch,
+            markers=source.markers(),
+            scanner=source.scanner(source.markers().values()),
+            writer=partial(ScoreWriter, scorer=load()),
+        )
+
+
+@dataclass(frozen=True)
+class StoreScorer(ChunkWork):
+    """Scores commits of a store, each as one chunk.
+
+    Attributes:
+      markers: the commits: chunk id -> marker.
+      scanner: reads their rows.
+      writer: opens the file of a chunk's scores.
+    """
+
+    markers: Mapping[str, Marker]
+    scanner: Scanner
+    writer: Callable[[Path], ScoreWriter]
+
+    def attempt(
+        self,
+        chunk: Chunk,
+        run_id: str,
+        on_group: Callable[[GroupResult], None],
+        folder: Path,
+        clock: ChunkClock,
+    ) -> Marker:
+        started, images = time.monotonic(), 0
+        assert chunk.shard is not None
+        source = self.markers[chunk.shard.ref.etag]
+        with self.writer(folder / "part.parquet") as writer:
+            for rows, features in clock.reading(self._rows(source)):
+                with clock.works("infer"):
+                    writer.write(rows, features)
+                clock.passed(rows)
+                images += len(rows)
+                on_group(GroupResult(rows, features))
+            with clock.works("infer"):
+                part = writer.finish()
+        ledger = Ledger(images, images)
+        marker = Marker(
+            chunk_id=chunk.chunk_id,
+            run_id=run_id,
+            first_key=chunk.first_key,
+            ledger=ledger.check(f"chunk {chunk.chunk_id}"),
+            numerics=source.numerics,
+            seconds=round(time.monotonic() - started, 3),
+            source=ChunkSource(chunk, {}, {}).shard_facts,
+        )
+        return self.commit(part, None, clock, marker)
+
+    def _rows(self, source: Marker) -> Iterator[tuple[list[Mapping[str, Any]], np.ndarray]]:
+        """Yields the columns of some images, and their features."""
+        names = tuple(field.name for field in META_FIELDS)
+        options = ScanOptions((*names, FEATURES), views=(0,), batch_size=ROWS_AT_ONCE)
+        for batch in self.scanner.scan([source], options):
+            values = (batch[name].tolist() for name in names)
+            rows: list[Mapping[str, Any]] = [
+                dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)
+            ]
+            yield rows, batch[FEATURES]
