@@ -5,6 +5,7 @@ import builtins
 import fsspec
 import numpy as np
 import pytest
+from support.optional import optional
 
 from classifier.figures import curves, grids, plots
 from featurestore import UsageError
@@ -103,7 +104,7 @@ def test_predictions_show_each_image_beside_its_bars(images):
     shown = [(pixels, "x.jpg", top[: 1 + n % 2], ("cat",) * (n % 2)) for n in range(images)]
     figure = plots.prediction_figure(shown)
     assert len(figure.axes) == 2 * images
-    to_hex = pytest.importorskip("matplotlib.colors").to_hex
+    to_hex = optional("matplotlib.colors").to_hex
     colours = [to_hex(axes.patches[0].get_facecolor()) for axes in figure.axes[1::2]]
     assert colours == [plots.GREEN if n % 2 else curves.BLUE for n in range(images)]
     assert "100.0%" in [text.get_text() for text in figure.axes[1].texts]
