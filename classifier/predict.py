@@ -75,7 +75,8 @@ def run(argv: Sequence[str]) -> int:
     trained = load_run(arguments.run, file_system)
     head_id = trained.head_id(arguments.head_id)
     temperature = required_temperature(trained, head_id) if arguments.calibrated else 1.0
-    found = Found()
+    tell = partial(say, to_stderr=True)
+    found = Found(say=tell)
     refs = named_inputs(names, InputOptions(storage_options=file_system), sys.stdin, found)
     if arguments.plot:
         plots.new_figure(1, 1)
@@ -83,7 +84,6 @@ def run(argv: Sequence[str]) -> int:
     head = list(itertools.islice(refs, BATCH_SIZE + 1))
     few = len(head) <= BATCH_SIZE and all(isinstance(ref, ImageRef) for ref in head)
     lanes = 1 if few else cores()
-    tell = partial(say, to_stderr=True)
     classify = classifier_of(trained, head_id, tell, arguments.trust_model, temperature, lanes)
     refs = itertools.chain(head, refs)
     batches = read_batches(refs, file_system, BATCH_SIZE, found.ignored)

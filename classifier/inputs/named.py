@@ -34,7 +34,7 @@ def named_inputs(
       names: each is looked at before this function returns. ``-`` stands for `lines`.
       options: how folders, shards and lists are read.
       lines: further names, one a line, which are looked at only when their turn comes.
-      found: collects what is left out.
+      found: collects what is left out; its `say` gets a line for each folder.
 
     Raises:
       UsageError: for a name that stands for nothing.
@@ -76,6 +76,8 @@ def _listed(name: str, options: InputOptions, found: Found) -> Iterator[Ref]:
         yield _image(name)
         return
     shown = public_url(name)
+    if kind == "directory" and found.say:
+        found.say(f"all images of the folder {shown!r}:")
     if not kind and not has_magic(path) and "#" not in name:
         raise UsageError(
             f"IMAGE: no file {shown!r}; give image files, folders, patterns, shards (*.tar, *.zip, "

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import tarfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -294,3 +295,10 @@ def test_foreign_numerics_are_told_with_the_measured_difference(world, capsys, m
     monkeypatch.setattr("classifier.pixels.decoder.decoder_label", lambda: "another decoder")
     run(["--run", str(folder / "run"), str(paths[0])])
     assert "probe images they differ by 0.0e+00" in capsys.readouterr().err
+
+
+def test_a_folder_is_read_and_named_as_one(world, capsys):
+    folder, paths, _ = world
+    capsys.readouterr()
+    assert run(["--run", str(folder / "run"), str(Path(paths[0]).parent)]) == 0
+    assert f"all images of the folder '{Path(paths[0]).parent}'" in capsys.readouterr().err
