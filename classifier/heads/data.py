@@ -11,11 +11,10 @@ from classifier.features.dataset import SIDES, epoch_batches, labelled_batches, 
 from classifier.features.division import Division
 from classifier.features.order import Order, Rows
 from classifier.heads.head import Moments, Standard
+from classifier.heads.network import Network
 from classifier.heads.options import TrainOptions
 
 if TYPE_CHECKING:
-    import keras
-
     from featurestore import FeatureStore
 
 BLOCK_ROWS = 1024
@@ -114,7 +113,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class TrainedHead(Fit):
-    """A head to save: at its best epoch, as a Keras model.
+    """A head to save: at its best epoch, as a network.
 
     Attributes:
       model: features -> probabilities, with the weights of the best epoch.
@@ -122,6 +121,6 @@ class TrainedHead(Fit):
       penalties: figures by penalty of an exact head; empty for others.
     """
 
-    model: keras.Model
+    model: Network
     l2: float | None = None
     penalties: Mapping[str, Sequence[float]] = field(default_factory=dict)

@@ -26,18 +26,20 @@ import dataclasses
 import io
 import json
 import math
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
 
 from classifier.base.saved import UNREADABLE
 from classifier.features.tally import shorten
+from classifier.heads.head import forward, logits_model
+from classifier.heads.network import Network
 from classifier.heads.stacked.checkpoint import FOLDER
 from classifier.runtime import import_keras
 from featurestore.errors import CorruptStore, UsageError, cause, unknown_choice
-from featurestore.io.retry import naming
 from featurestore.io.storage import Storage
 from featurestore.spec import StoreSpec
 
@@ -181,8 +183,31 @@ class Run:
                 )
         raise unknown_choice("--head_id", wanted, list(self.config.heads))
 
-    def load_head(self, head_id: str) -> keras.Model:
+    def read_head(self, head_id: str) -> Network:
         """Returns a trained head: features -> probabilities.
+
+        Raises:
+          CorruptStore: when the file is missing or damaged.
+        """
+        try:
+            return Network.from_bytes(self.storage.read(head_file(head_id)))
+        except (*UNREADABLE, BadZipFile) as error:
+            raise self._damaged(head_id, error) from error
+
+    def logits_of(self, head_id: str) -> Callable[[np.ndarray], np.ndarray]:
+        """Returns a function from features, float (n, *feature_shape), to logits, float32 (n, k).
+
+        NumPy runs the head; only if it has other layers than those that `classifier.train` makes,
+        Keras does.
+
+        Raises:
+          CorruptStore: when the file is missing or damaged.
+        """
+        head = self.read_head(head_id)
+        return head.logits if head.is_known else forward(logits_model(self.load_head(head_id)))
+
+    def load_head(self, head_id: str) -> keras.Model:
+        """Returns a trained head as a Keras model.
 
         Raises:
           CorruptStore: when the file is missing or damaged.
@@ -192,9 +217,12 @@ class Run:
             with self.storage.local_copy(head_file(head_id)) as path:
                 return keras.models.load_model(path, compile=False, safe_mode=True)
         except UNREADABLE as error:
-            raise CorruptStore(
-                f"{self.url}/{head_file(head_id)} cannot be loaded ({cause(error)}); train again"
-            ) from error
+            raise self._damaged(head_id, error) from error
+
+    def _damaged(self, head_id: str, error: Exception) -> CorruptStore:
+        return CorruptStore(
+            f"{self.url}/{head_file(head_id)} cannot be loaded ({cause(error)}); train again"
+        )
 
 
 def head_file(head_id: str) -> str:
@@ -255,13 +283,9 @@ def load_run(url: str, storage_options: Mapping[str, Any] | None = None) -> Run:
     return Run(storage, RunConfig.from_json(text, f"{storage.public_url}/{RUN}"))
 
 
-def save_head(storage: Storage, head_id: str, model: keras.Model) -> None:
+def save_head(storage: Storage, head_id: str, head: Network) -> None:
     """Writes a trained head into a run."""
-    with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
-        path = Path(folder) / f"{head_id}.keras"
-        with naming(str(path)):
-            model.save(path)
-        storage.write(head_file(head_id), path.read_bytes())
+    storage.write(head_file(head_id), head.to_bytes())
 
 
 def write_leaderboard(storage: Storage, records: Sequence[Mapping[str, Any]]) -> None:

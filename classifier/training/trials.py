@@ -8,7 +8,6 @@ epoch.
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -191,8 +190,7 @@ def keep_head(
             lambda: plots.history_figure(trained.history, trained.best_epoch, head_id),
             tell,
         )
-    size = sum(math.prod(weight.shape) for weight in trained.model.trainable_weights)
-    record = _record(head_id, trial, trained, trained.l2, size)
+    record = _record(head_id, trial, trained, trained.l2, trained.model.parameters)
     tell(_head_line(record, epochs))
     return record
 
