@@ -11,7 +11,7 @@ from classifier.features.dataset import SIDES, epoch_batches, labelled_batches, 
 from classifier.features.division import Division
 from classifier.features.order import Order, Rows
 from classifier.heads.head import Moments, Standard
-from classifier.heads.network import Network
+from classifier.heads.headgraph import HeadGraph
 from classifier.heads.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -121,6 +121,6 @@ class TrainedHead(Fit):
       penalties: figures by penalty of an exact head; empty for others.
     """
 
-    model: Network
+    model: HeadGraph
     l2: float | None = None
     penalties: Mapping[str, Sequence[float]] = field(default_factory=dict)

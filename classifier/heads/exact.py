@@ -13,9 +13,9 @@ from classifier.features.division import Division
 from classifier.features.order import Rows
 from classifier.heads.data import TrainedHead, TrainingData
 from classifier.heads.head import Standard, dense_head, outputs_for, standardised
+from classifier.heads.headgraph import HeadGraph
 from classifier.heads.logistic import Block, fit_logistic
 from classifier.heads.neighbours import build_neighbours, metrics_of
-from classifier.heads.network import Network
 from classifier.heads.options import TrainOptions
 from classifier.heads.ridge.fit import RidgeFit, fit_ridge
 from classifier.heads.ridge.settings import RidgeSettings
@@ -100,7 +100,7 @@ def train_exact(spec: HeadSpec, data: TrainingData, options: TrainOptions) -> Tr
 
 
 def _exact_head(
-    model: Network,
+    model: HeadGraph,
     metrics: Mapping[str, float],
     rows: int,
     started: float,
@@ -150,7 +150,7 @@ def ridge_head(
 
 def _linear(
     standard: Standard | None, kernel: np.ndarray, bias: np.ndarray, feature_shape: Sequence[int]
-) -> Network:
+) -> HeadGraph:
     return dense_head(HeadSpec(), feature_shape, (kernel, bias), standard=standard)
 
 

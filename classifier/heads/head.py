@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from classifier.features.order import Rows, flattened
-from classifier.heads.network import PROBABILITIES, Network, Tensor
+from classifier.heads.headgraph import PROBABILITIES, HeadGraph, Tensor
 from classifier.heads.spec import HeadSpec
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError
@@ -126,7 +126,7 @@ def dense_head(
     *,
     standard: Standard | None = None,
     multi_label: bool = False,
-) -> Network:
+) -> HeadGraph:
     """Returns a head of dense layers.
 
     Args:
@@ -138,7 +138,7 @@ def dense_head(
       standard: statistics per channel; None leaves features as they are.
       multi_label: whether each output is a sigmoid of its own.
     """
-    network = Network()
+    network = HeadGraph()
     x = flat(network, standardise(network, network.input(feature_shape), standard))
     if spec.units:
         x = dense(network, "hidden", x, weights[:2])
@@ -153,7 +153,7 @@ def dense_head(
     return network
 
 
-def standardise(network: Network, x: Tensor, standard: Standard | None) -> Tensor:
+def standardise(network: HeadGraph, x: Tensor, standard: Standard | None) -> Tensor:
     """Adds the layer that standardises features, unless `standard` is None."""
     if standard is None:
         return x
@@ -162,7 +162,7 @@ def standardise(network: Network, x: Tensor, standard: Standard | None) -> Tenso
     return network.layer("Normalization", "standardise", x, x.shape, arrays, **config)
 
 
-def flat(network: Network, x: Tensor) -> Tensor:
+def flat(network: HeadGraph, x: Tensor) -> Tensor:
     """Adds the layer that flattens maps; vectors are left as they are."""
     if len(x.shape) == 1:
         return x
@@ -170,7 +170,7 @@ def flat(network: Network, x: Tensor) -> Tensor:
     return network.layer("Flatten", "flatten", x, size, data_format="channels_last")
 
 
-def dense(network: Network, name: str, x: Tensor, weights: Sequence[np.ndarray]) -> Tensor:
+def dense(network: HeadGraph, name: str, x: Tensor, weights: Sequence[np.ndarray]) -> Tensor:
     """Adds a dense layer of these weights, kernel and bias."""
     kernel, bias = (np.asarray(array, np.float32) for array in weights)
     glorot = {"seed": None, "input_axes": None, "output_axes": None}
@@ -189,7 +189,7 @@ def initializer(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**named, "registered_name": None}
 
 
-def probabilities(network: Network, x: Tensor, sigmoid: bool) -> None:
+def probabilities(network: HeadGraph, x: Tensor, sigmoid: bool) -> None:
     """Adds the last layer."""
     kind = "sigmoid" if sigmoid else "softmax"
     network.layer("Activation", PROBABILITIES, x, x.shape, activation=kind)

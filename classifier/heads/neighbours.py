@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from classifier.heads.head import Standard, dense, flat, initializer, probabilities, standardise
-from classifier.heads.network import Network, Tensor
+from classifier.heads.headgraph import HeadGraph, Tensor
 from classifier.heads.probabilities import log_probabilities
 from classifier.heads.spec import HeadSpec
 
@@ -29,7 +29,7 @@ def build_neighbours(
     labels: np.ndarray,
     classes: int,
     standard: Standard | None,
-) -> Network:
+) -> HeadGraph:
     """Builds the probe.
 
     Args:
@@ -43,7 +43,7 @@ def build_neighbours(
       A network, float32 (m, *feature_shape) -> float32 (m, outputs) probabilities. One
       pseudo-neighbour votes evenly for all classes, so that no class has probability 0.
     """
-    network = Network()
+    network = HeadGraph()
     x = standardise(network, network.input(features.shape[1:]), standard)
     x = _scaled(network, spec, flat(network, x))
     points = np.concatenate([network(block) for block in _blocks(features)])
@@ -77,7 +77,7 @@ def build_neighbours(
     return network
 
 
-def _scaled(network: Network, spec: HeadSpec, x: Tensor) -> Tensor:
+def _scaled(network: HeadGraph, spec: HeadSpec, x: Tensor) -> Tensor:
     """Adds what turns features into vectors whose products are similarities."""
     if spec.metric == "cosine":
         return network.layer("UnitNormalization", "unit", x, x.shape, axis=-1)
@@ -85,7 +85,7 @@ def _scaled(network: Network, spec: HeadSpec, x: Tensor) -> Tensor:
     return network.layer("Rescaling", "rescale", x, x.shape, scale=x.shape[0] ** -0.5, offset=0.0)
 
 
-def _votes(network: Network, places: Tensor, table: np.ndarray) -> Tensor:
+def _votes(network: HeadGraph, places: Tensor, table: np.ndarray) -> Tensor:
     """Adds the table of labels: float (rows, classes), looked up at the places."""
     rows, classes = table.shape
     config: dict[str, Any] = {"input_dim": rows, "output_dim": classes}
@@ -103,7 +103,7 @@ def _blocks(features: np.ndarray) -> Iterator[np.ndarray]:
     return (features[start : start + QUERIES] for start in range(0, len(features), QUERIES))
 
 
-def metrics_of(head: Network, features: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+def metrics_of(head: HeadGraph, features: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Returns (mean cross entropy, accuracy) of rows in memory."""
     logs = np.concatenate([log_probabilities(head.logits(block)) for block in _blocks(features)])
     own = logs[np.arange(len(labels)), labels]

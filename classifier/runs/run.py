@@ -26,8 +26,10 @@ import dataclasses
 import io
 import json
 import math
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
@@ -36,10 +38,11 @@ import numpy as np
 from classifier.base.saved import UNREADABLE
 from classifier.features.tally import shorten
 from classifier.heads.head import forward, logits_model
-from classifier.heads.network import Network
+from classifier.heads.headgraph import HeadGraph
 from classifier.heads.stacked.checkpoint import FOLDER
 from classifier.runtime import import_keras
 from featurestore.errors import CorruptStore, UsageError, cause, unknown_choice
+from featurestore.io.retry import naming
 from featurestore.io.storage import Storage
 from featurestore.spec import StoreSpec
 
@@ -183,14 +186,14 @@ class Run:
                 )
         raise unknown_choice("--head_id", wanted, list(self.config.heads))
 
-    def read_head(self, head_id: str) -> Network:
+    def read_head(self, head_id: str) -> HeadGraph:
         """Returns a trained head: features -> probabilities.
 
         Raises:
           CorruptStore: when the file is missing or damaged.
         """
         try:
-            return Network.from_bytes(self.storage.read(head_file(head_id)))
+            return HeadGraph.from_bytes(self.storage.read(head_file(head_id)))
         except (*UNREADABLE, BadZipFile) as error:
             raise self._damaged(head_id, error) from error
 
@@ -283,9 +286,16 @@ def load_run(url: str, storage_options: Mapping[str, Any] | None = None) -> Run:
     return Run(storage, RunConfig.from_json(text, f"{storage.public_url}/{RUN}"))
 
 
-def save_head(storage: Storage, head_id: str, head: Network) -> None:
+def save_head(storage: Storage, head_id: str, head: HeadGraph | keras.Model) -> None:
     """Writes a trained head into a run."""
-    storage.write(head_file(head_id), head.to_bytes())
+    if isinstance(head, HeadGraph):
+        storage.write(head_file(head_id), head.to_bytes())
+        return
+    with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
+        path = Path(folder) / f"{head_id}.keras"
+        with naming(str(path)):
+            head.save(path)
+        storage.write(head_file(head_id), path.read_bytes())
 
 
 def write_leaderboard(storage: Storage, records: Sequence[Mapping[str, Any]]) -> None:

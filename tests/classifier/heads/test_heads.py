@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from classifier.heads.head import Moments, dense_head, outputs_for
-from classifier.heads.network import Network
+from classifier.heads.headgraph import HeadGraph
 from classifier.heads.options import Trial
 from classifier.heads.spec import HeadSpec, parse_head
 from classifier.heads.stacked.stack import initial_weights
@@ -119,5 +119,5 @@ def test_standardisation_travels_in_the_saved_head():
     scaled = head.logits(features)
     np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(scaled.std(0), 1, rtol=1e-4)
-    again = Network.from_bytes(head.to_bytes())
+    again = HeadGraph.from_bytes(head.to_bytes())
     np.testing.assert_array_equal(head(features), again(features))

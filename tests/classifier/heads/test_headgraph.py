@@ -16,8 +16,8 @@ from support.features import clusters, make_store
 from support.kerasheads import keras_head, keras_neighbours
 
 from classifier.heads.head import Standard, dense_head, forward, logits_model
+from classifier.heads.headgraph import HeadGraph
 from classifier.heads.neighbours import build_neighbours
-from classifier.heads.network import Network
 from classifier.heads.operations import largest
 from classifier.heads.options import Trial
 from classifier.heads.spec import parse_head
@@ -83,7 +83,7 @@ def test_the_file_is_what_keras_writes_and_predicts(text, shape, classes, scaled
     loaded = import_keras().models.load_model(tmp_path / "ours.keras", safe_mode=True)
     wanted = theirs.predict(features, verbose=0)
     np.testing.assert_allclose(loaded.predict(features, verbose=0), wanted, atol=1e-6)
-    for network in (ours, Network.from_bytes(written), Network.from_bytes(reference)):
+    for network in (ours, HeadGraph.from_bytes(written), HeadGraph.from_bytes(reference)):
         assert network.is_known and network.parameters == ours.parameters
         np.testing.assert_allclose(network(features), wanted, atol=1e-6)
         logits = forward(logits_model(loaded))(features)

@@ -54,7 +54,7 @@ class Tensor(NamedTuple):
     dtype: str = "float32"
 
 
-class Network:
+class HeadGraph:
     """A head: features -> probabilities.
 
     Attributes:
@@ -73,7 +73,8 @@ class Network:
     @property
     def is_known(self) -> bool:
         """Whether NumPy can run it; a head with a convolution needs Keras."""
-        return self.layers[-1]["name"] == PROBABILITIES and all(
+        last = self.layers[-1]["config"]["name"] if self.layers else None
+        return last == PROBABILITIES and all(
             is_known(layer["class_name"], layer["config"]) for layer in self.layers
         )
 
@@ -205,8 +206,8 @@ class Network:
         return whole.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Network:
-        """Reads a ``.keras`` file, of Keras or of `to_bytes`.
+    def from_bytes(cls, data: bytes) -> HeadGraph:
+        """Reads a ``.keras`` file, of Keras or of `to_bytes`; weights only if `is_known`.
 
         Raises:
           Many kinds of errors, for a damaged file.
@@ -216,15 +217,17 @@ class Network:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             model = json.loads(archive.read("config.json"))["config"]
             arrays = io.BytesIO(archive.read("model.weights.h5"))
-        found = cls(model["layers"])
+        found = cls(model.get("layers", ()))
+        if not found.is_known:
+            # Keras will read its weights.
+            return found
         with h5py.File(arrays) as file:
             for group, name in _groups(found.layers):
                 held = file[f"{group}/vars"]
                 if len(held):
                     found.weights[name] = [held[str(number)][()] for number in range(len(held))]
-        if found.is_known:
-            # Weights that do not fit the layers are noticed here.
-            found(np.zeros((1, *found.layers[0]["config"]["batch_shape"][1:]), np.float32))
+        # Weights that do not fit the layers are noticed here.
+        found(np.zeros((1, *found.layers[0]["config"]["batch_shape"][1:]), np.float32))
         return found
 
 
