@@ -135,7 +135,9 @@ def _shape(model: Any, names: Sequence[str]) -> tuple[int, ...]:
     """Returns the shape of a layer's output, without the batch."""
     for name in names[:-1]:
         model = model.get_layer(name)
-    return layers.output_shape(model, model.get_layer(names[-1]))[1:]
+    tensor = graph.tensor_of(model, model.get_layer(names[-1]))
+    assert tensor is not None  # A bottleneck has one output.
+    return tuple(tensor.shape[1:])
 
 
 def _after(rerun: graph.Rerun, model: Any, names: Sequence[str], tensor: Any) -> Any:
