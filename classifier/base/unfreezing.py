@@ -93,7 +93,7 @@ def describe(model: keras.Model, canonical: bool) -> dict[str, Any]:
       parameters that this trains (None for a nested model, whose layers count one by one); and the
       totals ``trainable`` and ``non_trainable``.
     """
-    trainable = _count(model.trainable_weights)
+    trainable = count(model.trainable_weights)
     names = layers.canonical_names(model) if canonical else {}
     necks = set(tail.bottlenecks(model))
     counts = trainable_counts([layer for _, layer in leaves(model)])
@@ -113,7 +113,7 @@ def describe(model: keras.Model, canonical: bool) -> dict[str, Any]:
                 "trained": None if place is None else counts[place],
             }
         )
-    total = _count(model.weights)
+    total = count(model.weights)
     return {"layers": rows, "trainable": trainable, "non_trainable": total - trainable}
 
 
@@ -126,10 +126,11 @@ def trainable_counts(parts: Sequence[Any]) -> list[int]:
         new = [weight for weight in layer.trainable_weights if id(weight) not in seen]
         layer.trainable = was
         seen |= {id(weight) for weight in new}
-        total += _count(new)
+        total += count(new)
         counts.append(total)
     return counts[::-1]
 
 
-def _count(weights: Sequence[Any]) -> int:
+def count(weights: Sequence[Any]) -> int:
+    """Returns how many numbers arrays hold together."""
     return sum(math.prod(weight.shape) for weight in weights)
