@@ -172,6 +172,7 @@ def fine_tune(
                 "first": composed.unfrozen[0] if composed.unfrozen else None,
                 "layers": len(composed.unfrozen),
                 "trained": record["parameters"],
+                "epoch_seconds": round(network.last_seconds, 3),
                 "before": {"val_accuracy": accuracy, "val_loss": loss},
             }
         }
