@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,9 +16,12 @@ from classifier.heads.headgraph import HeadGraph
 from classifier.heads.options import TrainOptions
 
 if TYPE_CHECKING:
+    import keras
+
     from featurestore import FeatureStore
 
-BLOCK_ROWS = 1024
+# Blocks of rows are converted to float32, and their moments are computed in float64.
+BLOCK_ROWS, BLOCK_BYTES = 1024, 64 << 20
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class TrainingData:
       division: which rows these are.
       in_memory: whether features were loaded once, or are streamed every epoch.
       rows: takes ``train`` or ``validation``; returns blocks of rows in stored order.
+      is_pixels: whether the features are pixels.
     """
 
     train: Callable[[int, int], Iterator[Rows]]
@@ -41,6 +46,7 @@ class TrainingData:
     division: Division
     in_memory: bool
     rows: Callable[[str], Iterable[Rows]]
+    is_pixels: bool = False
 
 
 def prepare_data(store: FeatureStore, division: Division, options: TrainOptions) -> TrainingData:
@@ -60,16 +66,20 @@ def prepare_data(store: FeatureStore, division: Division, options: TrainOptions)
         pairs = zip(selections, stored, strict=True)
         sources = [load_rows(store, classes, selection, rows) for selection, rows in pairs]
 
+    size = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (4 * store.spec.feature_size)))
+
     def blocks(side: str) -> Iterable[Rows]:
         number = SIDES.index(side)
         source = sources[number]
         if isinstance(source, Rows):
-            starts = range(0, len(source.labels), BLOCK_ROWS)
-            return (source[start : start + BLOCK_ROWS] for start in starts)
-        return labelled_batches(source, classes, selections[number])
+            starts = range(0, len(source.labels), size)
+            return (source[start : start + size] for start in starts)
+        return labelled_batches(source, classes, selections[number], size)
 
     standard = None
-    if options.standardise == "channel":
+    # Networks divide pixels by 255 instead, so their statistics are not needed.
+    is_needed = not (store.spec.is_pixels and all(head.is_network for head in options.heads))
+    if options.standardise == "channel" and is_needed:
         moments = Moments(shape[-1])
         for block in blocks("train"):
             moments.update(block.features)
@@ -86,7 +96,9 @@ def prepare_data(store: FeatureStore, division: Division, options: TrainOptions)
         )
 
     validation = partial(blocks, "validation")
-    return TrainingData(train, validation, shape, standard, division, in_memory, blocks)
+    return TrainingData(
+        train, validation, shape, standard, division, in_memory, blocks, store.spec.is_pixels
+    )
 
 
 @dataclass(frozen=True)
@@ -113,14 +125,22 @@ class Fit:
 
 @dataclass(frozen=True)
 class TrainedHead(Fit):
-    """A head to save: at its best epoch, as a network.
+    """A head to save: at its best epoch.
 
     Attributes:
-      model: features -> probabilities, with the weights of the best epoch.
+      model: features -> probabilities, with the weights of the best epoch; a Keras model if a
+        convolution is in it.
       l2: its penalty; None for a head without one.
       penalties: figures by penalty of an exact head; empty for others.
     """
 
-    model: HeadGraph
+    model: HeadGraph | keras.Model
     l2: float | None = None
     penalties: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it learned."""
+        if isinstance(self.model, HeadGraph):
+            return self.model.parameters
+        return sum(math.prod(weight.shape) for weight in self.model.trainable_weights)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from classifier.base.graph import convolves
 from classifier.features.order import Rows, flattened
 from classifier.heads.headgraph import PROBABILITIES, HeadGraph, Tensor
 from classifier.heads.spec import HeadSpec
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 # Dividing by the deviation of a channel that hardly varies in training would magnify every small
 # shift at prediction. The smallest divisor is a tenth of the root mean square deviation.
 LEAST_RELATIVE_DEVIATION = 0.1
+CONVOLVED_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -138,39 +140,39 @@ def dense_head(
       standard: statistics per channel; None leaves features as they are.
       multi_label: whether each output is a sigmoid of its own.
     """
-    network = HeadGraph()
-    x = flat(network, standardise(network, network.input(feature_shape), standard))
+    graph = HeadGraph()
+    x = flat(graph, standardise(graph, graph.input(feature_shape), standard))
     if spec.units:
-        x = dense(network, "hidden", x, weights[:2])
+        x = dense(graph, "hidden", x, weights[:2])
         if spec.activation != "linear":
-            x = network.layer("Activation", spec.activation, x, x.shape, activation=spec.activation)
+            x = graph.layer("Activation", spec.activation, x, x.shape, activation=spec.activation)
     if spec.dropout:
-        x = network.layer(
+        x = graph.layer(
             "Dropout", "dropout", x, x.shape, rate=spec.dropout, seed=seed, noise_shape=None
         )
-    x = dense(network, "logits", x, weights[-2:])
-    probabilities(network, x, x.shape == (1,) or multi_label)
-    return network
+    x = dense(graph, "logits", x, weights[-2:])
+    probabilities(graph, x, x.shape == (1,) or multi_label)
+    return graph
 
 
-def standardise(network: HeadGraph, x: Tensor, standard: Standard | None) -> Tensor:
+def standardise(graph: HeadGraph, x: Tensor, standard: Standard | None) -> Tensor:
     """Adds the layer that standardises features, unless `standard` is None."""
     if standard is None:
         return x
     arrays = (standard.mean, np.square(standard.deviation), np.zeros((), np.int64))
     config: dict[str, Any] = {"axis": [-1], "invert": False, "mean": None, "variance": None}
-    return network.layer("Normalization", "standardise", x, x.shape, arrays, **config)
+    return graph.layer("Normalization", "standardise", x, x.shape, arrays, **config)
 
 
-def flat(network: HeadGraph, x: Tensor) -> Tensor:
+def flat(graph: HeadGraph, x: Tensor) -> Tensor:
     """Adds the layer that flattens maps; vectors are left as they are."""
     if len(x.shape) == 1:
         return x
     size = (math.prod(x.shape),)
-    return network.layer("Flatten", "flatten", x, size, data_format="channels_last")
+    return graph.layer("Flatten", "flatten", x, size, data_format="channels_last")
 
 
-def dense(network: HeadGraph, name: str, x: Tensor, weights: Sequence[np.ndarray]) -> Tensor:
+def dense(graph: HeadGraph, name: str, x: Tensor, weights: Sequence[np.ndarray]) -> Tensor:
     """Adds a dense layer of these weights, kernel and bias."""
     kernel, bias = (np.asarray(array, np.float32) for array in weights)
     glorot = {"seed": None, "input_axes": None, "output_axes": None}
@@ -180,7 +182,7 @@ def dense(network: HeadGraph, name: str, x: Tensor, weights: Sequence[np.ndarray
         config[f"{part}_initializer"] = initializer(kind, settings)
         config |= {f"{part}_regularizer": None, f"{part}_constraint": None}
     config["quantization_config"] = None
-    return network.layer("Dense", name, x, (len(bias),), (kernel, bias), **config)
+    return graph.layer("Dense", name, x, (len(bias),), (kernel, bias), **config)
 
 
 def initializer(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,10 +191,10 @@ def initializer(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**named, "registered_name": None}
 
 
-def probabilities(network: HeadGraph, x: Tensor, sigmoid: bool) -> None:
+def probabilities(graph: HeadGraph, x: Tensor, sigmoid: bool) -> None:
     """Adds the last layer."""
     kind = "sigmoid" if sigmoid else "softmax"
-    network.layer("Activation", PROBABILITIES, x, x.shape, activation=kind)
+    graph.layer("Activation", PROBABILITIES, x, x.shape, activation=kind)
 
 
 def logits_model(head: keras.Model) -> keras.Model:
@@ -202,10 +204,21 @@ def logits_model(head: keras.Model) -> keras.Model:
 
 
 def forward(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a function that runs `model` on batches of any length, compiled once."""
+    """Returns a function that runs `model` on batches of any length, compiled once.
+
+    A model that convolves gets few rows at a time, because its inner maps are far larger than they.
+    """
     import_keras()
     import tensorflow as tf
 
     shape = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
     graph = tf.function(lambda x: model(x, training=False), input_signature=[shape])
-    return lambda features: graph(features.astype(np.float32, copy=False)).numpy()
+    most = CONVOLVED_ROWS if convolves(model) else None
+
+    def run(features: np.ndarray) -> np.ndarray:
+        size = most or max(len(features), 1)
+        starts = range(0, max(len(features), 1), size)
+        parts = (features[start : start + size].astype(np.float32, copy=False) for start in starts)
+        return np.concatenate([graph(part).numpy() for part in parts])
+
+    return run

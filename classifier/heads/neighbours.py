@@ -1,4 +1,4 @@
-"""A k-nearest-neighbour probe as a network, so that it is saved and used like any head.
+"""A k-nearest-neighbour probe as a graph of layers, so that it is saved and used like any head.
 
 The training rows are the kernel of a dense layer: one matrix product gives all similarities. The
 bias of ``euclidean`` turns a product into half the negative squared distance, up to a term that is
@@ -40,52 +40,52 @@ def build_neighbours(
       standard: of the features; None leaves them as they are.
 
     Returns:
-      A network, float32 (m, *feature_shape) -> float32 (m, outputs) probabilities. One
+      A graph, float32 (m, *feature_shape) -> float32 (m, outputs) probabilities. One
       pseudo-neighbour votes evenly for all classes, so that no class has probability 0.
     """
-    network = HeadGraph()
-    x = standardise(network, network.input(features.shape[1:]), standard)
-    x = _scaled(network, spec, flat(network, x))
-    points = np.concatenate([network(block) for block in _blocks(features)])
+    graph = HeadGraph()
+    x = standardise(graph, graph.input(features.shape[1:]), standard)
+    x = _scaled(graph, spec, flat(graph, x))
+    points = np.concatenate([graph(block) for block in _blocks(features)])
     rows, k = len(points), min(spec.neighbours, len(points))
     bias = np.zeros(rows) if spec.metric == "cosine" else -np.square(points).sum(axis=1) / 2
     # Contiguous, because a product with it then takes less time.
-    similarity = dense(network, "neighbours", x, (np.ascontiguousarray(points.T), bias))
-    best = network.operation("TopK", (similarity,), (k,), k=k, sorted=True)
+    similarity = dense(graph, "neighbours", x, (np.ascontiguousarray(points.T), bias))
+    best = graph.operation("TopK", (similarity,), (k,), k=k, sorted=True)
     if spec.vote == "weighted":
-        scaled = network.operation("TrueDivide", (best, TEMPERATURE), (k,))
-        shares = network.layer("Softmax", "shares", scaled, (k,), axis=-1)
-    votes = _votes(network, Tensor(best.layer, (k,), 1, "int32"), np.eye(classes)[labels])
+        scaled = graph.operation("TrueDivide", (best, TEMPERATURE), (k,))
+        shares = graph.layer("Softmax", "shares", scaled, (k,), axis=-1)
+    votes = _votes(graph, Tensor(best.layer, (k,), 1, "int32"), np.eye(classes)[labels])
     if spec.vote == "weighted":
-        spread = network.operation("ExpandDims", (shares,), (k, 1), axis=-1)
-        product = network.operation("Multiply", (votes, spread), (k, classes))
-        counted = network.operation("Sum", (product,), (classes,), axis=1, keepdims=False)
+        spread = graph.operation("ExpandDims", (shares,), (k, 1), axis=-1)
+        product = graph.operation("Multiply", (votes, spread), (k, classes))
+        counted = graph.operation("Sum", (product,), (classes,), axis=1, keepdims=False)
     else:
-        counted = network.operation("Mean", (votes,), (classes,), axis=1, keepdims=False)
+        counted = graph.operation("Mean", (votes,), (classes,), axis=1, keepdims=False)
     pseudo = 1 / (spec.neighbours * classes)
-    logits = network.operation(
-        "Log", (network.operation("Add", (counted, pseudo), (classes,)),), (classes,)
+    logits = graph.operation(
+        "Log", (graph.operation("Add", (counted, pseudo), (classes,)),), (classes,)
     )
     if classes == 2:
         every = slice(None)
         ends = [
-            network.operation("GetItem", (logits, (every, part)), (1,))
+            graph.operation("GetItem", (logits, (every, part)), (1,))
             for part in (slice(1, None), slice(None, 1))
         ]
-        logits = network.operation("Subtract", ends, (1,))
-    probabilities(network, logits, classes == 2)
-    return network
+        logits = graph.operation("Subtract", ends, (1,))
+    probabilities(graph, logits, classes == 2)
+    return graph
 
 
-def _scaled(network: HeadGraph, spec: HeadSpec, x: Tensor) -> Tensor:
+def _scaled(graph: HeadGraph, spec: HeadSpec, x: Tensor) -> Tensor:
     """Adds what turns features into vectors whose products are similarities."""
     if spec.metric == "cosine":
-        return network.layer("UnitNormalization", "unit", x, x.shape, axis=-1)
+        return graph.layer("UnitNormalization", "unit", x, x.shape, axis=-1)
     # The mean of squared differences instead of the sum: one temperature serves any length.
-    return network.layer("Rescaling", "rescale", x, x.shape, scale=x.shape[0] ** -0.5, offset=0.0)
+    return graph.layer("Rescaling", "rescale", x, x.shape, scale=x.shape[0] ** -0.5, offset=0.0)
 
 
-def _votes(network: HeadGraph, places: Tensor, table: np.ndarray) -> Tensor:
+def _votes(graph: HeadGraph, places: Tensor, table: np.ndarray) -> Tensor:
     """Adds the table of labels: float (rows, classes), looked up at the places."""
     rows, classes = table.shape
     config: dict[str, Any] = {"input_dim": rows, "output_dim": classes}
@@ -94,7 +94,7 @@ def _votes(network: HeadGraph, places: Tensor, table: np.ndarray) -> Tensor:
     config |= {"embeddings_regularizer": None, "activity_regularizer": None}
     config |= {"embeddings_constraint": None, "mask_zero": False, "quantization_config": None}
     shape = (*places.shape, classes)
-    return network.layer(
+    return graph.layer(
         "Embedding", "labels", places, shape, (table.astype(np.float32),), **config
     )
 

@@ -8,7 +8,8 @@ from typing import Any
 from classifier.reporting.material import Material
 from classifier.reporting.sections import Fact, evaluation_facts, interval_text
 from classifier.reporting.tables import count, share
-from featurestore.spec import StoreSpec
+from classifier.runs.run import FINETUNED
+from featurestore.spec import BaseSpec, StoreSpec
 
 LEDGER = (
     ("images_in", "Images in"),
@@ -59,10 +60,22 @@ def run_facts(material: Material) -> list[Fact]:
     if "seconds" in summary:
         facts.append(("Trained in", f"{summary['seconds']:,.1f} s"))
     for name, value in config.options.items():
-        if value not in (None, "", []):
+        if name == FINETUNED:
+            facts.append(("Fine-tuned", _tuned(value)))
+        elif value not in (None, "", []):
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             facts.append((f"--{name}", text))
     return [*facts, ("Hoarfrost", config.version)]
+
+
+def _tuned(record: Mapping[str, Any]) -> str:
+    start = f"head {record['head_id']} of {record['run']}"
+    if not record["layers"]:
+        return f"{start}, on the frozen base"
+    return (
+        f"{start}, with the last {record['layers']} layers of the base from {record['first']}; "
+        f"{record['trained']:,} trained numbers"
+    )
 
 
 def identity_facts(spec: StoreSpec) -> list[Fact]:
@@ -71,16 +84,24 @@ def identity_facts(spec: StoreSpec) -> list[Fact]:
     height, width = pixels.image_size
     shape = " × ".join(map(str, spec.feature_shape))
     facts = [
-        ("Base", f"{base.model}, weights {base.weights}"),
-        ("Hash of the weights", base.weights_hash),
-        ("Cut at", f"{base.layer}, pooling {base.pooling}"),
-        ("Preprocessing", base.preprocess),
+        *_base_facts(base),
         ("Pixels", f"{height} × {width}, {pixels.fit}, {pixels.resize}"),
         ("Transparency, EXIF", f"{pixels.alpha}, {pixels.exif}"),
         ("Features", f"{shape}, {spec.dtype}"),
         ("Views", f"{spec.views}" + (f", {spec.augment}" if spec.augment else "")),
     ]
     return [*facts, ("Identity", spec.identity_hash)]
+
+
+def _base_facts(base: BaseSpec) -> list[Fact]:
+    if not base.weights_hash:
+        return [("Base", f"none: the images themselves, {base.layer}")]
+    return [
+        ("Base", f"{base.model}, weights {base.weights}"),
+        ("Hash of the weights", base.weights_hash),
+        ("Cut at", f"{base.layer}, pooling {base.pooling}"),
+        ("Preprocessing", base.preprocess),
+    ]
 
 
 def numerics_facts(spec: StoreSpec) -> list[Fact]:

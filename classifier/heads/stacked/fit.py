@@ -101,7 +101,7 @@ def _result(
 
 
 def trained_head(fit: StackedFit, trial: Trial, data: TrainingData) -> TrainedHead:
-    """Returns a fitted head with its network.
+    """Returns a fitted head with its layers.
 
     Args:
       fit: with its weights.
