@@ -14,6 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from classifier.inputs.formats.tfds import named_split
 from classifier.recipes.arguments import HELP, METAVAR, with_recipe
 from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
@@ -57,7 +58,7 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
         from pipelines.beam.options import check_beam_arguments, refuse_local
 
         options = extract_options(args, check_beam_arguments(parser, rest))
-    inputs = options.inputs or (SAMPLE_FOLDER,)
+    inputs = [named_split(uri)[1] for uri in options.inputs] or [SAMPLE_FOLDER]
     refuse_local(options.beam_arguments, input=inputs, output=(options.output,))
     return options, args.json
 

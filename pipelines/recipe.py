@@ -186,7 +186,9 @@ def summary(steps: Sequence[Step]) -> dict[str, Any]:
             figures = {record["split"]: record["accuracy"] for record in judged}
             report = f"{step.result}/{REPORT}" if storage.exists(REPORT) else ""
             facts["runs"].append({"run": step.result, "accuracy": figures, "report": report})
-            facts["files"] += [f"{step.result}/{file}" for file in _files(storage, "plots", ".png")]
+            for folder in ("plots", "evaluation"):
+                pictures = _files(storage, folder, ".png")
+                facts["files"] += [f"{step.result}/{picture}" for picture in pictures]
         elif step.result:
             facts["files"].append(step.result)
     return facts
