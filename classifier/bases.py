@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from classifier.base import cut, families, layers, saved
 from classifier.base.build import build_base
-from classifier.base.request import BaseRequest, parse_image_size
+from classifier.base.request import PIXELS, BaseRequest, parse_image_size
 from classifier.runtime import import_keras
 from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.errors import UsageError
@@ -84,6 +84,11 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _describe(model: str, image_size: tuple[int, int] | None, trust_model: bool) -> dict:
+    if model.casefold() == PIXELS:
+        raise UsageError(
+            f"NAME {model!r} has no layers: it stands for the images themselves; give a name of "
+            "keras.applications or a saved model"
+        )
     request = BaseRequest(model=model, image_size=image_size, trust_model=trust_model)
     application = request.application
     name = application.name if application else model

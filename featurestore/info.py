@@ -76,10 +76,15 @@ def format_info(facts: dict[str, Any]) -> str:
     shape = "x".join(map(str, facts["feature_shape"]))
     height, width = facts["image_size"]
     augmented = f" and {facts['augmented']:,} augmented" if facts["augmented"] else ""
+    made = (
+        f"{base['model']} ({base['weights']}), layer {base['layer']}, "
+        f"pooling {base['pooling']}, preprocessing {base['preprocess']}, {height}x{width} pixels"
+    )
+    if not base["weights_hash"]:
+        made = f"none: the images themselves, {base['layer']}, {height}x{width} pixels"
     lines = [
         f"store      {facts['store']}",
-        f"base       {base['model']} ({base['weights']}), layer {base['layer']}, "
-        f"pooling {base['pooling']}, preprocessing {base['preprocess']}, {height}x{width} pixels",
+        f"base       {made}",
         f"features   {shape} {facts['dtype']}, identity {facts['identity_hash']}",
         f"rows       {facts['rows']:,}{augmented} in {facts['parts']:,} parts, "
         f"{size_text(facts['bytes'])}, from {facts['runs']} finished "

@@ -14,8 +14,8 @@ class Numerics:
     """How features were computed, to explain differences in the last digits.
 
     Attributes:
-      engine: ``tensorflow`` or ``openvino``.
-      precision: ``float32``, ``float16``, ``bfloat16`` or ``int8``.
+      engine: ``tensorflow`` or ``openvino``, or ``identity`` for pixels.
+      precision: ``float32``, ``float16``, ``bfloat16`` or ``int8``, or ``uint8`` for pixels.
       decoder: the libraries that decoded the images, with their versions.
       versions: library name -> version.
       model: 32 hex digits of the quantised model in an int8 store; otherwise "".

@@ -83,7 +83,8 @@ shards (*.tar, *.zip, *.tfrecord, *.parquet) or lists (*.csv)"""
 _SIZE = "height x width; default 180 for VGG16"
 _LABEL = f"column of --labels if you give that, else {_COLUMN}; default label"
 _SPLITS = "divide an input without splits, by the content of its images"
-_MODEL = "a keras.applications name (python -m classifier.bases lists them) or a saved model"
+_MODEL = """a keras.applications name (python -m classifier.bases lists them), a saved model, or
+pixels to store the images themselves as uint8"""
 _PRECISION = "auto: the fastest whose features agree with float32's on a sample of the input"
 _AUGMENT = f"{', '.join(LAYERS)} as in keras.layers, in this order; default {BOOK}"
 _ACCELERATOR = "of Dataflow's workers: type:nvidia-tesla-t4;count:1;install-nvidia-driver"
@@ -110,6 +111,7 @@ GROUPS = {
     },
     "the frozen base and its pixels": {
         "model": Flag(BaseRequest, "NAME|PATH", _MODEL),
+        "channels": Flag(BaseRequest, "3|1", "of --model pixels: RGB, or grey"),
         "weights": Flag(BaseRequest, "imagenet|none|PATH"),
         "layer": Flag(BaseRequest, "NAME", "cut here; outer/inner if nested"),
         "pooling": Flag(BaseRequest, POOLINGS),

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from classifier.base.request import BaseRequest
-from classifier.engines.options import EngineOptions
+from classifier.base.request import BaseRequest, refuse_for_pixels
+from classifier.engines.options import AUTO, EngineOptions
 from classifier.inputs import InputOptions
 from classifier.inputs.labels import LabelOptions
 from classifier.pixels.views import BOOK, canonical
@@ -268,6 +268,12 @@ class ExtractOptions:
         PixelSpec((1, 1), **self.pixels)
         if self.dtype not in ("auto", *DTYPES):
             raise unknown_choice("--dtype", self.dtype, ("auto", *DTYPES))
+        if self.base.is_pixels:
+            refuse_for_pixels(
+                engine=self.engine.engine != AUTO and self.engine.engine,
+                precision=self.engine.precision != AUTO and self.engine.precision,
+                dtype=self.dtype != "auto" and self.dtype,
+            )
         if not self.output or "" in self.inputs:
             raise UsageError("--input and --output need a folder or URL, got ''")
         if not 0 <= self.seed < 2**32:

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from classifier.engines.engine import ENGINES, PRECISIONS, EngineChoice
+from classifier.engines.engine import ENGINES, IDENTITY, PRECISIONS, EngineChoice
 from classifier.engines.hardware import Hardware
 from featurestore.errors import SpecMismatch, UsageError, unknown_choice
 from featurestore.numerics import Numerics
@@ -134,13 +135,13 @@ def require_quantiser(hardware: Hardware) -> None:
 
 
 def for_stored(
-    stored: Numerics, hardware: Hardware, asked: EngineOptions | None = None
+    stored: Numerics, hardware: Callable[[], Hardware], asked: EngineOptions | None = None
 ) -> tuple[EngineChoice, str]:
     """Chooses engine and precision for an existing store: its own where possible.
 
     Args:
       stored: the store's numerics.
-      hardware: of this machine.
+      hardware: inspects this machine; not called for pixels, which no engine computes.
       asked: the user's flags; None leaves the choice to Hoarfrost.
 
     Returns:
@@ -153,11 +154,13 @@ def for_stored(
     """
     asked = asked or EngineOptions()
     own = EngineChoice.of(stored)
+    if own == IDENTITY:
+        return own, ""
     if asked.is_open:
         try:
-            require_able(own, hardware)
+            require_able(own, hardware())
         except UsageError as error:
-            fallback = candidates(EngineOptions(precision="float32"), hardware).engine
+            fallback = candidates(EngineOptions(precision="float32"), hardware()).engine
             return EngineChoice(fallback, "float32"), str(error)
         return own, ""
     engine, precision = asked.engine, asked.precision
@@ -173,7 +176,7 @@ def for_stored(
         )
     choice = EngineChoice(engine, precision, own.model if precision == "int8" else "")
     try:
-        require_able(choice, hardware)
+        require_able(choice, hardware())
     except UsageError as error:
         if choice != own:
             raise

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from featurestore import FeatureStore
 
-BLOCK_ROWS = 1024
+# Blocks of rows are converted to float32, and their moments are computed in float64.
+BLOCK_ROWS, BLOCK_BYTES = 1024, 64 << 20
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,15 @@ def prepare_data(store: FeatureStore, division: Division, options: TrainOptions)
         pairs = zip(selections, stored, strict=True)
         sources = [load_rows(store, classes, selection, rows) for selection, rows in pairs]
 
+    size = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (4 * store.spec.feature_size)))
+
     def blocks(side: str) -> Iterable[Rows]:
         number = SIDES.index(side)
         source = sources[number]
         if isinstance(source, Rows):
-            starts = range(0, len(source.labels), BLOCK_ROWS)
-            return (source[start : start + BLOCK_ROWS] for start in starts)
-        return labelled_batches(source, classes, selections[number])
+            starts = range(0, len(source.labels), size)
+            return (source[start : start + size] for start in starts)
+        return labelled_batches(source, classes, selections[number], size)
 
     standard = None
     if options.standardise == "channel":

@@ -55,8 +55,8 @@ def check_heads(options: TrainOptions, feature_shape: Sequence[int], division: D
         if head.kind == "knn" and needed > options.memory:
             raise UsageError(
                 f"--head {head} keeps its {rows:,} training rows, {size_text(needed)}, and "
-                f"--memory allows {size_text(options.memory)}; give more, extract with --pooling "
-                "avg, or take --head ridge"
+                f"--memory allows {size_text(options.memory)}; give more, extract fewer values "
+                "(--pooling avg, or a smaller --image_size), or take --head ridge"
             )
 
 
@@ -68,8 +68,8 @@ def _check_size(
     if needed > HEAD_LIMIT:
         raise UsageError(
             f"--head {head} would need {size_text(needed)} for its weights, and "
-            f"{size_text(HEAD_LIMIT)} are allowed; give it fewer units, or extract with --pooling "
-            "avg"
+            f"{size_text(HEAD_LIMIT)} are allowed; give it fewer units, or extract fewer values "
+            "(--pooling avg, or a smaller --image_size)"
         )
 
 

@@ -56,7 +56,7 @@ def card_of(material: Material, older: str = "", head_id: str = "") -> str:
     sections = (
         f"# Model card: {head_id}",
         f"A classifier of images into {len(run.classes):,} classes: a head "
-        f"`{run.config.heads[head_id]}` on the frozen base {run.spec.base.model}, trained by "
+        f"`{run.config.heads[head_id]}` on {_taken(run)}, trained by "
         f"Hoarfrost {run.config.version}.",
         "## What it must be fed",
         *_feeding(run),
@@ -70,6 +70,12 @@ def card_of(material: Material, older: str = "", head_id: str = "") -> str:
         own.strip(),
     )
     return "\n\n".join(sections) + "\n"
+
+
+def _taken(run: Run) -> str:
+    if run.spec.is_pixels:
+        return "the images themselves, without a base"
+    return f"the frozen base {run.spec.base.model}"
 
 
 def _table(facts: list[Fact]) -> str:

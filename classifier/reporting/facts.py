@@ -8,7 +8,7 @@ from typing import Any
 from classifier.reporting.material import Material
 from classifier.reporting.sections import Fact, evaluation_facts, interval_text
 from classifier.reporting.tables import count, share
-from featurestore.spec import StoreSpec
+from featurestore.spec import BaseSpec, StoreSpec
 
 LEDGER = (
     ("images_in", "Images in"),
@@ -71,16 +71,24 @@ def identity_facts(spec: StoreSpec) -> list[Fact]:
     height, width = pixels.image_size
     shape = " × ".join(map(str, spec.feature_shape))
     facts = [
-        ("Base", f"{base.model}, weights {base.weights}"),
-        ("Hash of the weights", base.weights_hash),
-        ("Cut at", f"{base.layer}, pooling {base.pooling}"),
-        ("Preprocessing", base.preprocess),
+        *_base_facts(base),
         ("Pixels", f"{height} × {width}, {pixels.fit}, {pixels.resize}"),
         ("Transparency, EXIF", f"{pixels.alpha}, {pixels.exif}"),
         ("Features", f"{shape}, {spec.dtype}"),
         ("Views", f"{spec.views}" + (f", {spec.augment}" if spec.augment else "")),
     ]
     return [*facts, ("Identity", spec.identity_hash)]
+
+
+def _base_facts(base: BaseSpec) -> list[Fact]:
+    if not base.weights_hash:
+        return [("Base", f"none: the images themselves, {base.layer}")]
+    return [
+        ("Base", f"{base.model}, weights {base.weights}"),
+        ("Hash of the weights", base.weights_hash),
+        ("Cut at", f"{base.layer}, pooling {base.pooling}"),
+        ("Preprocessing", base.preprocess),
+    ]
 
 
 def numerics_facts(spec: StoreSpec) -> list[Fact]:

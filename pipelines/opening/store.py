@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from classifier.base.build import build_base
+from classifier.base.pixels import pixel_base
 from classifier.base.prepared import PreparedBase, keep_base, kept_base
 from classifier.base.request import BaseRequest
 from classifier.engines import EngineChoice, StoredBase
@@ -24,7 +25,7 @@ from featurestore.errors import cannot_write
 from featurestore.io.cores import cores
 from featurestore.io.storage import Storage
 from featurestore.numerics import UNDECIDED, Numerics
-from featurestore.spec import PixelSpec, StoreSpec
+from featurestore.spec import PIXEL_DTYPE, PixelSpec, StoreSpec
 from featurestore.store import FeatureStore, create_store
 from pipelines.opening.engine import Chosen, choose_engine
 from pipelines.opening.existing import existing_store
@@ -71,7 +72,7 @@ def join_store(
         wanted = dataclasses.replace(
             existing.spec,
             pixels=PixelSpec(height_width, **options.pixels),
-            dtype=choose_dtype(options.dtype, existing.spec.feature_shape),
+            dtype=choose_dtype(options, existing.spec.feature_shape),
             **_views_of(options),
         )
         existing.spec.require_same(wanted, f"the store at {existing.url}")
@@ -108,7 +109,7 @@ def _settle(
     # A run on distributed workers may have created the store, and ended before one decided.
     store = decided(store, settings, partial(_sample, options, listing, store.spec.pixels))
     if chosen is None or chosen.choice.numerics.hash != store.spec.numerics.hash:
-        choice, reason = for_stored(store.spec.numerics, this_machine(), options.engine)
+        choice, reason = for_stored(store.spec.numerics, this_machine, options.engine)
         chosen = Chosen.of(choice, reason or "the store's own")
     say(chosen.line)
 
@@ -153,7 +154,9 @@ def _with_base(
 
 
 def _prepared(request: BaseRequest, allow_packaged: bool) -> PreparedBase:
-    """Takes a base from an earlier command on this machine, or builds it."""
+    """Takes a base from an earlier command on this machine, or builds it; pixels need none."""
+    if request.is_pixels:
+        return pixel_base(request)
     kept = kept_base(request, allow_packaged=allow_packaged)
     if kept is not None:
         return kept
@@ -184,7 +187,7 @@ def _create(
         _write_model(draft, base, spec)
         stored = StoredBase(draft, spec, options.base.trust_model, base.model)
         chosen = choose_engine(
-            options.engine, options.chunks.batch_size, stored, sample, this_machine()
+            options.engine, options.chunks.batch_size, stored, sample, this_machine
         )
     # The spec is written last and exclusively, so that a visible store has its base.
     _write_model(storage, base, spec)
@@ -194,10 +197,12 @@ def _create(
     return create_store(storage, spec), chosen
 
 
-def choose_dtype(asked: str, feature_shape: tuple[int, ...]) -> str:
+def choose_dtype(options: ExtractOptions, feature_shape: tuple[int, ...]) -> str:
     """Returns the stored dtype; by default float16 for maps and float32 for embeddings."""
-    if asked != "auto":
-        return asked
+    if options.base.is_pixels:
+        return PIXEL_DTYPE
+    if options.dtype != "auto":
+        return options.dtype
     return "float16" if len(feature_shape) > 1 else "float32"
 
 
@@ -210,7 +215,7 @@ def make_spec(options: ExtractOptions, base: PreparedBase) -> StoreSpec:
         base=dataclasses.replace(base.spec, request=request),
         pixels=PixelSpec(base.image_size, **options.pixels),
         feature_shape=base.feature_shape,
-        dtype=choose_dtype(options.dtype, base.feature_shape),
+        dtype=choose_dtype(options, base.feature_shape),
         numerics=EngineChoice().numerics,
         **_views_of(options),
     )
@@ -222,11 +227,13 @@ def _views_of(options: ExtractOptions) -> dict[str, Any]:
 
 
 def _has_model(store: FeatureStore) -> bool:
-    return store.storage.exists(layout.model_file(store.spec.base.weights_hash))
+    files = layout.model_files(store.spec.base.weights_hash, "")
+    return all(store.storage.exists(name) for name in files)
 
 
 def _write_model(storage: Storage, base: PreparedBase, spec: StoreSpec) -> None:
     try:
-        storage.write(layout.model_file(spec.base.weights_hash), base.data)
+        for name in layout.model_files(spec.base.weights_hash, ""):
+            storage.write(name, base.data)
     except OSError as error:
         raise cannot_write("--output", storage.public_url, error) from error

@@ -53,7 +53,7 @@ def _make(settings: WorkerSettings) -> AnyWorker:
     if settings.source_url:
         return StoreWorker(settings, scores, load)
     # As in prediction, this machine's engine need not be the one of the store.
-    choice, _ = for_stored(spec.features.numerics, this_machine(), settings.asked)
+    choice, _ = for_stored(spec.features.numerics, this_machine, settings.asked)
     base = FeatureStore(run.storage, spec.features)
     outlet = Outlet(base, scores, _Opener(load), Views())
     return Worker(replace(settings, engine=choice), outlet)
