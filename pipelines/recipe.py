@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from classifier.recipes.recipe import read_recipe
-from classifier.runs.run import RUN
+from classifier.runs.run import RUN, SUMMARY
 from featurestore import open_store
 from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
@@ -130,11 +130,13 @@ def run_steps(
 
 
 def with_split(step: Step) -> Step:
-    """Returns an evaluation with a split that its store has: test, else validation."""
+    """Returns an evaluation with a split that its run has: test, else validation, else train."""
     if step.section != "evaluate" or "--split" in step.arguments:
         return step
     splits = open_store(step.value("--store")).split_counts()
-    split = "test" if splits.get("test") else "validation"
+    validation = json.loads(Storage(step.value("--run")).read(SUMMARY)).get("validation")
+    rest = "train" if validation == "train" else "validation"
+    split = "test" if splits.get("test") else rest
     return step._replace(arguments=(*step.arguments, "--split", split))
 
 

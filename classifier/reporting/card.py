@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from classifier.features.division import SOURCES
 from classifier.reporting.facts import identity_facts
 from classifier.reporting.material import Material
 from classifier.reporting.sections import Fact, interval_text
@@ -127,8 +128,7 @@ def _data_facts(material: Material) -> list[Fact]:
         if name in summary:
             facts.append((heading, count(summary[name])))
     if validation := summary.get("validation"):
-        carved = "carved out of the training rows by content"
-        facts.append(("Validation", carved if validation == "carved" else "a split of the store"))
+        facts.append(("Validation", f"rows {SOURCES.get(validation, validation)}"))
     return facts
 
 

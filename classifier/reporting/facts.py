@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from classifier.features.division import SOURCES
 from classifier.reporting.material import Material
 from classifier.reporting.sections import Fact, evaluation_facts, interval_text
 from classifier.reporting.tables import count, share
@@ -49,10 +50,8 @@ def run_facts(material: Material) -> list[Fact]:
     for name, heading in (("train_rows", "Training rows"), ("validation_rows", "Validation rows")):
         if name in summary:
             facts.append((heading, count(summary[name])))
-    if summary.get("validation"):
-        carved = summary["validation"] == "carved"
-        text = "carved out by content hash" if carved else "a split of the store"
-        facts.append(("Validation", text))
+    if validation := summary.get("validation"):
+        facts.append(("Validation", f"rows {SOURCES.get(validation, validation)}"))
     facts.append(("Heads trained", count(len(material.board))))
     if failed := summary.get("failed"):
         facts.append(("Heads that diverged", ", ".join(item["head_id"] for item in failed)))

@@ -63,7 +63,7 @@ def learning_curve(
             "--learning_curve needs one label per row, and the heads of this run are multi-label; "
             "leave it out"
         )
-    division = divide(store)
+    division = divide(store, validation=run.config.options.get("validation", "auto"))
     if division.classes != run.classes or division.carve != run.config.carve:
         raise UsageError(
             f"--learning_curve trains again, and {store.url} does not have the classes and splits "
