@@ -149,9 +149,11 @@ def _typed(recipe: Recipe, section: str, folder: str, own: Sequence[str]) -> lis
     parser = parser_of(section)
     with located(settings):
         typed = arguments_of(section, settings, parser)
-        arguments = [*own, *_output(section, "DIR"), *typed]
-        parsed, unknown = parser.parse_known_args(arguments)
-        parser.refuse_unknown(unknown)
+        try:
+            parsed = parser.parse_args([*own, *_output(section, "DIR"), *typed])
+        except UsageError as error:
+            fix = f"; give it as --set {section}.FLAG=VALUE" if "required" in str(error) else ""
+            raise UsageError(f"{error}{fix}") from error
         if section == "train":
             options_of(parsed, {})
         elif section in EXTRACTIONS:
