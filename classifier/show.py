@@ -76,8 +76,14 @@ def run(argv: Sequence[str]) -> int:
     columns = arguments.columns
     if columns is None:
         columns = views if views > 1 else COLUMNS
-    _check_grid(arguments.rows, columns, "--views" if arguments.columns is None and views > 1 else "--columns")
-    places = (_images(arguments.rows, columns, views), 1) if views > 1 else (arguments.rows, columns)
+    _check_grid(
+        arguments.rows,
+        columns,
+        "--views" if arguments.columns is None and views > 1 else "--columns",
+    )
+    places = (
+        (_images(arguments.rows, columns, views), 1) if views > 1 else (arguments.rows, columns)
+    )
     rng = np.random.default_rng(arguments.seed)
     chosen = choose(source.images, places, rng, arguments.per_class)
     if not chosen:
@@ -182,7 +188,7 @@ def store_images(store: FeatureStore) -> Iterator[tuple[str, ImageRef]]:
 def labelled_images(
     arguments: Namespace, storage_options: Mapping[str, str]
 ) -> Iterator[tuple[str, ImageRef]]:
-    """Yields (label, reference) of an input's images, with the labels of a table if one is given."""
+    """Yields (label, reference) of an input's images, with the labels of a table if given."""
     from classifier.inputs import Asked, open_input
     from classifier.inputs.labels import LabelOptions
 

@@ -86,9 +86,7 @@ def read_tables(
     return labels, splits, f"{line}, labels of {label!r}"
 
 
-def relabel(
-    store: FeatureStore, table: Labels | None, splits: Labels | None = None
-) -> Relabelled:
+def relabel(store: FeatureStore, table: Labels | None, splits: Labels | None = None) -> Relabelled:
     """Joins a label table to a store and writes the result as the newest label version.
 
     Args:

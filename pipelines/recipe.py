@@ -217,7 +217,9 @@ def summary_lines(facts: Mapping[str, Any]) -> list[str]:
     lines += [f"file    {name}" for name in facts["files"]]
     if facts["runs"]:
         image = facts["example"]
-        lines.append(f"try     python -m classifier.predict --run {facts['runs'][-1]['run']} {image}")
+        lines.append(
+            f"try     python -m classifier.predict --run {facts['runs'][-1]['run']} {image}"
+        )
     return lines
 
 

@@ -105,9 +105,7 @@ def _output(section: str, result: str) -> list[str]:
     return ["--plot" if section == "predict" else "--output", result]
 
 
-def _own(
-    recipe: Recipe, section: str, inputs: Sequence[str], folder: str
-) -> list[list[str]]:
+def _own(recipe: Recipe, section: str, inputs: Sequence[str], folder: str) -> list[list[str]]:
     """Returns what leads into a step from earlier ones, for each command that it makes."""
     runs = [name for name in RUNS if name in recipe.sections]
     given = ["--input", *inputs] if inputs else []

@@ -91,6 +91,8 @@ def _leftmost(wanted: Sequence[Shape], held: Sequence[Shape]) -> list[int] | Non
 def _in_order(name: str) -> tuple[tuple[str | int, ...], ...]:
     """Returns a key to sort paths by: texts and numbers alternate in each of its folders."""
     return tuple(
-        tuple(int(part) if number % 2 else part for number, part in enumerate(_DIGITS.split(folder)))
+        tuple(
+            int(part) if number % 2 else part for number, part in enumerate(_DIGITS.split(folder))
+        )
         for folder in name.split("/")
     )

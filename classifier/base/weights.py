@@ -143,8 +143,8 @@ def load_weights_file(model: keras.Model, path: Path, label: str, trust_model: b
     """Puts the weights of a file into `model`.
 
     Keras loads a weights file; if the names in it are not those of the base, its arrays are matched
-    by their shapes, in order. In a whole saved model, the first (nested) network whose weights begin
-    with the same shapes is used, so that a classifier's file serves for its base.
+    by their shapes, in order. In a whole saved model, the first (nested) network whose weights
+    begin with the same shapes is used, so that a classifier's file serves for its base.
 
     Args:
       model: the built network; changed in place.

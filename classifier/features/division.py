@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 CARVE = f"{(1 << 32) // 5:08x}"
 # Which rows validate: ``auto`` is the validation split, else a carve.
 VALIDATION = ("auto", "train")
+ON_TRAIN = (
+    "no rows are set aside: validation figures are of training rows, and say nothing of new images"
+)
 # Where validation rows come from, in words, by the summary's name for it.
 SOURCES = {
     "split": "of the validation split",
@@ -185,17 +188,22 @@ def divide(store: FeatureStore, multi_label: str = "auto", validation: str = "au
     notes = notes_on(classes, trained, validated)
     if named and found.get(None):
         notes.append(f"{found[None]} rows without a split are left out")
-    if on_train:
-        notes.append(
-            "no rows are set aside: validation figures are of training rows, and say nothing of new "
-            "images"
-        )
-    if several:
-        notes.append("heads are multi-label: one sigmoid per class")
+    notes += [ON_TRAIN] if on_train else []
+    notes += ["heads are multi-label: one sigmoid per class"] if several else []
     counts = trained.counts(classes), validated.counts(classes)
     rows = trained.rows_of(classes), validated.rows_of(classes)
-    facts = carve, source, tuple(notes), several, rows
-    return Division(classes, train, judged, *counts, trained.rows, *facts)
+    return Division(
+        classes,
+        train,
+        judged,
+        *counts,
+        stored_rows=trained.rows,
+        carve=carve,
+        source=source,
+        notes=tuple(notes),
+        multi_label=several,
+        rows=rows,
+    )
 
 
 def _train_names(store: FeatureStore, named: Sequence[str]) -> tuple[str | None, ...]:

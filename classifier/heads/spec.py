@@ -131,7 +131,8 @@ def parse_head(text: str) -> HeadSpec:
         raise UsageError(
             f"--head: {kind} needs its number of {counted}, such as {kind}:{example}, got {text!r}"
         )
-    return HeadSpec(kind, **{counted: int(options[0])}, **_settings(kind, options[1:], text))
+    settings = {counted: int(options[0]), **_settings(kind, options[1:], text)}
+    return HeadSpec(kind, **settings)
 
 
 def _settings(kind: str, options: list[str], text: str) -> dict[str, Any]:

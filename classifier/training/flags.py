@@ -138,8 +138,8 @@ FLAGS = {
     "validation": Flag(
         _text,
         True,
-        f"{'|'.join(VALIDATION)}: auto takes the validation split, or a fifth of the training rows; "
-        "train sets no rows aside, and validates on the training rows",
+        f"{'|'.join(VALIDATION)}: auto takes the validation split, or a fifth of the training "
+        "rows; train sets no rows aside, and validates on the training rows",
     ),
     "memory": Flag(
         lambda texts, flag: parse_size(texts[0], flag),

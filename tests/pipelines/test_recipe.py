@@ -139,7 +139,9 @@ def test_the_command_prints_each_step_and_a_summary(small, images, tmp_path, com
     (tmp_path / "small.yaml").write_text(text)
     done = command("pipelines.recipe", "small.yaml", *map(str, flags))
     assert done.code == 0, done.err
-    assert "$ python -m classifier.train --store out/store --output out/run --head linear" in done.out
+    assert (
+        "$ python -m classifier.train --store out/store --output out/run --head linear" in done.out
+    )
     assert "validation accuracy" in done.out and "report  out/run/report.html" in done.out
     again = command("pipelines.recipe", "small.yaml", *map(str, flags), "--json")
     facts = json.loads(again.out)

@@ -144,7 +144,9 @@ def test_a_linear_head_learns_from_the_features_that_it_keeps(store, monkeypatch
     outputs = fits[0].weights[0].shape[1]
     inputs = int(np.prod(data.feature_shape))
     for trial, fit in zip(trials, fits, strict=True):
-        kernel, bias = (array.copy() for array in stack_module.initial_weights(trial, inputs, outputs))
+        kernel, bias = (
+            array.copy() for array in stack_module.initial_weights(trial, inputs, outputs)
+        )
         speed = [np.zeros_like(kernel), np.zeros_like(bias)]
         for step, rows in enumerate(data.train(options.seed[0], 0)):
             x = rows.features.reshape(len(rows.labels), -1).astype(np.float32)

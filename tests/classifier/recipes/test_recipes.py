@@ -11,7 +11,14 @@ from support.commands import ROOT, assert_one_line_error
 from classifier import train
 from classifier.recipes.__main__ import run
 from classifier.recipes.arguments import arguments_of, with_recipe, without
-from classifier.recipes.recipe import COMMANDS, FACTS, Setting, parse_recipe, read_recipe, recipe_names
+from classifier.recipes.recipe import (
+    COMMANDS,
+    FACTS,
+    Setting,
+    parse_recipe,
+    read_recipe,
+    recipe_names,
+)
 from classifier.training.flags import options_of
 from featurestore import UsageError
 from featurestore.cli.command import Parser
@@ -79,9 +86,18 @@ def test_lists_switches_and_words_of_a_file_reach_the_parsers_as_text(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("trian:\n  lr: 1\n", r"mine.yaml, line 1: section: unknown value 'trian'; did you mean tr"),
-        ("train:\n  epoch: 1\n", r"line 2: key of train: unknown value 'epoch'; did you mean epochs"),
-        ("train:\n  epochs: 3\n  optimizer: adm\n", r"line 3: --optimizer: .*'adm'; did you mean ad"),
+        (
+            "trian:\n  lr: 1\n",
+            r"mine.yaml, line 1: section: unknown value 'trian'; did you mean tr",
+        ),
+        (
+            "train:\n  epoch: 1\n",
+            r"line 2: key of train: unknown value 'epoch'; did you mean epochs",
+        ),
+        (
+            "train:\n  epochs: 3\n  optimizer: adm\n",
+            r"line 3: --optimizer: .*'adm'; did you mean ad",
+        ),
         ("train:\n\n  lr: fast\n", "mine.yaml, line 3: --lr: expected numbers"),
         ("train:\n  epochs: 0\n", "line 2: --epochs must be at least 1, got 0"),
         ("train:\n  epochs: [1, 2]\n", "line 2: --epochs: expected a whole number, got '1,2'"),
@@ -89,12 +105,18 @@ def test_lists_switches_and_words_of_a_file_reach_the_parsers_as_text(tmp_path):
         ("train:\n  lr: {a: 1}\n", "line 2: train: lr takes a text or number"),
         ("train:\n  lr:\n", "line 2: train: lr needs a value"),
         ("train:\n  lr: 1\n  lr: 2\n", "line 3: 'lr' is given twice in section train"),
-        ("train:\n  overwrite: 3\n", "line 2: overwrite is a switch and takes true or false, got '3"),
+        (
+            "train:\n  overwrite: 3\n",
+            "line 2: overwrite is a switch and takes true or false, got '3",
+        ),
         ("train: 3\n", "line 1: section train must be a mapping"),
         ("- 1\n", "line 1: a recipe must be a mapping"),
         ("export:\n  format: keras\n", "has no section 'train'; it has export"),
         ("train:\n  recipe: x\n", "key of train: unknown value 'recipe'"),
-        ("about:\n  sourse: x\n", "line 2: key of about: unknown value 'sourse'; did you mean source"),
+        (
+            "about:\n  sourse: x\n",
+            "line 2: key of about: unknown value 'sourse'; did you mean source",
+        ),
         ("train: [", "mine.yaml is not YAML: .*line 1"),
     ],
 )
