@@ -77,6 +77,7 @@ class TrainOptions:
       validation: which rows validate: the validation split or a carve with ``auto``, the training
         rows themselves with ``train``.
       memory: bytes of features above which they are streamed.
+      augment: of pixels, fresh in each epoch, for heads that Keras trains; "" for none.
     """
 
     heads: tuple[HeadSpec, ...] = (HeadSpec(),)
@@ -97,6 +98,7 @@ class TrainOptions:
     multi_label: str = "auto"
     validation: str = "auto"
     memory: int = parse_size(DEFAULT_MEMORY, "--memory")
+    augment: str = ""
 
     def __post_init__(self) -> None:
         if not (self.heads and self.lr and self.optimizer and self.seed and self.label_smoothing):
