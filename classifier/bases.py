@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from classifier.base import cut, families, layers, saved
+from classifier.base import cut, families, saved, unfreezing
 from classifier.base.build import build_base
 from classifier.base.request import PIXELS, BaseRequest, parse_image_size
 from classifier.runtime import import_keras
@@ -20,6 +20,8 @@ from featurestore.errors import UsageError
 
 if TYPE_CHECKING:
     import keras
+
+_TUNING = "bottleneck   unfreeze      trained"
 
 
 def _open(request: BaseRequest) -> keras.Model:
@@ -36,13 +38,21 @@ def _open(request: BaseRequest) -> keras.Model:
 def _say_layers(name: str, record: dict) -> None:
     rows = record["layers"]
     width = max(len(row["name"]) for row in rows)
-    say(f"{'layer':<{width}}  {'type':<22} {'output':<18} {'parameters':>12}")
+    say(f"{'layer':<{width}}  {'type':<22} {'output':<18} {'parameters':>12}  {_TUNING}")
     for row in rows:
         shape = "-" if row["output_shape"] is None else str(tuple(row["output_shape"]))
-        say(f"{row['name']:<{width}}  {row['type']:<22} {shape:<18} {row['parameters']:>12,}")
+        line = f"{row['name']:<{width}}  {row['type']:<22} {shape:<18} {row['parameters']:>12,}"
+        mark = "x" if row["bottleneck"] else ""
+        tuned = "" if row["unfreeze"] is None else f"{row['unfreeze']:>9} {row['trained']:>12,}"
+        say(f"{line}  {mark:^10}  {tuned}".rstrip())
     say(
         f"{name}: {len(rows)} layers, {record['trainable']:,} trainable and "
         f"{record['non_trainable']:,} non-trainable parameters; in a store all are frozen"
+    )
+    necks = sum(row["bottleneck"] for row in rows)
+    say(
+        f"{necks} bottlenecks: a store that is cut at one serves to fine-tune what follows; "
+        "classifier.finetune --unfreeze N trains the last N layers, with so many parameters"
     )
 
 
@@ -92,7 +102,7 @@ def _describe(model: str, image_size: tuple[int, int] | None, trust_model: bool)
     request = BaseRequest(model=model, image_size=image_size, trust_model=trust_model)
     application = request.application
     name = application.name if application else model
-    return {"model": name, **layers.describe(_open(request), application is not None)}
+    return {"model": name, **unfreezing.describe(_open(request), application is not None)}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 from classifier.figures import grids, plots
 from classifier.inputs.reservoir import Reservoir
 from classifier.pixels.views import BOOK, Views
+from classifier.recipes.arguments import HELP, METAVAR, with_recipe
 from featurestore import PixelSpec, UsageError, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 
@@ -52,6 +53,7 @@ def parser() -> Parser:
     add("--seed", type=int, default=0, help=text)
     for flag in ("--image_column", "--label_column"):
         add(flag, default="", metavar="NAME", help="for an --input that is a list")
+    add("--recipe", metavar=METAVAR, help=HELP)
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
     return result
 
@@ -59,7 +61,8 @@ def parser() -> Parser:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     quiet_libraries()
-    arguments = parser().parse_args(argv)
+    with with_recipe("show", parser(), argv) as typed:
+        arguments = parser().parse_args(typed)
     # Reports a missing Matplotlib before anything is read.
     plots.new_figure(1, 1)
     file_system = key_values(arguments.storage_options, "--storage_options")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from classifier.features.division import divide
 from classifier.heads.exact import check_heads
 from classifier.heads.stacked.checkpoint import SECONDS, remove_checkpoint
+from classifier.recipes.arguments import HELP, METAVAR, with_recipe
 from classifier.runs import output
 from classifier.runs import run as run_folder
 from classifier.training.flags import add_flags, options_of
@@ -21,7 +22,7 @@ from featurestore.reading.cache import AUTO, VARIABLE, parse_limit
 KEPT = "the last checkpoint stays in --output; the same command resumes from there"
 EPILOG = """\
 heads:
-  linear                            one dense layer
+  linear[:dropout=P]                one dense layer, perhaps on features of which some are dropped
   mlp:UNITS[:relu|linear][:dropout=P]   a hidden layer before it, such as mlp:256:relu:dropout=0.5
   ridge[:l2=L,L...]                 least squares, solved exactly for every penalty at once
   logistic[:l2=L,L...]              multinomial logistic regression by L-BFGS
@@ -73,6 +74,7 @@ def parser() -> Parser:
         help="time between two checkpoints; after a kill, the same command resumes from the last "
         "one (default %(default)g)",
     )
+    add("--recipe", metavar=METAVAR, help=HELP)
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
     add("--overwrite", action="store_true", help="replace a run that is in --output")
     add("--json", action="store_true", help="print the summary as JSON and nothing else")
@@ -82,10 +84,11 @@ def parser() -> Parser:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     quiet_libraries()
-    arguments = parser().parse_args(argv)
-    file_system = key_values(arguments.storage_options, "--storage_options")
-    options = options_of(arguments, file_system)
-    limit = parse_limit(arguments.cache)
+    with with_recipe("train", parser(), argv) as typed:
+        arguments = parser().parse_args(typed)
+        file_system = key_values(arguments.storage_options, "--storage_options")
+        options = options_of(arguments, file_system)
+        limit = parse_limit(arguments.cache)
     # Every epoch must read the same rows, even while an extraction adds others.
     store = open_store(arguments.store, file_system).with_cache(limit).at_this_moment()
     storage = Storage(arguments.output, file_system)

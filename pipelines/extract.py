@@ -14,6 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from classifier.recipes.arguments import HELP, METAVAR, with_recipe
 from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
 from featurestore.ignored import note_lines
@@ -33,6 +34,7 @@ def build_parser() -> Parser:
     for title, flags in GROUPS.items():
         group = parser.add_argument_group(title)
         add_flags(group.add_argument, flags)
+    group.add_argument("--recipe", metavar=METAVAR, help=HELP)
     group.add_argument("--json", action="store_true", help="print the summary as JSON only")
     return parser
 
@@ -47,13 +49,14 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
       UsageError: for a bad value, or for an unknown flag, with the nearest known one.
     """
     parser = build_parser()
-    args, rest = parser.parse_known_args(argv)
-    if not rest:
-        return extract_options(args, ()), args.json
-    # Imported only where needed: Beam takes a second.
-    from pipelines.beam.options import check_beam_arguments, refuse_local
+    with with_recipe("extract", parser, argv) as arguments:
+        args, rest = parser.parse_known_args(arguments)
+        if not rest:
+            return extract_options(args, ()), args.json
+        # Imported only where needed: Beam takes a second.
+        from pipelines.beam.options import check_beam_arguments, refuse_local
 
-    options = extract_options(args, check_beam_arguments(parser, rest))
+        options = extract_options(args, check_beam_arguments(parser, rest))
     inputs = options.inputs or (SAMPLE_FOLDER,)
     refuse_local(options.beam_arguments, input=inputs, output=(options.output,))
     return options, args.json

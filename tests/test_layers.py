@@ -18,11 +18,11 @@ ROOMS = {
     ).split(),
     "classifier": (
         "runtime cachefolder figures pixels inputs base engines features heads runs judgement "
-        "reporting exporting training"
+        "reporting exporting training recipes"
     ).split(),
     "pipelines": (
         "options settings flags watching packing planning extraction opening finishing scoring "
-        "beam driver estimating diagnosis"
+        "beam driver estimating diagnosis steps"
     ).split(),
 }
 COMMANDS = {
@@ -39,7 +39,7 @@ COMMANDS = {
         "export",
         "imagefiles",
     },
-    "pipelines": {"extract", "pack", "ridge", "score", "demo", "doctor"},
+    "pipelines": {"extract", "pack", "ridge", "score", "recipe", "doctor"},
 }
 MOST_MODULES = 20
 HEAVY = ("tensorflow", "keras", "apache_beam", "matplotlib", "cv2", "openvino", "nncf", "scipy")
@@ -84,7 +84,7 @@ def test_imports_go_down_only(module, absent):
     "module",
     [
         "pipelines.extract",
-        "pipelines.demo",
+        "pipelines.recipe",
         "pipelines.doctor",
         "pipelines.pack",
         "pipelines.ridge",
@@ -98,6 +98,7 @@ def test_imports_go_down_only(module, absent):
         "classifier.show",
         "classifier.report",
         "classifier.export",
+        "classifier.recipes",
     ],
 )
 def test_help_loads_nothing_heavy(module):

@@ -21,6 +21,7 @@ STANDARDISE = ("channel", "none")
 MULTI_LABEL = ("auto", "on", "off")
 MOST_HEADS = 10_000
 DEFAULT_MEMORY = "1GB"
+MOMENTUM = 0.9
 
 
 class Trial(NamedTuple):
@@ -33,6 +34,7 @@ class Trial(NamedTuple):
       optimizer: of `OPTIMIZERS`.
       seed: of the initial weights and of dropout.
       label_smoothing: how much of a row's target is spread over all classes.
+      momentum: of ``sgd``.
     """
 
     head: HeadSpec
@@ -41,6 +43,7 @@ class Trial(NamedTuple):
     optimizer: str = "adam"
     seed: int = 0
     label_smoothing: float = 0.0
+    momentum: float = MOMENTUM
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class TrainOptions:
     Attributes:
       heads: to train.
       lr: learning rates.
-      optimizer: one or more of ``rmsprop``, ``adam`` and ``sgd`` (with momentum 0.9).
+      optimizer: one or more of ``rmsprop``, ``adam`` and ``sgd``.
+      momentum: of ``sgd``.
       epochs: over the training rows.
       batch_size: rows per step.
       class_weight: ``none``, or ``balanced`` to weigh each class inversely to its rows.
@@ -76,6 +80,7 @@ class TrainOptions:
     heads: tuple[HeadSpec, ...] = (HeadSpec(),)
     lr: tuple[float, ...] = (1e-3,)
     optimizer: tuple[str, ...] = ("adam",)
+    momentum: float = MOMENTUM
     epochs: int = 50
     batch_size: int = 64
     class_weight: str = "none"
@@ -124,6 +129,7 @@ class TrainOptions:
         yield "--lr", self.lr, lambda value: 0 < value < math.inf, "above 0"
         yield "--l2", self.l2, lambda value: 0 <= value < math.inf, "0 or more"
         for flag, fractions in (
+            ("--momentum", (self.momentum,)),
             ("--dropout", self.dropout),
             ("--label_smoothing", self.label_smoothing),
         ):
@@ -176,7 +182,9 @@ class TrainOptions:
                 parts = [
                     _named(name, value) for name, value in settings.items() if len(axes[name]) > 1
                 ]
-                found["-".join([head.slug, *parts])] = Trial(head, **settings)
+                found["-".join([head.slug, *parts])] = Trial(
+                    head, **settings, momentum=self.momentum
+                )
         return found
 
     def penalties_of(self, head: HeadSpec) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from featurestore.errors import UsageError, unknown_choice
 from featurestore.units import shortest
 
 SPELLINGS = {
-    "linear": "linear",
+    "linear": "linear[:dropout=P]",
     "mlp": "mlp:UNITS",
     "ridge": "ridge",
     "logistic": "logistic",
@@ -45,7 +45,8 @@ class HeadSpec:
       kind: a key of `SPELLINGS`.
       units: hidden units of ``mlp``; 0 for all other kinds.
       activation: of the hidden layer of ``mlp``.
-      dropout: fraction of the hidden values of ``mlp`` that training drops.
+      dropout: fraction of the hidden values of ``mlp``, or of the features of ``linear``, that
+        training drops.
       neighbours: how many training rows vote in ``knn``.
       metric: of ``knn``: ``cosine`` or ``euclidean``.
       vote: of ``knn``: ``weighted`` by similarity, or ``majority``.
@@ -78,11 +79,11 @@ class HeadSpec:
         parts = [self.kind]
         if self.kind == "mlp":
             parts += [str(self.units), self.activation]
-            parts += [f"dropout={shortest(self.dropout)}"] if self.dropout else []
         elif self.kind == "knn":
             parts += [str(self.neighbours), self.metric, self.vote]
         elif self.l2:
             parts.append(f"l2={','.join(map(repr, self.l2))}")
+        parts += [f"dropout={shortest(self.dropout)}"] if self.dropout else []
         return ":".join(parts)
 
     @property
@@ -106,7 +107,7 @@ def parse_head(text: str) -> HeadSpec:
     """Reads one `--head`.
 
     Args:
-      text: ``linear``, ``mlp:UNITS[:relu|linear][:dropout=P]``, ``ridge[:l2=L,L]``,
+      text: ``linear[:dropout=P]``, ``mlp:UNITS[:relu|linear][:dropout=P]``, ``ridge[:l2=L,L]``,
         ``logistic[:l2=L,L]`` or ``knn:K[:cosine|euclidean][:weighted|majority]``.
 
     Raises:
@@ -121,8 +122,8 @@ def parse_head(text: str) -> HeadSpec:
     kind, *options = text.split(":")
     if kind not in SPELLINGS:
         raise unknown_choice("--head", kind, SPELLINGS.values())
-    if kind == "linear" and options:
-        raise UsageError(f"--head: linear takes no options, got {text!r}; mlp:UNITS does")
+    if kind == "linear":
+        return HeadSpec(kind, **_settings(kind, options, text))
     if kind not in CHOICES:
         return HeadSpec(kind, l2=_penalties(kind, options, text))
     counted, digits, example = ("units", 7, 256) if kind == "mlp" else ("neighbours", 5, 20)
@@ -130,19 +131,24 @@ def parse_head(text: str) -> HeadSpec:
         raise UsageError(
             f"--head: {kind} needs its number of {counted}, such as {kind}:{example}, got {text!r}"
         )
-    settings: dict[str, Any] = {counted: int(options[0])}
-    for option in options[1:]:
+    return HeadSpec(kind, **{counted: int(options[0])}, **_settings(kind, options[1:], text))
+
+
+def _settings(kind: str, options: list[str], text: str) -> dict[str, Any]:
+    """Returns the fields that the options of ``linear``, ``mlp`` or ``knn`` set."""
+    settings: dict[str, Any] = {}
+    for option in options:
         name, value = _setting(kind, option, text)
         if name in settings:
             raise UsageError(f"--head: the {name} is given twice in {text!r}")
         settings[name] = value
-    return HeadSpec(kind, **settings)
+    return settings
 
 
 def _setting(kind: str, option: str, text: str) -> tuple[str, str | float]:
-    """Returns (field, value) of an option of ``mlp`` or ``knn``."""
+    """Returns (field, value) of one option."""
     name, equals, value = option.partition("=")
-    if kind == "mlp" and equals:
+    if kind != "knn" and equals:
         if name != "dropout":
             raise unknown_choice(f"--head: {text!r}", name, ("dropout",))
         try:
@@ -151,9 +157,10 @@ def _setting(kind: str, option: str, text: str) -> tuple[str, str | float]:
             raise UsageError(
                 f"--head: dropout must be a number, got {value!r} in {text!r}"
             ) from None
-    fields = {choice: field for field, choices in CHOICES[kind].items() for choice in choices}
+    choices = CHOICES.get(kind, {})
+    fields = {choice: field for field, names in choices.items() for choice in names}
     if option not in fields:
-        more = ("dropout=P",) if kind == "mlp" else ()
+        more = ("dropout=P",) if kind != "knn" else ()
         raise unknown_choice(f"--head: {text!r}", option, (*fields, *more))
     return fields[option], option
 

@@ -70,6 +70,13 @@ def _penalties(texts: Sequence[str], flag: str) -> tuple[float, ...]:
     return _numbers(texts, flag, "1e-3,1e-1") if ",".join(texts) else ()
 
 
+def _number(texts: Sequence[str], flag: str) -> float:
+    try:
+        return float(texts[0])
+    except ValueError:
+        raise UsageError(f"{flag}: expected a number, got {texts[0]!r}") from None
+
+
 def _whole(texts: Sequence[str], flag: str) -> int:
     try:
         return int(texts[0])
@@ -100,6 +107,7 @@ FLAGS = {
     "dropout": Flag(_numbers, False, "dropout of every mlp head, instead of that in its --head"),
     "label_smoothing": Flag(_numbers, False, "label smoothing, from 0 to below 1"),
     "optimizer": Flag(_names, False, "|".join(OPTIMIZERS)),
+    "momentum": Flag(_number, True, "momentum of sgd, from 0 to below 1"),
     "seed": Flag(_wholes, False, "seeds of weights and dropout; the first also orders the rows"),
     "epochs": Flag(_whole, True, "passes over the training rows"),
     "patience": Flag(
