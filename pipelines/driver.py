@@ -71,9 +71,11 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     listing = Listing.open(options, inputs, say)
     laps.lap("listing")
     # Loads TensorFlow: mistakes in the flags and in the input are reported before, at once.
+    from pipelines.opening.sample import InputSamples
     from pipelines.opening.store import join_store
 
-    store, chosen = join_store(options, storage, listing, say, not job.is_here)
+    samples = InputSamples(listing, options.storage_options)
+    store, chosen = join_store(options, storage, samples, say, not job.is_here)
     laps.lap("base")
     # A large store takes a while to read, so it is read once.
     before = store.at_this_moment()

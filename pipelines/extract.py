@@ -19,6 +19,7 @@ from classifier.recipes.arguments import HELP, METAVAR, with_recipe
 from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
 from featurestore.ignored import note_lines
+from pipelines.deriver import derive
 from pipelines.driver import SAMPLE_FOLDER, Say, extract
 from pipelines.finishing.detached import Submitted
 from pipelines.finishing.timereport import time_lines
@@ -114,9 +115,10 @@ def run(argv: Sequence[str]) -> int:
     quiet_libraries()
     options, as_json = parse_options(argv)
     tell = say_unless(as_json)
-    if options.plan:
+    if options.plan and not options.input_store:
         return _plan(options, as_json, tell)
-    outcome = extract(options, tell, not as_json)
+    run_it = derive if options.input_store else extract
+    outcome = run_it(options, tell, not as_json)
     if isinstance(outcome, Submitted):
         record = {"submitted": [asdict(run) for run in outcome.runs]}
         for line in [json.dumps(record, indent=2)] if as_json else outcome.lines:

@@ -22,7 +22,7 @@ ROOMS = {
     ).split(),
     "pipelines": (
         "options settings flags watching packing planning extraction opening finishing scoring "
-        "beam driver estimating diagnosis steps"
+        "deriving beam driver deriver estimating diagnosis steps"
     ).split(),
 }
 COMMANDS = {
