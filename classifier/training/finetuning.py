@@ -98,7 +98,8 @@ def division_of(run: Run, store: FeatureStore) -> Division:
     Raises:
       UsageError: when its classes or validation rows are not the run's.
     """
-    division = divide(store, "on" if run.multi_label else "off")
+    validation = run.config.options.get("validation", "auto")
+    division = divide(store, "on" if run.multi_label else "off", validation)
     if division.classes != run.classes:
         raise UsageError(
             f"--store: the training rows of {store.url} have {len(division.classes)} classes, and "
