@@ -198,8 +198,10 @@ class StoreDeriver(ChunkWork):
         rows, stored = batch
         started = time.monotonic()
         with clock.works("infer"):
+            # A copy, because rows of a local part are mapped and read-only, and OpenVINO takes
+            # writable arrays only.
             taken = as_rgb(stored) if stored.dtype == np.uint8 else stored
-            features = run_padded(self.engine, taken)
+            features = run_padded(self.engine, np.array(taken))
         result = GroupResult(rows, features, computed=len(rows))
         result.infer_seconds.append(time.monotonic() - started)
         return result.without_non_finite()
