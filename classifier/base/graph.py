@@ -34,8 +34,8 @@ def cut(model: keras.Model, names: tuple[str, ...], image_size: tuple[int, int])
       image_size: (height, width) in pixels.
 
     Returns:
-      A model from float32 (n, H, W, 3) to that layer's output, or from (n, H, W, 1) if `model` takes
-      one channel; it shares the weights of `model`.
+      A model from float32 (n, H, W, 3) to that layer's output; from (n, H, W, 1) if `model` takes
+      one channel. It shares the weights of `model`.
 
     Raises:
       UsageError: when the layer has no single output.
