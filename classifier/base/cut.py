@@ -111,9 +111,10 @@ def cut_file(request: BaseRequest, path: Path) -> Cut:
             source = other.name
             taken = weights.load_weights_file(whole, other, other.name, request.trust_model)
         notes = (f"weights: {taken}",)
+    names: tuple[str, ...] = ()
     if _means_output(request.layer, whole):
         _require_one_output(whole, path.name)
-        names, layer = (), graph.output_names(whole)[0]
+        layer = graph.output_names(whole)[0]
     elif request.layer:
         names = layers.find_layer(whole, request.layer, path.name)
         layer = request.layer
