@@ -8,10 +8,10 @@ on the validation rows. Both run in one process, in turn, and the ratios are med
 
 Logistic heads choose among `PENALTIES`; scikit-learn fits each of them from the start, with L-BFGS
 and the tolerance with which its loss ends where ours does. It gets one BLAS thread, because with
-two a step of L-BFGS took 25 times as long on our busy machine. "Loss above the least" is the relative
-distance of the penalised training loss from the lower of the two, at the worst penalty. Ridge heads
-choose among 50 penalties, by 5 folds; scikit-learn's `RidgeCV` does so by leave-one-out. A
-nearest-neighbour head has no fit to speak of: the figures are those of answering.
+two a step of L-BFGS took 25 times as long on our busy machine. "Loss above the least" is the
+relative distance of the penalised training loss from the lower of the two, at the worst penalty.
+Ridge heads choose among 50 penalties, by 5 folds; scikit-learn's `RidgeClassifierCV` does so by
+leave-one-out. A nearest-neighbour head has no fit to speak of: the figures are those of answering.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ def ours(head: str, data: TrainingData, sides: Sides) -> Timed:
         for penalty in PENALTIES:
             alone = parse_head(f"logistic:l2={penalty}") if len(spec.l2) > 1 else spec
             network = train_exact(alone, data, options).model
-            losses.append(sides.loss(*network.weights["logits"], penalty))
+            kernel, bias = network.weights["logits"]
+            losses.append(sides.loss(kernel, bias, penalty))
     return Timed(*spent, fitted.best["val_accuracy"], losses)
 
 
@@ -157,8 +158,9 @@ def ways_of(data: TrainingData) -> dict[str, dict[str, Callable[[], Timed]]]:
     }
     for metric in ("cosine", "euclidean"):
         model = KNeighborsClassifier(NEIGHBOURS, metric=metric, algorithm="brute")
-        way = {"scikit-learn": partial(scikit, model, sides)}
-        found[f"knn:{NEIGHBOURS}:{metric}:majority"] = way
+        found[f"knn:{NEIGHBOURS}:{metric}:majority"] = {
+            "scikit-learn": partial(scikit, model, sides)
+        }
     for head, ways in found.items():
         ways["Hoarfrost"] = partial(ours, head, data, sides)
     return found

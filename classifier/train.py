@@ -88,7 +88,7 @@ def run(argv: Sequence[str]) -> int:
     # Every epoch must read the same rows, even while an extraction adds others.
     store = open_store(arguments.store, file_system).with_cache(limit).at_this_moment()
     storage = Storage(arguments.output, file_system)
-    division = divide(store, options.multi_label)
+    division = divide(store, options.multi_label, options.validation)
     check_heads(options, store.spec.feature_shape, division)
     check_augment(options.augment, store.spec.is_pixels, options.heads)
     output.prepare_output(storage, store, arguments.overwrite)

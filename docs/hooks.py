@@ -18,6 +18,7 @@ PACKAGES = ("featurestore", "classifier", "pipelines")
 # In the order of the menu: file in the repository -> (page, title).
 PAGES = {
     "README.md": ("index.md", "Hoarfrost"),
+    "docs/recipes.md": ("recipes.md", "Recipes"),
     "docs/operations.md": ("operations.md", "Operations"),
     "docs/scoring.md": ("scoring.md", "Labels for images"),
     "docs/finetuning.md": ("finetuning.md", "Fine-tuning"),
@@ -26,6 +27,7 @@ PAGES = {
     "docs/flink.md": ("flink.md", "Flink"),
     "docs/format.md": ("format.md", "The store's format"),
     "docs/export.md": ("export.md", "Exports"),
+    "docs/adopt.md": ("adopt.md", "Classifiers of others"),
     "docs/gpu.md": ("gpu.md", "GPUs"),
     "docs/performance.md": ("performance.md", "Performance"),
     "docs/scale.md": ("scale.md", "A hundred million images"),

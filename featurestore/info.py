@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -27,11 +28,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
     markers = list(store.markers().values())
     splits, labels, augmented = _tally(store)
     kinds = Counter(row["kind"] for row in store.quarantined())
-    numerics = Counter(
-        f"{marker.numerics.get('engine', '?')} {marker.numerics.get('precision', '?')}"
-        for marker in markers
-        if marker.part
-    )
+    numerics = Counter(_numerics_label(marker.numerics) for marker in markers if marker.part)
     ledger = store.ledger()
     return {
         "store": store.url,
@@ -55,6 +52,11 @@ def describe(store: FeatureStore) -> dict[str, Any]:
         "unfinished": [asdict(run) for run in unfinished_runs(store)],
         "runs": sum(file.name.endswith(".json") for file in store.storage.list("runs")),
     }
+
+
+def _numerics_label(numerics: Mapping[str, Any]) -> str:
+    label = f"{numerics.get('engine', '?')} {numerics.get('precision', '?')}"
+    return f"{label} from {numerics['derived']}" if numerics.get("derived") else label
 
 
 def _tally(store: FeatureStore) -> tuple[Counter[str], Counter[str], int]:

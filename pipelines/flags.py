@@ -80,6 +80,7 @@ class Flag(NamedTuple):
 _COLUMN = "in a list, Parquet or TFRecord"
 _INPUTS = """folders (root/class/*, root/split/class/*, flat), patterns, images,
 shards (*.tar, *.zip, *.tfrecord, *.parquet) or lists (*.csv)"""
+_INPUT_STORE = "take a store's pixels, or its maps of an earlier layer, instead of images"
 _SIZE = "height x width; default 180 for VGG16"
 _LABEL = f"column of --labels if you give that, else {_COLUMN}; default label"
 _SPLITS = "divide an input without splits, by the content of its images"
@@ -93,6 +94,7 @@ _storage_options = partial(key_values, flag="--storage_options")
 GROUPS = {
     "input and output": {
         "input": Flag(ExtractOptions, "URI", _INPUTS, "inputs", tuple),
+        "input_store": Flag(ExtractOptions, "STORE", _INPUT_STORE),
         "output": Flag(ExtractOptions, "STORE", "folder or URL of the store"),
         "storage_options": Flag(
             InputOptions, "K=V", "for remote file systems, such as anon=true", "", _storage_options

@@ -225,6 +225,7 @@ class ExtractOptions:
     Attributes:
       output: folder or URL of the store.
       inputs: URIs; none for the built-in sample.
+      input_store: a store whose rows take the place of images; or "".
       base: the frozen base.
       pixels: the fields of `PixelSpec` without the size.
       dtype: ``auto``, ``float16`` or ``float32``.
@@ -246,6 +247,7 @@ class ExtractOptions:
 
     output: str = DEFAULT_OUTPUT
     inputs: tuple[str, ...] = ()
+    input_store: str = ""
     base: BaseRequest = field(default_factory=BaseRequest)
     pixels: Mapping[str, str] = field(default_factory=dict)
     dtype: str = "auto"

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from classifier.recipes.recipe import read_recipe
-from classifier.runs.run import RUN
+from classifier.runs.run import RUN, SUMMARY
 from featurestore import open_store
 from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
@@ -130,11 +130,13 @@ def run_steps(
 
 
 def with_split(step: Step) -> Step:
-    """Returns an evaluation with a split that its store has: test, else validation."""
+    """Returns an evaluation with a split that its run has: test, else validation, else train."""
     if step.section != "evaluate" or "--split" in step.arguments:
         return step
     splits = open_store(step.value("--store")).split_counts()
-    split = "test" if splits.get("test") else "validation"
+    validation = json.loads(Storage(step.value("--run")).read(SUMMARY)).get("validation")
+    rest = "train" if validation == "train" else "validation"
+    split = "test" if splits.get("test") else rest
     return step._replace(arguments=(*step.arguments, "--split", split))
 
 
@@ -186,7 +188,9 @@ def summary(steps: Sequence[Step]) -> dict[str, Any]:
             figures = {record["split"]: record["accuracy"] for record in judged}
             report = f"{step.result}/{REPORT}" if storage.exists(REPORT) else ""
             facts["runs"].append({"run": step.result, "accuracy": figures, "report": report})
-            facts["files"] += [f"{step.result}/{file}" for file in _files(storage, "plots", ".png")]
+            for folder in ("plots", "evaluation"):
+                pictures = _files(storage, folder, ".png")
+                facts["files"] += [f"{step.result}/{picture}" for picture in pictures]
         elif step.result:
             facts["files"].append(step.result)
     return facts
@@ -213,7 +217,9 @@ def summary_lines(facts: Mapping[str, Any]) -> list[str]:
     lines += [f"file    {name}" for name in facts["files"]]
     if facts["runs"]:
         image = facts["example"]
-        lines.append(f"try     python -m classifier.predict --run {facts['runs'][-1]['run']} {image}")
+        lines.append(
+            f"try     python -m classifier.predict --run {facts['runs'][-1]['run']} {image}"
+        )
     return lines
 
 

@@ -105,9 +105,7 @@ def _output(section: str, result: str) -> list[str]:
     return ["--plot" if section == "predict" else "--output", result]
 
 
-def _own(
-    recipe: Recipe, section: str, inputs: Sequence[str], folder: str
-) -> list[list[str]]:
+def _own(recipe: Recipe, section: str, inputs: Sequence[str], folder: str) -> list[list[str]]:
     """Returns what leads into a step from earlier ones, for each command that it makes."""
     runs = [name for name in RUNS if name in recipe.sections]
     given = ["--input", *inputs] if inputs else []
@@ -119,11 +117,17 @@ def _own(
         "adopt": [],
         "train": _store(recipe, section, folder),
         "finetune": [*_run("train", folder), *_store(recipe, section, folder)],
-        "export": _run(runs[-1], folder) if runs else [],
+        "export": [*(_run(runs[-1], folder) if runs else []), *_checked_on(recipe, inputs)],
         "predict": [*(_run(runs[-1], folder) if runs else []), *given],
         "show": _store(recipe, section, folder),
     }
     return [own[section]]
+
+
+def _checked_on(recipe: Recipe, inputs: Sequence[str]) -> list[str]:
+    """Returns the images that an export is checked on where no store holds some."""
+    has_store = any(name in recipe.sections for name in EXTRACTIONS)
+    return ["--input", inputs[0]] if inputs and not has_store else []
 
 
 def _run(name: str, folder: str) -> list[str]:
@@ -149,10 +153,12 @@ def _typed(recipe: Recipe, section: str, folder: str, own: Sequence[str]) -> lis
     parser = parser_of(section)
     with located(settings):
         typed = arguments_of(section, settings, parser)
-        arguments = [*own, *_output(section, "DIR"), *typed]
-        parsed, unknown = parser.parse_known_args(arguments)
-        parser.refuse_unknown(unknown)
-        if section == "train":
+        try:
+            parsed = parser.parse_args([*own, *_output(section, "DIR"), *typed])
+        except UsageError as error:
+            fix = f"; give it as --set {section}.FLAG=VALUE" if "required" in str(error) else ""
+            raise UsageError(f"{error}{fix}") from error
+        if section in ("train", "finetune"):
             options_of(parsed, {})
         elif section in EXTRACTIONS:
             extract_options(parsed)

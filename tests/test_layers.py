@@ -18,11 +18,11 @@ ROOMS = {
     ).split(),
     "classifier": (
         "runtime cachefolder figures pixels inputs base engines features heads runs judgement "
-        "reporting exporting training recipes"
+        "reporting exporting adopting training recipes"
     ).split(),
     "pipelines": (
         "options settings flags watching packing planning extraction opening finishing scoring "
-        "beam driver estimating diagnosis steps"
+        "deriving beam driver deriver estimating diagnosis steps"
     ).split(),
 }
 COMMANDS = {
@@ -38,6 +38,7 @@ COMMANDS = {
         "verify",
         "report",
         "export",
+        "adopt",
         "imagefiles",
     },
     "pipelines": {"extract", "pack", "ridge", "score", "recipe", "doctor"},
@@ -67,6 +68,7 @@ def loaded(statement: str) -> set[str]:
         ("classifier.train", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
         ("classifier.finetune", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
         ("classifier.report", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
+        ("classifier.adopt", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
         ("classifier.export", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
         ("classifier.inputs", {"tensorflow", "keras", "apache_beam", "pipelines"}),
         ("pipelines.extract", {"tensorflow", "keras", "apache_beam", "openvino", "nncf"}),
@@ -102,6 +104,7 @@ def test_imports_go_down_only(module, absent):
         "classifier.report",
         "classifier.export",
         "classifier.recipes",
+        "classifier.adopt",
     ],
 )
 def test_help_loads_nothing_heavy(module):

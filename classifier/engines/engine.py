@@ -114,7 +114,7 @@ def run_padded(engine: Engine, images: np.ndarray) -> np.ndarray:
     for start in range(0, len(images), engine.batch_size):
         part = images[start : start + engine.batch_size]
         missing = engine.batch_size - len(part)
-        batch = np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else part
+        batch = np.pad(part, ((0, missing), *[(0, 0)] * (part.ndim - 1))) if missing else part
         parts.append(engine(batch)[: len(part)])
     if not parts:
         return np.empty((0, *engine.feature_shape), np.float32)

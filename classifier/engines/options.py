@@ -25,11 +25,13 @@ class EngineOptions:
       engine: ``auto``, ``tensorflow`` or ``openvino``.
       precision: ``auto``, ``float32``, ``float16``, ``bfloat16`` or ``int8``.
       allow_inexact: whether int8 features may differ much from float32's.
+      reason: for the engine, for the user.
     """
 
     engine: str = AUTO
     precision: str = AUTO
     allow_inexact: bool = False
+    reason: str = "as asked for"
 
     def __post_init__(self) -> None:
         for flag, got, known in (
@@ -92,7 +94,7 @@ def candidates(asked: EngineOptions, hardware: Hardware) -> Candidates:
 
 def _engine(asked: EngineOptions, hardware: Hardware) -> tuple[str, str]:
     if asked.engine != AUTO:
-        return asked.engine, "as asked for"
+        return asked.engine, asked.reason
     if asked.precision == "int8":
         return "openvino", "the only engine with int8"
     if hardware.gpu:

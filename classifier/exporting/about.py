@@ -17,7 +17,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from classifier.exporting.options import ExportOptions
-from classifier.runs.run import Run, head_file
+from classifier.runs.headfile import head_file
+from classifier.runs.run import Run
 from featurestore import __version__
 from featurestore.errors import UsageError, one_line
 from featurestore.numerics import digest
@@ -56,6 +57,7 @@ def texts_of(
         "head_id": head_id,
         "head": run.config.heads[head_id],
         "classes": list(run.classes),
+        "aliases": dict(run.config.aliases),
         "multi_label": run.multi_label,
         "temperature": temperature,
         "input": {"name": "pixels", "dtype": "uint8", "shape": [None, height, width, 3]},

@@ -1,4 +1,4 @@
-"""Fits ridge, logistic and nearest-neighbour heads, each as a graph of layers like any other head."""
+"""Fits ridge, logistic and nearest-neighbour heads, each as a graph of layers like any other."""
 
 from __future__ import annotations
 

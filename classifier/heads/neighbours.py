@@ -94,9 +94,7 @@ def _votes(graph: HeadGraph, places: Tensor, table: np.ndarray) -> Tensor:
     config |= {"embeddings_regularizer": None, "activity_regularizer": None}
     config |= {"embeddings_constraint": None, "mask_zero": False, "quantization_config": None}
     shape = (*places.shape, classes)
-    return graph.layer(
-        "Embedding", "labels", places, shape, (table.astype(np.float32),), **config
-    )
+    return graph.layer("Embedding", "labels", places, shape, (table.astype(np.float32),), **config)
 
 
 def _blocks(features: np.ndarray) -> Iterator[np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from classifier.features.division import class_weights
+from classifier.features.division import VALIDATION, class_weights
 from classifier.heads.spec import PENALTIES, HeadSpec
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.units import parse_size, shortest
@@ -74,6 +74,8 @@ class TrainOptions:
       keep: how many of the best heads are saved, of those trained by gradient steps.
       multi_label: whether rows may have several labels: ``on``, ``off``, or ``auto``, which means
         on if a row has several.
+      validation: which rows validate: the validation split or a carve with ``auto``, the training
+        rows themselves with ``train``.
       memory: bytes of features above which they are streamed.
       augment: of pixels, fresh in each epoch, for heads that Keras trains; "" for none.
     """
@@ -94,6 +96,7 @@ class TrainOptions:
     patience: int = 0
     keep: int = 10
     multi_label: str = "auto"
+    validation: str = "auto"
     memory: int = parse_size(DEFAULT_MEMORY, "--memory")
     augment: str = ""
 
@@ -108,6 +111,7 @@ class TrainOptions:
             ("--class_weight", (self.class_weight,), CLASS_WEIGHTS),
             ("--standardise", (self.standardise,), STANDARDISE),
             ("--multi_label", (self.multi_label,), MULTI_LABEL),
+            ("--validation", (self.validation,), VALIDATION),
         ):
             for value in values:
                 if value not in choices:

@@ -27,20 +27,37 @@ you give as `--recipe mine.yaml`. Its sections are the steps, its keys are flags
 its values are what you would type. A list gives a flag several values. Where a step reads what an
 earlier one wrote, `input_store: lower` names that step.
 
-| section | command |
-|---|---|
+| section | command | what it does |
+|---|---|---|
 """
+WORDS = {
+    "lower": "stores the maps or pixels that fine-tuning starts from",
+    "extract": "stores the features that heads train on",
+    "adopt": "takes a complete classifier as it is",
+    "train": "trains the heads",
+    "finetune": "trains upper layers of the base together with the head",
+    "evaluate": "judges every head on the test split, else on the validation rows",
+    "export": "writes the last head with its base as one file, and checks it",
+    "predict": "classifies the input, with a bar chart",
+    "show": "draws images with their labels",
+}
+
+NOT_SCALED = (
+    "the features are not scaled, as in the tutorial; --standardise channel, the default of "
+    "classifier.train, scales each channel by the training rows"
+)
 STANDARDISE = """\
 Most recipes say `standardise: none`, as the tutorials do not scale their features. By default,
-`classifier.train` scales each channel by the mean and deviation of the training rows; add
-`--standardise channel` to compare.
+`classifier.train` scales each channel by the mean and deviation of the training rows; add `--set
+train.standardise=channel` to compare.
 """
 
 
 def page(recipes: Sequence[Recipe]) -> str:
     """Returns the page as Markdown."""
     rows = "".join(
-        f"| `{section}` | `python -m {command}` |\n" for section, command in COMMANDS.items()
+        f"| `{section}` | `{command}` | {WORDS[section]} |\n"
+        for section, command in COMMANDS.items()
     )
     parts = [
         "# Recipes\n",

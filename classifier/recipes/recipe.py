@@ -154,9 +154,7 @@ def _in_order(sections: Mapping[str, Settings]) -> dict[str, Settings]:
     return {name: sections[name] for name in COMMANDS if name in sections}
 
 
-def _mapping(
-    node: yaml.Node | None, name: str, what: str
-) -> dict[str, tuple[yaml.Node, str]]:
+def _mapping(node: yaml.Node | None, name: str, what: str) -> dict[str, tuple[yaml.Node, str]]:
     """Returns the entries of a mapping, each with its place; those of an empty value are none."""
     import yaml
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from classifier.features.division import SOURCES
 from classifier.reporting.facts import identity_facts
 from classifier.reporting.material import Material
 from classifier.reporting.sections import Fact, interval_text
 from classifier.reporting.tables import count, share
-from classifier.runs.run import CARD, Run
+from classifier.runs.run import ADOPTED, CARD, Run
 from featurestore.spec import PixelSpec
 
 OWN = "## Licences and use"
@@ -55,13 +56,11 @@ def card_of(material: Material, older: str = "", head_id: str = "") -> str:
     own = older[older.index(OWN) :] if OWN in older else _TO_FILL
     sections = (
         f"# Model card: {head_id}",
-        f"A classifier of images into {len(run.classes):,} classes: a head "
-        f"`{run.config.heads[head_id]}` on {_taken(run)}, trained by "
-        f"Hoarfrost {run.config.version}.",
+        _origin(run, head_id),
         "## What it must be fed",
         *_feeding(run),
         "## What it was trained on",
-        _table(_data_facts(material)),
+        _data(material),
         _classes(run.classes),
         "## How good it is",
         _quality(material, head_id),
@@ -70,6 +69,20 @@ def card_of(material: Material, older: str = "", head_id: str = "") -> str:
         own.strip(),
     )
     return "\n\n".join(sections) + "\n"
+
+
+def _origin(run: Run, head_id: str) -> str:
+    config = run.config
+    what = f"A classifier of images into {len(run.classes):,} classes: "
+    if config.heads[head_id] == ADOPTED:
+        return (
+            f"{what}{run.spec.base.model}, trained elsewhere and adopted as it is by Hoarfrost "
+            f"{config.version}."
+        )
+    return (
+        f"{what}a head `{config.heads[head_id]}` on {_taken(run)}, trained by Hoarfrost "
+        f"{config.version}."
+    )
 
 
 def _taken(run: Run) -> str:
@@ -115,6 +128,12 @@ def _pixel_rules(pixels: PixelSpec) -> Iterator[str]:
     yield f"the orientation that EXIF gives is {turned}"
 
 
+def _data(material: Material) -> str:
+    if not material.run.config.store_url:
+        return "Unknown here: it was adopted, and its file does not say. Ask its makers."
+    return _table(_data_facts(material))
+
+
 def _data_facts(material: Material) -> list[Fact]:
     summary, config = material.summary, material.run.config
     facts = [("Feature store", config.store_url), ("Identity", config.spec.identity_hash)]
@@ -127,8 +146,7 @@ def _data_facts(material: Material) -> list[Fact]:
         if name in summary:
             facts.append((heading, count(summary[name])))
     if validation := summary.get("validation"):
-        carved = "carved out of the training rows by content"
-        facts.append(("Validation", carved if validation == "carved" else "a split of the store"))
+        facts.append(("Validation", f"rows {SOURCES.get(validation, validation)}"))
     return facts
 
 

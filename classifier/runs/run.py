@@ -26,23 +26,18 @@ import dataclasses
 import io
 import json
 import math
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from classifier.base.saved import UNREADABLE
 from classifier.features.tally import shorten
 from classifier.heads.head import forward, logits_model
 from classifier.heads.headgraph import HeadGraph
 from classifier.heads.stacked.checkpoint import FOLDER
-from classifier.runtime import import_keras
+from classifier.runs import headfile
 from featurestore.errors import CorruptStore, UsageError, cause, unknown_choice
-from featurestore.io.retry import naming
 from featurestore.io.storage import Storage
 from featurestore.spec import StoreSpec
 
@@ -57,6 +52,8 @@ CARD = "card.md"
 FORMAT_VERSION = 1
 # The options of a run that was fine-tuned have this key.
 FINETUNED = "finetuned"
+# Instead of the syntax of `--head`: a head that `classifier.adopt` made.
+ADOPTED = "adopted"
 # The content of a run's folder besides its commit.
 CONTENT = (
     "heads", "history", "plots", "evaluation", "calibration", "learning", "model", REPORT, CARD,
@@ -70,12 +67,13 @@ class RunConfig:
 
     Attributes:
       spec: of the store, with its identity.
-      store_url: the store's address, without credentials.
+      store_url: the store's address, without credentials; "" for an adopted classifier.
       classes: label of each class index.
       heads: head_id -> the head in the syntax of `--head`; of the saved heads.
       options: hyperparameters by their flag names.
       carve: boundary of the validation carve, "" when the store had a validation split.
       version: of Hoarfrost.
+      aliases: other label that images may have, such as an id or a number -> the class.
     """
 
     spec: StoreSpec
@@ -85,6 +83,7 @@ class RunConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     carve: str = ""
     version: str = ""
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Returns the text of ``run.json``."""
@@ -147,6 +146,10 @@ class Run:
         """Label of each class index."""
         return self.config.classes
 
+    def meant_by(self, labels: Iterable[str]) -> tuple[str, ...]:
+        """Returns the classes that an image's labels mean; other labels stay as they are."""
+        return meant_by(self.config.aliases, labels)
+
     @property
     def multi_label(self) -> bool:
         """Whether a row may have several classes."""
@@ -194,15 +197,12 @@ class Run:
         Raises:
           CorruptStore: when the file is missing or damaged.
         """
-        try:
-            return HeadGraph.from_bytes(self.storage.read(head_file(head_id)))
-        except (*UNREADABLE, BadZipFile) as error:
-            raise self._damaged(head_id, error) from error
+        return headfile.read_head(self.storage, head_id)
 
     def logits_of(self, head_id: str) -> Callable[[np.ndarray], np.ndarray]:
         """Returns a function from features, float (n, *feature_shape), to logits, float32 (n, k).
 
-        NumPy runs the head; only if it has other layers than those that `classifier.train` makes,
+        NumPy runs the head; only if it has layers that NumPy does not know, such as convolutions,
         Keras does.
 
         Raises:
@@ -217,22 +217,17 @@ class Run:
         Raises:
           CorruptStore: when the file is missing or damaged.
         """
-        keras = import_keras()
-        try:
-            with self.storage.local_copy(head_file(head_id)) as path:
-                return keras.models.load_model(path, compile=False, safe_mode=True)
-        except UNREADABLE as error:
-            raise self._damaged(head_id, error) from error
-
-    def _damaged(self, head_id: str, error: Exception) -> CorruptStore:
-        return CorruptStore(
-            f"{self.url}/{head_file(head_id)} cannot be loaded ({cause(error)}); train again"
-        )
+        return headfile.load_head(self.storage, head_id)
 
 
-def head_file(head_id: str) -> str:
-    """Returns the path of a head."""
-    return f"heads/{head_id}.keras"
+def meant_by(aliases: Mapping[str, str], labels: Iterable[str]) -> tuple[str, ...]:
+    """Returns labels with the names that they are aliases of, each once.
+
+    Example:
+      >>> meant_by({"n1": "cat", "0": "cat"}, ["n1", "0", "tail"])
+      ('cat', 'tail')
+    """
+    return tuple(dict.fromkeys(aliases.get(label, label) for label in labels))
 
 
 def history_file(head_id: str) -> str:
@@ -286,18 +281,6 @@ def load_run(url: str, storage_options: Mapping[str, Any] | None = None) -> Run:
     except (OSError, ValueError) as error:
         raise UsageError(f"--run: cannot read {storage.public_url!r}: {error}") from error
     return Run(storage, RunConfig.from_json(text, f"{storage.public_url}/{RUN}"))
-
-
-def save_head(storage: Storage, head_id: str, head: HeadGraph | keras.Model) -> None:
-    """Writes a trained head into a run."""
-    if isinstance(head, HeadGraph):
-        storage.write(head_file(head_id), head.to_bytes())
-        return
-    with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
-        path = Path(folder) / f"{head_id}.keras"
-        with naming(str(path)):
-            head.save(path)
-        storage.write(head_file(head_id), path.read_bytes())
 
 
 def write_leaderboard(storage: Storage, records: Sequence[Mapping[str, Any]]) -> None:

@@ -13,7 +13,8 @@ from classifier.heads.data import prepare_data
 from classifier.heads.network.fit import Network
 from classifier.heads.options import TrainOptions
 from classifier.heads.stacked.checkpoint import SECONDS, Checkpoint
-from classifier.runs.run import FINETUNED, Run, head_file, history_file
+from classifier.runs.headfile import head_file
+from classifier.runs.run import FINETUNED, Run, history_file
 from classifier.training.composition import Composed, compose
 from classifier.training.run import Fitted, decisive_of, tell_place, write_run
 from classifier.training.trials import keep_head, progress_lines
@@ -98,7 +99,8 @@ def division_of(run: Run, store: FeatureStore) -> Division:
     Raises:
       UsageError: when its classes or validation rows are not the run's.
     """
-    division = divide(store, "on" if run.multi_label else "off")
+    validation = run.config.options.get("validation", "auto")
+    division = divide(store, "on" if run.multi_label else "off", validation)
     if division.classes != run.classes:
         raise UsageError(
             f"--store: the training rows of {store.url} have {len(division.classes)} classes, and "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from classifier.features.division import VALIDATION
 from classifier.heads.options import (
     CLASS_WEIGHTS,
     DEFAULT_MEMORY,
@@ -134,6 +135,12 @@ FLAGS = {
         _text,
         True,
         f"{'|'.join(MULTI_LABEL)}: whether a row may have several labels; auto: on if one has",
+    ),
+    "validation": Flag(
+        _text,
+        True,
+        f"{'|'.join(VALIDATION)}: auto takes the validation split, or a fifth of the training "
+        "rows; train sets no rows aside, and validates on the training rows",
     ),
     "memory": Flag(
         lambda texts, flag: parse_size(texts[0], flag),

@@ -68,7 +68,7 @@ def learning_curve(
             f"--learning_curve trains a head again, and {head_id} holds fine-tuned layers of a "
             "base; evaluate the run that it began with"
         )
-    division = divide(store)
+    division = divide(store, validation=run.config.options.get("validation", "auto"))
     if division.classes != run.classes or division.carve != run.config.carve:
         raise UsageError(
             f"--learning_curve trains again, and {store.url} does not have the classes and splits "

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from classifier.features.division import Division
+from classifier.features.division import SOURCES, Division
 from classifier.heads.data import TrainingData, prepare_data
 from classifier.heads.options import TrainOptions
 from classifier.heads.stacked.checkpoint import SECONDS, Checkpoint, remove_checkpoint
@@ -166,10 +166,10 @@ def _config(
 
 
 def _tell_rows(store: FeatureStore, division: Division, tell: Callable[[str], None]) -> None:
-    source = "carved out of them by content hash" if division.carve else "of the validation split"
     tell(
         f"{store.url}: {division.rows[0]} training rows of {len(division.classes)} "
-        f"classes, {division.rows[1]} validation rows {source}"
+        f"classes, {division.rows[1]} validation rows "
+        f"{SOURCES[division.source]}"
     )
     for note in division.notes:
         tell(f"note: {note}")
@@ -189,7 +189,7 @@ def _summary(
         "train_rows": division.rows[0],
         "validation_rows": division.rows[1],
         "class_rows": division.train_counts.tolist(),
-        "validation": "carved" if division.carve else "split",
+        "validation": division.source,
         "splits": {name or "none": rows for name, rows in store.split_counts().items()},
         "store_fingerprint": digest(parts)[:16],
         "notes": list(division.notes),

@@ -30,6 +30,7 @@ from classifier.heads.stacked.fit import (
 )
 from classifier.heads.stacked.progress import Progress
 from classifier.runs import run as run_folder
+from classifier.runs.headfile import save_head
 from featurestore.errors import RunFailed
 from featurestore.io.storage import Storage
 
@@ -214,7 +215,7 @@ def keep_head(
     Returns:
       Its record for the leaderboard.
     """
-    run_folder.save_head(storage, head_id, trained.model)
+    save_head(storage, head_id, trained.model)
     _write_history(storage, head_id, trained, trained.penalties)
     if not trial.head.is_exact:  # an exact head has no epochs, and so no curve
         plots.write_or_skip(

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from classifier.base.build import build_base
 from classifier.base.pixels import pixel_base
 from classifier.base.prepared import PreparedBase, keep_base, kept_base
@@ -29,10 +27,9 @@ from featurestore.spec import PIXEL_DTYPE, PixelSpec, StoreSpec
 from featurestore.store import FeatureStore, create_store
 from pipelines.opening.engine import Chosen, choose_engine
 from pipelines.opening.existing import existing_store
-from pipelines.opening.sample import decoded_images, spread
+from pipelines.opening.sample import Samples
 from pipelines.opening.settling import check_numerics, decided
 from pipelines.options import ExtractOptions
-from pipelines.planning.listing import Listing
 from pipelines.settings import WorkerSettings
 
 # Marks a base with other weights than the ImageNet ones, which could not be downloaded, so that no
@@ -43,7 +40,7 @@ PACKAGED = "+packaged"
 def join_store(
     options: ExtractOptions,
     storage: Storage,
-    listing: Listing,
+    samples: Samples,
     say: Callable[[str], None],
     workers_choose: bool = False,
 ) -> tuple[FeatureStore, Chosen | None]:
@@ -52,7 +49,7 @@ def join_store(
     Args:
       options: of the run.
       storage: of the output.
-      listing: of the input, whose first images become the probe images.
+      samples: of the input, whose first images become the probe images.
       say: shows one line to the user.
       workers_choose: whether the base runs on other machines, which choose their engine.
 
@@ -78,11 +75,11 @@ def join_store(
         existing.spec.require_same(wanted, f"the store at {existing.url}")
         store = existing
     else:
-        store, chosen = _with_base(options, storage, existing, listing, say, workers_choose)
+        store, chosen = _with_base(options, storage, existing, samples, say, workers_choose)
     if workers_choose:
         say(_on_workers(store.spec.numerics))
         return store, None
-    return _settle(options, store, chosen, listing, say)
+    return _settle(options, store, chosen, samples, say)
 
 
 def _on_workers(numerics: Numerics) -> str:
@@ -95,7 +92,7 @@ def _settle(
     options: ExtractOptions,
     store: FeatureStore,
     chosen: Chosen | None,
-    listing: Listing,
+    samples: Samples,
     say: Callable[[str], None],
 ) -> tuple[FeatureStore, Chosen]:
     """Settles the engine of a run whose workers share this machine; returns it with the store."""
@@ -107,17 +104,13 @@ def _settle(
         asked=options.engine,
     )
     # A run on distributed workers may have created the store, and ended before one decided.
-    store = decided(store, settings, partial(_sample, options, listing, store.spec.pixels))
+    store = decided(store, settings, partial(samples.spread, pixels=store.spec.pixels))
     if chosen is None or chosen.choice.numerics.hash != store.spec.numerics.hash:
         choice, reason = for_stored(store.spec.numerics, this_machine, options.engine)
         chosen = Chosen.of(choice, reason or "the store's own")
     say(chosen.line)
-
-    def head(count: int) -> np.ndarray:
-        refs = listing.head[: 4 * count]
-        return decoded_images(refs, count, store.spec.pixels, options.storage_options)
-
-    difference = check_numerics(store, settings, chosen, head)
+    first = partial(samples.first, pixels=store.spec.pixels)
+    difference = check_numerics(store, settings, chosen, first)
     if difference is not None:
         say(
             "this machine computes with other numerics than the store's; probe images agree within "
@@ -126,34 +119,28 @@ def _settle(
     return store, chosen
 
 
-def _sample(options: ExtractOptions, listing: Listing, pixels: PixelSpec, count: int) -> np.ndarray:
-    # Draws a quarter more than needed, since some may be bad.
-    refs = spread(listing.again(), count + count // 4)
-    return decoded_images(refs, count, pixels, options.storage_options)
-
-
 def _with_base(
     options: ExtractOptions,
     storage: Storage,
     existing: FeatureStore | None,
-    listing: Listing,
+    samples: Samples,
     say: Callable[[str], None],
     workers_choose: bool,
 ) -> tuple[FeatureStore, Chosen | None]:
     """Prepares the base, and compares it with the existing store or creates one."""
-    base = _prepared(options.base, allow_packaged=not options.inputs)
+    base = prepared_base(options.base, allow_packaged=not options.inputs)
     for note in base.notes:
         say(note)
     if existing is None:
-        return _create(options, storage, base, None if workers_choose else listing)
+        return _create(options, storage, base, None if workers_choose else samples)
     wanted = make_spec(options, base)
     existing.spec.require_same(wanted, f"the store at {existing.url}")
     if not _has_model(existing):
-        _write_model(storage, base, wanted)
+        write_model(storage, base, wanted)
     return existing, None
 
 
-def _prepared(request: BaseRequest, allow_packaged: bool) -> PreparedBase:
+def prepared_base(request: BaseRequest, allow_packaged: bool) -> PreparedBase:
     """Takes a base from an earlier command on this machine, or builds it; pixels need none."""
     if request.is_pixels:
         return pixel_base(request)
@@ -168,29 +155,29 @@ def _prepared(request: BaseRequest, allow_packaged: bool) -> PreparedBase:
 
 
 def _create(
-    options: ExtractOptions, storage: Storage, base: PreparedBase, listing: Listing | None
+    options: ExtractOptions, storage: Storage, base: PreparedBase, samples: Samples | None
 ) -> tuple[FeatureStore, Chosen | None]:
     """Creates the store, or opens the one that another job created meanwhile.
 
-    Without a listing, from which it would choose the engine, the store leaves the numerics open.
+    Without samples, on which it would choose the engine, the store leaves the numerics open.
     """
     spec = make_spec(options, base)
     # Refuses views that cannot be made of images of this size.
     Views.of(spec)
-    if listing is None:
-        _write_model(storage, base, spec)
+    if samples is None:
+        write_model(storage, base, spec)
         return create_store(storage, dataclasses.replace(spec, numerics=UNDECIDED)), None
-    sample = partial(_sample, options, listing, spec.pixels)
+    sample = partial(samples.spread, pixels=spec.pixels)
     with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
         # Nothing is written to the output before the engine is chosen, which may fail.
         draft = Storage(folder)
-        _write_model(draft, base, spec)
+        write_model(draft, base, spec)
         stored = StoredBase(draft, spec, options.base.trust_model, base.model)
         chosen = choose_engine(
             options.engine, options.chunks.batch_size, stored, sample, this_machine
         )
     # The spec is written last and exclusively, so that a visible store has its base.
-    _write_model(storage, base, spec)
+    write_model(storage, base, spec)
     if chosen.quantised:
         storage.write(layout.quantised_file(chosen.choice.model), chosen.quantised)
     spec = dataclasses.replace(spec, numerics=chosen.choice.numerics)
@@ -231,7 +218,8 @@ def _has_model(store: FeatureStore) -> bool:
     return all(store.storage.exists(name) for name in files)
 
 
-def _write_model(storage: Storage, base: PreparedBase, spec: StoreSpec) -> None:
+def write_model(storage: Storage, base: PreparedBase, spec: StoreSpec) -> None:
+    """Writes a base into a store, under the name that its spec gives."""
     try:
         for name in layout.model_files(spec.base.weights_hash, ""):
             storage.write(name, base.data)

@@ -1,4 +1,4 @@
-"""A store of pixels: what it holds, what it needs, and that everything else treats it as a store."""
+"""A store of pixels: what it holds and needs, and that all else treats it as any store."""
 
 import json
 import re
