@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from classifier.features.division import divide
 from classifier.heads.exact import check_heads
-from classifier.heads.stacked.checkpoint import SECONDS, remove_checkpoint
+from classifier.heads.network.augmentation import check_augment
+from classifier.heads.stacked.checkpoint import remove_checkpoint
 from classifier.recipes.arguments import HELP, METAVAR, with_recipe
 from classifier.runs import output
 from classifier.runs import run as run_folder
-from classifier.training.flags import add_flags, options_of
+from classifier.training.flags import add_flags, add_run_flags, options_of
 from classifier.training.run import train_run
 from featurestore import open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
@@ -26,10 +27,15 @@ heads:
   mlp:UNITS[:relu|linear][:dropout=P]   a hidden layer before it, such as mlp:256:relu:dropout=0.5
   ridge[:l2=L,L...]                 least squares, solved exactly for every penalty at once
   logistic[:l2=L,L...]              multinomial logistic regression by L-BFGS
+  conv:FILTERS,FILTERS...[:dropout=P]   3x3 convolutions with relu, 2x2 max pooling between them,
+                                    then one dense layer; for pixels and feature maps
+  FILE.yaml, FILE.keras             your own Keras layers before one dense layer; a line of a YAML
+                                    file is such as "- Conv2D: {filters: 32, kernel_size: 3}"
   knn:K[:cosine|euclidean][:weighted|majority]   the K nearest training rows vote
 
 Every combination of --head, --lr, --l2, --dropout, --optimizer, --seed and --label_smoothing is
 trained. All linear and mlp heads share one stream of the store, and each is trained as if alone.
+Keras trains conv heads and those of files, one after the other, which takes much longer.
 
 Penalties are added to the mean loss of a row, and act on the weights of standardised features. For
 linear and mlp, each penalty of --l2 makes a head of its own. ridge and logistic choose one penalty:
@@ -66,18 +72,8 @@ def parser() -> Parser:
         help="keep decoded embeddings beside a local store, at most SIZE such as 5GB, so that the "
         f"next training starts at once (default ${VARIABLE} or auto: 20 GB or half the free disk)",
     )
-    add(
-        "--checkpoint",
-        type=float,
-        default=SECONDS,
-        metavar="SECONDS",
-        help="time between two checkpoints; after a kill, the same command resumes from the last "
-        "one (default %(default)g)",
-    )
     add("--recipe", metavar=METAVAR, help=HELP)
-    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
-    add("--overwrite", action="store_true", help="replace a run that is in --output")
-    add("--json", action="store_true", help="print the summary as JSON and nothing else")
+    add_run_flags(result)
     return result
 
 
@@ -94,6 +90,7 @@ def run(argv: Sequence[str]) -> int:
     storage = Storage(arguments.output, file_system)
     division = divide(store, options.multi_label)
     check_heads(options, store.spec.feature_shape, division)
+    check_augment(options.augment, store.spec.is_pixels, options.heads)
     output.prepare_output(storage, store, arguments.overwrite)
     if arguments.overwrite and not storage.exists(run_folder.RUN):
         # --overwrite replaces an unfinished training too.

@@ -120,14 +120,14 @@ def tail(model: keras.Model, path: str) -> keras.Model:
     if path not in bottlenecks(model):
         nearest = nearest_bottleneck(model, path)
         raise UsageError(
-            f"--layer: {path!r} is no bottleneck: what follows also needs outputs of earlier "
-            f"layers, which a store cut there does not hold; "
+            f"the base cannot continue from {path!r}, which is no bottleneck: what follows also "
+            "needs outputs of earlier layers, which a store that is cut there does not hold; "
             + (f"cut at {nearest!r}, the nearest one before it" if nearest else "use pixels")
         )
     features = keras.Input(_shape(model, names), dtype="float32", name="features")
     output = _after(graph.Rerun(), model, names, features)
     if output is features:
-        raise UsageError(f"--layer: nothing of the base follows {path!r}; cut at an earlier layer")
+        raise UsageError(f"nothing of the base follows {path!r}; cut at an earlier layer")
     return keras.Model(features, output, name="tail")
 
 

@@ -32,7 +32,8 @@ def unfrozen(
       wanted: ``all``; the number of layers, counted from the end of the base; or the path of the
         first one.
       where: the user's name for the base, for the message.
-      real_names: outermost names as the user knows them -> those of `model`.
+      real_names: outermost names as the user knows them -> those of `model`. The last part of a
+        path will do if no other layer has it.
 
     Raises:
       UsageError: for more layers than there are, and for an unknown layer.
@@ -47,6 +48,9 @@ def unfrozen(
                 "or all"
             )
         return known[len(known) - int(wanted) :]
+    inner = [path for path in known if path.endswith(f"/{wanted}")]
+    if len(inner) == 1:
+        return known[known.index(inner[0]) :]
     try:
         found = "/".join(layers.find_layer(model, layers.renamed(wanted, real_names or {}), where))
     except UsageError as error:
@@ -93,7 +97,7 @@ def describe(model: keras.Model, canonical: bool) -> dict[str, Any]:
       parameters that this trains (None for a nested model, whose layers count one by one); and the
       totals ``trainable`` and ``non_trainable``.
     """
-    trainable = _count(model.trainable_weights)
+    trainable = count(model.trainable_weights)
     names = layers.canonical_names(model) if canonical else {}
     necks = set(tail.bottlenecks(model))
     counts = trainable_counts([layer for _, layer in leaves(model)])
@@ -113,7 +117,7 @@ def describe(model: keras.Model, canonical: bool) -> dict[str, Any]:
                 "trained": None if place is None else counts[place],
             }
         )
-    total = _count(model.weights)
+    total = count(model.weights)
     return {"layers": rows, "trainable": trainable, "non_trainable": total - trainable}
 
 
@@ -126,10 +130,11 @@ def trainable_counts(parts: Sequence[Any]) -> list[int]:
         new = [weight for weight in layer.trainable_weights if id(weight) not in seen]
         layer.trainable = was
         seen |= {id(weight) for weight in new}
-        total += _count(new)
+        total += count(new)
         counts.append(total)
     return counts[::-1]
 
 
-def _count(weights: Sequence[Any]) -> int:
+def count(weights: Sequence[Any]) -> int:
+    """Returns how many numbers arrays hold together."""
     return sum(math.prod(weight.shape) for weight in weights)

@@ -34,6 +34,7 @@ class TrainingData:
       division: which rows these are.
       in_memory: whether features were loaded once, or are streamed every epoch.
       rows: takes ``train`` or ``validation``; returns blocks of rows in stored order.
+      is_pixels: whether the features are pixels.
     """
 
     train: Callable[[int, int], Iterator[Rows]]
@@ -43,6 +44,7 @@ class TrainingData:
     division: Division
     in_memory: bool
     rows: Callable[[str], Iterable[Rows]]
+    is_pixels: bool = False
 
 
 def prepare_data(store: FeatureStore, division: Division, options: TrainOptions) -> TrainingData:
@@ -73,7 +75,9 @@ def prepare_data(store: FeatureStore, division: Division, options: TrainOptions)
         return labelled_batches(source, classes, selections[number], size)
 
     standard = None
-    if options.standardise == "channel":
+    # Networks divide pixels by 255 instead, so their statistics are not needed.
+    is_needed = not (store.spec.is_pixels and all(head.is_network for head in options.heads))
+    if options.standardise == "channel" and is_needed:
         moments = Moments(shape[-1])
         for block in blocks("train"):
             moments.update(block.features)
@@ -90,7 +94,9 @@ def prepare_data(store: FeatureStore, division: Division, options: TrainOptions)
         )
 
     validation = partial(blocks, "validation")
-    return TrainingData(train, validation, shape, standard, division, in_memory, blocks)
+    return TrainingData(
+        train, validation, shape, standard, division, in_memory, blocks, store.spec.is_pixels
+    )
 
 
 @dataclass(frozen=True)

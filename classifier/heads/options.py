@@ -75,6 +75,7 @@ class TrainOptions:
       multi_label: whether rows may have several labels: ``on``, ``off``, or ``auto``, which means
         on if a row has several.
       memory: bytes of features above which they are streamed.
+      augment: of pixels, fresh in each epoch, for heads that Keras trains; "" for none.
     """
 
     heads: tuple[HeadSpec, ...] = (HeadSpec(),)
@@ -94,6 +95,7 @@ class TrainOptions:
     keep: int = 10
     multi_label: str = "auto"
     memory: int = parse_size(DEFAULT_MEMORY, "--memory")
+    augment: str = ""
 
     def __post_init__(self) -> None:
         if not (self.heads and self.lr and self.optimizer and self.seed and self.label_smoothing):

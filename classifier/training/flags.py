@@ -14,6 +14,7 @@ from classifier.heads.options import (
     TrainOptions,
 )
 from classifier.heads.spec import parse_head
+from classifier.heads.stacked.checkpoint import SECONDS
 from classifier.training.gridfile import read_grid
 from featurestore import UsageError
 from featurestore.cli.command import Parser
@@ -140,13 +141,30 @@ FLAGS = {
         "memory for features; if they need more, every epoch streams them from the store, its "
         "blocks in another order and their rows mixed in a pool",
     ),
-    "keep": Flag(_whole, True, "number of best heads to save; exact heads are always saved"),
+    "augment": Flag(
+        _text,
+        True,
+        "transforms of pixels, drawn afresh in each epoch, for heads that Keras trains, such as "
+        "flip,rotation=0.1,zoom=0.2",
+    ),
+    "keep": Flag(
+        _whole, True, "number of best linear and mlp heads to save; others are always saved"
+    ),
 }
 
 
-def add_flags(result: Parser, names: Iterable[str] = tuple(FLAGS)) -> None:
-    """Adds flags of hyperparameters; a flag that is not given becomes None."""
-    defaults = TrainOptions().to_record() | {"memory": DEFAULT_MEMORY}
+def add_flags(
+    result: Parser, names: Iterable[str] = tuple(FLAGS), own: Mapping[str, str] | None = None
+) -> None:
+    """Adds flags of hyperparameters; a flag that is not given becomes None, or its `own` default.
+
+    Args:
+      result: the parser.
+      names: of the flags.
+      own: defaults that differ from those of `TrainOptions`, as the user would type them.
+    """
+    own = own or {}
+    defaults = {**TrainOptions().to_record(), "memory": DEFAULT_MEMORY, **own}
     for name in names:
         flag = FLAGS[name]
         if name == "head":
@@ -157,15 +175,34 @@ def add_flags(result: Parser, names: Iterable[str] = tuple(FLAGS)) -> None:
         notes = [f"default {shown}"] if shown != "" else []
         notes += [] if flag.single else ["separate several with commas"]
         tail = f" ({'; '.join(notes)})" if notes else ""
-        result.add_argument(f"--{name}", metavar=name.upper(), help=f"{flag.help}{tail}")
+        result.add_argument(
+            f"--{name}", default=own.get(name), metavar=name.upper(), help=f"{flag.help}{tail}"
+        )
 
 
-def options_of(arguments: Any, file_system: Mapping[str, Any]) -> TrainOptions:
+def add_run_flags(result: Parser) -> None:
+    """Adds what every command takes that trains into a new run."""
+    add = result.add_argument
+    add(
+        "--checkpoint",
+        type=float,
+        default=SECONDS,
+        metavar="SECONDS",
+        help="time between two checkpoints; after a kill, the same command resumes from the last "
+        "one (default %(default)g)",
+    )
+    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
+    add("--overwrite", action="store_true", help="replace a run that is in --output")
+    add("--json", action="store_true", help="print the summary as JSON and nothing else")
+
+
+def options_of(arguments: Any, file_system: Mapping[str, Any], **fixed: Any) -> TrainOptions:
     """Builds the options from parsed arguments and the grid file that they name.
 
     Args:
       arguments: of the flags of `add_flags`, and perhaps `--grid`.
       file_system: options of the file system of the grid file.
+      fixed: fields of `TrainOptions` that have no flag here.
 
     Raises:
       UsageError: naming the flag, or the key of the file.
@@ -182,8 +219,9 @@ def options_of(arguments: Any, file_system: Mapping[str, Any]) -> TrainOptions:
             values[name], where[name] = given if isinstance(given, list) else [given], "--"
     fields = {"head": "heads"}
     return TrainOptions(
+        **fixed,
         **{
             fields.get(name, name): FLAGS[name].read(texts, f"{where[name]}{name}")
             for name, texts in values.items()
-        }
+        },
     )

@@ -23,7 +23,7 @@ from classifier.heads.spec import parse_head
 from classifier.heads.stacked.checkpoint import Checkpoint
 from classifier.judgement.evaluation import Scores, evaluate
 from classifier.judgement.intervals import accuracy_interval
-from classifier.runs.run import Run
+from classifier.runs.run import FINETUNED, Run
 from classifier.training.trials import fit_all
 from featurestore.errors import HoarfrostError, UsageError, one_line
 from featurestore.io.storage import Storage
@@ -62,6 +62,11 @@ def learning_curve(
         raise UsageError(
             "--learning_curve needs one label per row, and the heads of this run are multi-label; "
             "leave it out"
+        )
+    if FINETUNED in run.config.options:
+        raise UsageError(
+            f"--learning_curve trains a head again, and {head_id} holds fine-tuned layers of a "
+            "base; evaluate the run that it began with"
         )
     division = divide(store)
     if division.classes != run.classes or division.carve != run.config.carve:
