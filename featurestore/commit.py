@@ -56,7 +56,7 @@ class Marker:
       superseded: the counts of those rows and quarantined images, with their sum as images_in.
       damage: why the rest of a shard could not be read, or "".
       replaces: chunks whose commits no longer count, because a compaction merged them.
-      origin: the chunk of another store that this one was derived from; "" for images.
+      origin: the chunk of another store that this one was derived from, or "".
       time: seconds per activity, see `pipelines.watching.timing`; empty in older stores.
     """
 
@@ -282,8 +282,7 @@ def folded(storage: Storage, names: Iterable[str]) -> set[str]:
 def write_manifest(storage: Storage, run_id: str, markers: Iterable[Marker]) -> None:
     """Copies markers that are in no manifest into a new one, which spares readers many files."""
     known = folded(storage, manifest_names(storage))
-    markers = [marker for marker in markers if marker.chunk_id not in known]
-    if not markers:
+    if not (markers := [marker for marker in markers if marker.chunk_id not in known]):
         return
     groups = (markers[at : at + MANIFEST_ROWS] for at in range(0, len(markers), MANIFEST_ROWS))
     storage.write(layout.manifest_file(run_id), parquet_bytes(*map(_manifest_rows, groups)))
