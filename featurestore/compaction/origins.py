@@ -1,4 +1,4 @@
-"""Which rows a store holds, told by the parts that extractions wrote: compaction changes nothing."""
+"""Which rows a store holds, told by the parts that extractions wrote; compactions do not count."""
 
 from __future__ import annotations
 
