@@ -83,8 +83,7 @@ def sweep_replaced(
     removed = waiting = 0
     for marker in replacing:
         own = [name for name in marker.replaces if name in there]
-        file = storage.entry(layout.marker_file(marker.chunk_id)) if own else None
-        is_old = file is not None and file.modified is not None and file.modified <= before
+        is_old = bool(own) and _is_old(storage, marker, before, gone)
         for chunk_id in own:
             if not is_old or chunk_id not in markers:
                 waiting += 1
@@ -93,3 +92,12 @@ def sweep_replaced(
                 storage.remove(path)
                 removed += 1
     return removed, waiting
+
+
+def _is_old(storage: Storage, marker: Marker, before: float, gone: set[str]) -> bool:
+    """Whether a merged commit was made before a moment."""
+    file = storage.entry(layout.marker_file(marker.chunk_id))
+    if file is None:
+        # It was old enough to be removed after it was merged itself.
+        return marker.chunk_id in gone
+    return file.modified is not None and file.modified <= before

@@ -95,6 +95,17 @@ def test_daily_runs_become_one_part_and_stay_open_to_changes(tmp_path):
     history.assert_whole()
 
 
+def test_no_file_of_a_merged_commit_stays_that_was_merged_again(tmp_path):
+    history = History(tmp_path / "store")
+    for number in range(4):
+        history.run(number, [{number: True}])
+        compact(history.store)
+    assert compact(history.store, keep_seconds=0).waiting == 0
+    for folder in ("parts", "markers"):
+        assert len(list((tmp_path / "store" / folder).iterdir())) == 1
+    history.assert_whole()
+
+
 def test_a_pruned_image_that_came_back_stays_beside_a_compaction(tmp_path):
     history = History(tmp_path / "store")
     history.run(0, [{0: True}])
