@@ -6,11 +6,12 @@ object store a file appears when its upload ends, and only complete files are up
 
 from __future__ import annotations
 
+import itertools
 import os
 import posixpath
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from featurestore.errors import CorruptStore
 from featurestore.io.drafts import draft_name
-from featurestore.io.lookup import delete, entry, files_below
+from featurestore.io.lookup import FileInfo, delete, entry, files_below, local_files
 from featurestore.io.retry import naming, retrying
 from featurestore.io.steady import SteadyFile
 from featurestore.io.urls import connect, modified_time, public_url
@@ -34,22 +35,14 @@ def _encoded(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def parquet_bytes(*groups: pa.Table) -> bytes:
-    """Returns a small Parquet file with one row group per table."""
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, groups[0].schema, compression="zstd") as writer:
-        for group in groups:
+def parquet_bytes(groups: Iterable[pa.Table]) -> bytes:
+    """Returns a small Parquet file with one row group per table, of which there is at least one."""
+    sink, tables = pa.BufferOutputStream(), iter(groups)
+    first = next(tables)
+    with pq.ParquetWriter(sink, first.schema, compression="zstd") as writer:
+        for group in itertools.chain((first,), tables):
             writer.write_table(group)
     return sink.getvalue().to_pybytes()
-
-
-@dataclass(frozen=True, slots=True)
-class FileInfo:
-    """A listed file: its path in the listed folder, bytes, seconds since the epoch or None."""
-
-    name: str
-    size: int
-    modified: float | None
 
 
 @dataclass(frozen=True)
@@ -111,10 +104,10 @@ class Storage:
         """
         return entry(self._unlisted, self.path(name)) is not None
 
-    def size(self, name: str) -> int | None:
-        """Returns a file's size in bytes now, or None when it is absent; raises like `exists`."""
-        found = entry(self._unlisted, self.path(name))
-        return None if found is None else found["size"] or 0
+    def entry(self, name: str) -> FileInfo | None:
+        """Returns what a listing says of a file now, or None if absent; raises like `exists`."""
+        info = entry(self._unlisted, self.path(name))
+        return FileInfo(name, info["size"] or 0, modified_time(info)) if info else None
 
     def read(self, name: str) -> bytes:
         """Returns a file's content.
@@ -198,6 +191,10 @@ class Storage:
             if (name := info["name"].lstrip("/")).startswith(prefix)
         ]
         return sorted(files, key=lambda file: file.name)
+
+    def walk(self, folder: str) -> Iterator[FileInfo]:
+        """Yields what `list` returns, in no order, and on a local disk in little memory."""
+        yield from local_files(self.path(folder)) if self.is_local else self.list(folder)
 
     def names(self, folder: str) -> Iterator[str]:
         """Yields the names of the files in `folder` itself, in no order and without their sizes.

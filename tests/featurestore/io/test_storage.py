@@ -59,7 +59,7 @@ def test_of_many_creators_one_wins_and_its_content_stays(storage):
 @pytest.mark.parametrize("groups", [[[]], [["a"]], [["a", "b"], ["c"]]])
 def test_a_small_parquet_file_has_one_row_group_per_table(storage, groups):
     tables = [pa.table({"key": pa.array(keys, pa.string())}) for keys in groups]
-    storage.write("small.parquet", parquet_bytes(*tables))
+    storage.write("small.parquet", parquet_bytes(tables))
     with storage.open_parquet("small.parquet") as file:
         assert file.num_row_groups == len(groups)
         read = [file.read_row_group(group)["key"].to_pylist() for group in range(len(groups))]
