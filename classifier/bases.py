@@ -2,6 +2,8 @@
 
 python -m classifier.bases
 python -m classifier.bases VGG16
+
+Of a SavedModel, whose layers a file does not name, the signatures are shown.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classifier.base import cut, families, layers, saved
+from classifier.base import families, layers, saved, signatures, stored
 from classifier.base.build import build_base
 from classifier.base.request import BaseRequest, parse_image_size
 from classifier.runtime import import_keras
@@ -28,9 +31,19 @@ def _open(request: BaseRequest) -> keras.Model:
     if request.application is not None:
         return build_base(dataclasses.replace(request, weights="none")).model
     with saved.fetched(request.model, "--model") as path:
-        if path.is_dir():
-            return cut.cut_savedmodel(request, path).model
         return saved.load_saved(path, path.name, request.trust_model)
+
+
+def _say_signatures(found: Sequence[signatures.Signature]) -> None:
+    first = found[0]
+    for signature in found:
+        say(str(signature))
+    say(
+        f"a SavedModel is used as it is, by its first signature: {first.trainable:,} trainable and "
+        f"{first.non_trainable:,} non-trainable parameters; in a store all are frozen"
+    )
+    if first.is_hub_classifier:
+        say("this is TensorFlow Hub's signature for image classification, for images of 0 to 1")
 
 
 def _say_layers(name: str, record: dict) -> None:
@@ -72,22 +85,44 @@ def run(argv: Sequence[str]) -> int:
         return 0
     quiet_libraries()
     try:
-        record = _describe(flags.name, flags.image_size, flags.trust_model)
+        _show(flags.name, flags.image_size, flags.trust_model, flags.json)
     except UsageError as error:
         # The message names the flag that an extraction has for this argument.
         raise type(error)(str(error).replace("--model", "NAME")) from error
-    if flags.json:
-        say(json.dumps(record, indent=2))
-    else:
-        _say_layers(record["model"], record)
     return 0
 
 
-def _describe(model: str, image_size: tuple[int, int] | None, trust_model: bool) -> dict:
+def _show(model: str, image_size: tuple[int, int] | None, trust_model: bool, as_json: bool) -> None:
     request = BaseRequest(model=model, image_size=image_size, trust_model=trust_model)
     application = request.application
     name = application.name if application else model
-    return {"model": name, **layers.describe(_open(request), application is not None)}
+    if application is None:
+        with saved.fetched(model, "--model") as path:
+            if path.is_dir():
+                _show_savedmodel(name, path, as_json)
+                return
+    record = {"model": name, **layers.describe(_open(request), application is not None)}
+    if as_json:
+        say(json.dumps(record, indent=2))
+    else:
+        _say_layers(record["model"], record)
+
+
+def _show_savedmodel(name: str, path: Path, as_json: bool) -> None:
+    label = path.resolve().name
+    stored.require_savedmodel(path, label)
+    import_keras()
+    found = signatures.signatures_of(path)
+    if not found:
+        raise UsageError(
+            f"--model: the SavedModel {label!r} cannot be read, or has nothing to call; export it "
+            "again"
+        )
+    if as_json:
+        listed = [dataclasses.asdict(signature) for signature in found]
+        say(json.dumps({"model": name, "signatures": listed}, indent=2))
+    else:
+        _say_signatures(found)
 
 
 if __name__ == "__main__":

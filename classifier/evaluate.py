@@ -9,6 +9,7 @@ from typing import Any
 from classifier.features.tally import shorten
 from classifier.figures import plots
 from classifier.judgement.classes import weakest_first
+from classifier.judgement.confusions import most_confused
 from classifier.judgement.evaluation import require_same_features, select_split
 from classifier.judgement.judge import (
     JudgedHead,
@@ -20,7 +21,7 @@ from classifier.judgement.judge import (
 )
 from classifier.judgement.multilabel import MultiLabelScores
 from classifier.reporting.writing import renew_page
-from classifier.runs.run import Run, dump_json, load_run
+from classifier.runs.run import ADOPTED, Run, dump_json, load_run
 from classifier.training.learning_curve import learning_curve
 from featurestore import UsageError, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
@@ -69,6 +70,11 @@ def run(argv: Sequence[str]) -> int:
     store = open_store(arguments.store, file_system).at_this_moment()
     require_same_features(trained, store)
     other = _other_head(trained, head_id, arguments.compare)
+    if arguments.learning_curve and trained.config.heads[head_id] == ADOPTED:
+        raise UsageError(
+            f"--learning_curve trains the head again, and {head_id!r} was adopted, not trained "
+            "here; leave it out"
+        )
     tell = say_unless(arguments.json)
 
     judged = judge(trained, head_id, store, arguments.split)
@@ -141,10 +147,11 @@ def _write(output: Storage, judged: JudgedHead, tell: Callable[[str], None]) -> 
         # last, when the picture is already written.
         return
     title = f"{record['head_id']} on {record['split']}: accuracy {record['accuracy']:.1%}"
+    shown = most_confused(scores.confusion, plots.READABLE_CLASSES)
     plots.write_or_skip(
         output,
         f"{name}.png",
-        lambda: plots.confusion_figure(scores.confusion, scores.classes, title),
+        lambda: plots.confusion_figure(scores.confusion, scores.classes, title, shown),
         tell,
     )
 

@@ -46,8 +46,10 @@ def parser() -> Parser:
         action="store_true",
         help="divide logits by the temperature fitted on the validation rows",
     )
-    text = "images of the store to check on, beside the probe images (default %(default)s)"
+    text = "images to check on, beside the probe images of the run (default %(default)s)"
     add("--rows", type=int, default=ROWS, help=text)
+    text = "images to check on, and to calibrate int8 with (default: those of the store)"
+    add("--input", default="", metavar="URI", help=text)
     add("--overwrite", action="store_true", help="replace an export that is at --output")
     add("--trust_model", action="store_true", help="allow Lambda layers in the run's base")
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
@@ -66,6 +68,7 @@ def run(argv: Sequence[str]) -> int:
         arguments.rows,
         arguments.overwrite,
         arguments.trust_model,
+        arguments.input,
     )
     trained = load_run(arguments.run, key_values(arguments.storage_options, "--storage_options"))
     head_id = trained.head_id(arguments.head_id)

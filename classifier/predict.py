@@ -6,11 +6,14 @@ import itertools
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from classifier.exporting.about import read_about
 from classifier.figures import plots
 from classifier.inputs import ImageRef, InputOptions
 from classifier.inputs.batches import read_batches
@@ -18,6 +21,7 @@ from classifier.inputs.found import Found
 from classifier.inputs.named import named_inputs
 from classifier.judgement.prediction import (
     BATCH_SIZE,
+    Classifier,
     Prediction,
     Tally,
     classifier_of,
@@ -45,7 +49,8 @@ def parser() -> Parser:
     add = result.add_argument
     add("images", nargs="*", metavar="IMAGE", help="see below")
     add("--input", nargs="+", action="extend", default=[], metavar="URI", help="more of them")
-    add("--run", required=True, help="folder of the training run")
+    add("--run", help="folder of the training run")
+    add("--model", metavar="FILE", help="a file that classifier.export wrote, instead of --run")
     add("--top", type=int, default=5, help="classes per image (default %(default)s)")
     add("--plot", metavar="FILE.png", help="picture to write: the first images with their classes")
     add("--head_id", help="head to use (default: the first of the leaderboard)")
@@ -69,12 +74,14 @@ def run(argv: Sequence[str]) -> int:
     names = [*arguments.images, *arguments.input]
     if not names:
         raise UsageError("IMAGE: name images, folders or shards, or - for names on standard input")
-    if arguments.top < 1:
-        raise UsageError(f"--top must be at least 1, got {arguments.top}")
+    _check(arguments)
     file_system = key_values(arguments.storage_options, "--storage_options")
-    trained = load_run(arguments.run, file_system)
-    head_id = trained.head_id(arguments.head_id)
-    temperature = required_temperature(trained, head_id) if arguments.calibrated else 1.0
+    # Mistakes are reported before images are listed.
+    if arguments.model:
+        read_about(Path(arguments.model))
+        opened = partial(_exported, arguments)
+    else:
+        opened = _trained(arguments, load_run(arguments.run, file_system))
     tell = partial(say, to_stderr=True)
     found = Found(say=tell)
     refs = named_inputs(names, InputOptions(storage_options=file_system), sys.stdin, found)
@@ -84,20 +91,55 @@ def run(argv: Sequence[str]) -> int:
     head = list(itertools.islice(refs, BATCH_SIZE + 1))
     few = len(head) <= BATCH_SIZE and all(isinstance(ref, ImageRef) for ref in head)
     lanes = 1 if few else cores()
-    classify = classifier_of(trained, head_id, tell, arguments.trust_model, temperature, lanes)
     refs = itertools.chain(head, refs)
     batches = read_batches(refs, file_system, BATCH_SIZE, found.ignored)
-    predictions = predict(trained, classify, batches, arguments.top, lanes)
-    output = _Output(arguments, Tally(frozenset(trained.classes)))
-    for prediction in predictions:
-        output.take(prediction)
+    with opened(lanes) as classifier:
+        output = _Output(arguments, classifier, Tally(frozenset(classifier.classes)))
+        for prediction in predict(classifier, batches, arguments.top, lanes):
+            output.take(prediction)
     try:
         if output.pictures:
             _plot(arguments.plot, output.pictures, file_system)
     finally:
         # Predictions are printed even if the picture cannot be written.
-        output.end(trained, head_id, found)
+        output.end(found)
     return 0 if output.good else 1
+
+
+def _check(arguments: Namespace) -> None:
+    """Refuses flags that do not go together."""
+    if arguments.top < 1:
+        raise UsageError(f"--top must be at least 1, got {arguments.top}")
+    if bool(arguments.run) == bool(arguments.model):
+        got = "both" if arguments.run else "neither"
+        raise UsageError(f"give --run, or --model with an exported file; got {got}")
+    for flag in ("head_id", "calibrated"):
+        if arguments.model and getattr(arguments, flag):
+            raise UsageError(
+                f"--{flag} is for --run: an exported file has one head, with the temperature that "
+                "it was exported with; leave it out, or export the run again"
+            )
+
+
+def _exported(arguments: Namespace, lanes: int) -> AbstractContextManager[Classifier]:
+    from classifier.exporting.answering import exported_classifier
+
+    return exported_classifier(Path(arguments.model), arguments.trust_model)
+
+
+def _trained(
+    arguments: Namespace, trained: Run
+) -> Callable[[int], AbstractContextManager[Classifier]]:
+    """Returns a function from the number of lanes to the run's head, loaded for them."""
+    head_id = trained.head_id(arguments.head_id)
+    temperature = required_temperature(trained, head_id) if arguments.calibrated else 1.0
+    tell, trusted = partial(say, to_stderr=True), arguments.trust_model
+
+    def load(lanes: int) -> AbstractContextManager[Classifier]:
+        classify = classifier_of(trained, head_id, tell, trusted, temperature, lanes)
+        return nullcontext(Classifier.of(trained, head_id, classify))
+
+    return load
 
 
 @dataclass
@@ -105,6 +147,7 @@ class _Output:
     """Prints predictions, and keeps what is needed at the end."""
 
     arguments: Namespace
+    classifier: Classifier
     tally: Tally
     good: int = 0
     bad: int = 0
@@ -125,16 +168,21 @@ class _Output:
         else:
             say(_line(prediction), to_stderr=bool(prediction.error))
 
-    def end(self, trained: Run, head_id: str, found: Found) -> None:
+    def end(self, found: Found) -> None:
         """Prints the summary; with --jsonl to standard error."""
-        judged = {} if trained.multi_label else self.tally.to_record()
+        judged = {} if self.classifier.multi_label else self.tally.to_record()
         if self.arguments.json:
-            record = {"run": trained.url, "head_id": head_id, "predictions": self.records}
+            record: dict[str, Any] = {
+                "run": self.classifier.run,
+                "head_id": self.classifier.head_id,
+            }
+            record |= {"model": self.arguments.model} if self.arguments.model else {}
+            record["predictions"] = self.records
             say(dump_json({**record, "judged": judged} if judged else record).rstrip())
             return
         tell = partial(say, to_stderr=self.arguments.jsonl)
         bad = f", {self.bad:,} bad" if self.bad else ""
-        tell(f"{self.good:,} images classified by {head_id}{bad}")
+        tell(f"{self.good:,} images classified by {self.classifier.name}{bad}")
         if found.ignored.count:
             tell(f"note: {found.ignored.count:,} other files were left out")
         if judged:
@@ -143,7 +191,7 @@ class _Output:
                 f"accuracy {judged['accuracy']:.4f} on {judged['rows']:,} images whose class is "
                 f"known, {judged['interval']['level']:.0%} interval {low:.4f} to {high:.4f}, exact"
             )
-        if self.tally.unknown and not trained.multi_label:
+        if self.tally.unknown and not self.classifier.multi_label:
             tell(
                 f"note: {self.tally.unknown:,} images have labels that the head was not trained "
                 "on, and do not count"

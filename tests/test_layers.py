@@ -18,7 +18,7 @@ ROOMS = {
     ).split(),
     "classifier": (
         "runtime cachefolder figures pixels inputs base engines features heads runs judgement "
-        "reporting exporting training"
+        "reporting exporting adopting training"
     ).split(),
     "pipelines": (
         "options settings flags watching packing planning extraction opening finishing scoring "
@@ -37,6 +37,7 @@ COMMANDS = {
         "verify",
         "report",
         "export",
+        "adopt",
         "imagefiles",
     },
     "pipelines": {"extract", "pack", "ridge", "score", "demo", "doctor"},
@@ -65,6 +66,7 @@ def loaded(statement: str) -> set[str]:
         ("pipelines.pack", {"tensorflow", "keras", "apache_beam"}),
         ("classifier.train", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
         ("classifier.report", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
+        ("classifier.adopt", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
         ("classifier.export", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
         ("classifier.inputs", {"tensorflow", "keras", "apache_beam", "pipelines"}),
         ("pipelines.extract", {"tensorflow", "keras", "apache_beam", "openvino", "nncf"}),
@@ -98,6 +100,7 @@ def test_imports_go_down_only(module, absent):
         "classifier.show",
         "classifier.report",
         "classifier.export",
+        "classifier.adopt",
     ],
 )
 def test_help_loads_nothing_heavy(module):

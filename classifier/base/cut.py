@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classifier.base import families, graph, layers, preprocess, saved, stored, weights
+from classifier.base.signatures import signatures_of
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, cause
 
@@ -48,19 +49,21 @@ def cut_application(
         )
     model, source, notes = _weighted(request, application, top, allow_packaged)
     names = layers.canonical_names(model)
+    layer = request.layer
+    if not layer or layer == layers.OUTPUT:
+        layer = names[model.layers[-1].name]
     if request.layer:
         real = {canonical: name for name, canonical in names.items()}
         try:
-            path = layers.find_layer(model, layers.renamed(request.layer, real), application.name)
+            path = layers.find_layer(model, layers.renamed(layer, real), application.name)
         except UsageError:
             known = [layers.renamed(path, names) for path, *_ in layers.layer_paths(model)]
-            raise layers.unknown_layer(request.layer, known, application.name) from None
-        model, layer = _cut_at(model, path, request.size, application.name), request.layer
+            raise layers.unknown_layer(layer, known, application.name) from None
+        model = _cut_at(model, path, request.size, application.name)
     else:
-        layer = names[model.layers[-1].name]
         notes = (*notes, f"layer {layer}: the last one of {application.name} without its top")
     if top and request.image_size is None and side != application.image_size:
-        notes = (*notes, f"image size {side}x{side}: the size that {request.layer} was made for")
+        notes = (*notes, f"image size {side}x{side}: the size that {layer} was made for")
     return Cut(model, layer, source, (application.preprocess, ""), notes)
 
 
@@ -108,7 +111,10 @@ def cut_file(request: BaseRequest, path: Path) -> Cut:
             source = other.name
             taken = weights.load_weights_file(whole, other, other.name, request.trust_model)
         notes = (f"weights: {taken}",)
-    if request.layer:
+    if _means_output(request.layer, whole):
+        _require_one_output(whole, path.name)
+        names, layer = (), graph.output_names(whole)[0]
+    elif request.layer:
         names = layers.find_layer(whole, request.layer, path.name)
         layer = request.layer
     else:
@@ -127,12 +133,7 @@ def cut_file(request: BaseRequest, path: Path) -> Cut:
 
 def _default_names(whole: keras.Model, label: str) -> tuple[tuple[str, ...], str]:
     """Returns the layer where a saved network is cut by default, and a note about it."""
-    if len(whole.outputs) > 1:
-        names = ", ".join(dict.fromkeys(graph.output_names(whole)))
-        raise UsageError(
-            f"--layer: {label!r} has {len(whole.outputs)} outputs ({names}), but features need "
-            "one; give --layer"
-        )
+    _require_one_output(whole, label)
     found = layers.default_layer(whole)
     if found is None:
         raise UsageError(
@@ -144,10 +145,23 @@ def _default_names(whole: keras.Model, label: str) -> tuple[tuple[str, ...], str
     return (found.name,), f"layer {found.name}: {what} of {label}; --layer cuts elsewhere"
 
 
+def _means_output(layer: str, whole: keras.Model) -> bool:
+    return layer == layers.OUTPUT and all(found.name != layer for found in whole.layers)
+
+
+def _require_one_output(whole: keras.Model, label: str) -> None:
+    if len(whole.outputs) > 1:
+        names = ", ".join(dict.fromkeys(graph.output_names(whole)))
+        raise UsageError(
+            f"--layer: {label!r} has {len(whole.outputs)} outputs ({names}), but features need "
+            "one; give --layer"
+        )
+
+
 def _cut_at(
     whole: keras.Model, names: tuple[str, ...], size: tuple[int, int], label: str
 ) -> keras.Model:
-    path = "/".join(names)
+    path = "/".join(names) or layers.OUTPUT
     try:
         return graph.cut(whole, names, size)
     # Keras raises these for a shape that a layer does not accept (mostly Dense after Flatten), and
@@ -196,16 +210,22 @@ def cut_savedmodel(request: BaseRequest, path: Path) -> Cut:
     """Loads a SavedModel folder, which cannot be cut."""
     label = path.resolve().name
     stored.require_savedmodel(path, label)
-    if request.layer or request.weights not in ("imagenet", "none"):
-        flag = "--layer" if request.layer else "--weights"
+    if request.layer not in ("", layers.OUTPUT) or request.weights not in ("imagenet", "none"):
+        flag = "--weights" if request.layer in ("", layers.OUTPUT) else "--layer"
         raise UsageError(
             f"{flag}: the SavedModel {label!r} is used as it is, with its own output and weights; "
             "give a .keras file to cut or to load weights into"
         )
     if request.weights == "none":
         raise UsageError(f"--weights none: the SavedModel {label!r} cannot have random weights")
-    size = request.image_size or stored.savedmodel_size(path)
+    called = next(iter(signatures_of(path)), None)
+    size = request.image_size or (called.image_size if called else None)
     if size is None:
-        raise UsageError(f"--image_size: {label!r} takes images of any size; give one")
+        raise UsageError(
+            f"--image_size: {label!r} takes images of any size; give one, such as --image_size 224"
+        )
     model = stored.load_savedmodel(path, label, size)
-    return Cut(model, "output", "file", None, ())
+    mode = None
+    if called and called.is_hub_classifier:
+        mode = "unit", f"the signature {called.name!r} is TensorFlow Hub's, for images of 0 to 1"
+    return Cut(model, layers.OUTPUT, "file", mode, ())

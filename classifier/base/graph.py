@@ -30,7 +30,8 @@ def cut(model: keras.Model, names: tuple[str, ...], image_size: tuple[int, int])
 
     Args:
       model: a functional or sequential network with one image input.
-      names: the path of the layer that `layers.find_layer` returns, outermost name first.
+      names: the path of the layer that `layers.find_layer` returns, outermost name first; () for
+        the network's own output, of which it has one.
       image_size: (height, width) in pixels.
 
     Returns:
@@ -45,7 +46,7 @@ def cut(model: keras.Model, names: tuple[str, ...], image_size: tuple[int, int])
     while any(layer.name == name for layer in model.layers):
         name += "_input"
     image = keras.Input((*image_size, 3), dtype="float32", name=name)
-    output = _Rerun().apply(model, [image], names)
+    (output,) = keras.tree.flatten(_Rerun().apply(model, [image], names))
     return keras.Model(image, output, name=_graph_name(model.name))
 
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import keras
 
 
+# Stands for the last layer of a whole network, whatever its name is.
+OUTPUT = "output"
+
+
 def _snake(name: str) -> str:
     # Keras's rule for automatic names (keras/src/utils/naming.py).
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
@@ -166,6 +170,6 @@ def is_top_layer(layer: str) -> bool:
     # The layers that include_top=True adds.
     tops = (
         "avg_pool", "conv_preds", "dropout", "fc1", "fc2", "flatten", "global_average_pooling2d",
-        "logits", "predictions", "reshape_2", "top_dropout",
+        "logits", "predictions", "reshape_2", "top_dropout", OUTPUT,
     )  # fmt: skip
     return layer in tops or any(f"_head_{part}" in layer for part in ("gap", "layernorm", "dense"))

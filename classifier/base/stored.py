@@ -24,6 +24,7 @@ from classifier.base.saved import (
     local_files,
     saved_config,
 )
+from classifier.base.signatures import signatures_of
 from classifier.base.weights import weights_hash
 from classifier.runtime import import_keras
 from featurestore.errors import CorruptStore, UsageError, cause
@@ -53,8 +54,9 @@ def load_savedmodel(folder: Path, label: str, image_size: tuple[int, int]) -> ke
     import tensorflow as tf
 
     failures = (*UNREADABLE, tf.errors.OpError)
+    known = [signature.name for signature in signatures_of(folder)]
     try:
-        layer = keras.layers.TFSMLayer(str(folder), call_endpoint=_endpoint(folder))
+        layer = keras.layers.TFSMLayer(str(folder), call_endpoint=(*known, "serving_default")[0])
         image = keras.Input((*image_size, 3), dtype="float32", name="image")
         output = layer(image)
     except failures as error:
@@ -94,32 +96,6 @@ def zipped(entries: Iterable[tuple[str, bytes]]) -> bytes:
             # `ZipInfo` dates every entry 1980.
             archive.writestr(zipfile.ZipInfo(name), content)
     return sink.getvalue()
-
-
-def savedmodel_size(folder: Path) -> tuple[int, int] | None:
-    """Returns the (height, width) that a SavedModel's signature fixes, or None."""
-    import tensorflow as tf
-
-    try:
-        signatures = tf.saved_model.load(str(folder)).signatures
-    except (*UNREADABLE, tf.errors.OpError):
-        return None
-    for signature in signatures.values():
-        for spec in signature.structured_input_signature[1].values():
-            if spec.shape.rank == 4 and None not in spec.shape.as_list()[1:3]:
-                height, width = spec.shape.as_list()[1:3]
-                return height, width
-    return None
-
-
-def _endpoint(folder: Path) -> str:
-    import tensorflow as tf
-
-    loaded = tf.saved_model.load(str(folder))
-    if hasattr(loaded, "serve"):
-        return "serve"
-    names = list(loaded.signatures)
-    return "serving_default" if "serving_default" in names or not names else names[0]
 
 
 def save_base(base: Any, path: str | Path) -> None:

@@ -56,6 +56,7 @@ def texts_of(
         "head_id": head_id,
         "head": run.config.heads[head_id],
         "classes": list(run.classes),
+        "aliases": dict(run.config.aliases),
         "multi_label": run.multi_label,
         "temperature": temperature,
         "input": {"name": "pixels", "dtype": "uint8", "shape": [None, height, width, 3]},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from classifier.inputs import (
     list_inputs,
     read_bytes,
 )
+from classifier.inputs.reservoir import Reservoir
 from classifier.inputs.sources import read_sources
 from classifier.pixels.decoder import decode
 from classifier.pixels.filetypes import BadImage
@@ -51,6 +54,9 @@ def store_images(run: Run, count: int, tell: Callable[[str], None]) -> list[Name
     if not count:
         return []
     options, report = run.storage.options, Report()
+    if not run.config.store_url:
+        tell("note: an adopted classifier has no store; --input gives images to check the file on")
+        return []
     try:
         store = open_store(run.config.store_url, options).at_this_moment()
         sources = read_sources(find_rows(store, draw_rows(store, count, 0)), options)
@@ -62,6 +68,27 @@ def store_images(run: Run, count: int, tell: Callable[[str], None]) -> list[Name
         first = report.findings[0]["message"]
         tell(f"note: {len(report.findings)} images of the store cannot be read again: {first}")
     return found
+
+
+def drawn_images(
+    uri: str,
+    count: int,
+    pixels: PixelSpec,
+    options: Mapping[str, Any],
+    tell: Callable[[str], None],
+) -> list[Named]:
+    """Decodes images of an input that are drawn at random; other arguments as `input_images`.
+
+    Args:
+      count: the largest number of images.
+
+    Returns:
+      (key, uint8 (H, W, 3)) pairs, the same every time, in the order of the input.
+    """
+    drawn: Reservoir[tuple[int, Named]] = Reservoir(count, random.Random(0).randrange)
+    for item in enumerate(input_images(uri, pixels, options, tell)):
+        drawn.offer(item)
+    return [image for _, image in sorted(drawn.items, key=itemgetter(0))]
 
 
 def input_images(

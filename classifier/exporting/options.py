@@ -29,9 +29,10 @@ class ExportOptions:
       format: a key of `SUFFIXES`.
       output: the local file to write, or the folder of a SavedModel.
       precision: of the weights of a TFLite file: one of `PRECISIONS`.
-      rows: images of the store to check the file on, beside its probe images.
+      rows: images to check the file on, beside the probe images of the run.
       overwrite: whether an older export may be replaced.
       trust_model: whether Lambda layers of the base may run.
+      images: an input with these images; "" takes them from the store.
     """
 
     format: str
@@ -40,6 +41,7 @@ class ExportOptions:
     rows: int = ROWS
     overwrite: bool = False
     trust_model: bool = False
+    images: str = ""
 
     def __post_init__(self) -> None:
         if self.format not in SUFFIXES:

@@ -14,7 +14,7 @@ from classifier.exporting import place
 from classifier.exporting.about import fingerprint_of, read_about, texts_of
 from classifier.exporting.comparison import Comparison, compare
 from classifier.exporting.encoded import obstacle
-from classifier.exporting.images import Named, probe_images, store_images
+from classifier.exporting.images import Named, drawn_images, probe_images, store_images
 from classifier.exporting.options import ExportOptions, limits_of
 from classifier.exporting.served import Served
 from classifier.exporting.whole import DROP_CASTS, whole_model
@@ -74,7 +74,11 @@ def ship(run: Run, head_id: str, temperature: float, options: ExportOptions, tel
     place.require_free(options.output, options.overwrite)
     probes = list(probe_images(run))
     wanted = options.rows * (2 if options.precision == "int8" else 1)
-    calibration, held_out = _divided(store_images(run, wanted, tell), options)
+    if options.images:
+        drawn = drawn_images(options.images, wanted, run.spec.pixels, run.storage.options, tell)
+    else:
+        drawn = store_images(run, wanted, tell)
+    calibration, held_out = _divided(drawn, options)
     card = card_of(gather(run), read_card(run), head_id)
     base = StoredBase(run.storage, run.spec, options.trust_model).load()
     head = run.load_head(head_id)
@@ -139,7 +143,7 @@ def compare_file(
 
 
 def _divided(images: list[Named], options: ExportOptions) -> tuple[np.ndarray, list[Named]]:
-    """Divides images of the store: every second one calibrates int8, the others are compared."""
+    """Divides images: every second one calibrates int8, the others are compared."""
     if options.precision != "int8":
         return np.empty(0, np.uint8), images
     some = [pixels for _, pixels in images[::2]]
@@ -147,6 +151,6 @@ def _divided(images: list[Named], options: ExportOptions) -> tuple[np.ndarray, l
         raise UsageError(
             f"--precision int8 is calibrated on images of the store, and only {len(images)} of "
             f"them can be read; at least {2 * LEAST_CALIBRATION} are needed (--rows, and a store "
-            "whose images are where they were), or use --precision dynamic"
+            "whose images are where they were, or --input), or use --precision dynamic"
         )
     return np.stack(some), images[1::2]

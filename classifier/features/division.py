@@ -54,11 +54,11 @@ class Division:
     rows: tuple[int, int] = (0, 0)
 
 
-def single_labels(labels: np.ndarray) -> list[str | None]:
+def single_labels(labels: np.ndarray | Sequence[Sequence[str]]) -> list[str | None]:
     """Returns each row's only label, None for a row without one.
 
     Args:
-      labels: object (n,) of lists of str.
+      labels: n sequences of str.
 
     Raises:
       UsageError: for a row with several labels.

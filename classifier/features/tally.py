@@ -54,11 +54,13 @@ def note_views(pending: dict[str, int], keys: Iterable[str], views: int) -> None
             pending[key] = found
 
 
-def several_labels(labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+def several_labels(
+    labels: np.ndarray | Sequence[Sequence[str]], classes: Sequence[str]
+) -> np.ndarray:
     """Returns uint8 (n, len(classes)): 1 where a row has the class; unknown labels are left out.
 
     Args:
-      labels: object (n,) of lists of str.
+      labels: n sequences of str.
       classes: names.
     """
     index = {name: number for number, name in enumerate(classes)}

@@ -6,7 +6,6 @@ Figures are drawn without pyplot, which would need a display and keep global sta
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
-ANNOTATED_CLASSES = 20
-LABELLED_CLASSES = 40
+# More classes than these make a confusion matrix too small to read.
+READABLE_CLASSES = 40
 # Of the bar and the name of a true class; dark enough for text on white.
 GREEN = "#2a7a3b"
 Ranked = Sequence[tuple[str, float]]
@@ -148,38 +147,43 @@ def _title(figure: Figure, title: str) -> None:
     figure.suptitle(text, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
 
 
-def confusion_figure(confusion: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+def confusion_figure(
+    confusion: np.ndarray, classes: Sequence[str], title: str, shown: Sequence[int] | None = None
+) -> Figure:
     """Draws a confusion matrix, coloured by the share of each true class.
 
     Args:
       confusion: int (k, k), rows are true classes and columns predicted ones.
       classes: k names.
       title: of the figure.
+      shown: indices of the classes to draw, for a matrix that is too large to read; None for all.
     """
+    support = confusion.sum(axis=1, keepdims=True)
+    share = np.divide(confusion, support, out=np.zeros(confusion.shape), where=support > 0)
+    if shown is not None and len(shown) < len(classes):
+        title += f", the {len(shown)} of {len(classes):,} classes that are confused most often"
+        classes = [classes[index] for index in shown]
+        confusion, share = (matrix[np.ix_(shown, shown)] for matrix in (confusion, share))
     count = len(classes)
     side = float(np.clip(2.6 + 0.42 * count, 4.2, 12.5))
     figure = new_figure(max(side + 1.0, 6.4), side)
     from matplotlib.colors import PowerNorm
 
     axes = figure.subplots()
-    support = confusion.sum(axis=1, keepdims=True)
-    share = np.divide(confusion, support, out=np.zeros(confusion.shape), where=support > 0)
     # The square root of the share keeps one confusion in a hundred visible.
     image = axes.imshow(
         share, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1), interpolation="nearest"
     )
-    step = math.ceil(count / LABELLED_CLASSES) if count > LABELLED_CLASSES else 1
-    ticks = range(0, count, step)
-    names = [literal(clip(classes[tick], 18)) for tick in ticks]
-    size = 9.5 if len(ticks) <= 12 else 8
+    ticks = range(count)
+    names = [literal(clip(name, 24)) for name in classes]
+    size = 9.5 if count <= 12 else 8
     upright = count <= 4 and max(map(len, names)) <= 10
     axes.set_xticks(ticks, names, fontsize=size, rotation=0 if upright else 90)
     axes.set_yticks(ticks, names, fontsize=size)
     axes.set_xlabel("Predicted")
     axes.set_ylabel("True")
     axes.tick_params(length=2)
-    if count <= ANNOTATED_CLASSES:
-        _annotate(axes, confusion, share)
+    _annotate(axes, confusion, share)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02, aspect=30)
     bar.set_ticks([0, 0.01, 0.05, 0.2, 0.5, 1], labels=["0", "1%", "5%", "20%", "50%", "100%"])
     bar.set_label("Share of the true class", fontsize=9)
@@ -190,7 +194,8 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str], title: str) 
 
 
 def _annotate(axes: Any, confusion: np.ndarray, share: np.ndarray) -> None:
-    size = 9.5 if len(confusion) <= 12 else 8
+    count = len(confusion)
+    size = 9.5 if count <= 12 else 8 if count <= 20 else 6.5
     for row, column in np.argwhere(confusion > 0):
         axes.text(
             column,

@@ -40,13 +40,13 @@ def _ratio(part: np.integer, whole: np.integer) -> float | None:
 
 
 def weakest_first(per_class: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Sorts the figures of classes by F1; classes without rows come last.
+    """Sorts the figures of classes by F1, and equal ones by rows; classes without rows come last.
 
     Args:
       per_class: figures with at least ``f1`` and ``support``.
     """
 
-    def place(row: Mapping[str, Any]) -> tuple[bool, float]:
-        return not row["support"], -1.0 if row["f1"] is None else row["f1"]
+    def place(row: Mapping[str, Any]) -> tuple[bool, float, int]:
+        return not row["support"], -1.0 if row["f1"] is None else row["f1"], -row["support"]
 
     return sorted(per_class, key=place)

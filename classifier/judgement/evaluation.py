@@ -164,14 +164,15 @@ def evaluate(
     scores = MultiLabelScores(run.classes) if run.multi_label else Scores(run.classes)
     learned, columns = set(run.classes), ("labels", "features", *(ROW_COLUMNS if outcomes else ()))
     for batch in selection.batches(store, columns, batch_size):
+        named = [run.meant_by(names) for names in batch["labels"]]
         if run.multi_label:
-            labels = several_labels(batch["labels"], run.classes)
+            labels = several_labels(named, run.classes)
             known = labels.max(axis=1) > 0
         else:
-            labels = class_numbers(single_labels(batch["labels"]), run.classes)
+            labels = class_numbers(single_labels(named), run.classes)
             known = labels >= 0
-        scores.unlabelled += sum(not len(names) for names in batch["labels"])
-        scores.unknown.update(n for names in batch["labels"] for n in names if n not in learned)
+        scores.unlabelled += sum(not names for names in named)
+        scores.unknown.update(n for names in named for n in names if n not in learned)
         if known.any():
             rows = {name: column[known] for name, column in batch.items()}
             logits = logits_of(rows["features"])

@@ -32,6 +32,38 @@ BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
+class Classifier:
+    """What classifies images: a head of a run, or an exported file.
+
+    Attributes:
+      name: for the user.
+      head_id: of the head.
+      run: address of the run that trained it.
+      classes: its classes.
+      multi_label: whether each class has a probability of its own.
+      pixels: how images are decoded.
+      meant_by: from an image's labels to the classes that they mean.
+      answer: from uint8 (n, H, W, 3) to float (n, classes) probabilities; several threads may call
+        it at once.
+    """
+
+    name: str
+    head_id: str
+    run: str
+    classes: tuple[str, ...]
+    multi_label: bool
+    pixels: PixelSpec
+    meant_by: Callable[[Iterable[str]], tuple[str, ...]]
+    answer: Callable[[np.ndarray], np.ndarray]
+
+    @classmethod
+    def of(cls, run: Run, head_id: str, answer: Callable[[np.ndarray], np.ndarray]) -> Classifier:
+        """Makes a classifier of a run's head; `answer` is the result of `classifier_of`."""
+        features = run.spec.pixels, run.meant_by
+        return cls(head_id, head_id, run.url, run.classes, run.multi_label, *features, answer)
+
+
+@dataclass(frozen=True)
 class Prediction:
     """A head's prediction for one image.
 
@@ -61,17 +93,12 @@ class Prediction:
 
 
 def predict(
-    run: Run,
-    classify: Callable[[np.ndarray], np.ndarray],
-    batches: Iterable[list[Read]],
-    top: int,
-    lanes: int = 1,
+    classifier: Classifier, batches: Iterable[list[Read]], top: int, lanes: int = 1
 ) -> Iterator[Prediction]:
-    """Classifies images with the pixels, base and head of a run, as fast as an extraction.
+    """Classifies images, with a run's head as fast as an extraction.
 
     Args:
-      run: that trained the head; has the pixels' spec and the classes.
-      classify: the result of `classifier_of`.
+      classifier: has the pixels' spec and the classes.
       batches: images with their content, of at most `BATCH_SIZE`; a few of them are held at once.
       top: the largest number of classes per image.
       lanes: threads that each decode and classify their own batches.
@@ -79,7 +106,7 @@ def predict(
     Yields:
       One prediction per image, in order, also for bad images.
     """
-    answer = partial(_classified, run, classify, top)
+    answer = partial(_classified, classifier, top)
     pool = ThreadPoolExecutor(lanes, "lane")
     try:
         for answers in ordered_map(pool, answer, batches, lanes + 1):
@@ -88,30 +115,32 @@ def predict(
         pool.shutdown(cancel_futures=True)
 
 
-def _classified(
-    run: Run, classify: Callable[[np.ndarray], np.ndarray], top: int, batch: list[Read]
-) -> list[Prediction]:
-    decoded = [_decoded(ref, content, run.spec.pixels) for ref, content in batch]
+def _classified(classifier: Classifier, top: int, batch: list[Read]) -> list[Prediction]:
+    decoded = [_decoded(classifier, ref, content) for ref, content in batch]
     images = [item.pixels for item in decoded if item.pixels is not None]
-    answers = iter(classify(np.stack(images)) if images else ())
+    answers = iter(classifier.answer(np.stack(images)) if images else ())
     return [
-        item if item.pixels is None else replace(item, top=_ranked(run, next(answers), top))
+        item if item.pixels is None else replace(item, top=_ranked(classifier, next(answers), top))
         for item in decoded
     ]
 
 
-def _ranked(run: Run, probabilities: np.ndarray, top: int) -> tuple[tuple[str, float], ...]:
+def _ranked(
+    classifier: Classifier, probabilities: np.ndarray, top: int
+) -> tuple[tuple[str, float], ...]:
     best = np.argsort(-probabilities, kind="stable")[:top]
-    return tuple((run.classes[i], float(probabilities[i])) for i in best)
+    return tuple((classifier.classes[i], float(probabilities[i])) for i in best)
 
 
-def _decoded(ref: ImageRef | ShardRef, content: bytes | OSError, pixels: PixelSpec) -> Prediction:
-    labels = ref.labels if isinstance(ref, ImageRef) else ()
+def _decoded(
+    classifier: Classifier, ref: ImageRef | ShardRef, content: bytes | OSError
+) -> Prediction:
+    labels = classifier.meant_by(ref.labels) if isinstance(ref, ImageRef) else ()
     found = Prediction(public_url(ref.uri), labels=labels)
     if isinstance(content, OSError):
         return replace(found, error=f"unreadable: {' '.join(explain(content).split())}")
     try:
-        return replace(found, pixels=decode(content, pixels).pixels)
+        return replace(found, pixels=decode(content, classifier.pixels).pixels)
     except BadImage as error:
         return replace(found, error=one_line(error))
 

@@ -14,7 +14,7 @@ from classifier.reporting.facts import identity_facts
 from classifier.reporting.material import Material
 from classifier.reporting.sections import Fact, interval_text
 from classifier.reporting.tables import count, share
-from classifier.runs.run import CARD, Run
+from classifier.runs.run import ADOPTED, CARD, Run
 from featurestore.spec import PixelSpec
 
 OWN = "## Licences and use"
@@ -55,13 +55,11 @@ def card_of(material: Material, older: str = "", head_id: str = "") -> str:
     own = older[older.index(OWN) :] if OWN in older else _TO_FILL
     sections = (
         f"# Model card: {head_id}",
-        f"A classifier of images into {len(run.classes):,} classes: a head "
-        f"`{run.config.heads[head_id]}` on the frozen base {run.spec.base.model}, trained by "
-        f"Hoarfrost {run.config.version}.",
+        _origin(run, head_id),
         "## What it must be fed",
         *_feeding(run),
         "## What it was trained on",
-        _table(_data_facts(material)),
+        _data(material),
         _classes(run.classes),
         "## How good it is",
         _quality(material, head_id),
@@ -70,6 +68,20 @@ def card_of(material: Material, older: str = "", head_id: str = "") -> str:
         own.strip(),
     )
     return "\n\n".join(sections) + "\n"
+
+
+def _origin(run: Run, head_id: str) -> str:
+    config = run.config
+    what = f"A classifier of images into {len(run.classes):,} classes: "
+    if config.heads[head_id] == ADOPTED:
+        return (
+            f"{what}{run.spec.base.model}, trained elsewhere and adopted as it is by Hoarfrost "
+            f"{config.version}."
+        )
+    return (
+        f"{what}a head `{config.heads[head_id]}` on the frozen base {run.spec.base.model}, trained "
+        f"by Hoarfrost {config.version}."
+    )
 
 
 def _table(facts: list[Fact]) -> str:
@@ -107,6 +119,12 @@ def _pixel_rules(pixels: PixelSpec) -> Iterator[str]:
     yield f"transparency is {behind}"
     turned = "applied" if pixels.exif == "apply" else "ignored"
     yield f"the orientation that EXIF gives is {turned}"
+
+
+def _data(material: Material) -> str:
+    if not material.run.config.store_url:
+        return "Unknown here: it was adopted, and its file does not say. Ask its makers."
+    return _table(_data_facts(material))
 
 
 def _data_facts(material: Material) -> list[Fact]:

@@ -8,6 +8,7 @@ from typing import Any
 from classifier.reporting.material import Material
 from classifier.reporting.sections import Fact, evaluation_facts, interval_text
 from classifier.reporting.tables import count, share
+from classifier.runs.run import ADOPTED
 from featurestore.spec import StoreSpec
 
 LEDGER = (
@@ -34,10 +35,13 @@ def headline(material: Material) -> dict[str, Any]:
             "facts": evaluation_facts(found)[2 if interval else 1 : -1],
         }
     accuracy = best.get("val_accuracy")
+    where = "on the validation rows, at its best epoch"
+    if best["head"] == ADOPTED:
+        where = "is not evaluated yet: python -m classifier.evaluate"
     return {
         "accuracy": "–" if accuracy is None else share(accuracy),
         "interval": "",
-        "where": f"{best['head_id']} on the validation rows, at its best epoch",
+        "where": f"{best['head_id']} {where}",
         "facts": [],
     }
 
@@ -45,7 +49,9 @@ def headline(material: Material) -> dict[str, Any]:
 def run_facts(material: Material) -> list[Fact]:
     """Returns the run's data, settings and time."""
     summary, config = material.summary, material.run.config
-    facts = [("Store", config.store_url), ("Classes", count(len(config.classes)))]
+    facts = [("Adopted from", summary["adopted"])] if "adopted" in summary else []
+    facts += [("Store", config.store_url)] if config.store_url else []
+    facts.append(("Classes", count(len(config.classes))))
     for name, heading in (("train_rows", "Training rows"), ("validation_rows", "Validation rows")):
         if name in summary:
             facts.append((heading, count(summary[name])))
@@ -53,7 +59,8 @@ def run_facts(material: Material) -> list[Fact]:
         carved = summary["validation"] == "carved"
         text = "carved out by content hash" if carved else "a split of the store"
         facts.append(("Validation", text))
-    facts.append(("Heads trained", count(len(material.board))))
+    if "adopted" not in summary:
+        facts.append(("Heads trained", count(len(material.board))))
     if failed := summary.get("failed"):
         facts.append(("Heads that diverged", ", ".join(item["head_id"] for item in failed)))
     if "seconds" in summary:

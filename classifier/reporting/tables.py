@@ -49,7 +49,7 @@ class Table:
     @property
     def name_width(self) -> int:
         """Width of the first column in characters."""
-        return min(22, 3 + max((len(row[0].text) for row in self.rows), default=0))
+        return min(19, 3 + max((len(row[0].text) for row in self.rows), default=0))
 
 
 def count(value: float) -> str:

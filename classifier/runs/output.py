@@ -31,19 +31,21 @@ _OURS = re.compile(
 )
 
 
-def prepare_output(storage: Storage, store: FeatureStore, overwrite: bool) -> None:
+def prepare_output(storage: Storage, store: FeatureStore | None, overwrite: bool) -> None:
     """Claims the folder of a new run; deletes nothing, so that an older run stays complete.
 
     Args:
       storage: the folder.
-      store: to train on.
+      store: to train on; None for a run that has no store.
       overwrite: whether a finished run may be replaced.
 
     Raises:
       UsageError: for a folder that holds a run, a store or somebody else's files, and for one that
         is not writable.
     """
-    _refuse_store(storage, store)
+    if store:
+        _refuse_store(storage, store)
+    started = dump_json({"store": store.url if store else ""})
     try:
         if storage.exists(layout.SPEC):
             raise UsageError(
@@ -57,8 +59,8 @@ def prepare_output(storage: Storage, store: FeatureStore, overwrite: bool) -> No
             )
         if not finished and not storage.exists(STARTED):
             _refuse_foreign(storage)
-        if not storage.create(STARTED, dump_json({"store": store.url})):
-            storage.write(STARTED, dump_json({"store": store.url}))
+        if not storage.create(STARTED, started):
+            storage.write(STARTED, started)
     except (OSError, ValueError) as error:
         raise cannot_write("--output", storage.public_url, error) from error
 

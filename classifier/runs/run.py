@@ -27,7 +27,7 @@ import io
 import json
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,8 @@ LEADERBOARD = "leaderboard.json"
 REPORT = "report.html"
 CARD = "card.md"
 FORMAT_VERSION = 1
+# Instead of the syntax of `--head`: a head that `classifier.adopt` made.
+ADOPTED = "adopted"
 # The content of a run's folder besides its commit.
 CONTENT = (
     "heads", "history", "plots", "evaluation", "calibration", "learning", "model", REPORT, CARD,
@@ -63,12 +65,13 @@ class RunConfig:
 
     Attributes:
       spec: of the store, with its identity.
-      store_url: the store's address, without credentials.
+      store_url: the store's address, without credentials; "" for an adopted classifier.
       classes: label of each class index.
       heads: head_id -> the head in the syntax of `--head`; of the saved heads.
       options: hyperparameters by their flag names.
       carve: boundary of the validation carve, "" when the store had a validation split.
       version: of Hoarfrost.
+      aliases: other label that images may have, such as an id or a number -> the class.
     """
 
     spec: StoreSpec
@@ -78,6 +81,7 @@ class RunConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     carve: str = ""
     version: str = ""
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Returns the text of ``run.json``."""
@@ -140,6 +144,10 @@ class Run:
         """Label of each class index."""
         return self.config.classes
 
+    def meant_by(self, labels: Iterable[str]) -> tuple[str, ...]:
+        """Returns the classes that an image's labels mean; other labels stay as they are."""
+        return meant_by(self.config.aliases, labels)
+
     @property
     def multi_label(self) -> bool:
         """Whether a row may have several classes."""
@@ -195,6 +203,16 @@ class Run:
             raise CorruptStore(
                 f"{self.url}/{head_file(head_id)} cannot be loaded ({cause(error)}); train again"
             ) from error
+
+
+def meant_by(aliases: Mapping[str, str], labels: Iterable[str]) -> tuple[str, ...]:
+    """Returns labels with the names that they are aliases of, each once.
+
+    Example:
+      >>> meant_by({"n1": "cat", "0": "cat"}, ["n1", "0", "tail"])
+      ('cat', 'tail')
+    """
+    return tuple(dict.fromkeys(aliases.get(label, label) for label in labels))
 
 
 def head_file(head_id: str) -> str:
