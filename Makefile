@@ -24,7 +24,7 @@ $(STAMP): setup.py constraints.txt
 	@touch $@
 
 demo: $(STAMP) ## extract the built-in digits, train a head on them, evaluate it
-	$(BIN)/python -m pipelines.demo
+	$(BIN)/python -m pipelines.recipe digits --output demo
 
 test: lint ## lint, then the tests (under 15 minutes on 2 cores)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not cluster"

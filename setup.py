@@ -86,6 +86,7 @@ setup(
         "featurestore": ["py.typed"],
         "classifier": ["py.typed"],
         "pipelines": ["py.typed"],
+        "classifier.recipes": ["*.yaml"],
         "classifier.reporting": ["templates/*"],
         "pipelines.finishing.page": ["templates/*"],
     },

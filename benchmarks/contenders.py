@@ -80,7 +80,7 @@ def contenders(bench: Bench) -> list[Contender]:
     found = [
         Contender(TEXTBOOK, lambda: reported(bench, "benchmarks.book")),
         Contender(RAY, lambda: _ray(bench)),
-        Contender(DECODE, lambda: _alone(bench, "decode")),
+        Contender(DECODE, lambda: alone(bench, "decode")),
     ]
     for engine, precision in VARIANTS:
         found.append(_variant(bench, engine, precision))
@@ -161,7 +161,8 @@ def _ray(bench: Bench) -> Timing:
     return reported(bench, "benchmarks.raydata")
 
 
-def _alone(bench: Bench, step: str, *flags: object) -> Timing:
+def alone(bench: Bench, step: str, *flags: object) -> Timing:
+    """Runs one step of ``benchmarks.alone`` on the images of a measurement."""
     command = module(
         "benchmarks.alone", step, "--folder", bench.classes, "--size", bench.base.size, *flags
     )
@@ -210,7 +211,7 @@ def _engine_alone(bench: Bench, engine: str, precision: str) -> Contender:
         store = bench.folder / f"store-{engine}-{precision}"
         if not (store / "summary.json").is_file():
             raise NotRun("its extraction was not run")
-        return _alone(bench, "engine", "--store", store)
+        return alone(bench, "engine", "--store", store)
 
     return Contender(engine_alone_name(engine, precision), measure)
 
@@ -220,7 +221,7 @@ def _openvino_alone(bench: Bench, precision: str) -> Contender:
         if not installed("openvino"):
             raise NotRun("OpenVINO is not installed; pip install 'hoarfrost[openvino]' brings it")
         base = bench.base
-        return _alone(
+        return alone(
             bench,
             "openvino",
             *("--base", bench.base_file, "--preprocess", base.preprocess),

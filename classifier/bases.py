@@ -14,15 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classifier.base import families, layers, saved, signatures, stored
+from classifier.base import families, saved, signatures, stored, unfreezing
 from classifier.base.build import build_base
-from classifier.base.request import BaseRequest, parse_image_size
+from classifier.base.request import PIXELS, BaseRequest, parse_image_size
 from classifier.runtime import import_keras
 from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.errors import UsageError
 
 if TYPE_CHECKING:
     import keras
+
+_TUNING = "bottleneck   unfreeze      trained"
 
 
 def _open(request: BaseRequest) -> keras.Model:
@@ -49,13 +51,21 @@ def _say_signatures(found: Sequence[signatures.Signature]) -> None:
 def _say_layers(name: str, record: dict) -> None:
     rows = record["layers"]
     width = max(len(row["name"]) for row in rows)
-    say(f"{'layer':<{width}}  {'type':<22} {'output':<18} {'parameters':>12}")
+    say(f"{'layer':<{width}}  {'type':<22} {'output':<18} {'parameters':>12}  {_TUNING}")
     for row in rows:
         shape = "-" if row["output_shape"] is None else str(tuple(row["output_shape"]))
-        say(f"{row['name']:<{width}}  {row['type']:<22} {shape:<18} {row['parameters']:>12,}")
+        line = f"{row['name']:<{width}}  {row['type']:<22} {shape:<18} {row['parameters']:>12,}"
+        mark = "x" if row["bottleneck"] else ""
+        tuned = "" if row["unfreeze"] is None else f"{row['unfreeze']:>9} {row['trained']:>12,}"
+        say(f"{line}  {mark:^10}  {tuned}".rstrip())
     say(
         f"{name}: {len(rows)} layers, {record['trainable']:,} trainable and "
         f"{record['non_trainable']:,} non-trainable parameters; in a store all are frozen"
+    )
+    necks = sum(row["bottleneck"] for row in rows)
+    say(
+        f"{necks} bottlenecks: a store that is cut at one serves to fine-tune what follows; "
+        "classifier.finetune --unfreeze N trains the last N layers, with so many parameters"
     )
 
 
@@ -93,6 +103,11 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _show(model: str, image_size: tuple[int, int] | None, trust_model: bool, as_json: bool) -> None:
+    if model.casefold() == PIXELS:
+        raise UsageError(
+            f"NAME {model!r} has no layers: it stands for the images themselves; give a name of "
+            "keras.applications or a saved model"
+        )
     request = BaseRequest(model=model, image_size=image_size, trust_model=trust_model)
     application = request.application
     name = application.name if application else model
@@ -101,7 +116,7 @@ def _show(model: str, image_size: tuple[int, int] | None, trust_model: bool, as_
             if path.is_dir():
                 _show_savedmodel(name, path, as_json)
                 return
-    record = {"model": name, **layers.describe(_open(request), application is not None)}
+    record = {"model": name, **unfreezing.describe(_open(request), application is not None)}
     if as_json:
         say(json.dumps(record, indent=2))
     else:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from classifier.exporting.options import PRECISIONS, ROWS, SUFFIXES, ExportOptions
+from classifier.recipes.arguments import HELP, METAVAR, with_recipe
 from classifier.runs.run import dump_json, load_run
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 
@@ -52,6 +53,7 @@ def parser() -> Parser:
     add("--input", default="", metavar="URI", help=text)
     add("--overwrite", action="store_true", help="replace an export that is at --output")
     add("--trust_model", action="store_true", help="allow Lambda layers in the run's base")
+    add("--recipe", metavar=METAVAR, help=HELP)
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
     add("--json", action="store_true", help="print the report as JSON and nothing else")
     return result
@@ -60,16 +62,17 @@ def parser() -> Parser:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     quiet_libraries()
-    arguments = parser().parse_args(argv)
-    options = ExportOptions(
-        arguments.format,
-        Path(arguments.output),
-        arguments.precision,
-        arguments.rows,
-        arguments.overwrite,
-        arguments.trust_model,
-        arguments.input,
-    )
+    with with_recipe("export", parser(), argv) as typed:
+        arguments = parser().parse_args(typed)
+        options = ExportOptions(
+            arguments.format,
+            Path(arguments.output),
+            arguments.precision,
+            arguments.rows,
+            arguments.overwrite,
+            arguments.trust_model,
+            arguments.input,
+        )
     trained = load_run(arguments.run, key_values(arguments.storage_options, "--storage_options"))
     head_id = trained.head_id(arguments.head_id)
     # Heavy imports come after the mistakes that need none.

@@ -13,6 +13,7 @@ import numpy as np
 from classifier.figures import grids, plots
 from classifier.inputs.reservoir import Reservoir
 from classifier.pixels.views import BOOK, Views
+from classifier.recipes.arguments import HELP, METAVAR, with_recipe
 from featurestore import PixelSpec, UsageError, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 KEPT = "no picture was written; give the same command again"
 MOST_TILES = 400
+COLUMNS = 6
 UNLABELLED = "(no label)"
 Tile = tuple[np.ndarray | None, str | None]
 # Whole, upright images at the size of a tile.
@@ -35,7 +37,8 @@ def parser() -> Parser:
     result = Parser(
         prog="python -m classifier.show",
         description="Draws a grid of images with their labels; images of a store as its base saw "
-        "them. With --views or --augment each row is an image and its augmented views.",
+        "them. With --views or --augment each row is an image and its augmented views; with "
+        "--views 9 --columns 3 each image has three rows.",
     )
     add = result.add_argument
     source = result.add_mutually_exclusive_group(required=True)
@@ -43,15 +46,19 @@ def parser() -> Parser:
     source.add_argument("--store", help="feature store; its source images are read")
     add("--output", required=True, metavar="FILE.png", help="the picture to write")
     add("--rows", type=int, default=4, help="rows of the grid (default %(default)s)")
-    add("--columns", type=int, default=6, help="columns of the grid (default %(default)s)")
+    add("--columns", type=int, help=f"columns of the grid (default {COLUMNS}, or the views)")
     add("--per_class", action="store_true", help="one class per row")
     add("--augment", default="", metavar="NAME[=FACTOR],...", help=f"default: the store's, {BOOK}")
     text = "views per image (default: the store's, or --columns)"
     add("--views", type=int, default=0, metavar="K", help=text)
     text = "seed of the choice of images and of an --input's views (default %(default)s)"
     add("--seed", type=int, default=0, help=text)
-    for flag in ("--image_column", "--label_column"):
-        add(flag, default="", metavar="NAME", help="for an --input that is a list")
+    add("--labels", default="", metavar="FILE", help="table of keys and labels for an --input")
+    add("--key_column", default="", metavar="NAME", help="of --labels; default the first")
+    text = "of --labels, or of an --input that is a list"
+    add("--label_column", default="", metavar="NAME", help=text)
+    add("--image_column", default="", metavar="NAME", help="of an --input that is a list")
+    add("--recipe", metavar=METAVAR, help=HELP)
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
     return result
 
@@ -59,21 +66,34 @@ def parser() -> Parser:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     quiet_libraries()
-    arguments = parser().parse_args(argv)
+    with with_recipe("show", parser(), argv) as typed:
+        arguments = parser().parse_args(typed)
     # Reports a missing Matplotlib before anything is read.
     plots.new_figure(1, 1)
     file_system = key_values(arguments.storage_options, "--storage_options")
     source = _source(arguments, file_system)
-    viewed = source.views.count > 1
-    columns = source.views.count if viewed else arguments.columns
-    _check_grid(arguments.rows, columns, "--views" if viewed else "--columns")
-    places = (arguments.rows, 1 if viewed else columns)
+    views = source.views.count
+    columns = arguments.columns
+    if columns is None:
+        columns = views if views > 1 else COLUMNS
+    _check_grid(
+        arguments.rows,
+        columns,
+        "--views" if arguments.columns is None and views > 1 else "--columns",
+    )
+    places = (
+        (_images(arguments.rows, columns, views), 1) if views > 1 else (arguments.rows, columns)
+    )
     rng = np.random.default_rng(arguments.seed)
     chosen = choose(source.images, places, rng, arguments.per_class)
     if not chosen:
         raise UsageError(f"no image to show in {source.where!r}")
     shown = [tile for label, ref in chosen for tile in _tiles_of(label, ref, source, file_system)]
-    tiles = _in_rows(shown, columns) if arguments.per_class and not viewed else shown
+    tiles = shown
+    if views > 1:
+        tiles = list(_padded(shown, views, columns))
+    elif arguments.per_class:
+        tiles = _in_rows(shown, columns)
     figure = grids.grid_figure(tiles, -(-len(tiles) // columns), columns)
     plots.write_file(arguments.output, plots.png(figure), file_system, "--output")
     gone = sum(label is not None and image is None for image, label in tiles)
@@ -96,6 +116,23 @@ def _check_grid(rows: int, columns: int, flag: str) -> None:
         )
 
 
+def _images(rows: int, columns: int, views: int) -> int:
+    """Returns how many images fit, each with its views from the start of a row."""
+    each = -(-views // columns)
+    if rows < each:
+        raise UsageError(
+            f"--rows must be at least {each} for an image of {views} views in {columns} columns, "
+            f"got {rows}"
+        )
+    return rows // each
+
+
+def _padded(tiles: Sequence[Tile], views: int, columns: int) -> Iterator[Tile]:
+    for start in range(0, len(tiles), views):
+        yield from tiles[start : start + views]
+        yield from [(None, None)] * (-views % columns)
+
+
 class _Source(NamedTuple):
     """The source of images: (label, reference) pairs, their pixels and views, the address."""
 
@@ -107,14 +144,19 @@ class _Source(NamedTuple):
 
 def _source(arguments: Namespace, file_system: Mapping[str, str]) -> _Source:
     if arguments.store:
+        if arguments.labels:
+            raise UsageError(
+                "--labels is for an --input; a store has labels, which python -m featurestore "
+                "relabel changes"
+            )
         store = open_store(arguments.store, file_system)
         images, pixels, where = store_images(store), store.spec.pixels, store.url
         known = Views.of(store.spec)
     else:
         wanted = arguments.augment or arguments.views
         pixels, where = VIEWED_PIXELS if wanted else INPUT_PIXELS, arguments.input
-        asked = (arguments.image_column, arguments.label_column)
-        images, known = input_images(where, file_system, asked), Views(seed=arguments.seed)
+        images = labelled_images(arguments, file_system)
+        known = Views(seed=arguments.seed)
     return _Source(images, pixels, _views(arguments, known, pixels), where)
 
 
@@ -122,7 +164,8 @@ def _views(arguments: Namespace, known: Views, pixels: PixelSpec) -> Views:
     """Reads the flags; the store, or the defaults of an extraction, supply missing values."""
     if not (arguments.augment or arguments.views):
         return Views()
-    count = arguments.views or (known.count if known.count > 1 else arguments.columns)
+    wanted = arguments.columns or COLUMNS
+    count = arguments.views or (known.count if known.count > 1 else wanted)
     if count < 2:
         raise UsageError(
             f"--views must be 2 or more, got {count}: the first one is the image itself"
@@ -142,14 +185,19 @@ def store_images(store: FeatureStore) -> Iterator[tuple[str, ImageRef]]:
             yield label, ImageRef(key, uri, int(size), etag, tuple(labels))
 
 
-def input_images(
-    uri: str, storage_options: Mapping[str, str], columns: tuple[str, str] = ("", "")
+def labelled_images(
+    arguments: Namespace, storage_options: Mapping[str, str]
 ) -> Iterator[tuple[str, ImageRef]]:
-    """Yields (label, reference) of an input's images; a list may name its two columns."""
+    """Yields (label, reference) of an input's images, with the labels of a table if given."""
     from classifier.inputs import Asked, open_input
+    from classifier.inputs.labels import LabelOptions
 
-    for ref in open_input(uri, storage_options, Asked(*columns)):
-        yield ", ".join(ref.labels) or UNLABELLED, ref
+    of_list = "" if arguments.labels else arguments.label_column
+    column = arguments.label_column if arguments.labels else ""
+    options = LabelOptions(arguments.labels, arguments.key_column, column)
+    labeller = options.labeller(storage_options)
+    for ref in open_input(arguments.input, storage_options, Asked(arguments.image_column, of_list)):
+        yield ", ".join(labeller.apply(ref).labels) or UNLABELLED, ref
 
 
 def choose(

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from classifier.features.division import divide
 from classifier.heads.exact import check_heads
+from classifier.heads.network.augmentation import check_augment
 from classifier.heads.stacked.checkpoint import SECONDS, remove_checkpoint
+from classifier.recipes.arguments import HELP, METAVAR, with_recipe
 from classifier.runs import output
 from classifier.runs import run as run_folder
 from classifier.training.flags import add_flags, options_of
@@ -21,14 +23,19 @@ from featurestore.reading.cache import AUTO, VARIABLE, parse_limit
 KEPT = "the last checkpoint stays in --output; the same command resumes from there"
 EPILOG = """\
 heads:
-  linear                            one dense layer
+  linear[:dropout=P]                one dense layer, perhaps on features of which some are dropped
   mlp:UNITS[:relu|linear][:dropout=P]   a hidden layer before it, such as mlp:256:relu:dropout=0.5
   ridge[:l2=L,L...]                 least squares, solved exactly for every penalty at once
   logistic[:l2=L,L...]              multinomial logistic regression by L-BFGS
+  conv:FILTERS,FILTERS...[:dropout=P]   3x3 convolutions with relu, 2x2 max pooling between them,
+                                    then one dense layer; for pixels and feature maps
+  FILE.yaml, FILE.keras             your own Keras layers before one dense layer; a line of a YAML
+                                    file is such as "- Conv2D: {filters: 32, kernel_size: 3}"
   knn:K[:cosine|euclidean][:weighted|majority]   the K nearest training rows vote
 
 Every combination of --head, --lr, --l2, --dropout, --optimizer, --seed and --label_smoothing is
 trained. All linear and mlp heads share one stream of the store, and each is trained as if alone.
+Keras trains conv heads and those of files, one after the other, which takes much longer.
 
 Penalties are added to the mean loss of a row, and act on the weights of standardised features. For
 linear and mlp, each penalty of --l2 makes a head of its own. ridge and logistic choose one penalty:
@@ -73,6 +80,7 @@ def parser() -> Parser:
         help="time between two checkpoints; after a kill, the same command resumes from the last "
         "one (default %(default)g)",
     )
+    add("--recipe", metavar=METAVAR, help=HELP)
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
     add("--overwrite", action="store_true", help="replace a run that is in --output")
     add("--json", action="store_true", help="print the summary as JSON and nothing else")
@@ -82,15 +90,17 @@ def parser() -> Parser:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     quiet_libraries()
-    arguments = parser().parse_args(argv)
-    file_system = key_values(arguments.storage_options, "--storage_options")
-    options = options_of(arguments, file_system)
-    limit = parse_limit(arguments.cache)
+    with with_recipe("train", parser(), argv) as typed:
+        arguments = parser().parse_args(typed)
+        file_system = key_values(arguments.storage_options, "--storage_options")
+        options = options_of(arguments, file_system)
+        limit = parse_limit(arguments.cache)
     # Every epoch must read the same rows, even while an extraction adds others.
     store = open_store(arguments.store, file_system).with_cache(limit).at_this_moment()
     storage = Storage(arguments.output, file_system)
-    division = divide(store, options.multi_label)
+    division = divide(store, options.multi_label, options.validation)
     check_heads(options, store.spec.feature_shape, division)
+    check_augment(options.augment, store.spec.is_pixels, options.heads)
     output.prepare_output(storage, store, arguments.overwrite)
     if arguments.overwrite and not storage.exists(run_folder.RUN):
         # --overwrite replaces an unfinished training too.

@@ -18,6 +18,7 @@ PACKAGES = ("featurestore", "classifier", "pipelines")
 # In the order of the menu: file in the repository -> (page, title).
 PAGES = {
     "README.md": ("index.md", "Hoarfrost"),
+    "docs/recipes.md": ("recipes.md", "Recipes"),
     "docs/operations.md": ("operations.md", "Operations"),
     "docs/scoring.md": ("scoring.md", "Labels for images"),
     "docs/deploy.md": ("deploy.md", "Deploy"),

@@ -41,11 +41,13 @@ def build_parser() -> Parser:
     add("--by", default="kind", help="count by kind, folder or message (default %(default)s)")
     text = f"number of images to list, 0 for all (default {LISTED}; all with --json)"
     add("--limit", type=int, metavar="N", help=text)
-    add = command("relabel", _relabel, "give stored rows labels from a table, as a new version")
+    add = command("relabel", _relabel, "give stored rows labels or splits from a table")
     add("--labels", required=True, metavar="FILE", help="CSV with a header line, or Parquet")
     add("--key_column", default="", metavar="NAME", help="column of keys (default: the first)")
     text = "column of labels (default: the one named label or class, else the second)"
     add("--label_column", default="", metavar="NAME", help=text)
+    text = "column of splits, such as train and test (default: splits stay as they are)"
+    add("--split_column", default="", metavar="NAME", help=text)
     add = command("export", _export, "write embeddings to .npy files, metadata to Parquet files")
     add("--output", required=True, metavar="DIR", help="an empty folder, or any fsspec URL")
     add("--splits", nargs="+", metavar="SPLIT", help="export rows of these splits only")
@@ -148,18 +150,17 @@ def _quarantine(args: argparse.Namespace, options: dict[str, Any]) -> int:
 
 
 def _relabel(args: argparse.Namespace, options: dict[str, Any]) -> int:
-    from featurestore.labels.table import LabelTable
-    from featurestore.relabel import relabel, summary_lines
+    from featurestore.relabel import read_tables, relabel, summary_lines
     from featurestore.store import open_store
 
     store = open_store(args.store, options)
-    table = LabelTable.read(args.labels, args.key_column, args.label_column, options)
-    done = relabel(store, table)
+    asked = args.key_column, args.label_column, args.split_column
+    table, splits, columns = read_tables(args.labels, asked, options)
+    done = relabel(store, table, splits)
     if args.json:
-        facts = {"store": store.url, "columns": table.columns, **asdict(done)}
-        say(json.dumps(facts, indent=2))
+        say(json.dumps({"store": store.url, "columns": columns, **asdict(done)}, indent=2))
     else:
-        for line in (table.columns, *summary_lines(done)):
+        for line in (columns, *summary_lines(done)):
             say(line)
     return 0
 

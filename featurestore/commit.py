@@ -57,6 +57,7 @@ class Marker:
       superseded: the counts of those rows and quarantined images, with their sum as images_in.
       damage: why the rest of a shard could not be read, or "".
       replaces: chunks whose commits no longer count, because a compaction merged them.
+      origin: the chunk of another store that this one was derived from; "" for images.
       time: seconds per activity, see `pipelines.watching.timing`; empty in older stores.
     """
 
@@ -79,6 +80,7 @@ class Marker:
     superseded: Ledger = field(default_factory=Ledger)
     damage: str = ""
     replaces: tuple[str, ...] = ()
+    origin: str = ""
     time: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -119,7 +119,8 @@ def _require_exportable(store: FeatureStore, output: Storage, options: ExportOpt
         shape = "x".join(map(str, spec.feature_shape))
         raise UsageError(
             f"this store holds maps of {shape}, but .npy embeddings are vectors: --flatten writes "
-            f"{spec.feature_size:,} values per row; or extract with --pooling avg"
+            f"{spec.feature_size:,} values per row"
+            + ("" if spec.is_pixels else "; or extract with --pooling avg")
         )
     for split in options.splits or ():
         store.require_split(split)

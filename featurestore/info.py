@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -27,11 +28,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
     markers = list(store.markers().values())
     splits, labels, augmented = _tally(store)
     kinds = Counter(row["kind"] for row in store.quarantined())
-    numerics = Counter(
-        f"{marker.numerics.get('engine', '?')} {marker.numerics.get('precision', '?')}"
-        for marker in markers
-        if marker.part
-    )
+    numerics = Counter(_numerics_label(marker.numerics) for marker in markers if marker.part)
     ledger = store.ledger()
     return {
         "store": store.url,
@@ -57,6 +54,11 @@ def describe(store: FeatureStore) -> dict[str, Any]:
     }
 
 
+def _numerics_label(numerics: Mapping[str, Any]) -> str:
+    label = f"{numerics.get('engine', '?')} {numerics.get('precision', '?')}"
+    return f"{label} from {numerics['derived']}" if numerics.get("derived") else label
+
+
 def _tally(store: FeatureStore) -> tuple[Counter[str], Counter[str], int]:
     """Counts images by split and by label, and rows of further views."""
     splits: Counter[str] = Counter()
@@ -76,10 +78,15 @@ def format_info(facts: dict[str, Any]) -> str:
     shape = "x".join(map(str, facts["feature_shape"]))
     height, width = facts["image_size"]
     augmented = f" and {facts['augmented']:,} augmented" if facts["augmented"] else ""
+    made = (
+        f"{base['model']} ({base['weights']}), layer {base['layer']}, "
+        f"pooling {base['pooling']}, preprocessing {base['preprocess']}, {height}x{width} pixels"
+    )
+    if not base["weights_hash"]:
+        made = f"none: the images themselves, {base['layer']}, {height}x{width} pixels"
     lines = [
         f"store      {facts['store']}",
-        f"base       {base['model']} ({base['weights']}), layer {base['layer']}, "
-        f"pooling {base['pooling']}, preprocessing {base['preprocess']}, {height}x{width} pixels",
+        f"base       {made}",
         f"features   {shape} {facts['dtype']}, identity {facts['identity_hash']}",
         f"rows       {facts['rows']:,}{augmented} in {facts['parts']:,} parts, "
         f"{size_text(facts['bytes'])}, from {facts['runs']} finished "

@@ -92,11 +92,11 @@ def model_files(weights_hash: str, model_hash: str) -> tuple[str, ...]:
     """Returns the paths of the models that computed a store's features.
 
     Args:
-      weights_hash: of the base.
+      weights_hash: of the base; "" for pixels, which no model computed.
       model_hash: of the quantised model, or "".
     """
-    base = model_file(weights_hash)
-    return (base, quantised_file(model_hash)) if model_hash else (base,)
+    base = (model_file(weights_hash),) if weights_hash else ()
+    return (*base, quantised_file(model_hash)) if model_hash else base
 
 
 def marker_file(chunk: str) -> str:

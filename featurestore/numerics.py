@@ -14,11 +14,12 @@ class Numerics:
     """How features were computed, to explain differences in the last digits.
 
     Attributes:
-      engine: ``tensorflow`` or ``openvino``.
-      precision: ``float32``, ``float16``, ``bfloat16`` or ``int8``.
+      engine: ``tensorflow`` or ``openvino``, or ``identity`` for pixels.
+      precision: ``float32``, ``float16``, ``bfloat16`` or ``int8``, or ``uint8`` for pixels.
       decoder: the libraries that decoded the images, with their versions.
       versions: library name -> version.
       model: 32 hex digits of the quantised model in an int8 store; otherwise "".
+      derived: the stored maps that the features were computed from, in words; "" for images.
     """
 
     engine: str
@@ -26,6 +27,7 @@ class Numerics:
     decoder: str
     versions: dict[str, str] = field(default_factory=dict)
     model: str = ""
+    derived: str = ""
 
     @property
     def is_decided(self) -> bool:
@@ -41,9 +43,10 @@ class Numerics:
     def hash(self) -> str:
         """16 hex digits; equal for equal numerics."""
         record = dataclasses.asdict(self)
-        if not self.model:
-            # The field is newer than the format: without it, the hash equals that of older stores.
-            del record["model"]
+        for newer in ("model", "derived"):
+            if not record[newer]:
+                # The field is newer than the format: without it, the hash is that of older stores.
+                del record[newer]
         return digest(record)[:16]
 
 

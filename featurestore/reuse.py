@@ -68,7 +68,7 @@ class StoredFeatures:
           names: (content hash, view) of each wanted row.
 
         Returns:
-          Index in `names` -> float32 (*feature_shape), for those that are stored.
+          Index in `names` -> float32 (*feature_shape), or uint8 pixels, for those that are stored.
         """
         if not len(self.rows) or not names:
             return {}
@@ -104,19 +104,19 @@ class RowGroups:
     _room: int = field(default=0, repr=False)
 
     def read(self, group: int, rows: np.ndarray) -> np.ndarray:
-        """Returns rows of a row group by their numbers in it, float32 (n, *feature_shape)."""
+        """Returns rows of a row group by their numbers in it, as `find` does."""
         with self._turn:
             at = self._kept.get(group)
             if at is None:
                 block = self._decode(group)
                 self._keep(group, block)
-                return block[rows].astype(np.float32)
+                return block[rows].astype(self.store.spec.computed_dtype)
         assert self._file is not None
         spec, descriptor = self.store.spec, self._file.fileno()
-        width, dtype = spec.feature_bytes, spec.dtype if spec.is_map else np.float32
+        width = spec.feature_bytes
         data = b"".join(os.pread(descriptor, width, at + int(row) * width) for row in rows)
         shape = (len(rows), *spec.feature_shape)
-        return np.frombuffer(data, dtype).reshape(shape).astype(np.float32)
+        return np.frombuffer(data, spec.read_dtype).reshape(shape).astype(spec.computed_dtype)
 
     def _decode(self, group: int) -> np.ndarray:
         part_name, number = self.places[group]

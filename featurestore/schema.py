@@ -65,7 +65,7 @@ def encode_features(features: np.ndarray, spec: StoreSpec) -> pa.Array:
     """Converts computed features to the stored column.
 
     Args:
-      features: finite float32 (n, *spec.feature_shape).
+      features: finite float32 (n, *spec.feature_shape), or uint8 pixels.
       spec: of the store.
 
     Returns:
@@ -75,7 +75,8 @@ def encode_features(features: np.ndarray, spec: StoreSpec) -> pa.Array:
       RunFailed: when a finite value does not fit the stored dtype.
     """
     count = len(features)
-    flat = np.ascontiguousarray(features, dtype=np.float32).reshape(count, spec.feature_size)
+    flat = np.ascontiguousarray(features, dtype=spec.computed_dtype)
+    flat = flat.reshape(count, spec.feature_size)
     if spec.dtype == "float16":
         largest = float(np.abs(flat).max(initial=0.0))
         # 65520 is where float16's round-to-nearest becomes infinity (IEEE 754, binary16).
@@ -101,7 +102,8 @@ def decode_features(column: pa.Array, spec: StoreSpec) -> np.ndarray:
       spec: of the store.
 
     Returns:
-      float32 (n, d) for embeddings; float16 or float32 (n, *shape) for maps. Read-only.
+      float32 (n, d) for embeddings; float16 or float32 (n, *shape) for maps; uint8 (n, *shape)
+      for pixels. Read-only.
 
     Raises:
       CorruptStore: when the column has another type.
@@ -128,7 +130,7 @@ def row_table(rows: Sequence[Mapping[str, Any]], features: np.ndarray, spec: Sto
 
     Args:
       rows: one mapping per row, from the names of `META_FIELDS` to values.
-      features: float32 (len(rows), *spec.feature_shape).
+      features: as in `encode_features`.
       spec: of the store.
     """
     columns: list[pa.Array] = [

@@ -30,8 +30,12 @@ RESIZES = ("bilinear", "bicubic", "area", "nearest")
 ALPHAS = ("drop", "white", "black")
 EXIFS = ("ignore", "apply")
 DTYPES = ("float16", "float32")
+# Of a store of pixels, and of no other.
+PIXEL_DTYPE = "uint8"
+ITEM_BYTES = {"uint8": 1, "float16": 2, "float32": 4}
 # The view column is int8.
 MOST_VIEWS = 128
+_PLAIN_FIELDS = ("dtype", "views", "augment", "seed", "tolerance")
 
 
 def _require(what: str, got: str, choices: tuple[str, ...]) -> None:
@@ -88,8 +92,9 @@ class BaseSpec:
       model: a `keras.applications` name or the file name of a saved model.
       weights: the origin of the weights, as users see it.
       weights_hash: 32 hex digits over the arrays and operations of the cut base; also the file name
-        of the stored model.
-      layer: the layer whose output is the feature, ``outer/inner`` in nested models.
+        of the stored model; "" for pixels, which have no base.
+      layer: the layer whose output is the feature, ``outer/inner`` in nested models; of pixels,
+        ``rgb`` or ``grey``.
       pooling: ``none`` keeps the map; ``avg`` and ``max`` pool it to an embedding.
       preprocess: the conversion of uint8 pixels in the graph, before the base.
       request: digest of the flags that the base was built from. A later run with an equal request
@@ -107,6 +112,11 @@ class BaseSpec:
     def __post_init__(self) -> None:
         _require("--pooling", self.pooling, POOLINGS)
         _require("--preprocess", self.preprocess, PREPROCESS_MODES)
+
+    @property
+    def label(self) -> str:
+        """The base in words, with the first digits of its hash."""
+        return f"{self.model} {self.weights} {self.weights_hash[:8]}".strip()
 
 
 @dataclass(frozen=True)
@@ -137,7 +147,7 @@ class StoreSpec:
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        _require("--dtype", self.dtype, DTYPES)
+        _require("--dtype", self.dtype, (*DTYPES, PIXEL_DTYPE))
         if not self.feature_shape or min(self.feature_shape) < 1:
             raise UsageError(f"feature shape must have positive sides, got {self.feature_shape!r}")
         check_views(self.views)
@@ -148,6 +158,21 @@ class StoreSpec:
         return len(self.feature_shape) > 1
 
     @property
+    def is_pixels(self) -> bool:
+        """Whether a row is the image's pixels, uint8 (H, W, channels), which no base made."""
+        return self.dtype == PIXEL_DTYPE
+
+    @property
+    def computed_dtype(self) -> str:
+        """The dtype of rows before they are rounded to the stored one."""
+        return PIXEL_DTYPE if self.is_pixels else "float32"
+
+    @property
+    def read_dtype(self) -> str:
+        """The dtype of rows that are read; embeddings rounded to float16 stay float32."""
+        return self.dtype if self.is_map else "float32"
+
+    @property
     def feature_size(self) -> int:
         """Values per row."""
         return math.prod(self.feature_shape)
@@ -155,7 +180,7 @@ class StoreSpec:
     @property
     def feature_bytes(self) -> int:
         """Bytes per row as stored, before compression."""
-        return self.feature_size * (2 if self.dtype == "float16" and self.is_map else 4)
+        return self.feature_size * ITEM_BYTES[self.read_dtype]
 
     @property
     def image_bytes(self) -> int:
@@ -194,18 +219,10 @@ class StoreSpec:
         The line of the weights names the models too, because a hash alone means nothing to readers.
         """
         ours, theirs = self.identity, other.identity
-        lines = []
-        for name, value in ours.items():
-            if value == theirs[name]:
-                continue
-            if name == "weights":
-                lines.append(f"weights: {self._base_label()} -> {other._base_label()}")
-            else:
-                lines.append(f"{name}: {_show(value)} -> {_show(theirs[name])}")
-        return lines
-
-    def _base_label(self) -> str:
-        return f"{self.base.model} {self.base.weights} {self.base.weights_hash[:8]}"
+        names = [name for name, value in ours.items() if value != theirs[name]]
+        if "weights" in names:
+            ours["weights"], theirs["weights"] = self.base.label, other.base.label
+        return [f"{name}: {_show(ours[name])} -> {_show(theirs[name])}" for name in names]
 
     def require_same(
         self,
@@ -232,13 +249,9 @@ class StoreSpec:
 
     def to_json(self) -> str:
         """Returns the text of ``store.json``."""
-        record = {
-            "format": "hoarfrost",
-            "format_version": FORMAT_VERSION,
-            "identity_hash": self.identity_hash,
-            "numerics_hash": self.numerics.hash,
-            **dataclasses.asdict(self),
-        }
+        hashes = {"identity_hash": self.identity_hash, "numerics_hash": self.numerics.hash}
+        head = {"format": "hoarfrost", "format_version": FORMAT_VERSION, **hashes}
+        record = {**head, **dataclasses.asdict(self)}
         return json.dumps({**record, "checksum": digest(record)[:16]}, indent=2) + "\n"
 
     @classmethod
@@ -267,10 +280,7 @@ class StoreSpec:
                 ),
                 feature_shape=tuple(record["feature_shape"]),
                 numerics=Numerics(**record["numerics"]),
-                **{
-                    name: record[name]
-                    for name in ("dtype", "views", "augment", "seed", "tolerance")
-                },
+                **{name: record[name] for name in _PLAIN_FIELDS},
             )
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptStore(

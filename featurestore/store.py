@@ -106,7 +106,8 @@ class FeatureStore:
 
         Returns:
           An iterator of column name -> array: features are float32 (n, d) for embeddings and
-          float16 or float32 (n, h, w, c) for maps; strings and lists of labels are object arrays.
+          float16 or float32 (n, h, w, c) for maps, uint8 for pixels; strings and lists of labels
+          are object arrays.
 
         Raises:
           UsageError: for an unknown column or split.
@@ -148,8 +149,7 @@ class FeatureStore:
         if not batches:
             empty: dict[str, Any] = dict.fromkeys(columns, np.empty(0, object))
             if FEATURES in empty:
-                dtype = self.spec.dtype if self.spec.is_map else np.float32
-                empty[FEATURES] = np.empty((0, *self.spec.feature_shape), dtype)
+                empty[FEATURES] = np.empty((0, *self.spec.feature_shape), self.spec.read_dtype)
             return empty
         return {name: np.concatenate([batch[name] for batch in batches]) for name in columns}
 

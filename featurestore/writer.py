@@ -158,7 +158,7 @@ class PartWriter(ParquetFile):
 
         Args:
           rows: one mapping per row, with the columns of `schema.META_FIELDS`.
-          features: finite float32 (len(rows), *spec.feature_shape).
+          features: finite float32 (len(rows), *spec.feature_shape), or uint8 pixels.
         """
         for start in range(0, len(rows), self._group_rows):
             some = slice(start, start + self._group_rows)

@@ -12,11 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from classifier.inputs.formats.tfds import public_input
 from classifier.inputs.labels import Labeller
 from featurestore import layout
 from featurestore.cli.logs import event
 from featurestore.commit import commit_count
-from featurestore.io.storage import Storage, public_url
+from featurestore.io.storage import Storage
 from featurestore.relabel import relabel, summary_lines
 from featurestore.store import FeatureStore, open_store
 from pipelines.beam.job import Job
@@ -71,14 +72,16 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     listing = Listing.open(options, inputs, say)
     laps.lap("listing")
     # Loads TensorFlow: mistakes in the flags and in the input are reported before, at once.
+    from pipelines.opening.sample import InputSamples
     from pipelines.opening.store import join_store
 
-    store, chosen = join_store(options, storage, listing, say, not job.is_here)
+    samples = InputSamples(listing, options.storage_options)
+    store, chosen = join_store(options, storage, samples, say, not job.is_here)
     laps.lap("base")
     # A large store takes a while to read, so it is read once.
     before = store.at_this_moment()
     run_id = new_run_id(started, (marker.run_id for marker in before.markers().values()))
-    publics = tuple(public_url(uri) for uri in inputs)
+    publics = tuple(map(public_input, inputs))
     facts = RunFacts(run_id, started, inputs=publics, **_choices(job, chosen))
     with lease(storage, run_id) as held:
         facts = planned(options, before, facts, listing, say)

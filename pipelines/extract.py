@@ -14,9 +14,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from classifier.inputs.formats.tfds import named_split
+from classifier.recipes.arguments import HELP, METAVAR, with_recipe
 from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
 from featurestore.ignored import note_lines
+from pipelines.deriver import derive
 from pipelines.driver import SAMPLE_FOLDER, Say, extract
 from pipelines.finishing.detached import Submitted
 from pipelines.finishing.timereport import time_lines
@@ -33,6 +36,7 @@ def build_parser() -> Parser:
     for title, flags in GROUPS.items():
         group = parser.add_argument_group(title)
         add_flags(group.add_argument, flags)
+    group.add_argument("--recipe", metavar=METAVAR, help=HELP)
     group.add_argument("--json", action="store_true", help="print the summary as JSON only")
     return parser
 
@@ -47,14 +51,15 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
       UsageError: for a bad value, or for an unknown flag, with the nearest known one.
     """
     parser = build_parser()
-    args, rest = parser.parse_known_args(argv)
-    if not rest:
-        return extract_options(args, ()), args.json
-    # Imported only where needed: Beam takes a second.
-    from pipelines.beam.options import check_beam_arguments, refuse_local
+    with with_recipe("extract", parser, argv) as arguments:
+        args, rest = parser.parse_known_args(arguments)
+        if not rest:
+            return extract_options(args, ()), args.json
+        # Imported only where needed: Beam takes a second.
+        from pipelines.beam.options import check_beam_arguments, refuse_local
 
-    options = extract_options(args, check_beam_arguments(parser, rest))
-    inputs = options.inputs or (SAMPLE_FOLDER,)
+        options = extract_options(args, check_beam_arguments(parser, rest))
+    inputs = [named_split(uri)[1] for uri in options.inputs] or [SAMPLE_FOLDER]
     refuse_local(options.beam_arguments, input=inputs, output=(options.output,))
     return options, args.json
 
@@ -110,9 +115,10 @@ def run(argv: Sequence[str]) -> int:
     quiet_libraries()
     options, as_json = parse_options(argv)
     tell = say_unless(as_json)
-    if options.plan:
+    if options.plan and not options.input_store:
         return _plan(options, as_json, tell)
-    outcome = extract(options, tell, not as_json)
+    run_it = derive if options.input_store else extract
+    outcome = run_it(options, tell, not as_json)
     if isinstance(outcome, Submitted):
         record = {"submitted": [asdict(run) for run in outcome.runs]}
         for line in [json.dumps(record, indent=2)] if as_json else outcome.lines:

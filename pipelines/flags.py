@@ -80,10 +80,12 @@ class Flag(NamedTuple):
 _COLUMN = "in a list, Parquet or TFRecord"
 _INPUTS = """folders (root/class/*, root/split/class/*, flat), patterns, images,
 shards (*.tar, *.zip, *.tfrecord, *.parquet) or lists (*.csv)"""
+_INPUT_STORE = "take a store's pixels, or its maps of an earlier layer, instead of images"
 _SIZE = "height x width; default 180 for VGG16"
 _LABEL = f"column of --labels if you give that, else {_COLUMN}; default label"
 _SPLITS = "divide an input without splits, by the content of its images"
-_MODEL = "a keras.applications name (python -m classifier.bases lists them) or a saved model"
+_MODEL = """a keras.applications name (python -m classifier.bases lists them), a saved model, or
+pixels to store the images themselves as uint8"""
 _PRECISION = "auto: the fastest whose features agree with float32's on a sample of the input"
 _AUGMENT = f"{', '.join(LAYERS)} as in keras.layers, in this order; default {BOOK}"
 _ACCELERATOR = "of Dataflow's workers: type:nvidia-tesla-t4;count:1;install-nvidia-driver"
@@ -92,6 +94,7 @@ _storage_options = partial(key_values, flag="--storage_options")
 GROUPS = {
     "input and output": {
         "input": Flag(ExtractOptions, "URI", _INPUTS, "inputs", tuple),
+        "input_store": Flag(ExtractOptions, "STORE", _INPUT_STORE),
         "output": Flag(ExtractOptions, "STORE", "folder or URL of the store"),
         "storage_options": Flag(
             InputOptions, "K=V", "for remote file systems, such as anon=true", "", _storage_options
@@ -110,6 +113,7 @@ GROUPS = {
     },
     "the frozen base and its pixels": {
         "model": Flag(BaseRequest, "NAME|PATH", _MODEL),
+        "channels": Flag(BaseRequest, "3|1", "of --model pixels: RGB, or grey"),
         "weights": Flag(BaseRequest, "imagenet|none|PATH"),
         "layer": Flag(BaseRequest, "NAME", "cut here; outer/inner if nested"),
         "pooling": Flag(BaseRequest, POOLINGS),

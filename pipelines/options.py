@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from classifier.base.request import BaseRequest
-from classifier.engines.options import EngineOptions
+from classifier.base.request import BaseRequest, refuse_for_pixels
+from classifier.engines.options import AUTO, EngineOptions
 from classifier.inputs import InputOptions
 from classifier.inputs.labels import LabelOptions
 from classifier.pixels.views import BOOK, canonical
@@ -225,6 +225,7 @@ class ExtractOptions:
     Attributes:
       output: folder or URL of the store.
       inputs: URIs; none for the built-in sample.
+      input_store: a store whose rows take the place of images; or "".
       base: the frozen base.
       pixels: the fields of `PixelSpec` without the size.
       dtype: ``auto``, ``float16`` or ``float32``.
@@ -246,6 +247,7 @@ class ExtractOptions:
 
     output: str = DEFAULT_OUTPUT
     inputs: tuple[str, ...] = ()
+    input_store: str = ""
     base: BaseRequest = field(default_factory=BaseRequest)
     pixels: Mapping[str, str] = field(default_factory=dict)
     dtype: str = "auto"
@@ -268,6 +270,12 @@ class ExtractOptions:
         PixelSpec((1, 1), **self.pixels)
         if self.dtype not in ("auto", *DTYPES):
             raise unknown_choice("--dtype", self.dtype, ("auto", *DTYPES))
+        if self.base.is_pixels:
+            refuse_for_pixels(
+                engine=self.engine.engine != AUTO and self.engine.engine,
+                precision=self.engine.precision != AUTO and self.engine.precision,
+                dtype=self.dtype != "auto" and self.dtype,
+            )
         if not self.output or "" in self.inputs:
             raise UsageError("--input and --output need a folder or URL, got ''")
         if not 0 <= self.seed < 2**32:

@@ -30,6 +30,7 @@ from featurestore.io.storage import Storage
 from featurestore.io.urls import public_url
 from pipelines.beam.job import Job
 from pipelines.driver import Say, common_settings, planned, run_pipeline
+from pipelines.extraction.commits import commit_ref
 from pipelines.finishing.record import finish_run, write_record
 from pipelines.finishing.verdict import Outcome, judge
 from pipelines.flags import BEAM_HELP, add_flags, extract_options
@@ -162,14 +163,10 @@ def _source(url: str, trained: Run, options: ExtractOptions) -> FeatureStore | N
 
 
 def _commits(source: FeatureStore) -> Listing:
-    """Lists the commits of a store like shards, each of which is one chunk."""
+    """Lists the commits of a store that have rows."""
 
     def refs() -> Iterator[ImageRef | ShardRef]:
-        for chunk_id, marker in source.markers().items():
-            if marker.part:
-                name = f"parts/{marker.part}"
-                uri = f"{source.url}/{name}"
-                yield ShardRef(name, uri, marker.part_bytes, chunk_id, "store", layout="flat")
+        return (commit_ref(source, m) for m in source.markers().values() if m.part)
 
     return Listing((), refs(), Ignored(), Found(), None, refs)
 

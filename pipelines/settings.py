@@ -46,6 +46,19 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True)
+class DeriveSettings(WorkerSettings):
+    """What a worker needs to know that derives features from another store's rows.
+
+    Attributes:
+      source_url: of that store; `MOMENT` in the run's folder names its commits.
+      layer: the path, in the base of `store_url`, of the layer whose maps it holds; "" for pixels.
+    """
+
+    source_url: str = ""
+    layer: str = ""
+
+
+@dataclass(frozen=True)
 class ScoreSettings(WorkerSettings):
     """What a worker needs to know that scores: `store_url` is the folder of the scores.
 

@@ -18,11 +18,11 @@ ROOMS = {
     ).split(),
     "classifier": (
         "runtime cachefolder figures pixels inputs base engines features heads runs judgement "
-        "reporting exporting adopting training"
+        "reporting exporting adopting training recipes"
     ).split(),
     "pipelines": (
         "options settings flags watching packing planning extraction opening finishing scoring "
-        "beam driver estimating diagnosis"
+        "deriving beam driver deriver estimating diagnosis steps"
     ).split(),
 }
 COMMANDS = {
@@ -40,7 +40,7 @@ COMMANDS = {
         "adopt",
         "imagefiles",
     },
-    "pipelines": {"extract", "pack", "ridge", "score", "demo", "doctor"},
+    "pipelines": {"extract", "pack", "ridge", "score", "recipe", "doctor"},
 }
 MOST_MODULES = 20
 HEAVY = ("tensorflow", "keras", "apache_beam", "matplotlib", "cv2", "openvino", "nncf", "scipy")
@@ -86,7 +86,7 @@ def test_imports_go_down_only(module, absent):
     "module",
     [
         "pipelines.extract",
-        "pipelines.demo",
+        "pipelines.recipe",
         "pipelines.doctor",
         "pipelines.pack",
         "pipelines.ridge",
@@ -101,6 +101,7 @@ def test_imports_go_down_only(module, absent):
         "classifier.report",
         "classifier.export",
         "classifier.adopt",
+        "classifier.recipes",
     ],
 )
 def test_help_loads_nothing_heavy(module):

@@ -49,8 +49,8 @@ def identifying_lines(model: keras.Model) -> Iterator[bytes]:
             yield from _operation(layer)
         yield _line("end")
         return
-    calls = _calls(model)
-    place = {id(node): number for number, node in enumerate(calls)}
+    nodes = calls(model)
+    place = {id(node): number for number, node in enumerate(nodes)}
 
     def refer(value: Any) -> Any:
         if isinstance(value, keras.KerasTensor):
@@ -59,7 +59,7 @@ def identifying_lines(model: keras.Model) -> Iterator[bytes]:
         return None
 
     known: dict[int, int] = {}
-    for node in calls:
+    for node in nodes:
         new = id(node.operation) not in known
         number = known.setdefault(id(node.operation), len(known))
         arguments = node.arguments
@@ -69,7 +69,7 @@ def identifying_lines(model: keras.Model) -> Iterator[bytes]:
     yield _line("end", _plain([model.inputs, model.outputs], refer))
 
 
-def _calls(model: keras.Model) -> list[Any]:
+def calls(model: keras.Model) -> list[Any]:
     """Lists the nodes of a graph so that each one follows the nodes it depends on."""
     result: list[Any] = []
     done: set[int] = set()

@@ -46,11 +46,11 @@ def cut(model: keras.Model, names: tuple[str, ...], image_size: tuple[int, int])
     while any(layer.name == name for layer in model.layers):
         name += "_input"
     image = keras.Input((*image_size, 3), dtype="float32", name=name)
-    (output,) = keras.tree.flatten(_Rerun().apply(model, [image], names))
+    (output,) = keras.tree.flatten(Rerun().apply(model, [image], names))
     return keras.Model(image, output, name=_graph_name(model.name))
 
 
-class _Rerun:
+class Rerun:
     """One pass over a network with new inputs."""
 
     def __init__(self) -> None:

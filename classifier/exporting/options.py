@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featurestore.errors import UsageError, unknown_choice
-from featurestore.spec import StoreSpec
+from featurestore.spec import PIXEL_DTYPE, StoreSpec
 
 # Format -> the suffix of its file; a SavedModel is a folder.
 SUFFIXES = {
@@ -16,6 +16,8 @@ SUFFIXES = {
     "openvino": ".xml",
     "onnx": ".onnx",
 }
+# The precisions of an extraction whose features an exported file computes to the last digits.
+EXACT = ("float32", PIXEL_DTYPE)
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
 # Of images; an int8 model is calibrated on as many.
 ROWS = 100
@@ -94,6 +96,6 @@ def limits_of(precision: str, spec: StoreSpec) -> Limits:
     """
     if precision in ("dynamic", "int8"):
         return Limits(0.99, 1.0)
-    if precision == "float16" or spec.numerics.precision != "float32":
+    if precision == "float16" or spec.numerics.precision not in EXACT:
         return Limits(0.995 if spec.numerics.precision != "int8" else 0.99, 1.0)
     return Limits(1.0, 1e-3 if spec.dtype == "float16" else 1e-4)

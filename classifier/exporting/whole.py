@@ -35,7 +35,7 @@ def whole_model(
     """Builds the model of an export.
 
     Args:
-      base: from preprocessed float32 (n, H, W, 3) to the cut layer's output.
+      base: from preprocessed float32 (n, H, W, 3 or 1) to the cut layer's output.
       head: from stored features to probabilities.
       spec: of the features.
       multi_label: whether each class has a probability of its own.
@@ -49,7 +49,8 @@ def whole_model(
     keras = import_keras()
     ops = keras.ops
     pixels = keras.Input((*spec.pixels.image_size, 3), dtype="uint8", name="pixels")
-    x = preprocess_graph(spec.base.preprocess)(ops.cast(pixels, "float32"))
+    x = ops.cast(pixels, "float32")
+    x = preprocess_graph(spec.base.preprocess, base.input_shape[-1])(x)
     x = base(x, training=False)
     x = pool_graph(spec.base.pooling, len(base.output_shape))(ops.cast(x, "float32"))
     if spec.dtype == "float16":

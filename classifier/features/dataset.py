@@ -107,10 +107,9 @@ def load_rows(
       selection: the rows.
       count: how many there are, as `divide` counted; no more are read.
     """
-    dtype = store.spec.dtype if store.spec.is_map else np.float32
     several = selection.multi_label
     loaded = Rows(
-        np.empty((count, *store.spec.feature_shape), dtype),
+        np.empty((count, *store.spec.feature_shape), store.spec.read_dtype),
         np.empty((count, len(classes)), np.uint8) if several else np.empty(count, np.int64),
     )
     at = 0

@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 
 # The first 8 hex digits of content hashes are uniform. Those up to a fifth of 2**32 are carved out.
 CARVE = f"{(1 << 32) // 5:08x}"
+# Which rows validate: ``auto`` is the validation split, else a carve.
+VALIDATION = ("auto", "train")
+ON_TRAIN = (
+    "no rows are set aside: validation figures are of training rows, and say nothing of new images"
+)
+# Where validation rows come from, in words, by the summary's name for it.
+SOURCES = {
+    "split": "of the validation split",
+    "carved": "carved out of the training rows by content hash",
+    "train": "which are the training rows themselves",
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,7 @@ class Division:
       validation_counts: int64 (len(classes),) validation images of each class.
       stored_rows: labelled rows of the training side, all views.
       carve: the carve's boundary, or "" if the store has a validation split.
+      source: of the validation rows, a key of `SOURCES`.
       notes: one line each on rows that are left out, and on classes with too few rows.
       multi_label: whether a row may be of several classes; labels are counted then, not images.
       rows: (training rows, validation rows).
@@ -49,6 +61,7 @@ class Division:
     validation_counts: np.ndarray
     stored_rows: int
     carve: str = ""
+    source: str = "split"
     notes: tuple[str, ...] = ()
     multi_label: bool = False
     rows: tuple[int, int] = (0, 0)
@@ -131,7 +144,7 @@ def tally(store: FeatureStore, selection: Selection, single: bool = True) -> Tal
     return result
 
 
-def divide(store: FeatureStore, multi_label: str = "auto") -> Division:
+def divide(store: FeatureStore, multi_label: str = "auto", validation: str = "auto") -> Division:
     """Decides which rows of a store train a head and which validate it.
 
     The rows of the train split train; in a store without any split, all rows do. If there is no
@@ -140,6 +153,7 @@ def divide(store: FeatureStore, multi_label: str = "auto") -> Division:
     Args:
       store: to read.
       multi_label: ``on``, ``off``, or ``auto``: on if a training row has several labels.
+      validation: ``auto``, or ``train`` to set nothing aside: the training rows validate too.
 
     Raises:
       UsageError: if there is nothing to train on or to validate with.
@@ -149,7 +163,8 @@ def divide(store: FeatureStore, multi_label: str = "auto") -> Division:
         raise UsageError(f"the store at {store.url} has no rows; extract images into it first")
     named = [name for name in found if name is not None]
     train_names = _train_names(store, named)
-    validation_names = names_of_split("validation", named)
+    on_train = validation == "train"
+    validation_names = () if on_train else names_of_split("validation", named)
     everything = Selection(train_names, views=True)
     whole = tally(store, everything, single=multi_label == "off")
     if not whole.labels:
@@ -159,13 +174,12 @@ def divide(store: FeatureStore, multi_label: str = "auto") -> Division:
         )
     several = multi_label == "on" or whole.several
     classes = tuple(sorted(whole.labels))
-    carve = "" if validation_names else _boundary(store, everything, whole)
+    carve = "" if validation_names or on_train else _boundary(store, everything, whole)
+    source = "train" if on_train else "carved" if carve else "split"
     train = Selection(train_names, carve, "train", True, frozenset(whole.pending), several)
-    validation = Selection(
-        validation_names or train_names, carve, "validation", multi_label=several
-    )
+    judged = Selection(validation_names or train_names, carve, "validation", multi_label=several)
     trained = tally(store, train, not several) if carve else whole
-    validated = tally(store, validation, not several)
+    validated = tally(store, judged, not several)
     if not validated.rows_of(classes):
         raise UsageError(
             f"the validation split of {store.url} has no row of a class that is trained; "
@@ -174,12 +188,21 @@ def divide(store: FeatureStore, multi_label: str = "auto") -> Division:
     notes = notes_on(classes, trained, validated)
     if named and found.get(None):
         notes.append(f"{found[None]} rows without a split are left out")
-    if several:
-        notes.append("heads are multi-label: one sigmoid per class")
+    notes += [ON_TRAIN] if on_train else []
+    notes += ["heads are multi-label: one sigmoid per class"] if several else []
     counts = trained.counts(classes), validated.counts(classes)
     rows = trained.rows_of(classes), validated.rows_of(classes)
     return Division(
-        classes, train, validation, *counts, trained.rows, carve, tuple(notes), several, rows
+        classes,
+        train,
+        judged,
+        *counts,
+        stored_rows=trained.rows,
+        carve=carve,
+        source=source,
+        notes=tuple(notes),
+        multi_label=several,
+        rows=rows,
     )
 
 

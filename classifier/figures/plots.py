@@ -131,13 +131,14 @@ def history_figure(history: Mapping[str, Sequence[float]], best_epoch: int, titl
       best_epoch: counted from 1; marked in both panels.
       title: of the figure.
     """
-    figure = new_figure(9.6, 3.9)
+    figure = new_figure(9.6, 4.1)
     panels = figure.subplots(1, 2)
     for axes, metric in zip(panels, ("loss", "accuracy"), strict=True):
         draw_history(axes, metric, history[metric], history[f"val_{metric}"], best_epoch)
         axes.set_title(metric.capitalize(), loc="left", fontsize=11)
-    panels[0].legend(frameon=False, fontsize=9, loc="upper right")
-    panels[1].legend(frameon=False, fontsize=9, loc="lower right")
+        # Below the panel, where no curve can pass.
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 3}
+        axes.legend(frameon=False, fontsize=9, columnspacing=1.2, **place)
     _title(figure, title)
     return figure
 

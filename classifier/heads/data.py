@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from featurestore import FeatureStore
 
-BLOCK_ROWS = 1024
+# Blocks of rows are converted to float32, and their moments are computed in float64.
+BLOCK_ROWS, BLOCK_BYTES = 1024, 64 << 20
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class TrainingData:
       division: which rows these are.
       in_memory: whether features were loaded once, or are streamed every epoch.
       rows: takes ``train`` or ``validation``; returns blocks of rows in stored order.
+      is_pixels: whether the features are pixels.
     """
 
     train: Callable[[int, int], Iterator[Rows]]
@@ -42,6 +44,7 @@ class TrainingData:
     division: Division
     in_memory: bool
     rows: Callable[[str], Iterable[Rows]]
+    is_pixels: bool = False
 
 
 def prepare_data(store: FeatureStore, division: Division, options: TrainOptions) -> TrainingData:
@@ -61,16 +64,20 @@ def prepare_data(store: FeatureStore, division: Division, options: TrainOptions)
         pairs = zip(selections, stored, strict=True)
         sources = [load_rows(store, classes, selection, rows) for selection, rows in pairs]
 
+    size = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (4 * store.spec.feature_size)))
+
     def blocks(side: str) -> Iterable[Rows]:
         number = SIDES.index(side)
         source = sources[number]
         if isinstance(source, Rows):
-            starts = range(0, len(source.labels), BLOCK_ROWS)
-            return (source[start : start + BLOCK_ROWS] for start in starts)
-        return labelled_batches(source, classes, selections[number])
+            starts = range(0, len(source.labels), size)
+            return (source[start : start + size] for start in starts)
+        return labelled_batches(source, classes, selections[number], size)
 
     standard = None
-    if options.standardise == "channel":
+    # Networks divide pixels by 255 instead, so their statistics are not needed.
+    is_needed = not (store.spec.is_pixels and all(head.is_network for head in options.heads))
+    if options.standardise == "channel" and is_needed:
         moments = Moments(shape[-1])
         for block in blocks("train"):
             moments.update(block.features)
@@ -87,7 +94,9 @@ def prepare_data(store: FeatureStore, division: Division, options: TrainOptions)
         )
 
     validation = partial(blocks, "validation")
-    return TrainingData(train, validation, shape, standard, division, in_memory, blocks)
+    return TrainingData(
+        train, validation, shape, standard, division, in_memory, blocks, store.spec.is_pixels
+    )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from classifier.heads.data import TrainedHead, TrainingData
 from classifier.heads.head import Standard, build_head, outputs_for
 from classifier.heads.logistic import fit_logistic
 from classifier.heads.neighbours import build_neighbours, metrics_of
+from classifier.heads.network.architecture import check_network
 from classifier.heads.options import TrainOptions
 from classifier.heads.ridge.fit import RidgeFit, fit_ridge
 from classifier.heads.ridge.settings import RidgeSettings
@@ -28,19 +29,31 @@ if TYPE_CHECKING:
     import keras
 
 
-def check_heads(options: TrainOptions, feature_shape: Sequence[int], division: Division) -> None:
-    """Refuses heads that cannot be fitted on these rows or in memory, before features are read.
+def check_rows(options: TrainOptions, division: Division) -> None:
+    """Refuses rows that no head can be trained on with these options.
 
     Raises:
-      UsageError: naming the head and what to do instead.
+      UsageError: for a single class, and for class weights where rows have several labels.
     """
     outputs_for(division.classes, division.multi_label)
     if division.multi_label and options.class_weight == "balanced":
         raise UsageError(
             "--class_weight balanced needs one label per row, and rows have several; leave it out"
         )
+
+
+def check_heads(options: TrainOptions, feature_shape: Sequence[int], division: Division) -> None:
+    """Refuses heads that cannot be fitted on these rows or in memory, before features are read.
+
+    Raises:
+      UsageError: naming the head and what to do instead.
+    """
+    check_rows(options, division)
     for head in options.heads:
-        if not head.is_exact:
+        if head.is_network:
+            check_network(head, feature_shape)
+            continue
+        if head.is_stacked:
             _check_size(head, options, feature_shape, division)
             continue
         if division.multi_label:
@@ -55,8 +68,8 @@ def check_heads(options: TrainOptions, feature_shape: Sequence[int], division: D
         if head.kind == "knn" and needed > options.memory:
             raise UsageError(
                 f"--head {head} keeps its {rows:,} training rows, {size_text(needed)}, and "
-                f"--memory allows {size_text(options.memory)}; give more, extract with --pooling "
-                "avg, or take --head ridge"
+                f"--memory allows {size_text(options.memory)}; give more, extract fewer values "
+                "(--pooling avg, or a smaller --image_size), or take --head ridge"
             )
 
 
@@ -68,8 +81,8 @@ def _check_size(
     if needed > HEAD_LIMIT:
         raise UsageError(
             f"--head {head} would need {size_text(needed)} for its weights, and "
-            f"{size_text(HEAD_LIMIT)} are allowed; give it fewer units, or extract with --pooling "
-            "avg"
+            f"{size_text(HEAD_LIMIT)} are allowed; give it fewer units, or extract fewer values "
+            "(--pooling avg, or a smaller --image_size)"
         )
 
 

@@ -155,6 +155,8 @@ def build_head(
         x = standardise(standard, feature_shape)(x)
     if len(feature_shape) > 1:
         x = layers.Flatten(name="flatten")(x)
+    if spec.dropout and not spec.units:
+        x = layers.Dropout(spec.dropout, seed=seed, name="dropout")(x)
     if spec.units:
         x = dense(spec.units, "hidden", 1)(x)
         if spec.activation != "linear":

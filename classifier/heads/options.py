@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from classifier.features.division import class_weights
+from classifier.features.division import VALIDATION, class_weights
 from classifier.heads.spec import PENALTIES, HeadSpec
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.units import parse_size, shortest
@@ -21,6 +21,7 @@ STANDARDISE = ("channel", "none")
 MULTI_LABEL = ("auto", "on", "off")
 MOST_HEADS = 10_000
 DEFAULT_MEMORY = "1GB"
+MOMENTUM = 0.9
 
 
 class Trial(NamedTuple):
@@ -33,6 +34,7 @@ class Trial(NamedTuple):
       optimizer: of `OPTIMIZERS`.
       seed: of the initial weights and of dropout.
       label_smoothing: how much of a row's target is spread over all classes.
+      momentum: of ``sgd``.
     """
 
     head: HeadSpec
@@ -41,6 +43,7 @@ class Trial(NamedTuple):
     optimizer: str = "adam"
     seed: int = 0
     label_smoothing: float = 0.0
+    momentum: float = MOMENTUM
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class TrainOptions:
     Attributes:
       heads: to train.
       lr: learning rates.
-      optimizer: one or more of ``rmsprop``, ``adam`` and ``sgd`` (with momentum 0.9).
+      optimizer: one or more of ``rmsprop``, ``adam`` and ``sgd``.
+      momentum: of ``sgd``.
       epochs: over the training rows.
       batch_size: rows per step.
       class_weight: ``none``, or ``balanced`` to weigh each class inversely to its rows.
@@ -70,12 +74,16 @@ class TrainOptions:
       keep: how many of the best heads are saved, of those trained by gradient steps.
       multi_label: whether rows may have several labels: ``on``, ``off``, or ``auto``, which means
         on if a row has several.
+      validation: which rows validate: the validation split or a carve with ``auto``, the training
+        rows themselves with ``train``.
       memory: bytes of features above which they are streamed.
+      augment: of pixels, fresh in each epoch, for heads that Keras trains; "" for none.
     """
 
     heads: tuple[HeadSpec, ...] = (HeadSpec(),)
     lr: tuple[float, ...] = (1e-3,)
     optimizer: tuple[str, ...] = ("adam",)
+    momentum: float = MOMENTUM
     epochs: int = 50
     batch_size: int = 64
     class_weight: str = "none"
@@ -88,7 +96,9 @@ class TrainOptions:
     patience: int = 0
     keep: int = 10
     multi_label: str = "auto"
+    validation: str = "auto"
     memory: int = parse_size(DEFAULT_MEMORY, "--memory")
+    augment: str = ""
 
     def __post_init__(self) -> None:
         if not (self.heads and self.lr and self.optimizer and self.seed and self.label_smoothing):
@@ -101,6 +111,7 @@ class TrainOptions:
             ("--class_weight", (self.class_weight,), CLASS_WEIGHTS),
             ("--standardise", (self.standardise,), STANDARDISE),
             ("--multi_label", (self.multi_label,), MULTI_LABEL),
+            ("--validation", (self.validation,), VALIDATION),
         ):
             for value in values:
                 if value not in choices:
@@ -124,6 +135,7 @@ class TrainOptions:
         yield "--lr", self.lr, lambda value: 0 < value < math.inf, "above 0"
         yield "--l2", self.l2, lambda value: 0 <= value < math.inf, "0 or more"
         for flag, fractions in (
+            ("--momentum", (self.momentum,)),
             ("--dropout", self.dropout),
             ("--label_smoothing", self.label_smoothing),
         ):
@@ -176,7 +188,9 @@ class TrainOptions:
                 parts = [
                     _named(name, value) for name, value in settings.items() if len(axes[name]) > 1
                 ]
-                found["-".join([head.slug, *parts])] = Trial(head, **settings)
+                found["-".join([head.slug, *parts])] = Trial(
+                    head, **settings, momentum=self.momentum
+                )
         return found
 
     def penalties_of(self, head: HeadSpec) -> tuple[float, ...]:

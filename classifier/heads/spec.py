@@ -14,8 +14,10 @@ from featurestore.errors import UsageError, unknown_choice
 from featurestore.units import shortest
 
 SPELLINGS = {
-    "linear": "linear",
+    "linear": "linear[:dropout=P]",
     "mlp": "mlp:UNITS",
+    "conv": "conv:FILTERS,FILTERS...",
+    "file": "FILE.yaml|FILE.keras",
     "ridge": "ridge",
     "logistic": "logistic",
     "knn": "knn:K",
@@ -31,6 +33,7 @@ PENALTIES = {
     "logistic": tuple(float(value) for value in np.geomspace(1e-6, 1, 7)),
 }
 MOST_UNITS = 1 << 20
+FILES = (".yaml", ".yml", ".keras")
 SPELLED_PENALTIES = 4
 
 
@@ -38,18 +41,21 @@ SPELLED_PENALTIES = 4
 class HeadSpec:
     """What a head is made of.
 
-    ``linear`` and ``mlp`` heads are trained by gradient steps. The other kinds are exact: they have
-    one solution, and so no learning rate, no epochs and no seed.
+    ``linear``, ``mlp``, ``conv`` and ``file`` heads are trained by gradient steps. The other kinds
+    are exact: they have one solution, and so no learning rate, no epochs and no seed.
 
     Attributes:
       kind: a key of `SPELLINGS`.
       units: hidden units of ``mlp``; 0 for all other kinds.
       activation: of the hidden layer of ``mlp``.
-      dropout: fraction of the hidden values of ``mlp`` that training drops.
+      dropout: fraction of the hidden values of ``mlp``, of the features of ``linear``, or of the
+        last values of ``conv``, that training drops.
       neighbours: how many training rows vote in ``knn``.
       metric: of ``knn``: ``cosine`` or ``euclidean``.
       vote: of ``knn``: ``weighted`` by similarity, or ``majority``.
       l2: penalties that ``ridge`` or ``logistic`` chooses from, instead of `PENALTIES`.
+      filters: of each convolution of ``conv``.
+      file: of ``file``, the layers of a head.
     """
 
     kind: str = "linear"
@@ -60,6 +66,8 @@ class HeadSpec:
     metric: str = "cosine"
     vote: str = "weighted"
     l2: tuple[float, ...] = ()
+    filters: tuple[int, ...] = ()
+    file: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in SPELLINGS:
@@ -75,20 +83,34 @@ class HeadSpec:
                 raise UsageError(f"--head: {self.kind}: l2 must be 0 or more, got {penalty}")
 
     def __str__(self) -> str:
+        if self.file:
+            return self.file
         parts = [self.kind]
+        if self.filters:
+            parts.append(",".join(map(str, self.filters)))
         if self.kind == "mlp":
             parts += [str(self.units), self.activation]
-            parts += [f"dropout={shortest(self.dropout)}"] if self.dropout else []
         elif self.kind == "knn":
             parts += [str(self.neighbours), self.metric, self.vote]
         elif self.l2:
             parts.append(f"l2={','.join(map(repr, self.l2))}")
+        parts += [f"dropout={shortest(self.dropout)}"] if self.dropout else []
         return ":".join(parts)
 
     @property
     def is_exact(self) -> bool:
         """Whether the head has one solution, instead of being trained by gradient steps."""
-        return self.kind not in ("linear", "mlp")
+        return not (self.is_stacked or self.is_network)
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether the head is trained beside others, over one stream."""
+        return self.kind in ("linear", "mlp")
+
+    @property
+    def is_network(self) -> bool:
+        """Whether Keras trains the head."""
+        return self.kind in ("conv", "file")
 
     @property
     def slug(self) -> str:
@@ -96,6 +118,9 @@ class HeadSpec:
 
         File names are short, so a number and a checksum stand for many penalties.
         """
+        if self.file:
+            checksum = hashlib.sha256(self.file.encode()).hexdigest()[:8]
+            return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', self.file.rpartition('/')[2])}-{checksum}"
         if len(self.l2) > SPELLED_PENALTIES:
             checksum = hashlib.sha256(str(self).encode()).hexdigest()[:8]
             return f"{self.kind}-{len(self.l2)}l2-{checksum}"
@@ -106,8 +131,9 @@ def parse_head(text: str) -> HeadSpec:
     """Reads one `--head`.
 
     Args:
-      text: ``linear``, ``mlp:UNITS[:relu|linear][:dropout=P]``, ``ridge[:l2=L,L]``,
-        ``logistic[:l2=L,L]`` or ``knn:K[:cosine|euclidean][:weighted|majority]``.
+      text: ``linear[:dropout=P]``, ``mlp:UNITS[:relu|linear][:dropout=P]``, ``ridge[:l2=L,L]``,
+        ``logistic[:l2=L,L]``, ``knn:K[:cosine|euclidean][:weighted|majority]``,
+        ``conv:FILTERS,FILTERS[:dropout=P]``, or the name of a file.
 
     Raises:
       UsageError: naming the part that is wrong.
@@ -118,11 +144,15 @@ def parse_head(text: str) -> HeadSpec:
       >>> str(parse_head("knn:20:euclidean"))
       'knn:20:euclidean:weighted'
     """
+    if text.endswith(FILES):
+        return HeadSpec("file", file=text)
     kind, *options = text.split(":")
-    if kind not in SPELLINGS:
+    if kind not in SPELLINGS or kind == "file":
         raise unknown_choice("--head", kind, SPELLINGS.values())
-    if kind == "linear" and options:
-        raise UsageError(f"--head: linear takes no options, got {text!r}; mlp:UNITS does")
+    if kind == "linear":
+        return HeadSpec(kind, **_settings(kind, options, text))
+    if kind == "conv":
+        return HeadSpec(kind, filters=_filters(options, text), **_settings(kind, options[1:], text))
     if kind not in CHOICES:
         return HeadSpec(kind, l2=_penalties(kind, options, text))
     counted, digits, example = ("units", 7, 256) if kind == "mlp" else ("neighbours", 5, 20)
@@ -130,19 +160,35 @@ def parse_head(text: str) -> HeadSpec:
         raise UsageError(
             f"--head: {kind} needs its number of {counted}, such as {kind}:{example}, got {text!r}"
         )
-    settings: dict[str, Any] = {counted: int(options[0])}
-    for option in options[1:]:
+    counts: dict[str, Any] = {counted: int(options[0])}
+    return HeadSpec(kind, **counts, **_settings(kind, options[1:], text))
+
+
+def _filters(options: list[str], text: str) -> tuple[int, ...]:
+    counts = options[0].split(",") if options else []
+    if not counts or not all(re.fullmatch("[1-9][0-9]{0,4}", count) for count in counts):
+        raise UsageError(
+            "--head: conv needs the filters of each convolution, such as conv:32,64,128, got "
+            f"{text!r}"
+        )
+    return tuple(map(int, counts))
+
+
+def _settings(kind: str, options: list[str], text: str) -> dict[str, Any]:
+    """Returns the fields that the options of ``linear``, ``mlp`` or ``knn`` set."""
+    settings: dict[str, Any] = {}
+    for option in options:
         name, value = _setting(kind, option, text)
         if name in settings:
             raise UsageError(f"--head: the {name} is given twice in {text!r}")
         settings[name] = value
-    return HeadSpec(kind, **settings)
+    return settings
 
 
 def _setting(kind: str, option: str, text: str) -> tuple[str, str | float]:
-    """Returns (field, value) of an option of ``mlp`` or ``knn``."""
+    """Returns (field, value) of one option."""
     name, equals, value = option.partition("=")
-    if kind == "mlp" and equals:
+    if kind != "knn" and equals:
         if name != "dropout":
             raise unknown_choice(f"--head: {text!r}", name, ("dropout",))
         try:
@@ -151,9 +197,10 @@ def _setting(kind: str, option: str, text: str) -> tuple[str, str | float]:
             raise UsageError(
                 f"--head: dropout must be a number, got {value!r} in {text!r}"
             ) from None
-    fields = {choice: field for field, choices in CHOICES[kind].items() for choice in choices}
+    choices = CHOICES.get(kind, {})
+    fields = {choice: field for field, names in choices.items() for choice in names}
     if option not in fields:
-        more = ("dropout=P",) if kind == "mlp" else ()
+        more = ("dropout=P",) if kind != "knn" else ()
         raise unknown_choice(f"--head: {text!r}", option, (*fields, *more))
     return fields[option], option
 

@@ -129,8 +129,9 @@ def _take(
             f"--input: {public_url(root.uri)!r} has no {tfds.INFO_FILE}; slices such as "
             "#train[:40%] need a folder that TensorFlow Datasets wrote"
         )
-    listed = _list_root(root, prefix, found)
-    yield from tfds.take([ref for ref in listed if isinstance(ref, ShardRef)], wanted, lengths)
+    shards = [ref for ref in _list_root(root, prefix, found) if isinstance(ref, ShardRef)]
+    for shard in tfds.take(shards, wanted, lengths):
+        yield replace(shard, split=root.split) if root.split else shard
 
 
 def open_input(

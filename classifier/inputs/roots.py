@@ -43,6 +43,7 @@ class Root:
 
     Attributes:
       layout: what its folders mean.
+      split: that the user gave to its slice, or "".
 
     Raises:
       UsageError: when the input does not exist, cannot be read, or is of an unsupported kind.
@@ -53,6 +54,7 @@ class Root:
     def __init__(self, uri: str, layout: str, options: Mapping[str, Any]) -> None:
         _refuse_addresses(uri)
         self.uri, self.options = uri, options
+        self.split = ""
         self.wanted: tfds.Slice | None = None
         self.paths: list[str] | None = None
         self.pattern = ""
@@ -70,6 +72,7 @@ class Root:
         self.fs, path = connect(uri, self.options, "--input")
         self._lister = Lister(self.fs)
         if "#" in uri and not self._lister.kind(path):
+            self.split, uri = tfds.named_split(uri)
             self.uri, self.wanted = tfds.split_request(uri)
             path = connect(self.uri, self.options, "--input")[1]
         self.path = path.rstrip("/") or path

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from classifier.base.graph import convolves
 from classifier.features.division import class_numbers, names_of_split, single_labels
 from classifier.features.sample import content_numbers
 from classifier.features.selection import Selection
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from featurestore import FeatureStore
 
 EVERYTHING = "all"
+CONVOLVED_ROWS = 32
 TOP = 5
 
 
@@ -97,13 +99,24 @@ class Scores:
 
 
 def forward(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a function that runs `model` on batches of any length, compiled once."""
+    """Returns a function that runs `model` on batches of any length, compiled once.
+
+    A model that convolves gets few rows at a time, because its inner maps are far larger than they.
+    """
     import_keras()
     import tensorflow as tf
 
     shape = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
     graph = tf.function(lambda x: model(x, training=False), input_signature=[shape])
-    return lambda features: graph(features.astype(np.float32, copy=False)).numpy()
+    most = CONVOLVED_ROWS if convolves(model) else None
+
+    def run(features: np.ndarray) -> np.ndarray:
+        size = most or max(len(features), 1)
+        starts = range(0, max(len(features), 1), size)
+        parts = (features[start : start + size].astype(np.float32, copy=False) for start in starts)
+        return np.concatenate([graph(part).numpy() for part in parts])
+
+    return run
 
 
 def select_split(run: Run, store: FeatureStore, split: str) -> Selection:

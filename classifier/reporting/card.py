@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from classifier.features.division import SOURCES
 from classifier.reporting.facts import identity_facts
 from classifier.reporting.material import Material
 from classifier.reporting.sections import Fact, interval_text
@@ -79,9 +80,15 @@ def _origin(run: Run, head_id: str) -> str:
             f"{config.version}."
         )
     return (
-        f"{what}a head `{config.heads[head_id]}` on the frozen base {run.spec.base.model}, trained "
-        f"by Hoarfrost {config.version}."
+        f"{what}a head `{config.heads[head_id]}` on {_taken(run)}, trained by Hoarfrost "
+        f"{config.version}."
     )
+
+
+def _taken(run: Run) -> str:
+    if run.spec.is_pixels:
+        return "the images themselves, without a base"
+    return f"the frozen base {run.spec.base.model}"
 
 
 def _table(facts: list[Fact]) -> str:
@@ -139,8 +146,7 @@ def _data_facts(material: Material) -> list[Fact]:
         if name in summary:
             facts.append((heading, count(summary[name])))
     if validation := summary.get("validation"):
-        carved = "carved out of the training rows by content"
-        facts.append(("Validation", carved if validation == "carved" else "a split of the store"))
+        facts.append(("Validation", f"rows {SOURCES.get(validation, validation)}"))
     return facts
 
 

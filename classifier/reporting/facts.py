@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from classifier.features.division import SOURCES
 from classifier.reporting.material import Material
 from classifier.reporting.sections import Fact, evaluation_facts, interval_text
 from classifier.reporting.tables import count, share
 from classifier.runs.run import ADOPTED
-from featurestore.spec import StoreSpec
+from featurestore.spec import BaseSpec, StoreSpec
 
 LEDGER = (
     ("images_in", "Images in"),
@@ -55,10 +56,8 @@ def run_facts(material: Material) -> list[Fact]:
     for name, heading in (("train_rows", "Training rows"), ("validation_rows", "Validation rows")):
         if name in summary:
             facts.append((heading, count(summary[name])))
-    if summary.get("validation"):
-        carved = summary["validation"] == "carved"
-        text = "carved out by content hash" if carved else "a split of the store"
-        facts.append(("Validation", text))
+    if validation := summary.get("validation"):
+        facts.append(("Validation", f"rows {SOURCES.get(validation, validation)}"))
     if "adopted" not in summary:
         facts.append(("Heads trained", count(len(material.board))))
     if failed := summary.get("failed"):
@@ -78,16 +77,24 @@ def identity_facts(spec: StoreSpec) -> list[Fact]:
     height, width = pixels.image_size
     shape = " × ".join(map(str, spec.feature_shape))
     facts = [
-        ("Base", f"{base.model}, weights {base.weights}"),
-        ("Hash of the weights", base.weights_hash),
-        ("Cut at", f"{base.layer}, pooling {base.pooling}"),
-        ("Preprocessing", base.preprocess),
+        *_base_facts(base),
         ("Pixels", f"{height} × {width}, {pixels.fit}, {pixels.resize}"),
         ("Transparency, EXIF", f"{pixels.alpha}, {pixels.exif}"),
         ("Features", f"{shape}, {spec.dtype}"),
         ("Views", f"{spec.views}" + (f", {spec.augment}" if spec.augment else "")),
     ]
     return [*facts, ("Identity", spec.identity_hash)]
+
+
+def _base_facts(base: BaseSpec) -> list[Fact]:
+    if not base.weights_hash:
+        return [("Base", f"none: the images themselves, {base.layer}")]
+    return [
+        ("Base", f"{base.model}, weights {base.weights}"),
+        ("Hash of the weights", base.weights_hash),
+        ("Cut at", f"{base.layer}, pooling {base.pooling}"),
+        ("Preprocessing", base.preprocess),
+    ]
 
 
 def numerics_facts(spec: StoreSpec) -> list[Fact]:

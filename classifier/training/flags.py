@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from classifier.features.division import VALIDATION
 from classifier.heads.options import (
     CLASS_WEIGHTS,
     DEFAULT_MEMORY,
@@ -70,6 +71,13 @@ def _penalties(texts: Sequence[str], flag: str) -> tuple[float, ...]:
     return _numbers(texts, flag, "1e-3,1e-1") if ",".join(texts) else ()
 
 
+def _number(texts: Sequence[str], flag: str) -> float:
+    try:
+        return float(texts[0])
+    except ValueError:
+        raise UsageError(f"{flag}: expected a number, got {texts[0]!r}") from None
+
+
 def _whole(texts: Sequence[str], flag: str) -> int:
     try:
         return int(texts[0])
@@ -100,6 +108,7 @@ FLAGS = {
     "dropout": Flag(_numbers, False, "dropout of every mlp head, instead of that in its --head"),
     "label_smoothing": Flag(_numbers, False, "label smoothing, from 0 to below 1"),
     "optimizer": Flag(_names, False, "|".join(OPTIMIZERS)),
+    "momentum": Flag(_number, True, "momentum of sgd, from 0 to below 1"),
     "seed": Flag(_wholes, False, "seeds of weights and dropout; the first also orders the rows"),
     "epochs": Flag(_whole, True, "passes over the training rows"),
     "patience": Flag(
@@ -126,19 +135,42 @@ FLAGS = {
         True,
         f"{'|'.join(MULTI_LABEL)}: whether a row may have several labels; auto: on if one has",
     ),
+    "validation": Flag(
+        _text,
+        True,
+        f"{'|'.join(VALIDATION)}: auto takes the validation split, or a fifth of the training "
+        "rows; train sets no rows aside, and validates on the training rows",
+    ),
     "memory": Flag(
         lambda texts, flag: parse_size(texts[0], flag),
         True,
         "memory for features; if they need more, every epoch streams them from the store, its "
         "blocks in another order and their rows mixed in a pool",
     ),
-    "keep": Flag(_whole, True, "number of best heads to save; exact heads are always saved"),
+    "augment": Flag(
+        _text,
+        True,
+        "transforms of pixels, drawn afresh in each epoch, for heads that Keras trains, such as "
+        "flip,rotation=0.1,zoom=0.2",
+    ),
+    "keep": Flag(
+        _whole, True, "number of best linear and mlp heads to save; others are always saved"
+    ),
 }
 
 
-def add_flags(result: Parser, names: Iterable[str] = tuple(FLAGS)) -> None:
-    """Adds flags of hyperparameters; a flag that is not given becomes None."""
-    defaults = TrainOptions().to_record() | {"memory": DEFAULT_MEMORY}
+def add_flags(
+    result: Parser, names: Iterable[str] = tuple(FLAGS), own: Mapping[str, str] | None = None
+) -> None:
+    """Adds flags of hyperparameters; a flag that is not given becomes None, or its `own` default.
+
+    Args:
+      result: the parser.
+      names: of the flags.
+      own: defaults that differ from those of `TrainOptions`, as the user would type them.
+    """
+    own = own or {}
+    defaults = {**TrainOptions().to_record(), "memory": DEFAULT_MEMORY, **own}
     for name in names:
         flag = FLAGS[name]
         if name == "head":
@@ -149,15 +181,18 @@ def add_flags(result: Parser, names: Iterable[str] = tuple(FLAGS)) -> None:
         notes = [f"default {shown}"] if shown != "" else []
         notes += [] if flag.single else ["separate several with commas"]
         tail = f" ({'; '.join(notes)})" if notes else ""
-        result.add_argument(f"--{name}", metavar=name.upper(), help=f"{flag.help}{tail}")
+        result.add_argument(
+            f"--{name}", default=own.get(name), metavar=name.upper(), help=f"{flag.help}{tail}"
+        )
 
 
-def options_of(arguments: Any, file_system: Mapping[str, Any]) -> TrainOptions:
+def options_of(arguments: Any, file_system: Mapping[str, Any], **fixed: Any) -> TrainOptions:
     """Builds the options from parsed arguments and the grid file that they name.
 
     Args:
       arguments: of the flags of `add_flags`, and perhaps `--grid`.
       file_system: options of the file system of the grid file.
+      fixed: fields of `TrainOptions` that have no flag here.
 
     Raises:
       UsageError: naming the flag, or the key of the file.
@@ -174,8 +209,9 @@ def options_of(arguments: Any, file_system: Mapping[str, Any]) -> TrainOptions:
             values[name], where[name] = given if isinstance(given, list) else [given], "--"
     fields = {"head": "heads"}
     return TrainOptions(
+        **fixed,
         **{
             fields.get(name, name): FLAGS[name].read(texts, f"{where[name]}{name}")
             for name, texts in values.items()
-        }
+        },
     )

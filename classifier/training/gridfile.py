@@ -30,16 +30,11 @@ def read_grid(
     """
     import yaml
 
-    folder, _, name = url.rpartition("/")
+    example = "lr: [1e-3, 1e-4]"
     try:
-        # "/grid.yaml" lies in the root, "grid.yaml" here.
-        folder = folder or ("/" if url.startswith("/") else ".")
-        record = yaml.safe_load(Storage(folder, dict(file_system)).read(name))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(
-            f"--grid: cannot read {url!r}: {one_line(error)}; "
-            "give a YAML file such as 'lr: [1e-3, 1e-4]'"
-        ) from error
+        record = yaml.safe_load(read_text(url, "--grid", example, file_system))
+    except yaml.YAMLError as error:
+        raise _unreadable(url, "--grid", example, error) from error
     if not isinstance(record, dict):
         raise UsageError(
             f"--grid: {url!r} must hold a mapping of flags to values, such as 'lr: [1e-3, 1e-4]', "
@@ -49,6 +44,35 @@ def read_grid(
         if key not in single:
             raise unknown_choice(f"--grid: {url!r}: key", str(key), tuple(single))
     return {key: _texts(url, key, value, single) for key, value in record.items()}
+
+
+def read_text(
+    url: str, flag: str, example: str, file_system: Mapping[str, Any] | None = None
+) -> str:
+    """Reads a YAML file of the user, without parsing it.
+
+    Args:
+      url: of the file, local or any fsspec URL.
+      flag: that names it.
+      example: of what such a file holds, for the message.
+      file_system: options of the file system.
+
+    Raises:
+      UsageError: if the file cannot be read.
+    """
+    folder, _, name = url.rpartition("/")
+    try:
+        # "/grid.yaml" lies in the root, "grid.yaml" here.
+        folder = folder or ("/" if url.startswith("/") else ".")
+        return Storage(folder, dict(file_system or {})).read(name).decode()
+    except (OSError, ValueError) as error:
+        raise _unreadable(url, flag, example, error) from error
+
+
+def _unreadable(url: str, flag: str, example: str, error: Exception) -> UsageError:
+    return UsageError(
+        f"{flag}: cannot read {url!r}: {one_line(error)}; give a YAML file such as {example!r}"
+    )
 
 
 def _texts(url: str, key: str, value: Any, single: Mapping[str, bool]) -> list[str]:

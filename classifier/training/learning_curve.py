@@ -24,6 +24,7 @@ from classifier.heads.stacked.checkpoint import Checkpoint
 from classifier.judgement.evaluation import Scores, evaluate
 from classifier.judgement.intervals import accuracy_interval
 from classifier.runs.run import Run
+from classifier.training.composition import FINETUNED
 from classifier.training.trials import fit_all
 from featurestore.errors import HoarfrostError, UsageError, one_line
 from featurestore.io.storage import Storage
@@ -63,7 +64,12 @@ def learning_curve(
             "--learning_curve needs one label per row, and the heads of this run are multi-label; "
             "leave it out"
         )
-    division = divide(store)
+    if FINETUNED in run.config.options:
+        raise UsageError(
+            f"--learning_curve trains a head again, and {head_id} holds fine-tuned layers of a "
+            "base; evaluate the run that it began with"
+        )
+    division = divide(store, validation=run.config.options.get("validation", "auto"))
     if division.classes != run.classes or division.carve != run.config.carve:
         raise UsageError(
             f"--learning_curve trains again, and {store.url} does not have the classes and splits "

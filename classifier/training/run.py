@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from classifier.features.division import Division
-from classifier.heads.data import prepare_data
+from classifier.features.division import SOURCES, Division
+from classifier.heads.data import TrainingData, prepare_data
 from classifier.heads.options import TrainOptions
 from classifier.heads.stacked.checkpoint import SECONDS, Checkpoint, remove_checkpoint
 from classifier.reporting.writing import report_training
@@ -44,30 +44,37 @@ def train_run(
     """
 
     def fit(replace_older: Callable[[], None]) -> Fitted:
-        decisive = {
-            "store": store.url,
-            "features": store.spec.identity_hash,
-            "rows": original_parts(store.storage, store.markers().values()),
-            "labels": [
-                list(division.classes),
-                division.train_counts.tolist(),
-                store.label_versions(),
-            ],
-            **options.to_record(),
-        }
+        decisive = decisive_of(store, division, options)
         checkpoint = Checkpoint(storage, decisive, tell, checkpoint_seconds)
         data = prepare_data(store, division, options)
-        if data.in_memory:
-            tell("features: loaded once into memory")
-        else:
-            tell(
-                "features: streamed from the store every epoch, as they need more than --memory "
-                f"{size_text(options.memory)}"
-            )
+        place = tell_place(data, options, tell)
         records, failed = fit_all(storage, data, options, tell, replace_older, checkpoint)
-        return Fitted(records, failed, "memory" if data.in_memory else "streamed")
+        return Fitted(records, failed, place)
 
     return write_run(store, storage, division, options, tell, fit)
+
+
+def decisive_of(store: FeatureStore, division: Division, options: TrainOptions) -> dict[str, Any]:
+    """Returns what decides the result of a training; a checkpoint of another one is not used."""
+    return {
+        "store": store.url,
+        "features": store.spec.identity_hash,
+        "rows": original_parts(store.storage, store.markers().values()),
+        "labels": [list(division.classes), division.train_counts.tolist(), store.label_versions()],
+        **options.to_record(),
+    }
+
+
+def tell_place(data: TrainingData, options: TrainOptions, tell: Callable[[str], None]) -> str:
+    """Tells the user how features are read; returns `Fitted.features`."""
+    if data.in_memory:
+        tell("features: loaded once into memory")
+        return "memory"
+    tell(
+        "features: streamed from the store every epoch, as they need more than --memory "
+        f"{size_text(options.memory)}"
+    )
+    return "streamed"
 
 
 class Fitted(NamedTuple):
@@ -77,11 +84,15 @@ class Fitted(NamedTuple):
       records: of the trained heads.
       failed: records of the heads that failed, each with its reason.
       features: how features were read: ``memory`` or ``streamed``.
+      heads: head_id -> spelling of heads that are none of the options' trials.
+      facts: of the summary and of the run's options, by name.
     """
 
     records: list[dict[str, Any]]
     failed: list[dict[str, Any]]
     features: str
+    heads: Mapping[str, str] = {}
+    facts: Mapping[str, Any] = {}
 
 
 def write_run(
@@ -110,10 +121,10 @@ def write_run(
     board = leaderboard(fitted.records)
     run_folder.write_leaderboard(storage, board)
     summary = _summary(store, storage, division, board)
-    summary |= {"features": fitted.features, "failed": fitted.failed}
+    summary |= {"features": fitted.features, "failed": fitted.failed, **fitted.facts}
     summary["seconds"] = round(time.perf_counter() - started, 3)
     storage.write(run_folder.SUMMARY, run_folder.dump_json(summary))
-    storage.write(run_folder.RUN, _config(store, division, options, board).to_json())
+    storage.write(run_folder.RUN, _config(store, division, options, fitted).to_json())
     remove_checkpoint(storage)
     output.finish_output(storage)
     report_training(storage, store, tell)
@@ -135,26 +146,31 @@ def _config(
     store: FeatureStore,
     division: Division,
     options: TrainOptions,
-    board: Sequence[Mapping[str, Any]],
+    fitted: Fitted,
 ) -> run_folder.RunConfig:
-    trained = {record["head_id"] for record in board if record["kept"]}
-    heads = {name: str(trial.head) for name, trial in options.trials().items() if name in trained}
+    trained = {record["head_id"] for record in fitted.records if record["kept"]}
+    spelled = {name: str(trial.head) for name, trial in options.trials().items()}
+    heads = {name: text for name, text in {**spelled, **fitted.heads}.items() if name in trained}
     return run_folder.RunConfig(
         store.spec,
         store.url,
         division.classes,
         heads,
-        {**options.to_record(), "multi_label": "on" if division.multi_label else "off"},
+        {
+            **options.to_record(),
+            "multi_label": "on" if division.multi_label else "off",
+            **fitted.facts,
+        },
         division.carve,
         __version__,
     )
 
 
 def _tell_rows(store: FeatureStore, division: Division, tell: Callable[[str], None]) -> None:
-    source = "carved out of them by content hash" if division.carve else "of the validation split"
     tell(
         f"{store.url}: {division.rows[0]} training rows of {len(division.classes)} "
-        f"classes, {division.rows[1]} validation rows {source}"
+        f"classes, {division.rows[1]} validation rows "
+        f"{SOURCES[division.source]}"
     )
     for note in division.notes:
         tell(f"note: {note}")
@@ -174,7 +190,7 @@ def _summary(
         "train_rows": division.rows[0],
         "validation_rows": division.rows[1],
         "class_rows": division.train_counts.tolist(),
-        "validation": "carved" if division.carve else "split",
+        "validation": division.source,
         "splits": {name or "none": rows for name, rows in store.split_counts().items()},
         "store_fingerprint": digest(parts)[:16],
         "notes": list(division.notes),

@@ -17,6 +17,9 @@ from typing import Any
 from classifier.figures import plots
 from classifier.heads.data import Fit, TrainedHead, TrainingData
 from classifier.heads.exact import train_exact
+from classifier.heads.head import outputs_for
+from classifier.heads.network.architecture import build_network
+from classifier.heads.network.fit import Network
 from classifier.heads.options import TrainOptions, Trial
 from classifier.heads.stacked.checkpoint import Checkpoint
 from classifier.heads.stacked.fit import (
@@ -64,10 +67,11 @@ def fit_all(
     fits, failed = _fit_gradient(trials, data, options, tell, checkpoint)
     records: list[Record] = []
     exact = _fit_exact(trials, data, options, tell, failed)
+    networks = _fit_networks(trials, data, options, tell, checkpoint, failed)
     best = (
         (name, trained_head(fit, trials[name], data)) for name, fit in fits.items() if fit.weights
     )
-    for name, trained in itertools.chain(exact, best):
+    for name, trained in itertools.chain(exact, networks, best):
         if not records:
             replace_older()
         records.append(keep_head(storage, name, trials[name], trained, options.epochs, tell))
@@ -99,6 +103,34 @@ def _fit_exact(
             failed.append(_failure(name, trial, str(error), tell))
 
 
+def _fit_networks(
+    trials: Mapping[str, Trial],
+    data: TrainingData,
+    options: TrainOptions,
+    tell: Callable[[str], None],
+    checkpoint: Checkpoint,
+    failed: list[Record],
+) -> Iterator[tuple[str, TrainedHead]]:
+    """Yields (head_id, head) of the heads that Keras trains; adds those that failed to `failed`."""
+    outputs = outputs_for(data.division.classes, data.division.multi_label)
+    for name, trial in trials.items():
+        if not trial.head.is_network:
+            continue
+        head = build_network(
+            trial,
+            data.feature_shape,
+            outputs,
+            is_pixels=data.is_pixels,
+            standard=data.standard,
+            multi_label=data.division.multi_label,
+        )
+        try:
+            network = Network(head, trial, options, data)
+            yield name, network.fit(name, progress_lines(options.epochs, tell), checkpoint)
+        except RunFailed as error:
+            failed.append(_failure(name, trial, str(error), tell))
+
+
 def _fit_gradient(
     trials: Mapping[str, Trial],
     data: TrainingData,
@@ -114,8 +146,8 @@ def _fit_gradient(
     """
     fits: dict[str, StackedFit] = {}
     failed: list[Record] = []
-    stacked = {name: trial for name, trial in trials.items() if not trial.head.is_exact}
-    progress = _progress(options.epochs, tell)
+    stacked = {name: trial for name, trial in trials.items() if trial.head.is_stacked}
+    progress = progress_lines(options.epochs, tell)
     for wave in fit_stacked(stacked, data, options, progress, checkpoint):
         for name, fit in wave.items():
             if not fit.best_epoch:
@@ -143,7 +175,8 @@ def _failure(name: str, trial: Trial, reason: str, tell: Callable[[str], None]) 
     return {"head_id": name, "head": str(trial.head), "lr": trial.lr, "reason": reason}
 
 
-def _progress(epochs: int, tell: Callable[[str], None]) -> OnEpoch:
+def progress_lines(epochs: int, tell: Callable[[str], None]) -> OnEpoch:
+    """Returns a function that tells the user how far a fit is, at most once in some seconds."""
     last = time.monotonic()
 
     def on_epoch(epoch: int, heads: Mapping[str, Progress]) -> None:

@@ -37,6 +37,12 @@ class Parser(argparse.ArgumentParser):
         """Returns every flag that this parser knows."""
         return [name for action in self._actions for name in action.option_strings]
 
+    def options(self) -> dict[str, argparse.Action]:
+        """Returns the parser's actions by flag, without its dashes."""
+        return {
+            name.lstrip("-"): action for action in self._actions for name in action.option_strings
+        }
+
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses `args`; refuses an unknown flag and suggests the most similar one."""
         known, unknown = self.parse_known_args(args, namespace)

@@ -154,7 +154,10 @@ def _columns_line(url: str, names: Sequence[str], key_column: str, label_column:
     if any(map(is_unnamed, left)):
         notes.append("the column without a name is not used")
     if split := find_column(left, SPLIT_COLUMNS):
-        notes.append(f"the column {split!r} is not used: a label table sets no splits")
+        notes.append(
+            f"the column {split!r} is not used here; python -m featurestore relabel --split_column "
+            f"{split} sets splits"
+        )
     line = (
         f"--labels {public_url(url)!r}: keys of column {key_column!r}, labels of {label_column!r}"
     )

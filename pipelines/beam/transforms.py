@@ -32,7 +32,7 @@ from pipelines.planning.chunks import Chunk
 from pipelines.planning.plan import read_chunk, reference
 from pipelines.planning.runfolder import DeadChunk, RunFolder
 from pipelines.scoring.spec import open_scores
-from pipelines.settings import ScoreSettings, WorkerSettings
+from pipelines.settings import DeriveSettings, ScoreSettings, WorkerSettings
 
 if TYPE_CHECKING:
     from pipelines.extraction.worker import AnyWorker
@@ -175,12 +175,16 @@ class ExtractCopies(OnWorker):
 
 
 def worker_of(settings: WorkerSettings) -> AnyWorker:
-    """Returns this process's worker of a run: one that extracts, or one that scores."""
+    """Returns this process's worker of a run: one that extracts, derives or scores."""
     # Imports TensorFlow, which only workers need: the driver just builds the graph.
     if isinstance(settings, ScoreSettings):
         from pipelines.scoring.worker import scoring_worker
 
         return scoring_worker(settings)
+    if isinstance(settings, DeriveSettings):
+        from pipelines.deriving.worker import deriving_worker
+
+        return deriving_worker(settings)
     from pipelines.extraction.worker import shared_worker
     from pipelines.opening.settling import settled
 

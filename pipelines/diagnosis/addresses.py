@@ -9,6 +9,7 @@ from typing import Any
 
 import fsspec
 
+from classifier.inputs.formats.tfds import named_split
 from featurestore.errors import cause
 from featurestore.io.urls import ADDRESS_ERRORS, connect, is_chain, protocol_of, public_url
 from pipelines.diagnosis.finding import ERROR, OK, WARNING, Case, Finding
@@ -23,7 +24,8 @@ _S3_SOURCES = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile of `aws co
 
 def addresses(case: Case) -> dict[str, list[str]]:
     """Returns the addresses that a command names, by flag."""
-    return {"--input": list(case.options.inputs), "--output": [case.options.output]}
+    inputs = [named_split(uri)[1] for uri in case.options.inputs]
+    return {"--input": inputs, "--output": [case.options.output]}
 
 
 def address_findings(case: Case) -> Iterator[Finding]:

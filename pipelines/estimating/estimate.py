@@ -24,6 +24,7 @@ from pipelines.estimating.trial import RUN_ID, extract_sample, rate, sample_size
 from pipelines.extraction.worker import Worker
 from pipelines.opening.engine import Chosen
 from pipelines.opening.existing import existing_store
+from pipelines.opening.sample import InputSamples
 from pipelines.opening.store import join_store
 from pipelines.options import ExtractOptions
 from pipelines.planning.digits import write_digits
@@ -97,8 +98,9 @@ def _join(
             scratch.write(name, storage.read(name))
         if decision := read_decision(storage):
             scratch.write(layout.NUMERICS, decision.to_json())
+    samples = InputSamples(listing, options.storage_options)
     try:
-        store, chosen = join_store(options, scratch, listing, say)
+        store, chosen = join_store(options, scratch, samples, say)
     except HoarfrostError as error:
         raise type(error)(str(error).replace(scratch.public_url, storage.public_url)) from error
     assert chosen is not None

@@ -43,7 +43,7 @@ class GroupResult:
 
     Attributes:
       rows: columns of `schema.META_FIELDS`, one mapping per row: image by image, view by view.
-      features: float32 (len(rows), *feature_shape).
+      features: float32 (len(rows), *feature_shape), or uint8 pixels.
       quarantined: columns of `schema.QUARANTINE_SCHEMA`, one mapping per image.
       infer_seconds: time in the base, batch by batch.
       computed: number of rows whose features were computed, and not found by content.
@@ -67,6 +67,8 @@ class GroupResult:
 
     def without_non_finite(self) -> GroupResult:
         """Moves images with NaN or infinity in any view to the quarantine, with all their views."""
+        if self.features.dtype.kind != "f":
+            return self
         axes = tuple(range(1, self.features.ndim))
         finite = np.isfinite(self.features).all(axis=axes)
         if not finite.all():
@@ -127,7 +129,7 @@ class GroupDecoder:
                 if wanted.known:
                     perhaps[len(rows)] = name
                 rows.append(row)
-        features = np.empty((len(rows), *self.spec.feature_shape), np.float32)
+        features = np.empty((len(rows), *self.spec.feature_shape), self.spec.computed_dtype)
         found = stored.find(list(perhaps.values())) if stored else {}
         numbers = list(perhaps)
         known = {numbers[place]: values for place, values in found.items()}

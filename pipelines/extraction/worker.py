@@ -13,6 +13,7 @@ from typing import NamedTuple
 from classifier.engines import Engine, EngineChoice, StoredBase, load_engine
 from classifier.engines.batching import device_totals, lanes_for
 from classifier.engines.device import claim_device
+from classifier.engines.engine import IDENTITY
 from classifier.engines.hardware import this_machine
 from classifier.engines.options import require_able
 from classifier.engines.probes import require_numerics
@@ -177,7 +178,8 @@ def shared_engine(store: FeatureStore, settings: WorkerSettings) -> Engine:
         if name not in _ENGINES:
             # The driver may run on another machine. An engine that lacks a precision here would
             # silently compute in another one.
-            require_able(choice, this_machine())
+            if choice != IDENTITY:
+                require_able(choice, this_machine())
             if choice.engine == "tensorflow":
                 claim_device()
             base = StoredBase(store.storage, spec, settings.trust_model)

@@ -138,7 +138,9 @@ def _ledger(
 ) -> Ledger:
     """Adds up a run's ledger, and checks it against itself and against the plan."""
     lost = sum(chunk.images for chunk in dead)
-    handled = lost + sum(marker.ledger.images_in for marker in markers if not marker.source)
+    # The images of shards, and of another store's commits, were not counted beforehand.
+    counted = [marker for marker in markers if not (marker.source or marker.origin)]
+    handled = lost + sum(marker.ledger.images_in for marker in counted)
     if handled != facts.plan.images:
         raise RunFailed(
             f"run {facts.run_id}: {facts.plan.images} images were planned, and {handled} came "

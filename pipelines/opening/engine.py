@@ -11,6 +11,7 @@ import numpy as np
 
 from classifier.engines import Engine, EngineChoice, StoredBase, load_engine
 from classifier.engines.conversion import unpack
+from classifier.engines.engine import IDENTITY
 from classifier.engines.hardware import Hardware
 from classifier.engines.openvino import OpenVINOEngine
 from classifier.engines.options import Candidates, EngineOptions, candidates, require_quantiser
@@ -54,7 +55,11 @@ class Chosen:
 
 
 def choose_engine(
-    asked: EngineOptions, batch_size: int, base: StoredBase, sample: Sample, hardware: Hardware
+    asked: EngineOptions,
+    batch_size: int,
+    base: StoredBase,
+    sample: Sample,
+    hardware: Callable[[], Hardware],
 ) -> Chosen:
     """Chooses the engine and precision of a new store.
 
@@ -63,19 +68,21 @@ def choose_engine(
       batch_size: images per call of the base.
       base: with the new store's spec.
       sample: draws images of the input; called only when something is measured.
-      hardware: of this machine.
+      hardware: inspects this machine; not called for pixels.
 
     Raises:
       UsageError: when the engine or precision cannot run here, or when int8 is too inexact.
     """
-    found = candidates(asked, hardware)
+    if base.spec.is_pixels:
+        return Chosen.of(IDENTITY, "pixels are stored as they are")
+    found = candidates(asked, hardware())
 
     def load(precision: str) -> Engine:
         choice = EngineChoice(found.engine, precision)
         return load_engine(base, choice, batch_size, lane_count(1))
 
     if found.precisions == ("int8",):
-        require_quantiser(hardware)
+        require_quantiser(hardware())
         images = sample(CALIBRATION_IMAGES + 2 * HELD_OUT_IMAGES)
         return _quantised(asked, batch_size, base, load("float32"), images)
     if found.precisions == ("float32",):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,12 +17,46 @@ from classifier.inputs.shards import iter_shard
 from classifier.pixels.decoder import BadImage, decode
 from featurestore.io.storage import Storage
 from featurestore.spec import PixelSpec
+from pipelines.planning.listing import Listing
 from pipelines.planning.plan import read_chunk, reference
 from pipelines.planning.runfolder import RunFolder
 
 # Listing more of a large bucket would take longer than a better sample is worth.
 LISTED_AT_MOST = 100_000
 SHARDS_AT_MOST = CHUNKS_AT_MOST = 8
+
+
+class Samples(Protocol):
+    """Draws decoded images of what a run takes in."""
+
+    def spread(self, count: int, pixels: PixelSpec) -> np.ndarray:
+        """Returns images from everywhere, uint8 (n, H, W, 3), n from 0 to `count`."""
+        ...
+
+    def first(self, count: int, pixels: PixelSpec) -> np.ndarray:
+        """Returns the first images, uint8 (n, H, W, 3), n from 0 to `count`."""
+        ...
+
+
+@dataclass(frozen=True)
+class InputSamples:
+    """Draws from listed inputs; bad images are skipped.
+
+    Attributes:
+      listing: of the input.
+      storage_options: for the inputs.
+    """
+
+    listing: Listing
+    storage_options: Mapping[str, Any]
+
+    def spread(self, count: int, pixels: PixelSpec) -> np.ndarray:
+        # Draws a quarter more than needed, since some may be bad.
+        refs = spread(self.listing.again(), count + count // 4)
+        return decoded_images(refs, count, pixels, self.storage_options)
+
+    def first(self, count: int, pixels: PixelSpec) -> np.ndarray:
+        return decoded_images(self.listing.head[: 4 * count], count, pixels, self.storage_options)
 
 
 def spread(

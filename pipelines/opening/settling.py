@@ -75,7 +75,7 @@ def _settle_here(settings: WorkerSettings) -> WorkerSettings:
         return decoded_images(drawn, count, store.spec.pixels, settings.storage_options)
 
     store = decided(store, settings, sample)
-    choice, reason = for_stored(store.spec.numerics, this_machine(), settings.asked)
+    choice, reason = for_stored(store.spec.numerics, this_machine, settings.asked)
     chosen = Chosen.of(choice, reason or "the store's own")
     if choice.numerics.hash != store.spec.numerics.hash:
         _await_probes(store)
@@ -105,7 +105,7 @@ def decided(store: FeatureStore, settings: WorkerSettings, sample: Sample) -> Fe
         return store
     storage = store.storage
     base = StoredBase(storage, store.spec, settings.trust_model)
-    chosen = choose_engine(settings.asked, settings.batch_size, base, sample, this_machine())
+    chosen = choose_engine(settings.asked, settings.batch_size, base, sample, this_machine)
     if chosen.quantised:
         storage.write(layout.quantised_file(chosen.choice.model), chosen.quantised)
     decision = decide(storage, Decision(chosen.choice.numerics, chosen.record))

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from classifier.base.build import build_base
+from classifier.base.pixels import pixel_base
 from classifier.base.prepared import PreparedBase, keep_base, kept_base
 from classifier.base.request import BaseRequest
 from classifier.engines import EngineChoice, StoredBase
@@ -24,14 +23,13 @@ from featurestore.errors import cannot_write
 from featurestore.io.cores import cores
 from featurestore.io.storage import Storage
 from featurestore.numerics import UNDECIDED, Numerics
-from featurestore.spec import PixelSpec, StoreSpec
+from featurestore.spec import PIXEL_DTYPE, PixelSpec, StoreSpec
 from featurestore.store import FeatureStore, create_store
 from pipelines.opening.engine import Chosen, choose_engine
 from pipelines.opening.existing import existing_store
-from pipelines.opening.sample import decoded_images, spread
+from pipelines.opening.sample import Samples
 from pipelines.opening.settling import check_numerics, decided
 from pipelines.options import ExtractOptions
-from pipelines.planning.listing import Listing
 from pipelines.settings import WorkerSettings
 
 # Marks a base with other weights than the ImageNet ones, which could not be downloaded, so that no
@@ -42,7 +40,7 @@ PACKAGED = "+packaged"
 def join_store(
     options: ExtractOptions,
     storage: Storage,
-    listing: Listing,
+    samples: Samples,
     say: Callable[[str], None],
     workers_choose: bool = False,
 ) -> tuple[FeatureStore, Chosen | None]:
@@ -51,7 +49,7 @@ def join_store(
     Args:
       options: of the run.
       storage: of the output.
-      listing: of the input, whose first images become the probe images.
+      samples: of the input, whose first images become the probe images.
       say: shows one line to the user.
       workers_choose: whether the base runs on other machines, which choose their engine.
 
@@ -71,17 +69,17 @@ def join_store(
         wanted = dataclasses.replace(
             existing.spec,
             pixels=PixelSpec(height_width, **options.pixels),
-            dtype=choose_dtype(options.dtype, existing.spec.feature_shape),
+            dtype=choose_dtype(options, existing.spec.feature_shape),
             **_views_of(options),
         )
         existing.spec.require_same(wanted, f"the store at {existing.url}")
         store = existing
     else:
-        store, chosen = _with_base(options, storage, existing, listing, say, workers_choose)
+        store, chosen = _with_base(options, storage, existing, samples, say, workers_choose)
     if workers_choose:
         say(_on_workers(store.spec.numerics))
         return store, None
-    return _settle(options, store, chosen, listing, say)
+    return _settle(options, store, chosen, samples, say)
 
 
 def _on_workers(numerics: Numerics) -> str:
@@ -94,7 +92,7 @@ def _settle(
     options: ExtractOptions,
     store: FeatureStore,
     chosen: Chosen | None,
-    listing: Listing,
+    samples: Samples,
     say: Callable[[str], None],
 ) -> tuple[FeatureStore, Chosen]:
     """Settles the engine of a run whose workers share this machine; returns it with the store."""
@@ -106,17 +104,13 @@ def _settle(
         asked=options.engine,
     )
     # A run on distributed workers may have created the store, and ended before one decided.
-    store = decided(store, settings, partial(_sample, options, listing, store.spec.pixels))
+    store = decided(store, settings, partial(samples.spread, pixels=store.spec.pixels))
     if chosen is None or chosen.choice.numerics.hash != store.spec.numerics.hash:
-        choice, reason = for_stored(store.spec.numerics, this_machine(), options.engine)
+        choice, reason = for_stored(store.spec.numerics, this_machine, options.engine)
         chosen = Chosen.of(choice, reason or "the store's own")
     say(chosen.line)
-
-    def head(count: int) -> np.ndarray:
-        refs = listing.head[: 4 * count]
-        return decoded_images(refs, count, store.spec.pixels, options.storage_options)
-
-    difference = check_numerics(store, settings, chosen, head)
+    first = partial(samples.first, pixels=store.spec.pixels)
+    difference = check_numerics(store, settings, chosen, first)
     if difference is not None:
         say(
             "this machine computes with other numerics than the store's; probe images agree within "
@@ -125,17 +119,11 @@ def _settle(
     return store, chosen
 
 
-def _sample(options: ExtractOptions, listing: Listing, pixels: PixelSpec, count: int) -> np.ndarray:
-    # Draws a quarter more than needed, since some may be bad.
-    refs = spread(listing.again(), count + count // 4)
-    return decoded_images(refs, count, pixels, options.storage_options)
-
-
 def _with_base(
     options: ExtractOptions,
     storage: Storage,
     existing: FeatureStore | None,
-    listing: Listing,
+    samples: Samples,
     say: Callable[[str], None],
     workers_choose: bool,
 ) -> tuple[FeatureStore, Chosen | None]:
@@ -144,7 +132,7 @@ def _with_base(
     for note in base.notes:
         say(note)
     if existing is None:
-        return _create(options, storage, base, None if workers_choose else listing)
+        return _create(options, storage, base, None if workers_choose else samples)
     wanted = make_spec(options, base)
     existing.spec.require_same(wanted, f"the store at {existing.url}")
     if not _has_model(existing):
@@ -153,7 +141,9 @@ def _with_base(
 
 
 def _prepared(request: BaseRequest, allow_packaged: bool) -> PreparedBase:
-    """Takes a base from an earlier command on this machine, or builds it."""
+    """Takes a base from an earlier command on this machine, or builds it; pixels need none."""
+    if request.is_pixels:
+        return pixel_base(request)
     kept = kept_base(request, allow_packaged=allow_packaged)
     if kept is not None:
         return kept
@@ -165,26 +155,26 @@ def _prepared(request: BaseRequest, allow_packaged: bool) -> PreparedBase:
 
 
 def _create(
-    options: ExtractOptions, storage: Storage, base: PreparedBase, listing: Listing | None
+    options: ExtractOptions, storage: Storage, base: PreparedBase, samples: Samples | None
 ) -> tuple[FeatureStore, Chosen | None]:
     """Creates the store, or opens the one that another job created meanwhile.
 
-    Without a listing, from which it would choose the engine, the store leaves the numerics open.
+    Without samples, on which it would choose the engine, the store leaves the numerics open.
     """
     spec = make_spec(options, base)
     # Refuses views that cannot be made of images of this size.
     Views.of(spec)
-    if listing is None:
+    if samples is None:
         _write_model(storage, base, spec)
         return create_store(storage, dataclasses.replace(spec, numerics=UNDECIDED)), None
-    sample = partial(_sample, options, listing, spec.pixels)
+    sample = partial(samples.spread, pixels=spec.pixels)
     with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
         # Nothing is written to the output before the engine is chosen, which may fail.
         draft = Storage(folder)
         _write_model(draft, base, spec)
         stored = StoredBase(draft, spec, options.base.trust_model, base.model)
         chosen = choose_engine(
-            options.engine, options.chunks.batch_size, stored, sample, this_machine()
+            options.engine, options.chunks.batch_size, stored, sample, this_machine
         )
     # The spec is written last and exclusively, so that a visible store has its base.
     _write_model(storage, base, spec)
@@ -194,10 +184,12 @@ def _create(
     return create_store(storage, spec), chosen
 
 
-def choose_dtype(asked: str, feature_shape: tuple[int, ...]) -> str:
+def choose_dtype(options: ExtractOptions, feature_shape: tuple[int, ...]) -> str:
     """Returns the stored dtype; by default float16 for maps and float32 for embeddings."""
-    if asked != "auto":
-        return asked
+    if options.base.is_pixels:
+        return PIXEL_DTYPE
+    if options.dtype != "auto":
+        return options.dtype
     return "float16" if len(feature_shape) > 1 else "float32"
 
 
@@ -210,7 +202,7 @@ def make_spec(options: ExtractOptions, base: PreparedBase) -> StoreSpec:
         base=dataclasses.replace(base.spec, request=request),
         pixels=PixelSpec(base.image_size, **options.pixels),
         feature_shape=base.feature_shape,
-        dtype=choose_dtype(options.dtype, base.feature_shape),
+        dtype=choose_dtype(options, base.feature_shape),
         numerics=EngineChoice().numerics,
         **_views_of(options),
     )
@@ -222,11 +214,13 @@ def _views_of(options: ExtractOptions) -> dict[str, Any]:
 
 
 def _has_model(store: FeatureStore) -> bool:
-    return store.storage.exists(layout.model_file(store.spec.base.weights_hash))
+    files = layout.model_files(store.spec.base.weights_hash, "")
+    return all(store.storage.exists(name) for name in files)
 
 
 def _write_model(storage: Storage, base: PreparedBase, spec: StoreSpec) -> None:
     try:
-        storage.write(layout.model_file(spec.base.weights_hash), base.data)
+        for name in layout.model_files(spec.base.weights_hash, ""):
+            storage.write(name, base.data)
     except OSError as error:
         raise cannot_write("--output", storage.public_url, error) from error

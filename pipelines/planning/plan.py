@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -20,7 +20,6 @@ from featurestore import layout
 from featurestore.io.storage import Storage, parquet_bytes
 from pipelines.options import Selection
 from pipelines.planning.chunks import CHUNK_SIZES, CHUNKS_AIMED_AT, Chunk, Wanted, cut
-from pipelines.planning.inventory import Inventory
 
 CHUNKS_PER_FILE = 256
 _OF_REF = ("key", "uri", "size", "etag", "split")
@@ -44,6 +43,12 @@ PLAN_SCHEMA = pa.schema(
         pa.field("known", pa.bool_(), nullable=False),
     ]
 )
+
+
+class Sifting(Protocol):
+    """Decides what is new, see `Inventory.sift`."""
+
+    def sift(self, refs: Iterable[ImageRef | ShardRef]) -> Iterator[tuple[bool, Wanted | None]]: ...
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def write_plan(
     storage: Storage,
     run_id: str,
     refs: Iterable[ImageRef | ShardRef],
-    inventory: Inventory,
+    inventory: Sifting,
     size_for: Callable[[int], int],
 ) -> Plan:
     """Writes the plan of a run.

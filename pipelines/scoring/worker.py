@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from classifier.engines.hardware import this_machine
 from classifier.engines.options import for_stored
@@ -19,10 +16,10 @@ from classifier.runs.run import load_run
 from featurestore.commit import Marker
 from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
-from featurestore.reading.scan import Scanner, ScanOptions
-from featurestore.schema import FEATURES, META_FIELDS
+from featurestore.reading.scan import Scanner
 from featurestore.store import FeatureStore, open_store
 from pipelines.extraction.attempt import ChunkWork
+from pipelines.extraction.commits import rows_of_commit
 from pipelines.extraction.group import GroupResult
 from pipelines.extraction.share import lane_count
 from pipelines.extraction.source import ChunkSource
@@ -53,7 +50,7 @@ def _make(settings: WorkerSettings) -> AnyWorker:
     if settings.source_url:
         return StoreWorker(settings, scores, load)
     # As in prediction, this machine's engine need not be the one of the store.
-    choice, _ = for_stored(spec.features.numerics, this_machine(), settings.asked)
+    choice, _ = for_stored(spec.features.numerics, this_machine, settings.asked)
     base = FeatureStore(run.storage, spec.features)
     outlet = Outlet(base, scores, _Opener(load), Views())
     return Worker(replace(settings, engine=choice), outlet)
@@ -128,7 +125,8 @@ class StoreScorer(ChunkWork):
         assert chunk.shard is not None
         source = self.markers[chunk.shard.ref.etag]
         with self.writer(folder / "part.parquet") as writer:
-            for rows, features in clock.reading(self._rows(source)):
+            read = rows_of_commit(self.scanner, source, ROWS_AT_ONCE, views=(0,))
+            for rows, features in clock.reading(read):
                 with clock.works("infer"):
                     writer.write(rows, features)
                 clock.passed(rows)
@@ -147,14 +145,3 @@ class StoreScorer(ChunkWork):
             source=ChunkSource(chunk, {}, {}).shard_facts,
         )
         return self.commit(part, None, clock, marker)
-
-    def _rows(self, source: Marker) -> Iterator[tuple[list[Mapping[str, Any]], np.ndarray]]:
-        """Yields the columns of some images, and their features."""
-        names = tuple(field.name for field in META_FIELDS)
-        options = ScanOptions((*names, FEATURES), views=(0,), batch_size=ROWS_AT_ONCE)
-        for batch in self.scanner.scan([source], options):
-            values = (batch[name].tolist() for name in names)
-            rows: list[Mapping[str, Any]] = [
-                dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)
-            ]
-            yield rows, batch[FEATURES]

@@ -83,8 +83,9 @@ class RidgeSettings:
             raise UsageError(
                 f"--head ridge would need {size_text(needed)} for {self.features:,} features, "
                 f"{self.classes} classes, {len(self.l2)} penalties and {self.folds} folds, and "
-                f"{size_text(MEMORY_LIMIT)} are allowed; extract with --pooling avg, give fewer "
-                "--l2 or --folds 0, or take --head logistic"
+                f"{size_text(MEMORY_LIMIT)} are allowed; extract fewer values "
+                "(--pooling avg, or a smaller --image_size), give fewer --l2 or --folds 0, or take "
+                "--head logistic"
             )
 
     def targets_of(self, labels: np.ndarray) -> np.ndarray:

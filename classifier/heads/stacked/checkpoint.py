@@ -1,8 +1,8 @@
-"""The state of a stack on disk, so that an interrupted training resumes.
+"""The state of a stack or a network on disk, so that an interrupted training resumes.
 
     RUN/checkpoint/
       state.json              what was trained, how far, each head's history; names the arrays
-      <wave>-<epoch>-<n>.npz  weights, best weights and slots of a group; NumPy's format
+      <wave>-<epoch>-<n>.npz  arrays of a group, such as weights and slots; NumPy's format
 
 ``state.json`` is replaced in one step, after the arrays that it names were written. So one whole
 state exists whenever a process dies. Order and dropout depend on seed and epoch only, so a resumed
@@ -15,7 +15,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
@@ -23,13 +23,24 @@ import numpy as np
 from featurestore.errors import one_line
 from featurestore.io.storage import Storage
 
-if TYPE_CHECKING:
-    from classifier.heads.stacked.stack import Stack
-
 FOLDER = "checkpoint"
 STATE = f"{FOLDER}/state.json"
 SECONDS = 60.0
 FORMAT_VERSION = 2
+
+
+class Resumable(Protocol):
+    """A training that can be kept between two epochs."""
+
+    def start(self) -> None:
+        """Begins anew."""
+
+    def state(self) -> tuple[dict[str, Any], list[list[np.ndarray]]]:
+        """Returns a record fit for JSON, and groups of arrays."""
+        ...
+
+    def restore(self, record: Mapping[str, Any], arrays: list[list[np.ndarray]]) -> None:
+        """Sets the state that `state` returned; raises KeyError or ValueError for another one."""
 
 
 class Checkpoint:
@@ -72,8 +83,12 @@ class Checkpoint:
         self._tell(f"note: the checkpoint has another {', '.join(names)}: training starts anew")
         return {}
 
-    def restore(self, wave: int, stack: Stack) -> int:
-        """Puts a stack into its kept state, or starts it.
+    def restore(self, wave: int | str, stack: Resumable) -> int:
+        """Puts a training into its kept state, or starts it.
+
+        Args:
+          wave: the number of a stack, or the head_id of a network.
+          stack: to restore.
 
         Returns:
           How many epochs are done.
@@ -98,11 +113,11 @@ class Checkpoint:
         with np.load(data, allow_pickle=False) as file:
             return [file[key] for key in file.files]
 
-    def save(self, wave: int, epochs: int, stack: Stack) -> None:
-        """Keeps a stack's state, unless the last state is too recent.
+    def save(self, wave: int | str, epochs: int, stack: Resumable) -> None:
+        """Keeps a state, unless the last one is too recent.
 
         Args:
-          wave: the stack's number.
+          wave: as for `restore`.
           epochs: that are done.
           stack: between two epochs.
         """

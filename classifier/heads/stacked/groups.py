@@ -10,21 +10,32 @@ import numpy as np
 from classifier.heads.options import Trial
 from classifier.heads.stacked.objective import Objective
 from classifier.heads.stacked.parameters import InputKernel, Parameter
-from classifier.heads.stacked.updates import RULES
+from classifier.heads.stacked.updates import rule_of
 
 
 class Structure(NamedTuple):
-    """What heads must have in common to lie side by side."""
+    """What heads must have in common to lie side by side.
+
+    Linear heads that drop features lie beside those that drop the same ones, because all heads of a
+    group read the same array.
+    """
 
     units: int
     activation: str
     optimizer: str
+    momentum: float = 0.0
+    dropout: float = 0.0
+    seed: int = 0
 
     @classmethod
     def of(cls, trial: Trial) -> Structure:
         """Returns the structure of a trial's head."""
         spec = trial.head
-        return cls(spec.units, spec.activation if spec.units else "", trial.optimizer)
+        momentum = trial.momentum if trial.optimizer == "sgd" else 0.0
+        if spec.units:
+            return cls(spec.units, spec.activation, trial.optimizer, momentum)
+        seed = trial.seed if spec.dropout else 0
+        return cls(0, "", trial.optimizer, momentum, spec.dropout, seed)
 
 
 class Group:
@@ -60,7 +71,7 @@ class Group:
         self.sums = np.zeros((2, len(members)))
         self._trials = list(trials)
         self._objective = objective
-        self._rule = RULES[trials[0].optimizer]
+        self._rule = rule_of(trials[0].optimizer, trials[0].momentum)
         self._read_trials()
         arrays = [[head[number] for head in weights] for number in range(len(weights[0]))]
         axis, *axes = self._axes()
@@ -136,14 +147,24 @@ class LinearGroup(Group):
     def _axes(self) -> tuple[int, ...]:
         return 2, 1
 
+    def _read_trials(self) -> None:
+        super()._read_trials()
+        self._dropout = self._trials[0].seed, self._trials[0].head.dropout
+        self._kept = np.empty(0, np.float32)
+
     def _forward(self, features: np.ndarray, training: bool) -> np.ndarray:
-        logits = self.kernel.product(features)
+        seed, rate = self._dropout
+        if training:
+            self._kept = features
+            if rate:
+                self._kept = features * kept_factor(seed, self.steps, rate, features.shape)
+        logits = self.kernel.product(self._kept if training else features)
         logits += self.rest[0].value
         return logits
 
     def _backward(self, features: np.ndarray, gradient: np.ndarray, rates: np.ndarray) -> None:
         flat = gradient.reshape(len(gradient), -1)
-        self.kernel.step_by_product(features, flat, rates, self._decay)
+        self.kernel.step_by_product(self._kept, flat, rates, self._decay)
         self.rest[0].step(gradient.sum(axis=0), rates, None)
 
 
@@ -177,12 +198,7 @@ class MlpGroup(Group):
         for position, (seed, rate) in enumerate(self._dropout):
             if not rate:
                 continue
-            # The head's seed and the step decide the random numbers, so that they do not depend on
-            # other heads or on a resume.
-            key = np.array([seed, self.steps], np.uint64)
-            random = np.random.Generator(np.random.Philox(key=key))
-            kept = random.random((len(hidden), hidden.shape[2]), np.float32) >= rate
-            factor = kept * np.float32(1 / (1 - rate))
+            factor = kept_factor(seed, self.steps, rate, (len(hidden), hidden.shape[2]))
             hidden[:, position] *= factor
             self._slope[:, position] *= factor
 
@@ -196,6 +212,16 @@ class MlpGroup(Group):
         flat = np.ascontiguousarray(back).reshape(len(back), -1)
         self.kernel.step_by_product(features, flat, rates, self._decay)
         bias.step(flat.sum(axis=0).reshape(bias.value.shape), rates, None)
+
+
+def kept_factor(seed: int, step: int, rate: float, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns float32 (*shape): 0 for a dropped value, 1 / (1 - rate) for one that is kept.
+
+    The head's seed and the step decide, so that the numbers do not depend on other heads or on a
+    resume.
+    """
+    random = np.random.Generator(np.random.Philox(key=np.array([seed, step], np.uint64)))
+    return (random.random(shape, np.float32) >= rate) * np.float32(1 / (1 - rate))
 
 
 def make_group(

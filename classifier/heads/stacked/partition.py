@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from classifier.heads.options import Trial
+from classifier.heads.options import MOMENTUM, Trial
 from classifier.heads.spec import HeadSpec
 from classifier.heads.stacked.groups import Structure
-from classifier.heads.stacked.updates import RULES
+from classifier.heads.stacked.updates import rule_of
 
 # Bytes of the weights, slots and best weights of all heads in training at once. Heads beyond this
 # wait for a wave of their own.
@@ -40,7 +40,7 @@ def state_bytes(spec: HeadSpec, optimizer: str, inputs: int, outputs: int) -> in
       >>> state_bytes(HeadSpec(), "adam", 1280, 10)
       204960
     """
-    return 4 * (2 + RULES[optimizer].slots) * parameter_count(spec, inputs, outputs)
+    return 4 * (2 + rule_of(optimizer, MOMENTUM).slots) * parameter_count(spec, inputs, outputs)
 
 
 def waves(trials: Mapping[str, Trial], inputs: int, outputs: int, budget: int) -> list[list[str]]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 RHO = 0.9
-MOMENTUM = 0.9
 
 Slots = Sequence[np.ndarray]
 Rate = np.ndarray | np.float32
@@ -72,17 +72,28 @@ def _rmsprop(
 
 
 def _momentum(
-    weights: np.ndarray, slots: Slots, gradient: np.ndarray, spare: np.ndarray, rate: Rate
+    weights: np.ndarray,
+    slots: Slots,
+    gradient: np.ndarray,
+    spare: np.ndarray,
+    rate: Rate,
+    momentum: float,
 ) -> None:
     (mean,) = slots
-    np.multiply(mean, np.float32(MOMENTUM), out=mean)
+    np.multiply(mean, np.float32(momentum), out=mean)
     np.add(mean, gradient, out=mean)
     np.multiply(mean, rate, out=spare)
     np.subtract(weights, spare, out=weights)
 
 
-RULES = {
+_RULES = {
     "adam": Rule(2, _adam_scale, _adam),
     "rmsprop": Rule(1, lambda step: 1 / math.sqrt(1 - RHO), _rmsprop),
-    "sgd": Rule(1, lambda step: 1.0, _momentum),
 }
+
+
+def rule_of(optimizer: str, momentum: float) -> Rule:
+    """Returns the rule of an optimizer; `momentum` is that of ``sgd``."""
+    if optimizer == "sgd":
+        return Rule(1, lambda step: 1.0, partial(_momentum, momentum=momentum))
+    return _RULES[optimizer]

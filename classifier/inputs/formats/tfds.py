@@ -15,14 +15,18 @@ from typing import Any
 
 from classifier.inputs.records import END, with_records
 from classifier.inputs.refs import ShardRef
-from featurestore.errors import UsageError, unknown_choice
+from featurestore.errors import UsageError, did_you_mean, unknown_choice
 from featurestore.io.retry import retrying
+from featurestore.io.urls import public_url
+from featurestore.labels.splits import split_of
 
 INFO_FILE = "dataset_info.json"
 _LABELS_SUFFIX = ".labels.txt"
 _REQUEST = re.compile(
     r"(?P<folder>.+)#(?P<split>[\w-]+)(?:\[(?P<low>(?:-?\d{1,18}%?)?):(?P<high>(?:-?\d{1,18}%?)?)\])?"
 )
+_NAMED = re.compile(r"(?P<name>[A-Za-z]+)=(?P<address>[^=]+#.+)")
+_SPLITS = ("train", "validation", "test")
 _LIKE_A_REQUEST = re.compile(r".+#[\w+-]+(?:\[[^/]*)?")
 
 
@@ -104,6 +108,39 @@ def split_request(uri: str) -> tuple[str, Slice | None]:
             )
         return uri, None
     return match["folder"], Slice(match["split"], match["low"] or "", match["high"] or "")
+
+
+def named_split(uri: str) -> tuple[str, str]:
+    """Splits ``NAME=FOLDER#SLICE`` into the split that the slice becomes, and its address.
+
+    Args:
+      uri: an ``--input``.
+
+    Returns:
+      (split, address); without a name ("", `uri`).
+
+    Raises:
+      UsageError: for a name that resembles a split.
+
+    Example:
+      >>> named_split("val=mnist/3.0.1#train[40%:50%]")
+      ('validation', 'mnist/3.0.1#train[40%:50%]')
+      >>> named_split("mnist/3.0.1#train"), named_split("train=photos")
+      (('', 'mnist/3.0.1#train'), ('', 'train=photos'))
+    """
+    match = _NAMED.fullmatch(uri)
+    if not match:
+        return "", uri
+    split = split_of(match["name"])
+    if split is None and did_you_mean(match["name"], _SPLITS):
+        raise unknown_choice("--input NAME=FOLDER#SLICE: split", match["name"], _SPLITS)
+    return (split, match["address"]) if split else ("", uri)
+
+
+def public_input(uri: str) -> str:
+    """Returns an ``--input`` without credentials, with the name of its split."""
+    split, address = named_split(uri)
+    return f"{split}={public_url(address)}" if split else public_url(address)
 
 
 def read_shard_lengths(fs: Any, folder: str) -> dict[str, list[int]] | None:

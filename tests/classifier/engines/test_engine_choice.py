@@ -147,14 +147,14 @@ OWN = {
     ],
 )
 def test_a_store_keeps_its_own_unless_told(own, hardware, asked, taken):
-    choice, reason = for_stored(OWN[own], hardware, EngineOptions(*asked))
+    choice, reason = for_stored(OWN[own], lambda: hardware, EngineOptions(*asked))
     assert choice == taken
     assert bool(reason) == (choice != EngineChoice.of(OWN[own]))
 
 
 def test_int8_is_decided_when_a_store_is_made():
     with pytest.raises(SpecMismatch, match="only when a store is created"):
-        for_stored(OWN["openvino"], LAPTOP, EngineOptions("auto", "int8"))
+        for_stored(OWN["openvino"], lambda: LAPTOP, EngineOptions("auto", "int8"))
 
 
 def test_processor_flags():

@@ -166,3 +166,31 @@ def test_views_that_cannot_be_shown(tmp_path, arguments, message):
     write_images(tmp_path / "in", 1, 1)
     with pytest.raises(UsageError, match=message):
         run(["--input", str(tmp_path / "in"), "--output", "x.png", *arguments])
+
+
+def test_the_views_of_one_image_fill_a_square(tmp_path, monkeypatch):
+    drawn = tiles_drawn(monkeypatch)
+    varied(tmp_path / "in")
+    flags = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "grid.png")]
+    run([*flags, "--views", "9", "--rows", "3", "--columns", "3"])
+    (tiles, rows, columns), *_ = drawn
+    assert (rows, columns) == (3, 3)
+    assert [label for _, label in tiles] == ["class0", *(f"view {n}" for n in range(1, 9))]
+    run([*flags, "--views", "5", "--rows", "4", "--columns", "3"])
+    tiles, rows, columns = drawn[1]
+    assert (rows, columns) == (4, 3)
+    assert [label for _, label in tiles[5:7]] == [None, "class0"], "each image begins a row"
+    with pytest.raises(UsageError, match="--rows must be at least 3 for an image of 9 views"):
+        run([*flags, "--views", "9", "--columns", "3", "--rows", "2"])
+
+
+def test_labels_come_from_a_table(tmp_path, monkeypatch):
+    drawn = tiles_drawn(monkeypatch)
+    varied(tmp_path / "in")
+    (tmp_path / "t.csv").write_text("id,breed\n0,pug\n2,beagle\n")
+    flags = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "grid.png")]
+    run([*flags, "--labels", str(tmp_path / "t.csv"), "--label_column", "breed"])
+    assert [label for _, label in drawn[0][0]] == ["pug", "(no label)", "beagle"]
+    store = make_store(tmp_path / "store", numbered(1), ["a"])
+    with pytest.raises(UsageError, match="--labels is for an --input.*relabel"):
+        run(["--store", store.url, "--output", "x.png", "--labels", "t.csv"])

@@ -31,7 +31,9 @@ def test_spelling_is_read_and_round_trips(text, spec):
     [
         ("linaer", r"unknown value 'linaer'; did you mean linear"),
         ("", r"unknown value ''; choose from knn:K, linear, logistic, mlp:UNITS, ridge"),
-        ("linear:relu", r"linear takes no options, got 'linear:relu'"),
+        ("linear:relu", r"unknown value 'relu'; choose from dropout=P"),
+        ("linear:dropout=2", "dropout must be from 0 to below 1, got 2.0"),
+        ("linear:dropout=0.1:dropout=0.2", "the dropout is given twice"),
         ("mlp", r"mlp needs its number of units, such as mlp:256, got 'mlp'"),
         ("mlp:0", r"mlp needs its number of units"),
         ("mlp:-3", r"mlp needs its number of units"),

@@ -16,6 +16,7 @@ from classifier.heads.options import TrainOptions, Trial
 from classifier.heads.spec import parse_head
 from classifier.heads.stacked import stack as stack_module
 from classifier.heads.stacked.fit import fit_stacked
+from classifier.heads.stacked.groups import kept_factor
 from classifier.heads.stacked.partition import partition, waves
 from classifier.runs.run import load_run
 from classifier.runtime import import_keras
@@ -58,7 +59,7 @@ def keras_alone(trial, data, options):
     optimizer = {
         "adam": keras.optimizers.Adam(trial.lr),
         "rmsprop": keras.optimizers.RMSprop(trial.lr),
-        "sgd": keras.optimizers.SGD(trial.lr, momentum=0.9),
+        "sgd": keras.optimizers.SGD(trial.lr, momentum=trial.momentum),
     }[trial.optimizer]
     smoothing = trial.label_smoothing
     if outputs == 1 or several:
@@ -111,6 +112,7 @@ LINEAR = [
         (0.1, 0.0, "sgd", 0, 0.1),
     )
 ]
+LINEAR.append(Trial(parse_head("linear"), 0.1, 0.0, "sgd", 3, momentum=0.0))
 
 
 def last_weights(monkeypatch):
@@ -131,6 +133,42 @@ def test_linear_heads_equal_keras(store, monkeypatch):
         weights, losses = keras_alone(trial, data, options)
         is_close(fit.weights, weights)
         np.testing.assert_allclose(fit.history["val_loss"], losses, rtol=1e-4)
+
+
+def test_a_linear_head_learns_from_the_features_that_it_keeps(store, monkeypatch):
+    last_weights(monkeypatch)
+    trials = [Trial(parse_head("linear:dropout=0.5"), 0.1, 0.0, "sgd", seed) for seed in (0, 1)]
+    trials.append(Trial(parse_head("linear"), 0.1, 0.0, "sgd", 0))
+    fits, data, options = stacked(store, trials, batch_size=33, epochs=1, standardise="none")
+    # By hand, as in Keras: what is kept is divided by the share that is kept.
+    outputs = fits[0].weights[0].shape[1]
+    inputs = int(np.prod(data.feature_shape))
+    for trial, fit in zip(trials, fits, strict=True):
+        kernel, bias = (
+            array.copy() for array in stack_module.initial_weights(trial, inputs, outputs)
+        )
+        speed = [np.zeros_like(kernel), np.zeros_like(bias)]
+        for step, rows in enumerate(data.train(options.seed[0], 0)):
+            x = rows.features.reshape(len(rows.labels), -1).astype(np.float32)
+            if trial.head.dropout:
+                x = x * kept_factor(trial.seed, step, 0.5, x.shape)
+            logits = x @ kernel + bias
+            if outputs == 1:
+                slope = 1 / (1 + np.exp(-logits)) - rows.labels[:, None]
+            else:
+                shares = np.exp(logits - logits.max(1, keepdims=True))
+                slope = shares / shares.sum(1, keepdims=True) - np.eye(outputs)[rows.labels]
+            slope /= len(x)
+            for value, gradient, mean in zip(
+                (kernel, bias), (x.T @ slope, slope.sum(0)), speed, strict=True
+            ):
+                mean *= 0.9
+                mean += gradient
+                value -= 0.1 * mean
+        is_close(fit.weights, [kernel, bias])
+    assert not np.allclose(fits[0].weights[0], fits[2].weights[0], atol=1e-3)
+    kept = kept_factor(0, 0, 0.5, (100, 100))
+    assert set(np.unique(kept)) == {0, 2} and abs(kept.mean() - 1) < 0.05
 
 
 @pytest.mark.parametrize("head", ["mlp:8", "mlp:5:linear"])

@@ -281,3 +281,24 @@ def test_an_inventory_wants_each_record_once(slices, from_the_end):
     }
     assert sorted(got) == sorted(expected), "all of them, none twice"
     assert all(end == END or end < 9 for ref in wanted for _, end in records_of(ref.etag))
+
+
+def splits_of(outcome):
+    loaded = outcome.store.load(["key", "split"])
+    return dict(zip(loaded["key"], loaded["split"], strict=True))
+
+
+def test_slices_of_one_set_become_the_splits_that_they_are_named_for(dataset):
+    slices = {"train": "[:40%]", "val": "[40%:50%]", "test": "[50%:60%]"}
+    uris = [f"{name}={dataset}#train{text}" for name, text in slices.items()]
+    outcome = run("--input", *uris, "--output", dataset.parent / "s", *SMALL)
+    assert sorted(splits_of(outcome)) == listed_keys(f"{dataset}#train[:60%]")
+    for name, text in {"train": "[:40%]", "validation": "[40%:50%]", "test": "[50%:60%]"}.items():
+        taken = [key for key, split in splits_of(outcome).items() if split == name]
+        assert sorted(taken) == listed_keys(f"{dataset}#train{text}"), name
+    assert outcome.record["inputs"][1].startswith("validation="), outcome.record["inputs"]
+
+
+def test_a_misspelt_split_of_a_slice_is_one_line(dataset):
+    with pytest.raises(UsageError, match="unknown value 'trian'; did you mean train"):
+        listed_keys(f"trian={dataset}#train[:40%]")

@@ -139,3 +139,13 @@ def test_only_the_best_are_saved_and_all_are_known(tmp_path, capsys):
         assert history["val_loss"][history["best_epoch"] - 1] == row["val_loss"]
     with pytest.raises(UsageError, match="was trained but not saved: it is number 5.*--keep 5"):
         evaluate(["--run", folder, "--store", store.url, "--head_id", board[-1]["head_id"]])
+
+
+def test_momentum_is_a_flag_of_sgd():
+    (trial,) = options("--optimizer", "sgd", "--momentum", "0").trials().values()
+    assert (trial.optimizer, trial.momentum) == ("sgd", 0.0)
+    assert options().momentum == 0.9
+    with pytest.raises(UsageError, match="--momentum must be from 0 to below 1, got 1.0"):
+        options("--momentum", "1")
+    with pytest.raises(UsageError, match="--momentum: expected a number, got 'none'"):
+        options("--momentum", "none")

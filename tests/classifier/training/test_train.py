@@ -400,7 +400,7 @@ def test_json_is_alone_on_standard_output(store, tmp_path, capsys):
 def test_the_summary_is_for_people_otherwise(store, tmp_path, capsys):
     run(["--store", store.url, "--output", str(tmp_path / "run"), "--epochs", "2"])
     lines = capsys.readouterr().out.splitlines()
-    assert "validation rows carved out of them by content hash" in lines[0]
+    assert "validation rows carved out of the training rows by content hash" in lines[0]
     assert lines[1] == "features: loaded once into memory"
     assert lines[2].startswith("linear: validation accuracy ") and "rows/s" in lines[2]
     assert lines[-1].startswith("best: linear, validation accuracy")
@@ -418,6 +418,19 @@ def test_wrong_flags_are_one_line(store, tmp_path, arguments, message):
     with pytest.raises(UsageError, match=message):
         run(["--store", store.url, "--output", str(tmp_path / "run"), *arguments])
     assert not (tmp_path / "run").exists()
+
+
+def test_all_rows_train_where_none_are_set_aside(store, tmp_path, capsys):
+    output = str(tmp_path / "r")
+    run(["--store", store.url, "--output", output, "--epochs", "2", "--validation", "train"])
+    lines = capsys.readouterr().out
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    splits = store.split_counts()
+    assert summary["validation"] == "train"
+    assert summary["train_rows"] == summary["validation_rows"] == sum(splits.values())
+    assert "validation rows which are the training rows themselves" in lines
+    assert "say nothing of new images" in lines
+    assert "rows which are the training rows themselves" in (tmp_path / "r/card.md").read_text()
 
 
 def test_one_class_is_refused(tmp_path):

@@ -117,3 +117,33 @@ def test_columns_are_named_of_the_table_where_there_is_one(kaggle, tmp_path):
     assert labels_in(store)["train/00001.jpeg"] == ["y"]
     with pytest.raises(UsageError, match="from names or from a column"):
         said(*arguments, "--label_from_name", "(x)", "--label_column", "breed")
+
+
+def splits_in(store):
+    loaded = store.load(["key", "split"])
+    return dict(zip(loaded["key"], loaded["split"], strict=True))
+
+
+def test_a_table_moves_rows_to_other_splits(kaggle, tmp_path, command):
+    folder, table = kaggle
+    outcome = run("--input", folder, "--output", tmp_path / "s", *SMALL, "--labels", table)
+    before = labels_in(outcome.store)
+    table.write_text("id,part\n00000,Val\n00001,train\n00002,\n")
+    relabel = ("featurestore", "relabel", "s", "--labels", str(table), "--json")
+    done = command(*relabel, "--split_column", "part")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert (found["moved"], found["changed"], found["labelled"]) == (2, 0, 0)
+    assert found["columns"].endswith("keys of column 'id', splits of 'part'")
+    splits = splits_in(outcome.store)
+    assert (splits["00000.jpeg"], splits["00001.jpeg"]) == ("validation", "train")
+    assert splits["00002.jpeg"] is None and labels_in(outcome.store) == before
+    table.write_text("id,breed,part\n00000,terrier,test\n00000,terrier,train\n")
+    twice = command(*relabel, "--split_column", "part")
+    assert_one_line_error(twice, 2, "--split_column: '00000.jpeg' has 2 splits")
+    table.write_text("id,breed,part\n00000,terrier,test\n")
+    both = json.loads(command(*relabel, "--split_column", "part").out)
+    assert (both["moved"], both["changed"]) == (1, 1)
+    assert labels_in(outcome.store)["00000.jpeg"] == ["terrier"]
+    wrong = command(*relabel, "--split_column", "prat")
+    assert_one_line_error(wrong, 2, "--split_column", "did you mean part")

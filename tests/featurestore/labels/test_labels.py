@@ -262,4 +262,4 @@ def test_names_with_dots_and_numbers_join_their_own_row():
 def test_what_a_table_says_of_splits_is_said_to_be_left_out(tmp_path):
     found = read(tmp_path / "l.csv", "id,split,label\n1,train,cat\n")
     assert found.match("1.jpg") == ("cat",)
-    assert "the column 'split' is not used: a label table sets no splits" in found.columns
+    assert "the column 'split' is not used here; python -m featurestore relabel" in found.columns

@@ -1,0 +1,1 @@
+"""Heads that Keras trains: convolutions, and layers of a base that are no longer frozen."""

@@ -1,0 +1,1 @@
+"""Recipes: tutorials as files of flags, and how commands take flags from them."""

@@ -1,0 +1,227 @@
+"""Runs all steps of a recipe: extraction, training, evaluation, and what else it has.
+
+    python -m pipelines.recipe digits --output demo
+    python -m pipelines.recipe vgg16-180 --input photos --output cats
+
+Every step is a command, which is printed before it runs and which you can copy. The same command
+resumes where it was interrupted, and runs only the steps whose settings or images have changed.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from classifier.recipes.recipe import read_recipe
+from classifier.runs.run import RUN, SUMMARY
+from featurestore import open_store
+from featurestore.cli.command import Parser, main, quiet_libraries, say
+from featurestore.cli.streams import say_unless
+from featurestore.errors import HoarfrostError
+from featurestore.io.lookup import entry
+from featurestore.io.storage import Storage, connect
+from featurestore.numerics import digest
+from pipelines.driver import SAMPLE_FOLDER
+from pipelines.steps import EXTRACTIONS, RUNS, Step, steps_of
+
+KEPT = "finished steps stay in --output; give the same command again"
+# Which steps are done: of a step, a digest of its arguments and of all that came before.
+DONE = "recipe.json"
+REPORT = "report.html"
+Execute = Callable[[Step], int]
+
+
+class StepFailed(HoarfrostError):
+    """A step that ended with another exit code than 0, which becomes that of the recipe."""
+
+    def __init__(self, step: Step, code: int) -> None:
+        super().__init__(f"{step.typed} ended with exit code {code}; nothing after it has run")
+        self.exit_code = code
+
+
+def build_parser() -> Parser:
+    """Returns the command's parser."""
+    parser = Parser(prog="python -m pipelines.recipe", description=__doc__)
+    add = parser.add_argument
+    add("recipe", metavar="NAME|FILE.yaml", help="python -m classifier.recipes lists the names")
+    text = "images, as for pipelines.extract; default: the built-in handwritten digits"
+    add("--input", nargs="+", action="extend", default=[], metavar="URI", help=text)
+    add("--output", required=True, metavar="DIR", help="folder of the store, the run and the rest")
+    text = "change the recipe, such as train.epochs=5 extract.limit=100"
+    add("--set", nargs="+", action="extend", default=[], metavar="SECTION.FLAG=VALUE", help=text)
+    add("--plan", action="store_true", help="print the commands and run nothing")
+    add("--json", action="store_true", help="print the summary as JSON and nothing else")
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    quiet_libraries()
+    args = build_parser().parse_args(argv)
+    recipe = read_recipe(args.recipe).with_settings(args.set)
+    steps = steps_of(recipe, args.input, args.output)
+    tell = say_unless(args.json)
+    if args.plan:
+        commands = [step.typed for step in steps]
+        for line in [json.dumps({"commands": commands}, indent=2)] if args.json else commands:
+            say(line)
+        return 0
+    # What the steps print is not the summary.
+    sink = sys.stderr if args.json else None
+    execute = partial(in_process_of_its_own, sink=sink)
+    ran = run_steps(steps, Storage(args.output), execute, tell)
+    example = args.input[0] if args.input else f"{SAMPLE_FOLDER}/test/7/*.png"
+    facts = {"recipe": recipe.name, "commands": ran, **summary(steps), "example": example}
+    if args.json:
+        say(json.dumps(facts, indent=2))
+    else:
+        say()
+        for line in summary_lines(facts):
+            say(line)
+    return 0
+
+
+def run_steps(
+    steps: Sequence[Step], storage: Storage, execute: Execute, tell: Callable[[str], None]
+) -> list[str]:
+    """Runs the steps that are not done yet.
+
+    An extraction is always run: it finds out by itself what is new.
+
+    Args:
+      steps: in their order.
+      storage: the recipe's folder, where finished steps are noted.
+      execute: runs a step and returns its exit code.
+      tell: takes lines for the user.
+
+    Returns:
+      The commands that ran, as typed.
+
+    Raises:
+      StepFailed: when a step ends with another exit code than 0.
+    """
+    done: dict[str, str] = json.loads(storage.read(DONE)) if storage.exists(DONE) else {}
+    trail, ran = "", []
+    for step in steps:
+        step = with_split(step)
+        name = f"{step.section} {step.result or step.value('--run')}"
+        trail = digest([trail, step.command, *step.arguments])
+        is_there = bool(step.result) and _is_there(step)
+        if step.section not in EXTRACTIONS:
+            if done.get(name) == trail and (is_there or not step.result):
+                tell(f"\ndone before: {step.typed}")
+                continue
+            if is_there and step.section in (*RUNS, "export"):
+                step = step._replace(arguments=(*step.arguments, "--overwrite"))
+        tell(f"\n$ {step.typed}")
+        if code := execute(step):
+            raise StepFailed(step, code)
+        ran.append(step.typed)
+        if step.section in EXTRACTIONS:
+            trail = digest([trail, _fingerprint(step.result)])
+        done[name] = trail
+        storage.write(DONE, json.dumps(done, indent=2))
+    return ran
+
+
+def with_split(step: Step) -> Step:
+    """Returns an evaluation with a split that its run has: test, else validation, else train."""
+    if step.section != "evaluate" or "--split" in step.arguments:
+        return step
+    splits = open_store(step.value("--store")).split_counts()
+    validation = json.loads(Storage(step.value("--run")).read(SUMMARY)).get("validation")
+    rest = "train" if validation == "train" else "validation"
+    split = "test" if splits.get("test") else rest
+    return step._replace(arguments=(*step.arguments, "--split", split))
+
+
+def _is_there(step: Step) -> bool:
+    fs, path = connect(step.result)
+    return entry(fs, f"{path}/{RUN}" if step.section in RUNS else path) is not None
+
+
+def _fingerprint(url: str) -> str:
+    """Returns a digest of what a store holds: its rows and their labels."""
+    store = open_store(url)
+    parts = sorted(marker.part_sha256 for marker in store.markers().values())
+    return digest([parts, store.label_versions()])
+
+
+def in_process_of_its_own(step: Step, sink: Any = None) -> int:
+    """Runs a step; after an interruption waits until it has ended cleanly."""
+    command = [sys.executable, "-m", step.command, *step.arguments]
+    with subprocess.Popen(command, stdout=sink) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # From a terminal the command has the signal already, and ignores a second one.
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
+
+
+def summary(steps: Sequence[Step]) -> dict[str, Any]:
+    """Returns what the steps wrote, and how good it is.
+
+    Returns:
+      Lists of stores (address, rows, shape), runs (folder, report, its figures by split) and
+      further files, fit for JSON.
+    """
+    facts: dict[str, Any] = {"stores": [], "runs": [], "files": []}
+    for step in steps:
+        if step.section in EXTRACTIONS:
+            store = open_store(step.result)
+            runs = [json.loads(store.storage.read(name)) for name in _files(store.storage, "runs")]
+            largest = max(runs, key=lambda record: record["ledger"]["rows"])
+            found = {"store": step.result, "rows": store.ledger().rows}
+            found["feature_shape"] = list(store.spec.feature_shape)
+            found["images_per_second"] = largest["images_per_second"]
+            facts["stores"].append(found)
+        elif step.section in RUNS:
+            storage = Storage(step.result)
+            judged = [json.loads(storage.read(name)) for name in _files(storage, "evaluation")]
+            figures = {record["split"]: record["accuracy"] for record in judged}
+            report = f"{step.result}/{REPORT}" if storage.exists(REPORT) else ""
+            facts["runs"].append({"run": step.result, "accuracy": figures, "report": report})
+            for folder in ("plots", "evaluation"):
+                pictures = _files(storage, folder, ".png")
+                facts["files"] += [f"{step.result}/{picture}" for picture in pictures]
+        elif step.result:
+            facts["files"].append(step.result)
+    return facts
+
+
+def _files(storage: Storage, folder: str, suffix: str = ".json") -> list[str]:
+    names = (f"{folder}/{file.name}" for file in storage.list(folder))
+    return [name for name in names if name.endswith(suffix)]
+
+
+def summary_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Returns the lines of a summary for a person."""
+    lines = []
+    for run in facts["runs"]:
+        for split, accuracy in run["accuracy"].items():
+            lines.append(f"{split} accuracy {accuracy:.4f}, {run['run']}")
+    for store in facts["stores"]:
+        shape = ", ".join(map(str, store["feature_shape"]))
+        rate = f"{store['images_per_second']:,.1f} images/s with start-up"
+        lines.append(f"store   {store['store']}, {store['rows']:,} rows of ({shape}), {rate}")
+    for run in facts["runs"]:
+        lines.append(f"run     {run['run']}")
+        lines += [f"report  {run['report']}"] if run["report"] else []
+    lines += [f"file    {name}" for name in facts["files"]]
+    if facts["runs"]:
+        image = facts["example"]
+        lines.append(
+            f"try     python -m classifier.predict --run {facts['runs'][-1]['run']} {image}"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    main(run, kept=KEPT)
