@@ -73,8 +73,8 @@ def files_below(fs: Any, folder: str) -> list[Info]:
 def each_below(fs: Any, folder: str) -> Iterator[Info]:
     """Yields what `files_below` returns, of a large object store a part at a time.
 
-    A million entries take more than a gigabyte. So if many names begin with 0, like a sixteenth of
-    all hexadecimal ones, then names are asked for by their first characters, all of ASCII.
+    An entry takes a kilobyte and more. So if many names begin with 0, like a sixteenth of all
+    hexadecimal ones, then names are asked for by their first characters, all of ASCII.
     """
     many: Collection[Info] = ()
     if lists_whole(fs) and "prefix" in inspect.signature(type(fs)._find).parameters:
@@ -94,8 +94,8 @@ def _named(fs: Any, folder: str, prefix: str) -> Collection[Info]:
 def local_files(folder: str, prefix: str = "") -> Iterator[FileInfo]:
     """Yields all files below a local folder, in no order; none for an absent folder.
 
-    A million entries of fsspec take more than a gigabyte; here one is in memory at a time. Links to
-    folders are not followed, as by `files_below`.
+    An entry of fsspec takes a kilobyte and more; here one is in memory at a time. Links to folders
+    are not followed, as by `files_below`.
 
     Raises:
       OSError: when a folder at any depth cannot be listed.

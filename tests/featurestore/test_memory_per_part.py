@@ -5,7 +5,8 @@ import pytest
 from benchmarks.scale import measure
 from benchmarks.scalestore import Scale, make_store
 
-FEW, MANY = 4_000, 24_000
+# Of so many parts that blocks of markers, which are in memory at a time, have their full size.
+FEW, MANY = 12_000, 36_000
 # Of 2 GB for a million parts, with room for what does not depend on their number.
 BYTES_PER_PART = 1_500
 # Compaction last, because it changes the store.
@@ -18,7 +19,7 @@ def peaks(tmp_path_factory):
     found = {}
     for parts in (FEW, MANY):
         folder = tmp_path_factory.mktemp("scale") / "store"
-        scale = Scale(parts, 10, 1000, 10 * parts)
+        scale = Scale(parts, images_per_part=1, real_parts=1000, listed=parts)
         make_store(folder, scale)
         for name in STEPS:
             found[parts, name] = measure(folder, scale, name)["peak_bytes"]
