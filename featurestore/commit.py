@@ -24,7 +24,7 @@ from featurestore.io.lazy import LazyObject, pack
 from featurestore.io.storage import FileInfo, Storage, parquet_bytes
 from featurestore.ledger import Ledger
 
-MANIFEST_ROWS = 8192
+MANIFEST_ROWS = 1024
 # Marker files that are in memory at a time.
 _FILES_AT_ONCE = 1024
 # Markers whose times are compressed together.

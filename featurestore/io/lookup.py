@@ -8,8 +8,10 @@ found".
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Iterator, Mapping
+import string
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,8 +22,13 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from featurestore.io.retry import retrying
+from featurestore.io.urls import modified_time
 
 Info = Mapping[str, Any]
+# So many entries an object store returns in one answer.
+MANY = 1000
+# What a name may begin with.
+_FIRST = string.digits + string.ascii_letters + string.punctuation.replace("/", "")
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
@@ -63,11 +70,32 @@ def files_below(fs: Any, folder: str) -> list[Info]:
     return [info for info in _entries_below(fs, folder) if info["type"] != "directory"]
 
 
+def each_below(fs: Any, folder: str) -> Iterator[Info]:
+    """Yields what `files_below` returns, of a large object store a part at a time.
+
+    An entry takes a kilobyte and more. So if many names begin with 0, like a sixteenth of all
+    hexadecimal ones, then names are asked for by their first characters, all of ASCII.
+    """
+    many: Collection[Info] = ()
+    if lists_whole(fs) and "prefix" in inspect.signature(type(fs)._find).parameters:
+        many = _named(fs, folder, _FIRST[0])
+    if len(many) < MANY:
+        yield from files_below(fs, folder)
+        return
+    yield from many
+    for character in _FIRST[1:]:
+        yield from _named(fs, folder, character)
+
+
+def _named(fs: Any, folder: str, prefix: str) -> Collection[Info]:
+    return retrying(partial(fs.find, folder, detail=True, prefix=prefix)).values()
+
+
 def local_files(folder: str, prefix: str = "") -> Iterator[FileInfo]:
     """Yields all files below a local folder, in no order; none for an absent folder.
 
-    A million entries of fsspec take more than a gigabyte; here one is in memory at a time. Links to
-    folders are not followed, as by `files_below`.
+    An entry of fsspec takes a kilobyte and more; here one is in memory at a time. Links to folders
+    are not followed, as by `files_below`.
 
     Raises:
       OSError: when a folder at any depth cannot be listed.
@@ -80,6 +108,15 @@ def local_files(folder: str, prefix: str = "") -> Iterator[FileInfo]:
             with suppress(FileNotFoundError):  # removed since the folder was read
                 status = found.stat()
                 yield FileInfo(f"{prefix}{found.name}", status.st_size, status.st_mtime)
+
+
+def described(infos: Iterable[Info], folder: str) -> Iterator[FileInfo]:
+    """Yields what is known of files, given entries of files below a folder."""
+    prefix = folder.lstrip("/") + "/"
+    for info in infos:
+        name = info["name"].lstrip("/")
+        if name.startswith(prefix):
+            yield FileInfo(name.removeprefix(prefix), info["size"] or 0, modified_time(info))
 
 
 def download(fs: Any, found: Info, target: Path) -> None:

@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from featurestore.errors import CorruptStore
+from featurestore.io import lookup
 from featurestore.io.drafts import draft_name
-from featurestore.io.lookup import FileInfo, delete, entry, files_below, local_files
+from featurestore.io.lookup import FileInfo
 from featurestore.io.retry import naming, retrying
 from featurestore.io.steady import SteadyFile
 from featurestore.io.urls import connect, modified_time, public_url
@@ -102,11 +103,11 @@ class Storage:
         Raises:
           OSError: when the file system gives no clear answer.
         """
-        return entry(self._unlisted, self.path(name)) is not None
+        return lookup.entry(self._unlisted, self.path(name)) is not None
 
     def entry(self, name: str) -> FileInfo | None:
         """Returns what a listing says of a file now, or None if absent; raises like `exists`."""
-        info = entry(self._unlisted, self.path(name))
+        info = lookup.entry(self._unlisted, self.path(name))
         return FileInfo(name, info["size"] or 0, modified_time(info)) if info else None
 
     def read(self, name: str) -> bytes:
@@ -184,17 +185,15 @@ class Storage:
           OSError: when any folder below cannot be listed, so that no listing is incomplete.
         """
         root = self.path(folder)
-        prefix = root.lstrip("/") + "/"
-        files = [
-            FileInfo(name.removeprefix(prefix), info["size"] or 0, modified_time(info))
-            for info in files_below(self._unlisted, root)
-            if (name := info["name"].lstrip("/")).startswith(prefix)
-        ]
+        files = lookup.described(lookup.files_below(self._unlisted, root), root)
         return sorted(files, key=lambda file: file.name)
 
     def walk(self, folder: str) -> Iterator[FileInfo]:
-        """Yields what `list` returns, in no order, and on a local disk in little memory."""
-        yield from local_files(self.path(folder)) if self.is_local else self.list(folder)
+        """Yields what `list` returns, in no order, and without all of it in memory."""
+        root = self.path(folder)
+        if self.is_local:
+            return lookup.local_files(root)
+        return lookup.described(lookup.each_below(self._unlisted, root), root)
 
     def names(self, folder: str) -> Iterator[str]:
         """Yields the names of the files in `folder` itself, in no order and without their sizes.
@@ -202,7 +201,7 @@ class Storage:
         Of a million files this takes a hundredth of what `list` takes on a local disk.
         """
         if not self.is_local:
-            yield from (file.name for file in self.list(folder))
+            yield from (file.name for file in self.walk(folder))
             return
         with suppress(FileNotFoundError), os.scandir(self.path(folder)) as entries:
             yield from (found.name for found in entries if not found.is_dir())
@@ -266,7 +265,7 @@ class Storage:
 
     def remove(self, name: str) -> None:
         """Deletes a file or folder; an absent one is no error."""
-        delete(self._unlisted, self.path(name))
+        lookup.delete(self._unlisted, self.path(name))
 
     @contextmanager
     def workspace(self, name: str) -> Iterator[Path]:

@@ -151,3 +151,17 @@ def test_public_url_drops_credentials(url, shown):
 
 def test_options_never_show_up():
     assert "hidden" not in repr(Storage("memory://x", {"secret": "hidden"}))
+
+
+@pytest.mark.parametrize("many", [3, 1000], ids=["by-first-characters", "at-once"])
+def test_a_walk_yields_what_a_list_returns(storage, monkeypatch, many):
+    monkeypatch.setattr("featurestore.io.lookup.MANY", many)
+    names = [f"{number:02x}.json" for number in range(0, 256, 3)]
+    names += ["x.json", "Z", "~a", ".hidden", "[b]", "deep/er/0.json", "0/0"]
+    for name in names:
+        storage.write(f"markers/{name}", name)
+    storage.write("markers-of-others/0", b"")
+    walked = list(storage.walk("markers"))
+    assert sorted(walked, key=lambda file: file.name) == storage.list("markers")
+    assert sorted(file.name for file in walked) == sorted(names)
+    assert list(storage.walk("nowhere")) == []
