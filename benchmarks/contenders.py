@@ -145,15 +145,26 @@ def extraction(bench: Bench, name: str, flags: Sequence[str]) -> Timing:
       flags: those besides input, output and base.
     """
     store = bench.folder / f"store-{name}"
-    _remove(store)
-    progress = Progress(bench.folder)
     command = module(
         "pipelines.extract",
         *("--input", bench.classes, "--output", store.name),
         *(*bench.base.flags(bench.base_file), *flags),
     )
+    return timed(bench, store, command)
+
+
+def timed(bench: Bench, output: Path, command: Sequence[str]) -> Timing:
+    """Runs a command of ours that commits chunks into a new folder, and times it.
+
+    Args:
+      bench: what the contenders share.
+      output: the command's folder, which is removed first.
+      command: with its arguments.
+    """
+    _remove(output)
+    progress = Progress(bench.folder)
     finished = run_command(command, bench.folder, bench.timeout, progress.look)
-    return extraction_timing(finished, progress, store)
+    return extraction_timing(finished, progress, output)
 
 
 def _ray(bench: Bench) -> Timing:

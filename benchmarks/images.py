@@ -10,6 +10,8 @@ from PIL import Image
 
 HEIGHT, WIDTH = 375, 500
 CLASSES = ("china", "flower")
+# Pixels of the smallest crop of a random size.
+LEAST_SIDE = 96
 # scikit-image's photographs that are large enough, where it is installed.
 MORE_PHOTOGRAPHS = (
     "astronaut",
@@ -55,6 +57,24 @@ def write_varied(folder: Path, count: int) -> None:
     sources = itertools.cycle(large)
     for index, photograph in zip(range(count), sources, strict=False):
         _write_crop(photograph, folder / f"{index:05d}.jpg", random)
+
+
+def write_crops(folder: Path, count: int) -> None:
+    """Writes distinct JPEG files of random sizes, cut in turn from every photograph.
+
+    Args:
+      folder: gets ``PHOTOGRAPH/*.jpg``.
+      count: number of files.
+    """
+    random = np.random.default_rng(2)
+    sources = itertools.cycle(photographs().items())
+    for index, (name, photograph) in zip(range(count), sources, strict=False):
+        height, width = photograph.shape[:2]
+        side = int(random.integers(LEAST_SIDE, min(height, width) + 1))
+        top, left = random.integers(0, height - side + 1), random.integers(0, width - side + 1)
+        path = folder / name / f"{index:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photograph[top : top + side, left : left + side]).save(path, quality=92)
 
 
 def photographs() -> dict[str, np.ndarray]:

@@ -147,7 +147,7 @@ def _write(output: Storage, judged: JudgedHead, tell: Callable[[str], None]) -> 
         # last, when the picture is already written.
         return
     title = f"{record['head_id']} on {record['split']}: accuracy {record['accuracy']:.1%}"
-    shown = most_confused(scores.confusion, plots.READABLE_CLASSES)
+    shown = most_confused(scores.confusion, plots.READABLE_CLASSES).tolist()
     plots.write_or_skip(
         output,
         f"{name}.png",

@@ -77,6 +77,7 @@ def run(argv: Sequence[str]) -> int:
     _check(arguments)
     file_system = key_values(arguments.storage_options, "--storage_options")
     # Mistakes are reported before images are listed.
+    opened: Callable[[int], AbstractContextManager[Classifier]]
     if arguments.model:
         read_about(Path(arguments.model))
         opened = partial(_exported, arguments)

@@ -26,6 +26,7 @@ PAGES = {
     "docs/flink.md": ("flink.md", "Flink"),
     "docs/format.md": ("format.md", "The store's format"),
     "docs/export.md": ("export.md", "Exports"),
+    "docs/adopt.md": ("adopt.md", "Classifiers of others"),
     "docs/gpu.md": ("gpu.md", "GPUs"),
     "docs/performance.md": ("performance.md", "Performance"),
     "docs/scale.md": ("scale.md", "A hundred million images"),

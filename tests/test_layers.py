@@ -100,8 +100,8 @@ def test_imports_go_down_only(module, absent):
         "classifier.show",
         "classifier.report",
         "classifier.export",
-        "classifier.adopt",
         "classifier.recipes",
+        "classifier.adopt",
     ],
 )
 def test_help_loads_nothing_heavy(module):

@@ -129,7 +129,7 @@ def _finish(
     tell: Tell,
 ) -> dict[str, Any]:
     """Writes the records of a run, the last of which makes it one, and its page."""
-    record = {"rank": 1, "head_id": HEAD_ID, "head": ADOPTED, "parameters": 0, "kept": True}
+    record = {"rank": 1, "head_id": HEAD_ID, "head": ADOPTED, "kept": True}
     run_folder.write_leaderboard(storage, [record])
     summary = {
         "run": storage.public_url,

@@ -128,14 +128,14 @@ def _of_table(rows: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
     if len({len(row) for row in table}) != 1:
         raise ValueError("its lines have different numbers of cells, or there are none")
     columns = range(len(table[0]))
+    # A single column has names, whatever they look like.
     numbered = [i for i in columns if all(row[i].isdecimal() for row in table[1:])][:1]
+    numbered = numbered if len(columns) > 1 else []
     known = [cell.casefold() for cell in table[0]]
     named = [known.index(name) for name in _NAME_COLUMNS if name in known]
     if named or any(not table[0][i].isdecimal() for i in numbered):
         table = table[1:]
     texts = [i for i in columns if i not in numbered]
-    if not texts:
-        raise ValueError("it has no column of names")
     name = (*named, texts[-1])[0]
     id = next((i for i in texts if i != name), None)
     entries = [("" if id is None else row[id], row[name]) for row in table]

@@ -24,7 +24,7 @@ class FrozenBase:
     """A built base.
 
     Attributes:
-      model: from preprocessed float32 (n, H, W, 3) to the cut layer's output.
+      model: from preprocessed float32 (n, H, W, 3 or 1) to the cut layer's output.
       spec: the base's record in the store's spec.
       image_size: (height, width) in pixels.
       feature_shape: of one row after pooling, such as (5, 5, 512) or (512,).
@@ -63,6 +63,11 @@ def build_base(request: BaseRequest, *, allow_packaged: bool = False) -> FrozenB
             from_path = cut.cut_savedmodel if path.is_dir() else cut.cut_file
             part = from_path(request, path)
     mode, notes = _preprocessing(request, part)
+    channels = part.model.input_shape[-1]
+    # Refuses a preprocessing that does not suit the channels.
+    preprocess.preprocess_graph(mode, channels)
+    if channels == 1:
+        notes = (*notes, "one channel: the graph makes RGB pixels grey (ITU-R BT.601)")
     shape = tuple(part.model.output_shape)
     if None in shape[1:]:
         raise UsageError(

@@ -22,7 +22,7 @@ class Cut:
     """A network cut at a layer, without preprocessing and pooling.
 
     Attributes:
-      model: from float32 (n, H, W, 3) to the layer's output.
+      model: from float32 (n, H, W, 3 or 1) to the layer's output.
       layer: the canonical path of the cut.
       weights: their origin, for the user.
       mode: (preprocessing, reason), or None when it is unknown.
@@ -111,9 +111,10 @@ def cut_file(request: BaseRequest, path: Path) -> Cut:
             source = other.name
             taken = weights.load_weights_file(whole, other, other.name, request.trust_model)
         notes = (f"weights: {taken}",)
+    names: tuple[str, ...] = ()
     if _means_output(request.layer, whole):
         _require_one_output(whole, path.name)
-        names, layer = (), graph.output_names(whole)[0]
+        layer = graph.output_names(whole)[0]
     elif request.layer:
         names = layers.find_layer(whole, request.layer, path.name)
         layer = request.layer
@@ -181,7 +182,7 @@ def _cut_at(
 
 
 def _file_size(request: BaseRequest, model: keras.Model) -> tuple[int, int]:
-    """Returns (height, width) for a saved network, after checking that it takes one RGB image."""
+    """Returns (height, width) for a saved network, after checking that it takes one image."""
     keras = import_keras()
     label = Path(request.model).name
     shapes = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or []]
@@ -192,10 +193,10 @@ def _file_size(request: BaseRequest, model: keras.Model) -> tuple[int, int]:
         )
     if len(shapes) > 1:
         raise UsageError(f"--model: {label!r} takes {len(shapes)} inputs; a base takes one image")
-    if shapes and (len(shapes[0]) != 4 or shapes[0][3] not in (3, None)):
+    if shapes and (len(shapes[0]) != 4 or shapes[0][3] not in (1, 3, None)):
         raise UsageError(
-            f"--model: {label!r} takes inputs of shape {shapes[0][1:]}; a base takes RGB images, "
-            "(height, width, 3): wrap it in a model that converts them"
+            f"--model: {label!r} takes inputs of shape {shapes[0][1:]}; a base takes images, "
+            "(height, width, 3 or 1): wrap it in a model that converts them"
         )
     if request.image_size is not None:
         return request.image_size

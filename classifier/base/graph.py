@@ -35,7 +35,8 @@ def cut(model: keras.Model, names: tuple[str, ...], image_size: tuple[int, int])
       image_size: (height, width) in pixels.
 
     Returns:
-      A model from float32 (n, H, W, 3) to that layer's output; it shares the weights of `model`.
+      A model from float32 (n, H, W, 3) to that layer's output; from (n, H, W, 1) if `model` takes
+      one channel. It shares the weights of `model`.
 
     Raises:
       UsageError: when the layer has no single output.
@@ -45,7 +46,9 @@ def cut(model: keras.Model, names: tuple[str, ...], image_size: tuple[int, int])
     name = "image"
     while any(layer.name == name for layer in model.layers):
         name += "_input"
-    image = keras.Input((*image_size, 3), dtype="float32", name=name)
+    # A model that was not built yet, or takes any number of channels, gets colours.
+    grey = bool(model.inputs) and model.inputs[0].shape[-1] == 1
+    image = keras.Input((*image_size, 1 if grey else 3), dtype="float32", name=name)
     (output,) = keras.tree.flatten(Rerun().apply(model, [image], names))
     return keras.Model(image, output, name=_graph_name(model.name))
 

@@ -32,7 +32,8 @@ def unfrozen(
       wanted: ``all``; the number of layers, counted from the end of the base; or the path of the
         first one.
       where: the user's name for the base, for the message.
-      real_names: outermost names as the user knows them -> those of `model`.
+      real_names: outermost names as the user knows them -> those of `model`. The last part of a
+        path will do if no other layer has it.
 
     Raises:
       UsageError: for more layers than there are, and for an unknown layer.
@@ -47,6 +48,9 @@ def unfrozen(
                 "or all"
             )
         return known[len(known) - int(wanted) :]
+    inner = [path for path in known if path.endswith(f"/{wanted}")]
+    if len(inner) == 1:
+        return known[known.index(inner[0]) :]
     try:
         found = "/".join(layers.find_layer(model, layers.renamed(wanted, real_names or {}), where))
     except UsageError as error:

@@ -180,30 +180,24 @@ def divide(store: FeatureStore, multi_label: str = "auto", validation: str = "au
     judged = Selection(validation_names or train_names, carve, "validation", multi_label=several)
     trained = tally(store, train, not several) if carve else whole
     validated = tally(store, judged, not several)
-    if not validated.rows_of(classes):
+    rows = trained.rows_of(classes), validated.rows_of(classes)
+    if not rows[1]:
         raise UsageError(
             f"the validation split of {store.url} has no row of a class that is trained; "
             "check its labels"
         )
-    notes = notes_on(classes, trained, validated)
-    if named and found.get(None):
-        notes.append(f"{found[None]} rows without a split are left out")
-    notes += [ON_TRAIN] if on_train else []
-    notes += ["heads are multi-label: one sigmoid per class"] if several else []
+    left_out = found.get(None, 0) if named else 0
+    notes = notes_on(classes, trained, validated) + _more_notes(left_out, on_train, several)
     counts = trained.counts(classes), validated.counts(classes)
-    rows = trained.rows_of(classes), validated.rows_of(classes)
     return Division(
-        classes,
-        train,
-        judged,
-        *counts,
-        stored_rows=trained.rows,
-        carve=carve,
-        source=source,
-        notes=tuple(notes),
-        multi_label=several,
-        rows=rows,
+        classes, train, judged, *counts, trained.rows, carve, source, tuple(notes), several, rows
     )
+
+
+def _more_notes(left_out: int, on_train: bool, several: bool) -> list[str]:
+    notes = [f"{left_out} rows without a split are left out"] if left_out else []
+    notes += [ON_TRAIN] if on_train else []
+    return [*notes, "heads are multi-label: one sigmoid per class"] if several else notes
 
 
 def _train_names(store: FeatureStore, named: Sequence[str]) -> tuple[str | None, ...]:

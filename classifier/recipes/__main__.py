@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from classifier.recipes.page import page
+from classifier.recipes.page import NOT_SCALED, page
 from classifier.recipes.recipe import Recipe, read_recipe, recipe_names
 from featurestore.cli.command import Parser, main, say
 from featurestore.errors import UsageError, cannot_write
@@ -96,6 +96,9 @@ def _shown(recipe: Recipe) -> list[str]:
     for section, settings in recipe.sections.items():
         flags = " ".join(f"--{flag} {','.join(one.values)}" for flag, one in settings.items())
         lines.append(f"{section + ':':12} {flags or 'with its defaults'}")
+    standardise = recipe.sections.get("train", {}).get("standardise")
+    if standardise and standardise.values == ("none",):
+        lines.append(f"{'note:':12} {NOT_SCALED}")
     return [*lines, "", f"python -m pipelines.recipe {recipe.name} --input URI --output DIR"]
 
 

@@ -42,10 +42,14 @@ WORDS = {
     "show": "draws images with their labels",
 }
 
+NOT_SCALED = (
+    "the features are not scaled, as in the tutorial; --standardise channel, the default of "
+    "classifier.train, scales each channel by the training rows"
+)
 STANDARDISE = """\
 Most recipes say `standardise: none`, as the tutorials do not scale their features. By default,
-`classifier.train` scales each channel by the mean and deviation of the training rows; add
-`--standardise channel` to compare.
+`classifier.train` scales each channel by the mean and deviation of the training rows; add `--set
+train.standardise=channel` to compare.
 """
 
 

@@ -36,13 +36,13 @@ def headline(material: Material) -> dict[str, Any]:
             "facts": evaluation_facts(found)[2 if interval else 1 : -1],
         }
     accuracy = best.get("val_accuracy")
-    where = "on the validation rows, at its best epoch"
+    where = " on the validation rows, at its best epoch"
     if best["head"] == ADOPTED:
-        where = "is not evaluated yet: python -m classifier.evaluate"
+        where = ", which was not evaluated yet"
     return {
         "accuracy": "–" if accuracy is None else share(accuracy),
         "interval": "",
-        "where": f"{best['head_id']} {where}",
+        "where": f"{best['head_id']}{where}",
         "facts": [],
     }
 

@@ -8,7 +8,9 @@ from classifier.base import families, graph, layers, unfreezing
 from classifier.base.preprocess import pool_graph, preprocess_graph
 from classifier.base.tail import steps, tail
 from classifier.base.weights import weights_hash
+from classifier.engines import StoredBase
 from classifier.heads.head import logits_model
+from classifier.heads.network.fit import TAIL
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError
 
@@ -27,60 +29,79 @@ class Composed(NamedTuple):
 
     Attributes:
       head: float32 (n, *feature_shape) of the store to float32 (n, outputs) probabilities.
-      cut: the layer where it begins; "" for pixels.
+      cut: the layer behind which it begins, or ``pixels``.
       unfrozen: paths of the layers to train.
-      trained: numbers in them.
       layers: how many layers of the base it holds.
     """
 
     head: keras.Model
     cut: str
     unfrozen: tuple[str, ...]
-    trained: int
     layers: int
+
+    @property
+    def trained(self) -> int:
+        """How many numbers of the base are trained."""
+        return unfreezing.count(self.head.get_layer(TAIL).trainable_weights)
 
 
 def compose(
-    run: Run, base: keras.Model, head: keras.Model, store: FeatureStore, unfreeze: str
+    run: Run, head: keras.Model, store: FeatureStore, unfreeze: str, trust_model: bool = False
 ) -> Composed:
     """Joins the part of a base behind a store's cut with a head, and decides what is trained.
 
-    The layers of the base compute as in inference: batch normalisation keeps its statistics.
+    A head that holds layers of the base already is trained on, on a store like its own.
 
     Args:
       run: that trained the head.
-      base: the run's.
-      head: from the base's features to probabilities.
-      store: of pixels, or cut at a bottleneck of the base.
+      head: from the run's features to probabilities.
+      store: of pixels, or cut at a bottleneck of the run's base.
       unfreeze: the layers to train, as `unfreezing.unfrozen` takes them.
+      trust_model: whether Lambda layers of the base may run.
 
     Raises:
       UsageError: for a store of other images or of another base, for one that is cut at no
         bottleneck, and for one that is cut behind a layer to train.
     """
-    if getattr(base, "packed_savedmodel", None) is not None:
-        raise UsageError(
-            f"--run: the base {run.spec.base.model} is a SavedModel, whose layers cannot be "
-            "trained; extract with a .keras file of it"
-        )
     _require_same_pixels(run, store)
+    if FINETUNED in run.config.options:
+        return _continued(run, head, store, unfreeze)
+    base = StoredBase(run.storage, run.spec, trust_model).load()
+    if getattr(base, "packed_savedmodel", None) is not None or not run.spec.base.weights_hash:
+        what = "is a SavedModel" if run.spec.base.weights_hash else "has no layers"
+        raise UsageError(
+            f"--run: the base {run.spec.base.model} {what}, so none of its layers can be trained; "
+            "train a head on features of a keras.applications name or a .keras file"
+        )
     names = _real_names(run, base)
     paths = unfreezing.unfrozen(base, unfreeze, run.spec.base.model, names)
     cut = "" if store.spec.is_pixels else _cut_of(run, base, store, names)
-    _require_in_tail(base, paths, cut, store, unfreeze)
+    upstream = _upstream(base, cut)
+    _require_in_tail(base, paths, upstream, store, unfreeze)
     unfreezing.set_trainable(base, paths)
     keras = import_keras()
-    features = keras.Input(store.spec.feature_shape, dtype="float32", name="features")
-    rest = tail(base, cut) if cut else base
-    x = features if cut else _prepared(run, base, store)(features)
-    x = rest(x, training=False)
+    inputs = keras.Input(store.spec.feature_shape, dtype="float32")
+    x = tail(base, cut)(inputs) if cut else base(_prepared(run, base, store)(inputs))
     x = pool_graph(run.spec.base.pooling, len(base.output_shape))(x)
-    logits = logits_model(head)(x)
+    part = keras.Model(inputs, x, name=TAIL)
+    features = keras.Input(store.spec.feature_shape, dtype="float32", name="features")
     last = head.get_layer("probabilities").activation
+    logits = logits_model(head)(part(features, training=False))
     outputs = keras.layers.Activation(last, name="probabilities")(logits)
-    whole = keras.Model(features, outputs, name="head")
-    held = [path for path, _ in unfreezing.leaves(base) if path not in _upstream(base, cut)]
-    return Composed(whole, cut, tuple(paths), unfreezing.count(rest.trainable_weights), len(held))
+    held = [path for path, _ in unfreezing.leaves(base) if path not in upstream]
+    return Composed(
+        keras.Model(features, outputs, name="head"), cut or "pixels", tuple(paths), len(held)
+    )
+
+
+def _continued(run: Run, head: keras.Model, store: FeatureStore, unfreeze: str) -> Composed:
+    fix = f"give a store like {run.config.store_url}, or begin with the run that was not fine-tuned"
+    run.spec.require_same(store.spec, f"the head of {run.url}, which was fine-tuned,", fix)
+    part = head.get_layer(TAIL)
+    paths = unfreezing.unfrozen(part, unfreeze, f"the head of {run.url}")
+    unfreezing.set_trainable(part, paths)
+    cut = run.config.options[FINETUNED]["cut"]
+    return Composed(head, cut, tuple(paths), len(unfreezing.leaves(part)))
 
 
 def _require_same_pixels(run: Run, store: FeatureStore) -> None:
@@ -133,10 +154,9 @@ def _upstream(base: keras.Model, cut: str) -> set[str]:
 
 
 def _require_in_tail(
-    base: keras.Model, paths: list[str], cut: str, store: FeatureStore, unfreeze: str
+    base: keras.Model, paths: list[str], upstream: set[str], store: FeatureStore, unfreeze: str
 ) -> None:
     """Refuses to train a layer whose output the store already holds."""
-    upstream = _upstream(base, cut)
     parts = dict(unfreezing.leaves(base))
     if not any(path in upstream and parts[path].weights for path in paths):
         return
@@ -149,7 +169,7 @@ def _require_in_tail(
     place = f"cut at --layer {needed}" if needed else "of --model pixels"
     raise UsageError(
         f"--unfreeze {unfreeze} begins at {paths[0]!r}, and {store.url} is cut behind it, at "
-        f"{cut!r}; give a store {place}, or --unfreeze {most} at most"
+        f"{store.spec.base.layer!r}; give a store {place}, or --unfreeze {most} at most"
     )
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from classifier.engines import StoredBase
 from classifier.features.division import Division, divide
 from classifier.heads.data import prepare_data
 from classifier.heads.network.fit import Network
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from featurestore import FeatureStore
 
 # A head has converged if the last tenth of its epochs lowered its validation loss by less.
-STILL_FALLING = 0.01
+STILL_FALLING = 0.05
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,13 @@ class Tuning:
     @property
     def name(self) -> str:
         """The head_id of the fine-tuned head."""
-        return f"{self.head_id}-finetuned"
+        return f"{self.head_id.removesuffix('-finetuned')}-finetuned"
 
     @property
     def spelling(self) -> str:
         """The head in words."""
-        return f"{self.run.config.heads[self.head_id]} with --unfreeze {self.unfreeze}"
+        head, _, _ = self.run.config.heads[self.head_id].partition(" with --unfreeze ")
+        return f"{head} with --unfreeze {self.unfreeze}"
 
 
 def require_ready(tuning: Tuning, allow_unconverged: bool) -> None:
@@ -98,7 +98,8 @@ def division_of(run: Run, store: FeatureStore) -> Division:
     Raises:
       UsageError: when its classes or validation rows are not the run's.
     """
-    division = divide(store, "on" if run.multi_label else "off")
+    validation = run.config.options.get("validation", "auto")
+    division = divide(store, "on" if run.multi_label else "off", validation)
     if division.classes != run.classes:
         raise UsageError(
             f"--store: the training rows of {store.url} have {len(division.classes)} classes, and "
@@ -136,15 +137,14 @@ def fine_tune(
       The summary that is written as ``summary.json``.
     """
     run = tuning.run
-    base = StoredBase(run.storage, run.spec, tuning.trust_model).load()
-    composed = compose(run, base, run.load_head(tuning.head_id), store, tuning.unfreeze)
+    head = run.load_head(tuning.head_id)
+    composed = compose(run, head, store, tuning.unfreeze, tuning.trust_model)
     _tell_layers(composed, run, tell)
 
     def fit(replace_older: Callable[[], None]) -> Fitted:
         weights = hashlib.sha256(run.storage.read(head_file(tuning.head_id))).hexdigest()
         decisive = {
             **decisive_of(store, division, options),
-            "base": run.spec.base.weights_hash,
             "start": weights,
             "unfreeze": list(composed.unfrozen),
         }
@@ -168,7 +168,7 @@ def fine_tune(
             FINETUNED: {
                 "run": run.url,
                 "head_id": tuning.head_id,
-                "cut": composed.cut or "pixels",
+                "cut": composed.cut,
                 "unfreeze": tuning.unfreeze,
                 "first": composed.unfrozen[0] if composed.unfrozen else None,
                 "layers": len(composed.unfrozen),
@@ -182,7 +182,7 @@ def fine_tune(
 
 
 def _tell_layers(composed: Composed, run: Run, tell: Callable[[str], None]) -> None:
-    start = f"behind {composed.cut}" if composed.cut else "on pixels"
+    start = "on pixels" if composed.cut == "pixels" else f"behind {composed.cut}"
     trained = "none of them trained"
     if composed.unfrozen:
         trained = (

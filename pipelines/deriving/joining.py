@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +16,8 @@ from featurestore.store import FeatureStore
 from pipelines.deriving.source import StoreSamples, options_like, require_colours
 from pipelines.deriving.worker import deriving_engine
 from pipelines.opening.engine import Chosen
-from pipelines.opening.store import join_store
+from pipelines.opening.existing import existing_store
+from pipelines.opening.store import join_store, make_spec, prepared_base, write_model
 from pipelines.options import ExtractOptions
 from pipelines.settings import DeriveSettings
 
@@ -57,25 +59,48 @@ def join_derived(
     """
     options = options_like(options, source)
     storage = Storage(options.output, options.storage_options)
+    existing = existing_store(storage)
+    # A store that cannot be derived is not created.
+    layer = "" if existing else _drafted_layer(options, source)
     store, chosen = join_store(options, storage, StoreSamples(source), say)
     assert chosen is not None
-    trust = options.base.trust_model
-    if source.spec.is_pixels:
-        if not store.spec.is_pixels and source.spec.feature_shape[-1] == 1:
-            channels = StoredBase(store.storage, store.spec, trust).load().input_shape[-1]
-            require_colours(source.spec, channels)
-        return Joined(store, options, chosen)
-    require_maps(source.spec, store.spec.base)
-    base = StoredBase(store.storage, store.spec, trust).load()
-    layer = layer_of(base, source.spec, store.spec.base.label)
-    if not layer and store.spec.base.pooling == "none":
-        raise UsageError(
-            f"--input_store: {source.url} holds the maps of {store.spec.base.layer} already; give "
-            "a later --layer, or --pooling avg or max"
-        )
+    if existing:
+        layer = _layer(StoredBase(storage, store.spec, options.base.trust_model), source)
     joined = Joined(store, options, chosen, layer)
-    say(_compared(joined, source))
+    if not source.spec.is_pixels:
+        say(_compared(joined, source))
     return joined
+
+
+def _drafted_layer(options: ExtractOptions, source: FeatureStore) -> str:
+    """Returns the layer of a store that does not exist yet."""
+    base = prepared_base(options.base, allow_packaged=False)
+    spec = make_spec(options, base)
+    with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
+        draft = Storage(folder)
+        write_model(draft, base, spec)
+        return _layer(StoredBase(draft, spec, options.base.trust_model, base.model), source)
+
+
+def _layer(target: StoredBase, source: FeatureStore) -> str:
+    """Returns the path, in a base, of the layer whose maps a store holds; "" for pixels.
+
+    Raises:
+      UsageError: when the base cannot go on from the store's rows.
+    """
+    spec = target.spec
+    if source.spec.is_pixels:
+        if source.spec.feature_shape[-1] == 1 and not spec.is_pixels:
+            require_colours(source.spec, target.load().input_shape[-1])
+        return ""
+    require_maps(source.spec, spec.base)
+    layer = layer_of(target.load(), source.spec, spec.base.label)
+    if not layer and spec.base.pooling == "none":
+        raise UsageError(
+            f"--input_store: {source.url} holds the maps of {spec.base.layer} already; give a "
+            "later --layer, or --pooling avg or max"
+        )
+    return layer
 
 
 def _compared(joined: Joined, source: FeatureStore) -> str:

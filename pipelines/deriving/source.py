@@ -28,6 +28,11 @@ def options_like(options: ExtractOptions, source: FeatureStore) -> ExtractOption
       UsageError: for a flag that contradicts the source, or that only images can follow.
     """
     spec = source.spec
+    if options.base.is_pixels and not spec.is_pixels:
+        raise UsageError(
+            f"--input_store: {source.url} holds maps, from which no pixels can be made; give a "
+            "store of pixels, or --input"
+        )
     if options.base.image_size not in (None, spec.pixels.image_size):
         asked, own = (_sides(size) for size in (options.base.image_size, spec.pixels.image_size))
         raise _contradiction("image_size", asked, own)
@@ -40,8 +45,11 @@ def options_like(options: ExtractOptions, source: FeatureStore) -> ExtractOption
     views = ViewOptions(spec.views, spec.augment)
     if options.views not in (ViewOptions(), views):
         raise _contradiction("views", options.views.views, spec.views)
-    if spec.is_pixels and spec.feature_shape[-1] == 1 and options.base.channels == 3:
-        _require_one_channel(options)
+    if options.base.is_pixels and (1, 3) == (spec.feature_shape[-1], options.base.channels):
+        raise UsageError(
+            "--channels 3: --input_store holds grey pixels, which have no colours; give "
+            "--channels 1, or another store"
+        )
     return replace(
         options,
         inputs=(source.url,),
@@ -64,18 +72,14 @@ def _contradiction(flag: str, asked: Any, own: Any) -> UsageError:
     )
 
 
-def _require_one_channel(options: ExtractOptions) -> None:
-    if options.base.is_pixels:
-        raise _contradiction("channels", 3, 1)
-
-
 def _tail_engine(asked: EngineOptions) -> EngineOptions:
     """Returns how a store of maps is continued: in TensorFlow, in float32 if you leave it open."""
-    if asked.engine == "openvino" or asked.precision == "int8":
-        raise UsageError(
-            f"--engine {asked.engine} --precision {asked.precision}: the rest of a base goes on "
-            "from stored maps in TensorFlow, and not in int8; leave them out"
-        )
+    for flag, given in (("engine", asked.engine), ("precision", asked.precision)):
+        if given in ("openvino", "int8"):
+            raise UsageError(
+                f"--{flag} {given}: a base goes on from stored maps in TensorFlow, which has no "
+                "int8; leave the flag out"
+            )
     precision = "float32" if asked.precision == AUTO else asked.precision
     return EngineOptions("tensorflow", precision, reason="it goes on from stored maps")
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from classifier.engines import Engine, StoredBase, limit_threads, run_padded
 from classifier.engines.batching import lanes_for
+from classifier.engines.probes import require_numerics
 from classifier.engines.tail import TailEngine, maps_label, tail_of
 from featurestore import layout
 from featurestore.commit import Marker
@@ -62,6 +63,10 @@ class DeriveWorker(AnyWorker):
 
     Args:
       settings: of the run.
+
+    Raises:
+      UsageError: when this machine does not have the engine or precision that the driver chose.
+      SpecMismatch: when it computes other features from pixels than the store allows.
     """
 
     extractor: StoreDeriver
@@ -72,6 +77,8 @@ class DeriveWorker(AnyWorker):
         source = open_store(settings.source_url, settings.storage_options)
         source = source.at_moment(store.storage.read(moment_file(settings.run_id)))
         engine = deriving_engine(store, source.spec, settings)
+        if source.spec.is_pixels:
+            require_numerics(store, engine)
         lanes = lanes_for(engine, lane_count(settings.processes))
         self.start(settings, engine.numerics.label, FEEDERS)
         self.extractor = StoreDeriver(
@@ -198,8 +205,10 @@ class StoreDeriver(ChunkWork):
         rows, stored = batch
         started = time.monotonic()
         with clock.works("infer"):
+            # A copy, because rows of a local part are mapped and read-only, and OpenVINO takes
+            # writable arrays only.
             taken = as_rgb(stored) if stored.dtype == np.uint8 else stored
-            features = run_padded(self.engine, taken)
+            features = run_padded(self.engine, np.array(taken))
         result = GroupResult(rows, features, computed=len(rows))
         result.infer_seconds.append(time.monotonic() - started)
         return result.without_non_finite()

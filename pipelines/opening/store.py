@@ -128,7 +128,7 @@ def _with_base(
     workers_choose: bool,
 ) -> tuple[FeatureStore, Chosen | None]:
     """Prepares the base, and compares it with the existing store or creates one."""
-    base = _prepared(options.base, allow_packaged=not options.inputs)
+    base = prepared_base(options.base, allow_packaged=not options.inputs)
     for note in base.notes:
         say(note)
     if existing is None:
@@ -136,11 +136,11 @@ def _with_base(
     wanted = make_spec(options, base)
     existing.spec.require_same(wanted, f"the store at {existing.url}")
     if not _has_model(existing):
-        _write_model(storage, base, wanted)
+        write_model(storage, base, wanted)
     return existing, None
 
 
-def _prepared(request: BaseRequest, allow_packaged: bool) -> PreparedBase:
+def prepared_base(request: BaseRequest, allow_packaged: bool) -> PreparedBase:
     """Takes a base from an earlier command on this machine, or builds it; pixels need none."""
     if request.is_pixels:
         return pixel_base(request)
@@ -165,19 +165,19 @@ def _create(
     # Refuses views that cannot be made of images of this size.
     Views.of(spec)
     if samples is None:
-        _write_model(storage, base, spec)
+        write_model(storage, base, spec)
         return create_store(storage, dataclasses.replace(spec, numerics=UNDECIDED)), None
     sample = partial(samples.spread, pixels=spec.pixels)
     with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
         # Nothing is written to the output before the engine is chosen, which may fail.
         draft = Storage(folder)
-        _write_model(draft, base, spec)
+        write_model(draft, base, spec)
         stored = StoredBase(draft, spec, options.base.trust_model, base.model)
         chosen = choose_engine(
             options.engine, options.chunks.batch_size, stored, sample, this_machine
         )
     # The spec is written last and exclusively, so that a visible store has its base.
-    _write_model(storage, base, spec)
+    write_model(storage, base, spec)
     if chosen.quantised:
         storage.write(layout.quantised_file(chosen.choice.model), chosen.quantised)
     spec = dataclasses.replace(spec, numerics=chosen.choice.numerics)
@@ -218,7 +218,8 @@ def _has_model(store: FeatureStore) -> bool:
     return all(store.storage.exists(name) for name in files)
 
 
-def _write_model(storage: Storage, base: PreparedBase, spec: StoreSpec) -> None:
+def write_model(storage: Storage, base: PreparedBase, spec: StoreSpec) -> None:
+    """Writes a base into a store, under the name that its spec gives."""
     try:
         for name in layout.model_files(spec.base.weights_hash, ""):
             storage.write(name, base.data)

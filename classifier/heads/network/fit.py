@@ -29,6 +29,9 @@ from featurestore.errors import RunFailed
 if TYPE_CHECKING:
     import keras
 
+# The layer of a fine-tuned head that holds the layers of the base.
+TAIL = "tail"
+
 
 class Network:
     """A head in training.
@@ -56,9 +59,11 @@ class Network:
         self._several = data.division.multi_label
         self._class_weights = options.class_weights(data.division.train_counts)
         self._outputs = head.output_shape[-1]
-        inputs = keras.Input(head.input_shape[1:], dtype="float32", name="features")
-        x = augmentation(options.augment, trial.seed)(inputs) if options.augment else inputs
-        self._model = keras.Model(inputs, logits_model(head)(x), name="training")
+        stages = stages_of(head)
+        if options.augment:
+            stages = [(augmentation(options.augment, trial.seed), True), *stages]
+        self._model = _chain(stages)
+        self._model(keras.Input(head.input_shape[1:], dtype="float32"))
         self._optimizer = _optimizer(trial)
         loss, metrics = _objective(self._several or self._outputs == 1, trial.label_smoothing)
         # On the CPU, XLA makes convolutions slower.
@@ -157,6 +162,39 @@ class Network:
             self._head,
             self._trial.l2 or 0.0,
         )
+
+
+def stages_of(head: keras.Model) -> list[tuple[keras.Model, bool]]:
+    """Returns the models from features to logits, and whether each has a mode for training.
+
+    The layers of a base have none: their batch normalisation keeps its statistics, and nothing in
+    them is dropped.
+    """
+    if TAIL in {layer.name for layer in head.layers}:
+        return [(head.get_layer(TAIL), False), (head.get_layer("logits"), True)]
+    return [(logits_model(head), True)]
+
+
+def _chain(stages: Sequence[tuple[keras.Model, bool]]) -> keras.Model:
+    """Joins stages for training.
+
+    A functional model would not do: in training it hands ``training=True`` to every layer, also to
+    one that was called with ``training=False``.
+    """
+
+    class Chain(import_keras().Model):  # type: ignore[misc]
+        """Runs stages, each in its mode."""
+
+        def __init__(self) -> None:
+            super().__init__(name="training")
+            self.stages = [stage for stage, _ in stages]
+
+        def call(self, features: Any, training: bool = False) -> Any:
+            for stage, has_mode in stages:
+                features = stage(features, training=training and has_mode)
+            return features
+
+    return Chain()
 
 
 def _sums(figures: Mapping[str, Any], labels: np.ndarray) -> np.ndarray:

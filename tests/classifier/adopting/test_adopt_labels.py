@@ -53,7 +53,6 @@ def test_every_kind_of_label_file_gives_names_in_order(tmp_path, name, text, ids
         ("word.json", '"cat"', "neither a list nor a mapping"),
         ("broken.json", "{", "cannot read .*JSON"),
         ("ragged.csv", "0,cat\n1\n", "different numbers of cells"),
-        ("numbers.csv", "0\n1\n", "no column of names"),
         ("empty.csv", "", "or there are none"),
     ],
 )
@@ -61,6 +60,12 @@ def test_a_label_file_that_would_shift_names_is_refused(tmp_path, name, text, ma
     with pytest.raises(UsageError, match=match) as caught:
         written(tmp_path, name, text)
     assert "\n" not in str(caught.value) and "--labels" in str(caught.value)
+
+
+def test_numbers_alone_are_names(tmp_path):
+    assert written(tmp_path, "digits.csv", "0\n1\n2\n").names == ("0", "1", "2")
+    assert written(tmp_path, "digits.txt", "0\n1\n2\n").names == ("0", "1", "2")
+    assert written(tmp_path, "both.csv", "0,10\n1,11\n").names == ("10", "11")
 
 
 def test_a_missing_label_file_is_one_line(tmp_path):

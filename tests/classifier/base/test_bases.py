@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -541,6 +542,79 @@ def test_savedmodel_is_used_as_it_is_and_travels_with_the_store(small):
     assert other.spec.weights_hash != base.spec.weights_hash
     shutil.rmtree(folder)
     assert apart(load_base(small.folder / "stored.keras", base.spec)(x), small.model(x)) < 1e-6
+
+
+def write_callable(path, shape, outputs=5):
+    """Writes a SavedModel without signatures, as hubs ship some: it is called like a function."""
+    import tensorflow as tf
+
+    class Callable(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.kernel = tf.Variable(tf.random.normal((12, outputs), seed=1))
+
+        @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="inputs")])
+        def __call__(self, inputs):
+            return tf.reshape(tf.image.resize(inputs, (2, 2)), (-1, 12)) @ self.kernel
+
+    model = Callable()
+    tf.saved_model.save(model, str(path), signatures={})
+    return model
+
+
+def test_the_command_shows_the_signatures_of_a_savedmodel(capsys, small):
+    small.model.export(small.folder / "exported", verbose=False)
+    assert bases.run([str(small.folder / "exported")]) == 0
+    said = capsys.readouterr().out
+    count = f"{small.model.count_params():,} trainable"
+    assert re.search(r"^serve: .*float32 \(any, 32, 32, 3\) -> .*float32 \(any, 3\)$", said, re.M)
+    assert "\nserving_default: " in said and count in said
+    write_callable(small.folder / "callable", (None, None, None, 3))
+    assert bases.run([str(small.folder / "callable"), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["signatures"]
+    assert (found["name"], found["trainable"]) == ("__call__", 60)
+    assert found["inputs"] == [
+        {"name": "inputs", "shape": [None, None, None, 3], "dtype": "float32"}
+    ]
+    (small.folder / "broken").mkdir()
+    (small.folder / "broken" / "saved_model.pb").write_bytes(b"none")
+    for name, words in (("broken", "cannot be read"), ("", "not a SavedModel"), ("no", "no file")):
+        with pytest.raises(UsageError, match=f"^NAME: .*{words}"):
+            bases.run([str(small.folder / name) + "/"])
+
+
+def test_a_savedmodel_without_signatures_is_called(small):
+    model = write_callable(small.folder / "callable", (None, None, None, 3))
+    path = str(small.folder / "callable")
+    refused("any size; give one", model=path, preprocess="unit")
+    base = build_base(BaseRequest(path, preprocess="unit", image_size=(20, 24)))
+    assert (base.feature_shape, base.image_size) == ((5,), (20, 24))
+    x = images((20, 24))
+    assert apart(base.model(x), model(keras.ops.convert_to_tensor(x))) < 1e-6
+
+
+def test_output_stands_for_the_last_layer_of_a_whole_network(small):
+    whole = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    whole.add(keras.layers.Dense(4, activation="softmax", name="top"))
+    ends = keras.Model(whole.inputs, keras.ops.softmax(whole.layers[0](whole.inputs[0]) / 9))
+    x = images((8, 8))
+    for name, model, layer in (("sequential", whole, "top"), ("operation", ends, "softmax")):
+        path = str(small.folder / f"{name}.keras")
+        model.save(path)
+        base = build_base(BaseRequest(path, layer="output", preprocess="none"))
+        assert base.spec.layer.startswith(layer)
+        assert apart(base.model(x), model(x)) < 1e-6
+    named = build_base(BaseRequest(str(small.folder / "sequential.keras"), layer="top",
+                                   preprocess="none"))  # fmt: skip
+    assert named.spec.layer == "top"
+    x = keras.Input((8, 8, 3))
+    keras.Model(x, [x * 1.0, x * 2.0]).save(small.folder / "two.keras")
+    refused("has 2 outputs", model=str(small.folder / "two.keras"), layer="output")
+    folder = small.folder / "exported"
+    small.model.export(folder, verbose=False)
+    spec = build_base(BaseRequest(str(folder), layer="output", preprocess="none")).spec
+    default = build_base(BaseRequest(str(folder), preprocess="none")).spec
+    assert (spec.layer, spec.weights_hash) == (default.layer, default.weights_hash)
 
 
 def test_model_from_a_url(small):

@@ -34,6 +34,7 @@ from classifier.heads.spec import parse_head
 from classifier.judgement.judge import load_temperature
 from classifier.judgement.prediction import classifier_of
 from classifier.pixels.decoder import decode
+from classifier.predict import run as predict_command
 from classifier.runs.run import load_run
 from classifier.runtime import import_keras
 from classifier.train import run as train_command
@@ -274,6 +275,60 @@ def test_verify_compares_any_images(run, folder, exported, tmp_path, capsys):
             verify_command(given)
     with pytest.raises(UsageError, match="does not say which run it came from"):
         verify_command([*arguments[:3], str(folder / "small.keras"), *arguments[4:]])
+
+
+SLOW_FORMATS = [format for format in SUFFIXES if format not in ("keras", "tflite")]
+
+
+@pytest.mark.parametrize(
+    "format",
+    ["keras", "tflite", *(pytest.param(f, marks=pytest.mark.slow) for f in SLOW_FORMATS)],
+)
+def test_predict_takes_an_exported_file_instead_of_its_run(run, folder, exported, format, capsys):
+    path, _, _ = exported(format)
+    photos = str(folder / "photos")
+    capsys.readouterr()
+    assert predict_command(["--run", run.url, photos, "--json"]) == 0
+    ours = json.loads(capsys.readouterr().out)
+    assert predict_command(["--model", str(path), photos, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.pop("model") == str(path)
+    assert found["head_id"] == ours["head_id"] and found["judged"] == ours["judged"]
+    for one, other in zip(found["predictions"], ours["predictions"], strict=True):
+        assert (one["image"], one["labels"]) == (other["image"], other["labels"])
+        first, second = (each["top"][0] for each in (one, other))
+        assert first["probability"] == pytest.approx(second["probability"], abs=1e-4)
+    assert len(found["predictions"]) == 60
+    assert predict_command(["--model", str(path), photos]) == 0
+    assert f"60 images classified by {path.name} ({run.head_id()})" in capsys.readouterr().out
+
+
+def test_predict_refuses_what_is_not_an_export(run, folder, exported, tmp_path):
+    path, photos = str(exported("keras")[0]), str(folder / "photos")
+    (tmp_path / "notes.txt").write_text("mine")
+    with zipfile.ZipFile(tmp_path / "torn.keras", "w") as archive:
+        archive.writestr("hoarfrost.json", '{"format": "hoarfrost-export"}')
+    for given, words in (
+        (["--model", str(folder / "small.keras")], "does not say which run it came from"),
+        (["--model", str(tmp_path / "notes.txt")], "does not say which run it came from"),
+        (["--model", str(tmp_path)], "does not say which run it came from"),
+        (["--model", str(tmp_path / "none.onnx")], "there is no file or folder"),
+        (["--model", str(tmp_path / "torn.keras")], "damaged record of its run"),
+        (["--model", path, "--head_id", "linear"], "--head_id is for --run"),
+        (["--model", path, "--calibrated"], "--calibrated is for --run"),
+        (["--model", path, "--run", run.url], "got both"),
+        ([], "got neither"),
+    ):
+        with pytest.raises(UsageError, match=words) as caught:
+            predict_command([*given, photos])
+        assert "\n" not in str(caught.value)
+
+
+def test_images_of_an_input_check_a_file_instead_of_the_store(run, tmp_path, capsys):
+    write_images(tmp_path / "photos", 9, seed=5)
+    given = ("--input", str(tmp_path / "photos"), "--rows", "4", "--json")
+    assert export(run, "keras", tmp_path / "model.keras", *given) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 8 + 4
 
 
 def test_a_damaged_file_is_named(run, exported, tmp_path):

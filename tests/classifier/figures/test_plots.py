@@ -8,6 +8,7 @@ import pytest
 from support.optional import optional
 
 from classifier.figures import curves, grids, plots
+from classifier.judgement.confusions import most_confused
 from featurestore import UsageError
 from featurestore.io.storage import Storage
 
@@ -52,15 +53,18 @@ def test_history_survives_a_wild_and_an_infinite_epoch():
     plots.png(figure)
 
 
-@pytest.mark.parametrize("count", [2, 20, 21, 40, 41, 100])
+@pytest.mark.parametrize("count", [2, 20, 21, 40, 41, 1001])
 def test_confusion_is_readable_at_every_size(count):
     confusion = np.eye(count, dtype=int) * 9
     confusion[0, 1] = 3
     classes = [f"a_rather_long_class_name_{number}" for number in range(count)]
-    figure = plots.confusion_figure(confusion, classes, "linear on test: accuracy 98.7%")
+    shown = most_confused(confusion, plots.READABLE_CLASSES).tolist()
+    figure = plots.confusion_figure(confusion, classes, "linear on test: accuracy 98.7%", shown)
     cells = [text.get_text() for text in figure.axes[0].texts]
-    assert len(cells) == (count + 1 if count <= 20 else 0)
+    assert len(cells) == min(count, 40) + 1 and "3" in cells
     assert len(figure.axes[0].get_xticklabels()) <= 40
+    title = figure.get_suptitle()
+    assert (f"the 40 of {count:,} classes that are confused most often" in title) == (count > 40)
     assert_inside(figure)
     assert max(size_of(plots.png(figure))) < 2200
 
