@@ -11,6 +11,7 @@ HELP = {
     "epochs": "epochs of each fit",
     "features": "length of a row",
     "images": "number of images",
+    "image_size": "height and width of the base's input, in pixels",
     "per_class": "training images per class",
     "photographs": "number of photographs to compare on",
     "rounds": "rounds, each of all contenders",

@@ -1,4 +1,4 @@
-"""The parts of a loop that augments end to end: Keras's layers, pixels, the best head."""
+"""The parts of a loop that augments end to end: pixels, the best head."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import numpy as np
 
 from classifier.features.division import class_numbers, single_labels
 from classifier.pixels.decoder import decode
-from classifier.pixels.views import Step
-from classifier.runtime import import_keras
 from featurestore import FeatureStore
 
 
@@ -28,20 +26,6 @@ class BestHead:
         loss = self._head.evaluate(*self._validation, verbose=0)[0]
         if loss < self._least:
             self._least, self.weights = loss, self._head.get_weights()
-
-
-def keras_layer(step: Step):
-    """Returns Keras's own layer of a step; a crop has none that keeps the size of the image."""
-    layers = import_keras().layers
-    factors = [(factor.low, factor.high) for factor in step.factors]
-    made = {
-        "flip": lambda: layers.RandomFlip(step.mode),
-        "rotation": lambda: layers.RandomRotation(*factors),
-        "zoom": lambda: layers.RandomZoom(*factors),
-        "translation": lambda: layers.RandomTranslation(*factors),
-        "contrast": lambda: layers.RandomContrast((-factors[0][0], factors[0][1])),
-    }
-    return made[step.name]()
 
 
 def read_images(

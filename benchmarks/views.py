@@ -35,13 +35,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.arguments import counted_parser
-from benchmarks.augmenting import BestHead, keras_layer, read_images, stored_rows
+from benchmarks.augmenting import BestHead, read_images, stored_rows
 from benchmarks.bases import BASES, write_base
 from benchmarks.probing import SETS
 from benchmarks.tables import NOTHING, number, publish, table
 from classifier import evaluate, train
 from classifier.base.stored import load_base
 from classifier.heads.head import Moments, build_head, outputs_for
+from classifier.heads.network.augmentation import augmentation
 from classifier.heads.spec import HeadSpec
 from classifier.pixels.views import BOOK, parse_augment
 from classifier.runtime import import_keras
@@ -163,7 +164,7 @@ class Bench:
         model = keras.Sequential(
             [
                 keras.Input(images[0].shape[1:]),
-                *(keras_layer(step) for step in parse_augment(self._augment)),
+                augmentation(self._augment, seed),
                 keras.layers.Rescaling(1 / 127.5, offset=-1),
                 base,
                 keras.layers.GlobalAveragePooling2D(),

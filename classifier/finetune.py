@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from classifier.heads.exact import check_rows
 from classifier.heads.network.augmentation import check_augment
-from classifier.heads.stacked.checkpoint import SECONDS, remove_checkpoint
+from classifier.heads.stacked.checkpoint import remove_checkpoint
 from classifier.recipes.arguments import HELP, METAVAR, with_recipe
 from classifier.runs import output
 from classifier.runs import run as run_folder
 from classifier.training.finetuning import Tuning, division_of, fine_tune, require_ready
-from classifier.training.flags import add_flags, options_of
+from classifier.training.flags import add_flags, add_run_flags, options_of
 from featurestore import open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
@@ -62,12 +62,8 @@ def parser() -> Parser:
     text = "begin with a head that was still improving when its training ended"
     add("--allow_unconverged", action="store_true", help=text)
     add("--trust_model", action="store_true", help="allow Lambda layers of the base")
-    text = "time between two checkpoints (default %(default)g)"
-    add("--checkpoint", type=float, default=SECONDS, metavar="SECONDS", help=text)
     add("--recipe", metavar=METAVAR, help=HELP)
-    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
-    add("--overwrite", action="store_true", help="replace a run that is in --output")
-    add("--json", action="store_true", help="print the summary as JSON and nothing else")
+    add_run_flags(result)
     return result
 
 

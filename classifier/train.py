@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from classifier.features.division import divide
 from classifier.heads.exact import check_heads
 from classifier.heads.network.augmentation import check_augment
-from classifier.heads.stacked.checkpoint import SECONDS, remove_checkpoint
+from classifier.heads.stacked.checkpoint import remove_checkpoint
 from classifier.recipes.arguments import HELP, METAVAR, with_recipe
 from classifier.runs import output
 from classifier.runs import run as run_folder
-from classifier.training.flags import add_flags, options_of
+from classifier.training.flags import add_flags, add_run_flags, options_of
 from classifier.training.run import train_run
 from featurestore import open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
@@ -72,18 +72,8 @@ def parser() -> Parser:
         help="keep decoded embeddings beside a local store, at most SIZE such as 5GB, so that the "
         f"next training starts at once (default ${VARIABLE} or auto: 20 GB or half the free disk)",
     )
-    add(
-        "--checkpoint",
-        type=float,
-        default=SECONDS,
-        metavar="SECONDS",
-        help="time between two checkpoints; after a kill, the same command resumes from the last "
-        "one (default %(default)g)",
-    )
     add("--recipe", metavar=METAVAR, help=HELP)
-    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
-    add("--overwrite", action="store_true", help="replace a run that is in --output")
-    add("--json", action="store_true", help="print the summary as JSON and nothing else")
+    add_run_flags(result)
     return result
 
 

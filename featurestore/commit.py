@@ -57,7 +57,7 @@ class Marker:
       superseded: the counts of those rows and quarantined images, with their sum as images_in.
       damage: why the rest of a shard could not be read, or "".
       replaces: chunks whose commits no longer count, because a compaction merged them.
-      origin: the chunk of another store that this one was derived from; "" for images.
+      origin: the chunk of another store that this one was derived from, or "".
       time: seconds per activity, see `pipelines.watching.timing`; empty in older stores.
     """
 

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from featurestore import layout
 from featurestore.cli.logs import event
@@ -25,6 +26,9 @@ from pipelines.settings import DeriveSettings
 from pipelines.watching.lease import lease, new_run_id
 from pipelines.watching.timing import Laps
 
+if TYPE_CHECKING:
+    from pipelines.deriving.joining import Joined
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -42,18 +46,13 @@ def derive(options: ExtractOptions, say: Say, show_progress: bool = True) -> Out
     """
     started, laps = time.time(), Laps()
     _refuse_flags_of_images(options)
-    if relation(options.output, options.input_store, options.storage_options):
-        places = f"{public_url(options.output)!r} and {public_url(options.input_store)!r}"
-        raise UsageError(
-            f"--output and --input_store must lie apart, got {places}; choose another --output"
-        )
+    _require_apart(options)
     job = replace(Job.of(options), is_detached=False)
     source = open_store(options.input_store, options.storage_options).at_this_moment()
     laps.lap("listing")
     # These load TensorFlow.
     from pipelines.deriving.joining import join_derived
     from pipelines.deriving.source import Derived
-    from pipelines.deriving.worker import moment_file
 
     joined = join_derived(options, source, say)
     store, storage = joined.store, joined.store.storage
@@ -76,19 +75,33 @@ def derive(options: ExtractOptions, say: Say, show_progress: bool = True) -> Out
         if not plan.chunks:
             finish_run(storage, facts)
         else:
-            assert source.moment is not None
-            storage.write(moment_file(facts.run_id), source.moment.to_json())
             RunFolder(storage, facts.run_id).write_facts(facts)
-            settings = DeriveSettings(
-                **common_settings(joined.options, store, facts, job),
-                engine=joined.chosen.choice,
-                source_url=source.storage.full_url,
-                layer=joined.layer,
-            )
-            run_pipeline(settings, store, facts, show_progress, job)
+            run_pipeline(_settings(joined, source, facts, job), store, facts, show_progress, job)
     record = json.loads(storage.read(layout.run_file(facts.run_id)))
     write_run_page(store, record, options.storage_options, say)
     return judge(open_store(storage.url, storage.options), record, options.limits)
+
+
+def _settings(joined: Joined, source: FeatureStore, facts: RunFacts, job: Job) -> DeriveSettings:
+    """Returns the settings of the workers, and notes which commits of the source they read."""
+    from pipelines.deriving.worker import moment_file
+
+    assert source.moment is not None
+    joined.store.storage.write(moment_file(facts.run_id), source.moment.to_json())
+    return DeriveSettings(
+        **common_settings(joined.options, joined.store, facts, job),
+        engine=joined.chosen.choice,
+        source_url=source.storage.full_url,
+        layer=joined.layer,
+    )
+
+
+def _require_apart(options: ExtractOptions) -> None:
+    if relation(options.output, options.input_store, options.storage_options):
+        places = f"{public_url(options.output)!r} and {public_url(options.input_store)!r}"
+        raise UsageError(
+            f"--output and --input_store must lie apart, got {places}; choose another --output"
+        )
 
 
 def _refuse_flags_of_images(options: ExtractOptions) -> None:

@@ -26,6 +26,7 @@ from pipelines.finishing.page.writing import write_run_page
 from pipelines.finishing.record import finish_run, write_record
 from pipelines.finishing.verdict import Outcome, judge
 from pipelines.opening.existing import existing_store
+from pipelines.opening.sample import InputSamples
 from pipelines.options import ExtractOptions
 from pipelines.planning.chunks import chunk_size
 from pipelines.planning.inventory import Inventory
@@ -68,11 +69,9 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     existing = existing_store(storage)
     if existing and (left := still_running(existing, options.remote.resubmit, say)):
         return left
-    inputs = options.inputs or (_sample(say),)
-    listing = Listing.open(options, inputs, say)
+    listing = Listing.open(options, inputs := options.inputs or (_sample(say),), say)
     laps.lap("listing")
     # Loads TensorFlow: mistakes in the flags and in the input are reported before, at once.
-    from pipelines.opening.sample import InputSamples
     from pipelines.opening.store import join_store
 
     samples = InputSamples(listing, options.storage_options)

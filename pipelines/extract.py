@@ -59,8 +59,10 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
         from pipelines.beam.options import check_beam_arguments, refuse_local
 
         options = extract_options(args, check_beam_arguments(parser, rest))
-    inputs = [named_split(uri)[1] for uri in options.inputs] or [SAMPLE_FOLDER]
-    refuse_local(options.beam_arguments, input=inputs, output=(options.output,))
+    places = {"input": [named_split(uri)[1] for uri in options.inputs] or [SAMPLE_FOLDER]}
+    if options.input_store:
+        places = {"input_store": [options.input_store]}
+    refuse_local(options.beam_arguments, output=(options.output,), **places)
     return options, args.json
 
 

@@ -147,15 +147,13 @@ def for_stored(
       asked: the user's flags; None leaves the choice to Hoarfrost.
 
     Returns:
-      (the choice, why it differs from the store's own, or ""). The store's probe images decide
-      whether a choice that differs may add rows.
+      (the choice, why it is not the store's own or ""). Its probes decide whether it may add rows.
 
     Raises:
       UsageError: when this machine cannot run the requested engine or precision.
       SpecMismatch: when int8 is requested for a store of another precision.
     """
-    asked = asked or EngineOptions()
-    own = EngineChoice.of(stored)
+    asked, own = asked or EngineOptions(), EngineChoice.of(stored)
     if own == IDENTITY:
         return own, ""
     if asked.is_open:

@@ -9,7 +9,7 @@ from classifier.features.division import SOURCES
 from classifier.reporting.material import Material
 from classifier.reporting.sections import Fact, evaluation_facts, interval_text
 from classifier.reporting.tables import count, share
-from classifier.runs.run import ADOPTED
+from classifier.runs.run import ADOPTED, FINETUNED
 from featurestore.spec import BaseSpec, StoreSpec
 
 LEDGER = (
@@ -65,10 +65,22 @@ def run_facts(material: Material) -> list[Fact]:
     if "seconds" in summary:
         facts.append(("Trained in", f"{summary['seconds']:,.1f} s"))
     for name, value in config.options.items():
-        if value not in (None, "", []):
+        if name == FINETUNED:
+            facts.append(("Fine-tuned", _tuned(value)))
+        elif value not in (None, "", []):
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             facts.append((f"--{name}", text))
     return [*facts, ("Hoarfrost", config.version)]
+
+
+def _tuned(record: Mapping[str, Any]) -> str:
+    start = f"head {record['head_id']} of {record['run']}"
+    if not record["layers"]:
+        return f"{start}, on the frozen base"
+    return (
+        f"{start}, with the last {record['layers']} layers of the base from {record['first']}; "
+        f"{record['trained']:,} trained numbers"
+    )
 
 
 def identity_facts(spec: StoreSpec) -> list[Fact]:

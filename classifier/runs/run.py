@@ -52,6 +52,8 @@ CARD = "card.md"
 FORMAT_VERSION = 1
 # Instead of the syntax of `--head`: a head that `classifier.adopt` made.
 ADOPTED = "adopted"
+# The options of a run that was fine-tuned have this key.
+FINETUNED = "finetuned"
 # The content of a run's folder besides its commit.
 CONTENT = (
     "heads", "history", "plots", "evaluation", "calibration", "learning", "model", REPORT, CARD,

@@ -11,17 +11,14 @@ from classifier.base.weights import weights_hash
 from classifier.engines import StoredBase
 from classifier.heads.head import logits_model
 from classifier.heads.network.fit import TAIL
+from classifier.runs.run import FINETUNED, Run
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError
 
 if TYPE_CHECKING:
     import keras
 
-    from classifier.runs.run import Run
     from featurestore import FeatureStore
-
-# The options of a run that was fine-tuned have this key.
-FINETUNED = "finetuned"
 
 
 class Composed(NamedTuple):

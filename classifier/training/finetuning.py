@@ -13,8 +13,8 @@ from classifier.heads.data import prepare_data
 from classifier.heads.network.fit import Network
 from classifier.heads.options import TrainOptions
 from classifier.heads.stacked.checkpoint import SECONDS, Checkpoint
-from classifier.runs.run import Run, head_file, history_file
-from classifier.training.composition import FINETUNED, Composed, compose
+from classifier.runs.run import FINETUNED, Run, head_file, history_file
+from classifier.training.composition import Composed, compose
 from classifier.training.run import Fitted, decisive_of, tell_place, write_run
 from classifier.training.trials import keep_head, progress_lines
 from featurestore.errors import UsageError
@@ -173,6 +173,7 @@ def fine_tune(
                 "first": composed.unfrozen[0] if composed.unfrozen else None,
                 "layers": len(composed.unfrozen),
                 "trained": record["parameters"],
+                "epoch_seconds": round(network.last_seconds, 3),
                 "before": {"val_accuracy": accuracy, "val_loss": loss},
             }
         }

@@ -15,6 +15,7 @@ from classifier.heads.options import (
     TrainOptions,
 )
 from classifier.heads.spec import parse_head
+from classifier.heads.stacked.checkpoint import SECONDS
 from classifier.training.gridfile import read_grid
 from featurestore import UsageError
 from featurestore.cli.command import Parser
@@ -184,6 +185,22 @@ def add_flags(
         result.add_argument(
             f"--{name}", default=own.get(name), metavar=name.upper(), help=f"{flag.help}{tail}"
         )
+
+
+def add_run_flags(result: Parser) -> None:
+    """Adds what every command takes that trains into a new run."""
+    add = result.add_argument
+    add(
+        "--checkpoint",
+        type=float,
+        default=SECONDS,
+        metavar="SECONDS",
+        help="time between two checkpoints; after a kill, the same command resumes from the last "
+        "one (default %(default)g)",
+    )
+    add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file system")
+    add("--overwrite", action="store_true", help="replace a run that is in --output")
+    add("--json", action="store_true", help="print the summary as JSON and nothing else")
 
 
 def options_of(arguments: Any, file_system: Mapping[str, Any], **fixed: Any) -> TrainOptions:

@@ -23,8 +23,7 @@ from classifier.heads.spec import parse_head
 from classifier.heads.stacked.checkpoint import Checkpoint
 from classifier.judgement.evaluation import Scores, evaluate
 from classifier.judgement.intervals import accuracy_interval
-from classifier.runs.run import Run
-from classifier.training.composition import FINETUNED
+from classifier.runs.run import FINETUNED, Run
 from classifier.training.trials import fit_all
 from featurestore.errors import HoarfrostError, UsageError, one_line
 from featurestore.io.storage import Storage

@@ -175,6 +175,9 @@ def test_what_changes_in_the_source_is_derived_once(folder, tmp_path):
     extract_into(tmp_path / "pixels", tmp_path, *pixels)
     grown = derive_into(*arguments)
     assert grown.record["ledger"]["rows"] == 4
+    next((photos / "new").rglob("*.jpeg")).unlink()
+    extract_into(tmp_path / "pixels", tmp_path, *pixels, "--prune")
+    assert derive_into(*arguments).record["chunks"] == 1
     assert compact(source).merged > 1
     assert derive_into(*arguments).record["chunks"] == 0
     direct = extract_into(tmp_path / "direct", tmp_path, *flags_of(folder, "last")).store

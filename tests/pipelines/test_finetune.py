@@ -181,7 +181,7 @@ def test_mistakes_are_one_line(made, tmp_path):
         unfreeze="all",
     )
     refused("give a store cut at --layer stem, or --unfreeze 5", made.joined, unfreeze="norm")
-    refused("residual.*no layer 'nrom'.*did you mean norm", unfreeze="nrom")
+    refused("base.keras has no layer 'nrom'; did you mean norm", unfreeze="nrom")
     refused("--pooling avg.*a tail needs --pooling none", made.top)
     refused("holds training rows, not weights", head_id="knn-3-cosine-weighted")
     inner = made.extracted(

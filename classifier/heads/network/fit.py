@@ -39,6 +39,7 @@ class Network:
     Attributes:
       progress: its history and best epoch.
       seconds: spent on epochs, including those before a resume.
+      last_seconds: those of the last epoch; Keras compiles in the first one.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Network:
         """
         keras = import_keras()
         self.progress = Progress(options.patience)
-        self.seconds = 0.0
+        self.seconds = self.last_seconds = 0.0
         self._head, self._trial, self._options, self._data = head, trial, options, data
         self._several = data.division.multi_label
         self._class_weights = options.class_weights(data.division.train_counts)
@@ -110,7 +111,8 @@ class Network:
                 )
         if self.progress.add([*_means(sums), *self.validate()]):
             self._best = self._head.get_weights()
-        self.seconds += time.perf_counter() - started
+        self.last_seconds = time.perf_counter() - started
+        self.seconds += self.last_seconds
 
     def validate(self) -> tuple[float, float]:
         """Returns (cross entropy, accuracy) of the validation rows."""
