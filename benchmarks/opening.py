@@ -31,7 +31,6 @@ from classifier.features.division import divide
 from featurestore import FeatureStore, open_store
 from featurestore.cli.command import main
 from featurestore.commit import Marker, commit
-from featurestore.commit import publish as publish_part
 from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
 from featurestore.reading.cache import FOLDER
@@ -39,6 +38,7 @@ from featurestore.reuse import StoredFeatures
 from featurestore.spec import StoreSpec
 from featurestore.store import create_store
 from featurestore.writer import PartWriter
+from featurestore.writer import publish as publish_part
 
 PART_ROWS = 1000
 LOAD = "np.load"

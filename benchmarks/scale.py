@@ -1,8 +1,9 @@
 """A store of a million parts and a hundred million images: seconds and memory of what reads it.
 
 It makes the metadata of such a store: markers, manifests, and the index of its images. The parts of
-its last commits are real; the others are empty files, because no measured step opens them. Each
-step then runs in a process of its own, whose peak of anonymous memory is measured.
+its last commits are real; the others are files that have a size but no content, because no measured
+step opens them. Each step then runs in a process of its own, whose peak of anonymous memory is
+measured.
 
 Usage: python -m benchmarks.scale FOLDER [--parts N] [--images_per_part N] [--json FILE]
 """
@@ -109,19 +110,12 @@ def finishing(store: FeatureStore, scale: Scale) -> dict[str, Any]:
 
 
 def compaction(store: FeatureStore, scale: Scale) -> dict[str, Any]:
-    """Merges the parts that hold rows, as `compact` does with all parts of a store."""
-    from featurestore.commit import read_markers, write_manifest
-    from featurestore.compaction.compact import PART_BYTES, merge
-    from featurestore.compaction.stretches import stretches
-    from featurestore.reading.visibility import Visibility
+    """Merges the parts that hold rows; the others count as large."""
+    from featurestore.compaction.compact import compact
 
-    storage = store.storage
-    markers = list(read_markers(storage).values())
-    real, visibility = [marker for marker in markers if marker.part_bytes], Visibility.of(markers)
-    for stretch in stretches(storage, real, PART_BYTES):
-        merge(storage, store.spec, stretch, visibility)
-    write_manifest(storage, "compaction", list(read_markers(storage).values()))
-    return {"merged": len(real)}
+    done = compact(store)
+    assert done.merged == scale.real_parts
+    return {"merged": done.merged, "parts": done.parts}
 
 
 def commits(store: FeatureStore, scale: Scale) -> dict[str, Any]:

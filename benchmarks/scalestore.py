@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pyarrow as pa
 from classifier.inputs import ImageRef
 from featurestore import layout
 from featurestore.commit import Marker
+from featurestore.compaction.compact import PART_BYTES
 from featurestore.index.rows import (
     COMMITS,
     ORDERS,
@@ -54,9 +54,9 @@ class Scale:
     Attributes:
       parts: commits, each with one part.
       images_per_part: of every part.
-      real_parts: the last so many parts hold rows; the others are empty files.
+      real_parts: the last so many parts hold rows; the others are files of zeros.
       listed: the last so many images are listed by the steps that plan.
-      has_files: whether there are marker files and empty parts beside the manifests.
+      has_files: whether there are marker files and parts beside the manifests.
     """
 
     parts: int
@@ -91,7 +91,7 @@ def make_store(folder: Path, scale: Scale) -> None:
         own = range(run * per_run, min((run + 1) * per_run, scale.parts))
         commits = [_commit(folder, scale, run_id, number) for number in own]
         names = {"chunk_id": [m.chunk_id for m, _ in commits], "marker": [t for _, t in commits]}
-        storage.write(layout.manifest_file(run_id), parquet_bytes(pa.table(names)))
+        storage.write(layout.manifest_file(run_id), parquet_bytes([pa.table(names)]))
         numbers.append(commit_numbers(marker for marker, _ in commits))
     commits_of = np.concatenate(numbers)
     few = _listed_images(scale, commits_of)
@@ -152,11 +152,13 @@ def _commit(folder: Path, scale: Scale, run_id: str, number: int) -> tuple[Marke
     """Writes one part and its marker, without waiting for the disk as a real commit does."""
     count = scale.images_per_part
     chunk_id = hashlib.sha256(str(number).encode()).hexdigest()[:32]
-    sha256, size = hashlib.sha256(chunk_id.encode()).hexdigest(), 0
+    sha256, size = hashlib.sha256(chunk_id.encode()).hexdigest(), PART_BYTES
     if number >= scale.parts - scale.real_parts:
         sha256, size = _write_part(folder, scale, chunk_id, number)
     elif scale.has_files:
-        os.close(os.open(f"{folder}/parts/{HashedName(chunk_id, sha256[:16])}", os.O_CREAT))
+        place = f"{folder}/parts/{HashedName(chunk_id, sha256[:16])}"
+        with open(place, "wb") as file:
+            file.truncate(PART_BYTES)  # takes no room on the disk
     part, key = (
         str(HashedName(chunk_id, sha256[:16])),
         next(scale.refs(number * count, 1 << 62)).key,

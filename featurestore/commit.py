@@ -11,23 +11,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
 
 from featurestore import layout
 from featurestore.errors import CorruptStore
-from featurestore.io.lazy import LazyObject
+from featurestore.io.lazy import LazyObject, pack
 from featurestore.io.storage import FileInfo, Storage, parquet_bytes
-from featurestore.layout import HashedName
 from featurestore.ledger import Ledger
-from featurestore.writer import Written
 
-# A file of this age without a marker belongs to a crashed run: publishing takes milliseconds.
-ORPHAN_AGE_SECONDS = 24 * 3600.0
-MANIFEST_ROWS = 8192
+MANIFEST_ROWS = 1024
+# Marker files that are in memory at a time.
+_FILES_AT_ONCE = 1024
+# Markers whose times are compressed together.
+_PACKED = 256
 # `Marker.to_json` writes the times last, and only names at the top are indented by one space.
 _TIMES = '\n "time": '
 
@@ -110,7 +111,8 @@ class Marker:
                 # Texts in a manifest were checked before; there may be a million of them.
                 has_times = json.loads(times) if is_file else times != "{}"
                 record["time"] = LazyObject(times) if has_times else {}
-            record["ledger"] = Ledger(**record["ledger"])
+            record["ledger"] = _ledger(**record["ledger"])
+            record["source"] = record.get("source") or _NO_SOURCE
             given = record.get("superseded")
             record["superseded"] = Ledger(**given) if given and any(given.values()) else _NOTHING
             record["run_id"] = sys.intern(record["run_id"])
@@ -125,30 +127,19 @@ class Marker:
             ) from error
 
 
+# Equal values of many markers are one object, because a store may have a million of them.
 _NOTHING = Ledger()
+_NO_SOURCE: dict[str, Any] = {}
 _NUMERICS: dict[str, Mapping[str, Any]] = {}
 
 
 def _shared(numerics: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns one and the same object for equal numerics: a store has few of them."""
     return _NUMERICS.setdefault(repr(numerics), numerics)
 
 
-def publish(storage: Storage, chunk_id: str, written: Written, folder: str) -> str:
-    """Publishes a finished file under a name that ends in its checksum.
-
-    Args:
-      storage: of the store.
-      chunk_id: of the file's chunk.
-      written: the finished file.
-      folder: ``parts`` or ``quarantine``.
-
-    Returns:
-      The file name below `folder`.
-    """
-    name = str(HashedName(chunk_id, written.sha256[:16]))
-    storage.publish(written.path, f"{folder}/{name}")
-    return name
+@lru_cache(4096, typed=True)
+def _ledger(**counts: int) -> Ledger:
+    return Ledger(**counts)
 
 
 def commit(storage: Storage, marker: Marker) -> Marker:
@@ -178,50 +169,37 @@ def committed(storage: Storage, chunk_id: str) -> Marker | None:
         return None
 
 
-def data_files(storage: Storage) -> dict[str, FileInfo]:
-    """Lists all parts and quarantine files: path relative to the store -> its entry."""
-    return {
-        f"{folder}/{file.name}": file
-        for folder in ("parts", "quarantine")
-        for file in storage.list(folder)
-    }
+def data_files(storage: Storage) -> Iterator[FileInfo]:
+    """Yields all parts and quarantine files, in no order, with paths relative to the store."""
+    for folder in layout.DATA_FOLDERS:
+        for file in storage.walk(folder):
+            yield dataclasses.replace(file, name=f"{folder}/{file.name}")
 
 
-def sweep_store(storage: Storage, now: float) -> list[str]:
-    """Deletes orphans of committed chunks, and other orphans that are older than a day.
+def commit_count(storage: Storage) -> int:
+    """Counts the marker files."""
+    return sum(1 for _ in marker_names(storage))
 
-    A listing alone is never reason enough to delete a file: each orphan's own marker is read again,
-    and a store without a single marker has lost its markers, so that its files stay.
 
-    Args:
-      storage: of the store.
-      now: seconds since the epoch.
+def marker_names(storage: Storage) -> Iterator[str]:
+    """Yields the chunk ids that have a marker file, in no order."""
+    for name in storage.names("markers"):
+        if name.endswith(".json"):
+            yield name.removesuffix(".json")
 
-    Returns:
-      The deleted paths.
+
+def marker_files(storage: Storage, chunk_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Yields the path and content of marker files, of which a thousand are in memory at a time.
+
+    Those that were deleted since they were listed are left out.
     """
-    # Files before markers: a chunk that is committed in between then counts as committed.
-    places = [(folder, storage.names(folder)) for folder in ("parts", "quarantine")]
-    present = {f"{folder}/{name}" for folder, names in places for name in names}
-    # The files of replaced commits stay for their readers; a compaction removes them.
-    markers = read_markers(storage, replaced=True)
-    if not markers:
-        return []
-    removed = []
-    for each in markers.values():
-        present -= each.files
-    candidates = data_files(storage) if present else {}
-    for path in present & candidates.keys():
-        name = HashedName.parse(path.rsplit("/", 1)[-1])
-        modified = candidates[path].modified
-        old = modified is not None and now - modified > ORPHAN_AGE_SECONDS
-        if not old and not (name and name.chunk_id in markers):
-            continue
-        marker = committed(storage, name.chunk_id) if name else None
-        if marker is None or path not in marker.files:
-            storage.remove(path)
-            removed.append(path)
-    return sorted(removed)
+    for start in range(0, len(chunk_ids), _FILES_AT_ONCE):
+        some = [layout.marker_file(name) for name in chunk_ids[start : start + _FILES_AT_ONCE]]
+        try:
+            yield from storage.read_many(some).items()
+        except FileNotFoundError:
+            for path in filter(storage.exists, some):
+                yield path, storage.read(path)
 
 
 def read_markers(storage: Storage, replaced: bool = False) -> dict[str, Marker]:
@@ -238,16 +216,22 @@ def read_markers(storage: Storage, replaced: bool = False) -> dict[str, Marker]:
       CorruptStore: for a marker that cannot be read.
     """
     markers = read_manifests(storage)
-    names = (name for name in storage.names("markers") if name.endswith(".json"))
-    fresh = sorted(name for name in names if name.removesuffix(".json") not in markers)
-    for path, text in storage.read_many([f"markers/{name}" for name in fresh]).items():
+    fresh = sorted(name for name in marker_names(storage) if name not in markers)
+    for path, text in marker_files(storage, fresh):
         marker = Marker.from_json(text, path)
         markers[marker.chunk_id] = marker
-    gone = {name for marker in markers.values() for name in marker.replaces}
-    for chunk_id in () if replaced else gone:
-        markers.pop(chunk_id, None)
-    ordered = sorted(markers.values(), key=lambda marker: (marker.first_key, marker.chunk_id))
+    ordered = list((markers if replaced else without_replaced(markers)).values())
+    markers.clear()
+    ordered.sort(key=lambda marker: (marker.first_key, marker.chunk_id))
     return {marker.chunk_id: marker for marker in ordered}
+
+
+def without_replaced(markers: dict[str, Marker]) -> dict[str, Marker]:
+    """Returns the commits that no compaction has replaced."""
+    gone = {name for marker in markers.values() for name in marker.replaces}
+    if not gone:
+        return markers
+    return {name: marker for name, marker in markers.items() if name not in gone}
 
 
 def manifest_names(storage: Storage) -> list[str]:
@@ -264,32 +248,40 @@ def read_manifests(storage: Storage) -> dict[str, Marker]:
         path = layout.manifest_file(name)
         with storage.open_parquet(path) as manifest:
             for batch in manifest.iter_batches(MANIFEST_ROWS, columns=["marker"]):
-                for text in batch["marker"].to_pylist():
-                    marker = Marker.from_json(text, path)
-                    markers[marker.chunk_id] = marker
+                found = [Marker.from_json(text, path) for text in batch["marker"].to_pylist()]
+                pack_times(found)
+                markers.update((marker.chunk_id, marker) for marker in found)
     return markers
 
 
-def folded(storage: Storage, names: Iterable[str]) -> set[str]:
-    """Returns the chunks that the manifests of these names hold, without reading markers."""
-    found: set[str] = set()
+def pack_times(markers: Sequence[Marker]) -> None:
+    """Compresses the times of markers, which are the largest part of them and seldom read."""
+    for start in range(0, len(markers), _PACKED):
+        times = (marker.time for marker in markers[start : start + _PACKED])
+        pack(each for each in times if isinstance(each, LazyObject))
+
+
+def manifested(storage: Storage, names: Iterable[str]) -> Iterator[str]:
+    """Yields the chunks that the manifests of these names hold, without reading markers."""
     for name in names:
         with storage.open_parquet(layout.manifest_file(name)) as manifest:
-            found.update(manifest.read(columns=["chunk_id"])["chunk_id"].to_pylist())
-    return found
+            for batch in manifest.iter_batches(MANIFEST_ROWS, columns=["chunk_id"]):
+                yield from batch["chunk_id"].to_pylist()
 
 
 def write_manifest(storage: Storage, run_id: str, markers: Iterable[Marker]) -> None:
     """Copies markers that are in no manifest into a new one, which spares readers many files."""
-    known = folded(storage, manifest_names(storage))
-    if not (markers := [marker for marker in markers if marker.chunk_id not in known]):
-        return
-    groups = (markers[at : at + MANIFEST_ROWS] for at in range(0, len(markers), MANIFEST_ROWS))
-    storage.write(layout.manifest_file(run_id), parquet_bytes(*map(_manifest_rows, groups)))
-
-
-def _manifest_rows(markers: Iterable[Marker]) -> pa.Table:
     markers = list(markers)
+    unknown = {marker.chunk_id for marker in markers}
+    unknown.difference_update(manifested(storage, manifest_names(storage)))
+    new = [marker for marker in markers if marker.chunk_id in unknown]
+    if not new:
+        return
+    groups = (new[at : at + MANIFEST_ROWS] for at in range(0, len(new), MANIFEST_ROWS))
+    storage.write(layout.manifest_file(run_id), parquet_bytes(map(_manifest_rows, groups)))
+
+
+def _manifest_rows(markers: Sequence[Marker]) -> pa.Table:
     return pa.table(
         {
             "chunk_id": [marker.chunk_id for marker in markers],

@@ -14,6 +14,7 @@ SPEC = "store.json"
 SUMMARY = "summary.json"
 NUMERICS = "numerics.json"
 PROBES = "model/probes.parquet"
+DATA_FOLDERS = ("parts", "quarantine")
 FOLDERS = (
     "model",
     "parts",

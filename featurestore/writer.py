@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from featurestore.io.storage import Storage
+from featurestore.layout import HashedName
 from featurestore.schema import FEATURES, META_FIELDS, QUARANTINE_SCHEMA, row_schema, row_table
 from featurestore.spec import StoreSpec
 
@@ -35,6 +37,23 @@ class Written:
     sha256: str
     rows: int
     size: int
+
+
+def publish(storage: Storage, chunk_id: str, written: Written, folder: str) -> str:
+    """Publishes a finished file under a name that ends in its checksum.
+
+    Args:
+      storage: of the store.
+      chunk_id: of the file's chunk.
+      written: the finished file.
+      folder: ``parts`` or ``quarantine``.
+
+    Returns:
+      The file name below `folder`.
+    """
+    name = str(HashedName(chunk_id, written.sha256[:16]))
+    storage.publish(written.path, f"{folder}/{name}")
+    return name
 
 
 class _HashingFile:

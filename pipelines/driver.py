@@ -16,6 +16,7 @@ from classifier.inputs.formats.tfds import public_input
 from classifier.inputs.labels import Labeller
 from featurestore import layout
 from featurestore.cli.logs import event
+from featurestore.commit import commit_count
 from featurestore.io.storage import Storage
 from featurestore.relabel import relabel, summary_lines
 from featurestore.store import FeatureStore, open_store
@@ -231,12 +232,12 @@ def run_pipeline(
       job: how the pipeline is run.
     """
     plan, storage = facts.plan, store.storage
-    before = len(storage.list("markers"))
+    before = commit_count(storage)
     with driver_folder() as folder:
         if job.is_here:
             settings = replace(settings, progress_folder=str(folder))
         total = 0 if plan.shards else plan.images
-        remote = None if job.is_here else lambda: len(storage.list("markers")) - before
+        remote = None if job.is_here else lambda: commit_count(storage) - before
         shown = show_progress and not facts.detached
         with Monitor(folder, total, remote, plan.chunks) if shown else nullcontext():
             job.run(settings, plan.chunks)

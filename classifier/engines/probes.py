@@ -55,7 +55,7 @@ def write_probes(storage: Storage, engine: Engine, pixels: np.ndarray) -> bool:
             "features": [row.astype(np.float32).tobytes() for row in features],
         }
     )
-    return storage.create(layout.PROBES, parquet_bytes(table))
+    return storage.create(layout.PROBES, parquet_bytes([table]))
 
 
 def read_probes(storage: Storage, spec: StoreSpec) -> tuple[np.ndarray, np.ndarray]:

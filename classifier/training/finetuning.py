@@ -160,15 +160,14 @@ def fine_tune(
         record["head"] = tuning.spelling
         if record["val_loss"] >= loss:
             tell(NO_BETTER)
-        facts = {
-            FINETUNED: {
-                **_layers_record(tuning, composed),
-                "trained": record["parameters"],
-                "epoch_seconds": round(network.last_seconds, 3),
-                "before": {"val_accuracy": accuracy, "val_loss": loss},
-            }
+        tuned = {
+            **_layers_record(tuning, composed),
+            "trained": record["parameters"],
+            "epoch_seconds": round(network.last_seconds, 3),
+            "before": {"val_accuracy": accuracy, "val_loss": loss},
         }
-        return Fitted([record], [], place, {tuning.name: tuning.spelling}, facts)
+        heads = {tuning.name: tuning.spelling}
+        return Fitted([record], [], place, heads, {FINETUNED: tuned})
 
     return write_run(store, storage, division, options, tell, fit)
 

@@ -15,6 +15,7 @@ from classifier.runs import output
 from classifier.runs import run as run_folder
 from classifier.training.trials import fit_all
 from featurestore import FeatureStore, __version__
+from featurestore.compaction.origins import original_parts
 from featurestore.io.storage import Storage
 from featurestore.numerics import digest
 from featurestore.units import size_text
@@ -58,7 +59,7 @@ def decisive_of(store: FeatureStore, division: Division, options: TrainOptions) 
     return {
         "store": store.url,
         "features": store.spec.identity_hash,
-        "rows": sorted(marker.part_sha256 for marker in store.markers().values()),
+        "rows": original_parts(store.storage, store.markers().values()),
         "labels": [list(division.classes), division.train_counts.tolist(), store.label_versions()],
         **options.to_record(),
     }
@@ -181,7 +182,7 @@ def _summary(
     division: Division,
     board: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    parts = sorted(marker.part_sha256 for marker in store.markers().values())
+    parts = original_parts(store.storage, store.markers().values())
     return {
         "run": storage.public_url,
         "store": store.url,

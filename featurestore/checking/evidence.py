@@ -13,13 +13,19 @@ import pyarrow as pa
 
 from featurestore import layout
 from featurestore.checking.findings import READ_AGAIN, Finding, extract_again, remove_command
-from featurestore.commit import MANIFEST_ROWS, Marker, data_files
+from featurestore.commit import (
+    MANIFEST_ROWS,
+    Marker,
+    data_files,
+    marker_files,
+    marker_names,
+    pack_times,
+)
 from featurestore.errors import CorruptStore, RunFailed, cause
 from featurestore.io.storage import Storage
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger
 
-MARKERS_AT_ONCE = 256
 _TEXTS = ("chunk_id", "run_id", "part", "part_sha256", "quarantine", "quarantine_sha256")
 
 
@@ -29,20 +35,20 @@ class Evidence:
 
     Attributes:
       live: chunk_id -> the marker that readers use.
-      named: paths of all parts and quarantine files that a marker or manifest names.
       manifests: chunk_id -> the manifests that name it.
       files: path of each existing data file -> its size in bytes.
+      unnamed: those of the paths that no marker or manifest names.
     """
 
     live: dict[str, Marker] = field(default_factory=dict)
-    named: set[str] = field(default_factory=set)
-    manifests: dict[str, list[str]] = field(default_factory=dict)
+    manifests: dict[str, tuple[str, ...]] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
+    unnamed: set[str] = field(default_factory=set)
 
     def add(self, marker: Marker) -> None:
         """Adds a marker; the first one of a chunk counts."""
         self.live.setdefault(marker.chunk_id, marker)
-        self.named |= marker.files
+        self.unnamed -= marker.files
 
     @cached_property
     def _of_chunk(self) -> dict[str, list[str]]:
@@ -66,20 +72,19 @@ def list_files(storage: Storage, evidence: Evidence) -> None:
     The markers then name the files of a chunk that is committed in between, so that none of them
     looks like an orphan.
     """
-    for path, file in data_files(storage).items():
-        evidence.files[path] = file.size
+    evidence.files = {file.name: file.size for file in data_files(storage)}
+    evidence.unnamed = set(evidence.files)
 
 
 def read_evidence(storage: Storage, evidence: Evidence) -> Iterator[Finding]:
     """Reads manifests and markers into `evidence` and yields their faults."""
-    manifested: dict[str, Marker] = {}
     for file in storage.list("manifest"):
         if file.name.endswith(".parquet"):
-            yield from _read_manifest(storage, f"manifest/{file.name}", evidence, manifested)
-    seen = set()
-    for path, content in _marker_files(storage):
+            yield from _read_manifest(storage, f"manifest/{file.name}", evidence)
+    unseen = set(evidence.manifests)
+    for path, content in marker_files(storage, sorted(marker_names(storage))):
         chunk_id = path.removeprefix("markers/").removesuffix(".json")
-        seen.add(chunk_id)
+        unseen.discard(chunk_id)
         try:
             marker = parse_marker(content, path)
         except CorruptStore as error:
@@ -89,51 +94,41 @@ def read_evidence(storage: Storage, evidence: Evidence) -> Iterator[Finding]:
         if marker.chunk_id != chunk_id:
             message = f"under this name is the marker of another chunk, {marker.chunk_id}"
             yield Finding("swapped_marker", path, message, evidence.remake(storage, chunk_id))
-        elif manifested.get(chunk_id, marker) != marker:
+        elif chunk_id in evidence.manifests and evidence.live[chunk_id] != marker:
             where = ", ".join(evidence.manifests[chunk_id])
             message = f"it differs from the copy that {where} recorded at the end of the run"
             yield Finding("differing_marker", path, message, evidence.remake(storage, chunk_id))
     replaced = {gone for marker in evidence.live.values() for gone in marker.replaces}
     for chunk_id in replaced:
         evidence.live.pop(chunk_id, None)
-    for chunk_id in manifested.keys() - seen - replaced:
+    for chunk_id in unseen - replaced:
         path, where = layout.marker_file(chunk_id), ", ".join(evidence.manifests[chunk_id])
         message = f"the marker is missing; {where} names it"
         yield Finding("missing_marker", path, message, evidence.remake(storage, chunk_id))
 
 
-def _read_manifest(
-    storage: Storage, path: str, evidence: Evidence, manifested: dict[str, Marker]
-) -> Iterator[Finding]:
+def _read_manifest(storage: Storage, path: str, evidence: Evidence) -> Iterator[Finding]:
     fix = f"{remove_command(storage, [path])}; the markers hold everything in it"
+    only = (path,)  # one object for all chunks
     try:
         with storage.open_parquet(path) as file:
             for batch in file.iter_batches(MANIFEST_ROWS, columns=["chunk_id", "marker"]):
                 rows = (batch[name].to_pylist() for name in ("chunk_id", "marker"))
+                copies = []
                 for name, text in zip(*rows, strict=True):
                     marker = parse_marker(text, path)
                     if marker.chunk_id != name:
                         message = f"chunk {name} has the marker of {marker.chunk_id}"
                         raise CorruptStore(f"{path}: {message}")
                     evidence.add(marker)
-                    evidence.manifests.setdefault(marker.chunk_id, []).append(path)
-                    manifested.setdefault(marker.chunk_id, marker)
+                    others = evidence.manifests.get(name)
+                    evidence.manifests[marker.chunk_id] = (*others, path) if others else only
+                    copies.append(marker)
+                pack_times(copies)
     except (CorruptStore, pa.ArrowException, OSError, KeyError, ValueError) as error:
         if isinstance(error, OSError):
             fix = f"{READ_AGAIN}; if nothing can: {fix}"
         yield Finding("damaged_manifest", path, cause(error), fix)
-
-
-def _marker_files(storage: Storage) -> Iterator[tuple[str, bytes]]:
-    """Yields the path and content of every marker, with a few hundred in memory at a time."""
-    names = sorted(f"markers/{n}" for n in storage.names("markers") if n.endswith(".json"))
-    for start in range(0, len(names), MARKERS_AT_ONCE):
-        try:
-            yield from storage.read_many(names[start : start + MARKERS_AT_ONCE]).items()
-        except FileNotFoundError:
-            # One was deleted since the listing.
-            for name in filter(storage.exists, names[start : start + MARKERS_AT_ONCE]):
-                yield name, storage.read(name)
 
 
 def parse_marker(text: str | bytes, where: str) -> Marker:

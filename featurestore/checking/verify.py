@@ -66,6 +66,8 @@ def verify_storage(
         yield finding
     if quick or spec is None:
         return
+    # The rows are checked at a later moment, with other copies of the markers.
+    del evidence, findings
     try:
         yield from _check_rows(FeatureStore(storage, spec), damaged, checked)
     # The earlier findings may make the store unreadable in any of these ways.
@@ -100,7 +102,7 @@ def _read_spec(storage: Storage, evidence: Evidence) -> tuple[StoreSpec | None, 
     try:
         text = storage.read(layout.SPEC)
     except FileNotFoundError as error:
-        if not evidence.files and not storage.list("markers"):
+        if not evidence.files and not any(True for _ in storage.names("markers")):
             raise UsageError(
                 f"no feature store at {storage.public_url!r}: {layout.SPEC} is missing"
             ) from error
@@ -129,7 +131,8 @@ def _check_model(storage: Storage, spec: StoreSpec, quick: bool) -> Iterator[Fin
     note = "python -m classifier.verify --store STORE checks its content"
     models = layout.model_files(spec.base.weights_hash, spec.numerics.model)
     for path in (*models, layout.PROBES):
-        if not storage.size(path):
+        file = storage.entry(path)
+        if not file or not file.size:
             message = f"it is missing or empty, so no run can join and no head can predict ({note})"
             yield Finding("missing_model", path, message, _BACKUP)
         elif path == layout.quantised_file(spec.numerics.model) and not quick:
@@ -182,7 +185,7 @@ def _check_file(
 
 
 def _check_orphans(storage: Storage, evidence: Evidence) -> Iterator[Finding]:
-    for path in sorted(evidence.files.keys() - evidence.named):
+    for path in sorted(evidence.unnamed):
         message = "no marker names it: a process was killed, or a run is active; readers skip it"
         fix = (
             f"{extract_again(storage)}, which deletes orphans older than a day; or, when no run is "

@@ -18,15 +18,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore import layout
 from featurestore.commit import (
     Marker,
     commit,
-    publish,
     read_markers,
+    without_replaced,
     write_manifest,
 )
 from featurestore.compaction.stretches import Stretch, stretches
+from featurestore.compaction.sweep import sweep_replaced
 from featurestore.compaction.turn import FOLDER, only_one
 from featurestore.ignored import merge_notes
 from featurestore.index.index import Index
@@ -36,7 +36,7 @@ from featurestore.reading.visibility import Visibility
 from featurestore.schema import QUARANTINE_SCHEMA, row_schema
 from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore
-from featurestore.writer import ParquetFile, Written, group_rows, part_settings
+from featurestore.writer import ParquetFile, Written, group_rows, part_settings, publish
 
 PART_BYTES = 256 << 20
 # How long a replaced file stays for the readers that began before it was replaced.
@@ -82,22 +82,28 @@ def compact(
 
 
 def _compact(store: FeatureStore, part_bytes: int, keep_seconds: float) -> Compacted:
+    storage, done = store.storage, _merge_small(store, part_bytes)
+    markers = read_markers(storage, replaced=True)
+    if done.merged:
+        stamp = time.strftime("%Y%m%dT%H%M%S000000Z", time.gmtime())
+        name = f"{stamp}-compact-{uuid.uuid4().hex[:6]}"
+        live = without_replaced(markers).values()
+        write_manifest(storage, name, live)
+        Index.read(storage, live).extend(storage, name, FOLDER)
+    done.removed, done.waiting = sweep_replaced(storage, markers, time.time() - keep_seconds)
+    return done
+
+
+def _merge_small(store: FeatureStore, part_bytes: int) -> Compacted:
     storage, done = store.storage, Compacted()
     markers = list(read_markers(storage).values())
     visibility = Visibility.of(markers)
-    stamp = time.strftime("%Y%m%dT%H%M%S000000Z", time.gmtime())
-    name = f"{stamp}-compact-{uuid.uuid4().hex[:6]}"
     for stretch in stretches(storage, markers, part_bytes):
         merged = merge(storage, store.spec, stretch, visibility)
         done.merged += len(merged.replaces)
         done.parts += bool(merged.part)
         before = Ledger.total(marker.ledger for marker in stretch.markers)
         done.dropped += before.images_in - merged.ledger.images_in
-    if done.merged:
-        markers = list(read_markers(storage).values())
-        write_manifest(storage, name, markers)
-        Index.read(storage, markers).extend(storage, name, FOLDER)
-    done.removed, done.waiting = sweep_replaced(storage, time.time() - keep_seconds)
     return done
 
 
@@ -119,7 +125,7 @@ def merge(storage: Storage, spec: StoreSpec, stretch: Stretch, visibility: Visib
         )
         marker = Marker(
             chunk_id=chunk_id,
-            run_id=first.run_id,
+            run_id=stretch.run_id,
             first_key=first.first_key,
             ledger=ledger.check(f"merged chunk {chunk_id}"),
             augmented=part.rows - images,
@@ -201,33 +207,3 @@ def _merge_quarantine(
                 if table.num_rows:
                     writer.write_table(table)
         return writer.finish()
-
-
-def sweep_replaced(storage: Storage, before: float) -> tuple[int, int]:
-    """Deletes the files of commits that were replaced long enough ago, markers last.
-
-    Args:
-      storage: of the store.
-      before: seconds since the epoch; what was replaced later stays.
-
-    Returns:
-      (deleted files, replaced commits that stay).
-    """
-    every = read_markers(storage, replaced=True)
-    changed = {file.name: file.modified for file in storage.list("markers")}
-    removed = waiting = 0
-    for marker in every.values():
-        for chunk_id in marker.replaces:
-            if f"{chunk_id}.json" not in changed:
-                continue
-            modified = changed.get(f"{marker.chunk_id}.json")
-            gone = every.get(chunk_id)
-            if gone is None or modified is None or modified > before:
-                waiting += 1
-                continue
-            for path in sorted(gone.files):
-                storage.remove(path)
-                removed += 1
-            storage.remove(layout.marker_file(chunk_id))
-            removed += 1
-    return removed, waiting

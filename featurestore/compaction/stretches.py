@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from featurestore import layout
-from featurestore.commit import Marker, folded, manifest_names
+from featurestore.commit import Marker, manifest_names, manifested
 from featurestore.errors import CorruptStore
 from featurestore.io.storage import Storage
 
@@ -21,13 +21,23 @@ LARGE = 0.5
 
 @dataclass(frozen=True)
 class Stretch:
-    """Small commits of one run that follow each other in the order of their first keys.
+    """Small commits that follow each other in the order of their first keys.
 
     Attributes:
-      markers: at least two.
+      markers: at least two; of one run, if any of them supersedes keys.
     """
 
     markers: tuple[Marker, ...]
+
+    @property
+    def run_id(self) -> str:
+        """The run of the merged commit: the newest.
+
+        Its rows are those that count now, and what supersedes one of them from now on is a run that
+        is newer than all that have ended. Of an older run, those rows would be hidden that a newer
+        run wrote after it had superseded their keys.
+        """
+        return max(marker.run_id for marker in self.markers)
 
     @property
     def chunk_id(self) -> str:
@@ -39,8 +49,9 @@ def stretches(storage: Storage, markers: Sequence[Marker], part_bytes: int) -> I
     """Yields what is to be merged.
 
     Commits of shards stay, because their markers account for the records of a file. Commits without
-    rows and quarantined images stay, because only their names say what they are for. Commits of
-    several runs are not merged, because the order of runs decides which rows count.
+    rows and quarantined images stay, because only their names say what they are for. Commits that
+    supersede keys are merged with those of their own run only: under a newer run they would hide
+    rows that were written in between.
 
     Args:
       storage: of the store.
@@ -54,16 +65,17 @@ def stretches(storage: Storage, markers: Sequence[Marker], part_bytes: int) -> I
         small = marker.files and marker.part_bytes < LARGE * part_bytes
         if marker.source or not small or marker.chunk_id not in safe:
             continue
-        group = (marker.run_id, json.dumps(dict(marker.numerics), sort_keys=True))
-        run = waiting.setdefault(group, [])
+        run_id = marker.run_id if marker.supersedes else ""
+        group = (run_id, json.dumps(dict(marker.numerics), sort_keys=True))
+        others = waiting.setdefault(group, [])
         if sizes[group] + marker.part_bytes > part_bytes:
-            yield from _stretch(run)
-            run.clear()
+            yield from _stretch(others)
+            others.clear()
             sizes[group] = 0
-        run.append(marker)
+        others.append(marker)
         sizes[group] += marker.part_bytes
-    for run in waiting.values():
-        yield from _stretch(run)
+    for others in waiting.values():
+        yield from _stretch(others)
 
 
 def _stretch(markers: Sequence[Marker]) -> Iterator[Stretch]:
@@ -84,7 +96,7 @@ def settled(storage: Storage) -> set[str]:
     if unfinished:
         oldest = min(map(_start, unfinished))
         names = [name for name in names if _end(storage, name) + CLOCK_SECONDS < oldest]
-    return folded(storage, names)
+    return set(manifested(storage, names))
 
 
 def _start(run_id: str) -> float:

@@ -41,7 +41,7 @@ _INPUT = ("key", "uri", "size", "etag")
 def versions(sizes: Iterable[int], etags: Iterable[str]) -> np.ndarray:
     """Returns the digest of each file's version, uint64 (n,)."""
     pairs = zip(sizes, etags, strict=True)
-    return digests([f"{size}\0{etag}" for size, etag in pairs])[:, 0]
+    return digests(f"{size}\0{etag}" for size, etag in pairs)[:, 0]
 
 
 def places(uris: np.ndarray, file_versions: np.ndarray) -> np.ndarray:
@@ -51,7 +51,7 @@ def places(uris: np.ndarray, file_versions: np.ndarray) -> np.ndarray:
 
 def commit_numbers(markers: Iterable[Marker]) -> np.ndarray:
     """Returns a number for the files of each commit, uint64 (n,)."""
-    return digests([f"{m.chunk_id}\0{m.part}\0{m.quarantine}" for m in markers])[:, 0]
+    return digests(f"{m.chunk_id}\0{m.part}\0{m.quarantine}" for m in markers)[:, 0]
 
 
 def rows_of(storage: Storage, marker: Marker) -> dict[str, np.ndarray]:

@@ -8,8 +8,12 @@ found".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import inspect
+import os
+import string
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +22,23 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from featurestore.io.retry import retrying
+from featurestore.io.urls import modified_time
 
 Info = Mapping[str, Any]
+# So many entries an object store returns in one answer.
+MANY = 1000
+# What a name may begin with.
+_FIRST = string.digits + string.ascii_letters + string.punctuation.replace("/", "")
 _ABSENT = (FileNotFoundError, NotADirectoryError)
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A listed file: its path in the listed folder, bytes, seconds since the epoch or None."""
+
+    name: str
+    size: int
+    modified: float | None
 
 
 def entry(fs: Any, path: str) -> Info | None:
@@ -50,6 +68,55 @@ def files_below(fs: Any, folder: str) -> list[Info]:
     if lists_whole(fs):
         return list(retrying(partial(fs.find, folder, detail=True)).values())
     return [info for info in _entries_below(fs, folder) if info["type"] != "directory"]
+
+
+def each_below(fs: Any, folder: str) -> Iterator[Info]:
+    """Yields what `files_below` returns, of a large object store a part at a time.
+
+    An entry takes a kilobyte and more. So if many names begin with 0, like a sixteenth of all
+    hexadecimal ones, then names are asked for by their first characters, all of ASCII.
+    """
+    many: Collection[Info] = ()
+    if lists_whole(fs) and "prefix" in inspect.signature(type(fs)._find).parameters:
+        many = _named(fs, folder, _FIRST[0])
+    if len(many) < MANY:
+        yield from files_below(fs, folder)
+        return
+    yield from many
+    for character in _FIRST[1:]:
+        yield from _named(fs, folder, character)
+
+
+def _named(fs: Any, folder: str, prefix: str) -> Collection[Info]:
+    return retrying(partial(fs.find, folder, detail=True, prefix=prefix)).values()
+
+
+def local_files(folder: str, prefix: str = "") -> Iterator[FileInfo]:
+    """Yields all files below a local folder, in no order; none for an absent folder.
+
+    An entry of fsspec takes a kilobyte and more; here one is in memory at a time. Links to folders
+    are not followed, as by `files_below`.
+
+    Raises:
+      OSError: when a folder at any depth cannot be listed.
+    """
+    with suppress(*_ABSENT), os.scandir(folder) as entries:
+        for found in entries:
+            if found.is_dir(follow_symlinks=False):
+                yield from local_files(found.path, f"{prefix}{found.name}/")
+                continue
+            with suppress(FileNotFoundError):  # removed since the folder was read
+                status = found.stat()
+                yield FileInfo(f"{prefix}{found.name}", status.st_size, status.st_mtime)
+
+
+def described(infos: Iterable[Info], folder: str) -> Iterator[FileInfo]:
+    """Yields what is known of files, given entries of files below a folder."""
+    prefix = folder.lstrip("/") + "/"
+    for info in infos:
+        name = info["name"].lstrip("/")
+        if name.startswith(prefix):
+            yield FileInfo(name.removeprefix(prefix), info["size"] or 0, modified_time(info))
 
 
 def download(fs: Any, found: Info, target: Path) -> None:

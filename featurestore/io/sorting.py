@@ -20,7 +20,9 @@ MERGED_AT_ONCE = 1 << 20
 
 def digests(texts: Iterable[str]) -> np.ndarray:
     """Returns the first 16 bytes of the sha256 of each text, uint64 (n, 2)."""
-    data = b"".join([hashlib.sha256(text.encode()).digest() for text in texts])
+    data = bytearray()
+    for text in texts:
+        data += hashlib.sha256(text.encode()).digest()
     return np.frombuffer(data, ">u8").reshape(-1, 4)[:, :2].astype(np.uint64)
 
 

@@ -6,11 +6,12 @@ object store a file appears when its upload ends, and only complete files are up
 
 from __future__ import annotations
 
+import itertools
 import os
 import posixpath
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,8 +23,9 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from featurestore.errors import CorruptStore
+from featurestore.io import lookup
 from featurestore.io.drafts import draft_name
-from featurestore.io.lookup import delete, entry, files_below
+from featurestore.io.lookup import FileInfo
 from featurestore.io.retry import naming, retrying
 from featurestore.io.steady import SteadyFile
 from featurestore.io.urls import connect, modified_time, public_url
@@ -34,22 +36,14 @@ def _encoded(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def parquet_bytes(*groups: pa.Table) -> bytes:
-    """Returns a small Parquet file with one row group per table."""
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, groups[0].schema, compression="zstd") as writer:
-        for group in groups:
+def parquet_bytes(groups: Iterable[pa.Table]) -> bytes:
+    """Returns a small Parquet file with one row group per table, of which there is at least one."""
+    sink, tables = pa.BufferOutputStream(), iter(groups)
+    first = next(tables)
+    with pq.ParquetWriter(sink, first.schema, compression="zstd") as writer:
+        for group in itertools.chain((first,), tables):
             writer.write_table(group)
     return sink.getvalue().to_pybytes()
-
-
-@dataclass(frozen=True, slots=True)
-class FileInfo:
-    """A listed file: its path in the listed folder, bytes, seconds since the epoch or None."""
-
-    name: str
-    size: int
-    modified: float | None
 
 
 @dataclass(frozen=True)
@@ -109,12 +103,12 @@ class Storage:
         Raises:
           OSError: when the file system gives no clear answer.
         """
-        return entry(self._unlisted, self.path(name)) is not None
+        return lookup.entry(self._unlisted, self.path(name)) is not None
 
-    def size(self, name: str) -> int | None:
-        """Returns a file's size in bytes now, or None when it is absent; raises like `exists`."""
-        found = entry(self._unlisted, self.path(name))
-        return None if found is None else found["size"] or 0
+    def entry(self, name: str) -> FileInfo | None:
+        """Returns what a listing says of a file now, or None if absent; raises like `exists`."""
+        info = lookup.entry(self._unlisted, self.path(name))
+        return FileInfo(name, info["size"] or 0, modified_time(info)) if info else None
 
     def read(self, name: str) -> bytes:
         """Returns a file's content.
@@ -191,13 +185,15 @@ class Storage:
           OSError: when any folder below cannot be listed, so that no listing is incomplete.
         """
         root = self.path(folder)
-        prefix = root.lstrip("/") + "/"
-        files = [
-            FileInfo(name.removeprefix(prefix), info["size"] or 0, modified_time(info))
-            for info in files_below(self._unlisted, root)
-            if (name := info["name"].lstrip("/")).startswith(prefix)
-        ]
+        files = lookup.described(lookup.files_below(self._unlisted, root), root)
         return sorted(files, key=lambda file: file.name)
+
+    def walk(self, folder: str) -> Iterator[FileInfo]:
+        """Yields what `list` returns, in no order, and without all of it in memory."""
+        root = self.path(folder)
+        if self.is_local:
+            return lookup.local_files(root)
+        return lookup.described(lookup.each_below(self._unlisted, root), root)
 
     def names(self, folder: str) -> Iterator[str]:
         """Yields the names of the files in `folder` itself, in no order and without their sizes.
@@ -205,7 +201,7 @@ class Storage:
         Of a million files this takes a hundredth of what `list` takes on a local disk.
         """
         if not self.is_local:
-            yield from (file.name for file in self.list(folder))
+            yield from (file.name for file in self.walk(folder))
             return
         with suppress(FileNotFoundError), os.scandir(self.path(folder)) as entries:
             yield from (found.name for found in entries if not found.is_dir())
@@ -269,7 +265,7 @@ class Storage:
 
     def remove(self, name: str) -> None:
         """Deletes a file or folder; an absent one is no error."""
-        delete(self._unlisted, self.path(name))
+        lookup.delete(self._unlisted, self.path(name))
 
     @contextmanager
     def workspace(self, name: str) -> Iterator[Path]:

@@ -12,10 +12,11 @@ from featurestore.io.cores import cores
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
-# A thread that gets a slow task leaves the others to the rest.
+# A thread that gets a slow task leaves the others to the rest. More tasks would hold one chunk
+# each, so that a thread would compute nothing while it commits a chunk.
 TASKS_PER_THREAD = 8
-# A cluster that grows while the job runs finds tasks, too.
-FEWEST_TASKS = 64
+# The workers of a cluster that has none yet come while the job runs.
+TASKS_OF_NO_THREADS = 64
 CONNECT_SECONDS = 10
 
 
@@ -36,7 +37,7 @@ def divide(options: PipelineOptions) -> None:
     dask = options.view_as(DaskOptions)
     threads = _threads(dask) if dask.address or dask.scheduler_file else cores()
     if not (dask.npartitions or dask.partition_size):
-        dask.npartitions = max(FEWEST_TASKS, TASKS_PER_THREAD * threads)
+        dask.npartitions = TASKS_PER_THREAD * threads or TASKS_OF_NO_THREADS
 
 
 def require_done(job: Any, after: str) -> None:
@@ -75,7 +76,8 @@ def _threads(dask: Any) -> int:
         ) from error
     if not threads:
         say(
-            f"note: the Dask scheduler at {where} has no workers yet; the job waits for them",
+            f"note: the Dask scheduler at {where} has no workers yet; the job waits for them; "
+            "--dask_npartitions should be 8 times the threads to come",
             to_stderr=True,
         )
     return threads

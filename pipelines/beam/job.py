@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from featurestore.commit import commit_count
 from featurestore.errors import UsageError
 from featurestore.io.storage import Storage
 from pipelines.beam.run import run_pipeline
@@ -83,7 +84,7 @@ class Job:
             lambda pipeline: pipeline | step,
             AFTER,
             wait=not self.is_detached,
-            signs=None if self.is_here else lambda: len(storage.list("markers")),
+            signs=None if self.is_here else lambda: commit_count(storage),
         )
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from classifier.inputs.refs import ShardDamaged
 from featurestore import layout
-from featurestore.commit import Marker, commit, committed, publish
+from featurestore.commit import Marker, commit, committed
 from featurestore.store import FeatureStore
-from featurestore.writer import Written
+from featurestore.writer import Written, publish
 from pipelines.extraction.group import GroupResult
 from pipelines.planning.chunks import Chunk
 from pipelines.watching.timing import ChunkClock, LaneClock

@@ -14,7 +14,8 @@ import numpy as np
 from classifier.inputs.found import Found
 from classifier.inputs.records import file_etag
 from featurestore import layout
-from featurestore.commit import Marker, data_files, sweep_store, write_manifest
+from featurestore.commit import Marker, data_files, write_manifest
+from featurestore.compaction.sweep import sweep_store
 from featurestore.decision import read_decision
 from featurestore.errors import RunFailed
 from featurestore.ignored import merge_notes
@@ -64,7 +65,7 @@ def finish_run(storage: Storage, facts: RunFacts, opening: Opening = opened) -> 
     write_manifest(storage, facts.run_id, store.markers().values())
     index.extend(storage, facts.run_id)
     write_record(storage, record)
-    sweep_store(storage, time.time())
+    sweep_store(storage, store.markers().values(), time.time())
     return record
 
 
@@ -88,14 +89,14 @@ def _record(
         "augmented": sum(marker.augmented for marker in ours),
         "superseded": asdict(Ledger.total(marker.superseded for marker in ours)),
         "store_ledger": asdict(index.ledger(every)),
-        "unmarked": 0 if every else len(data_files(store.storage)),
+        "unmarked": 0 if every else sum(1 for _ in data_files(store.storage)),
         "damaged": damaged_shards(every),
         "notes": merge_notes(note for marker in newest_of_shards(every) for note in marker.notes),
         "quarantined_by_kind": quarantined_by_kind(store, facts.run_id),
         "dead": [asdict(chunk) for chunk in dead],
         "ignored": [*facts.ignored_names, *(name for marker in markers for name in marker.ignored)],
         "engine": dict(facts.engine) or _decided(store.storage),
-        "numerics": _distinct([dict(marker.numerics) for marker in markers]),
+        "numerics": _distinct(marker.numerics for marker in markers),
     }
     if any(marker.source for marker in ours):
         # Only now are the images of shards known; those of folders the driver has counted.
@@ -221,8 +222,9 @@ def quarantined_by_kind(store: FeatureStore, run_id: str) -> dict[str, int]:
     return dict(sorted(kinds.items()))
 
 
-def _distinct(records: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return list({json.dumps(record, sort_keys=True): record for record in records}.values())
+def _distinct(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    distinct = {json.dumps(dict(record), sort_keys=True): record for record in records}
+    return [dict(record) for record in distinct.values()]
 
 
 def _iso(seconds: float) -> str:

@@ -149,7 +149,7 @@ def _encode(chunks: list[Chunk]) -> bytes:
     rows = ([_record(member) for member in chunk.members] for chunk in chunks)
     index = [(chunk.chunk_id, chunk.first_key, len(chunk.images)) for chunk in chunks]
     schema = PLAN_SCHEMA.with_metadata({_INDEX: json.dumps(index)})
-    return parquet_bytes(*(pa.Table.from_pylist(chunk, schema) for chunk in rows))
+    return parquet_bytes(pa.Table.from_pylist(chunk, schema) for chunk in rows)
 
 
 class PlannedChunk(NamedTuple):

@@ -148,7 +148,7 @@ def keep_moment(storage: Storage, source: FeatureStore) -> None:
       source: the store, at a moment.
 
     Raises:
-      UsageError: when rows that were scored no longer count.
+      UsageError: when rows that were scored no longer count, or were merged into other commits.
     """
     assert source.moment is not None
     if storage.exists(MOMENT):
@@ -157,7 +157,7 @@ def keep_moment(storage: Storage, source: FeatureStore) -> None:
         fresh = [marker for name, marker in markers.items() if name not in known]
         if known - markers.keys() or any(marker.supersedes for marker in fresh):
             raise UsageError(
-                f"--store: {source.url} has replaced rows since {storage.public_url} was begun; "
-                "score into another --output"
+                f"--store: {source.url} has replaced rows, or was compacted, since "
+                f"{storage.public_url} was begun; score into another --output"
             )
     storage.write(MOMENT, source.moment.to_json())

@@ -11,10 +11,13 @@ from support.extraction import SMALL, rows_of
 from support.images import write_images
 from support.kills import TWO_PROCESSES
 from support.optional import optional
+from support.scores import assert_same_scores
 
 from classifier.runs.run import load_run
 from featurestore import open_store
 from featurestore.checking.verify import verify_storage
+from featurestore.io.storage import Storage
+from pipelines.scoring.spec import open_scores
 
 optional("distributed")
 pytestmark = pytest.mark.cluster
@@ -122,3 +125,24 @@ def test_ridge_finds_what_one_process_finds(local, cluster, folder, run):
         weights[name] = found.load_head(found.head_id()).get_weights()
     for here, there in zip(weights["here"], weights["there"], strict=True):
         np.testing.assert_allclose(there, here, rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def trained(local, run):
+    """The flags of a run of one head on the local store."""
+    flags = ("--store", "one", "--output", "heads", "--head", "linear", "--epochs", "2")
+    run("classifier.train", *flags)
+    return "--run", "heads", "--chunk_size", "16"
+
+
+@pytest.mark.parametrize(
+    "source", [("--store", "one"), ("--input", "photos")], ids=["rows", "images"]
+)
+def test_scores_are_those_of_the_local_runner(trained, cluster, folder, run, source):
+    kind = source[1]
+    run("pipelines.score", *trained, *source, "--output", f"here-{kind}")
+    run("pipelines.score", *trained, *source, "--output", f"there-{kind}", *cluster.flags)
+    assert_same_scores(folder / f"here-{kind}", folder / f"there-{kind}", ["linear"])
+    there = open_scores(Storage(str(folder / f"there-{kind}")))
+    assert sum(marker.ledger.rows for marker in there.markers().values()) == IMAGES + 40
+    assert len({marker.time["worker"] for marker in there.markers().values()}) == WORKERS

@@ -1,4 +1,4 @@
-"""Extraction, dedupe and ridge on Prism, whose workers run in another folder than the command."""
+"""Extraction, dedupe, ridge and scoring on Prism, whose workers run elsewhere than the command."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from support.commands import ROOT, assert_one_line_error, run_command
 from support.extraction import SMALL, rows_of
 from support.images import write_images
 from support.prism import BINARIES, prism
+from support.scores import assert_same_scores
 
 from classifier.runs.run import load_run
 from featurestore import open_store
@@ -122,6 +123,18 @@ def test_ridge_with_relative_paths_is_the_local_fit(pooled, direct, tmp_path):
     )
     for one, other in zip(found, wanted, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_scores_are_those_of_the_local_runner(pooled, images, direct, tmp_path):
+    shutil.copytree(direct.url, tmp_path / "s")
+    flags = ("--store", "s", "--output", "heads", "--head", "linear", "--epochs", "2")
+    done = run_command("classifier.train", *flags, cwd=tmp_path)
+    assert done.code == 0, done.err
+    arguments = ("pipelines.score", "--run", "heads", "--input", images, "--chunk_size", "16")
+    for output, runner in {"here": (), "there": pooled.flags}.items():
+        done = run_command(*arguments, "--output", output, *runner, cwd=tmp_path)
+        assert done.code == 0, done.err
+    assert_same_scores(tmp_path / "here", tmp_path / "there", ["linear"])
 
 
 def begin(running, images, folder, *arguments, **environment) -> subprocess.Popen:

@@ -7,13 +7,8 @@ import pytest
 from support.stores import add_chunk, find_orphans, make_rows, make_store
 
 from featurestore import layout
-from featurestore.commit import (
-    Marker,
-    commit,
-    read_markers,
-    sweep_store,
-    write_manifest,
-)
+from featurestore.commit import Marker, commit, read_markers, write_manifest
+from featurestore.compaction.sweep import sweep_store
 from featurestore.errors import CorruptStore, RunFailed
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger
@@ -39,12 +34,19 @@ def test_unmarked_files_are_orphans_swept_when_old_or_committed(store):
     young = f"parts/{HashedName('a' * 32, '0' * 16)}"
     store.storage.write(young, b"in flight")
     assert list(find_orphans(store.storage, store.markers())) == [young]
-    assert sweep_store(store.storage, time.time()) == []
+    assert sweep_store(store.storage, [], time.time()) == []
     later = time.time() + 2 * 24 * 3600
     # Without one marker in the store it is the markers that are missing.
-    assert sweep_store(store.storage, later) == []
-    add_chunk(store, make_rows(1), np.ones((1, 8), np.float32))
-    assert sweep_store(store.storage, later) == [young]
+    assert sweep_store(store.storage, [], later) == []
+    known = [add_chunk(store, make_rows(1), np.ones((1, 8), np.float32))]
+    assert sweep_store(store.storage, known, time.time()) == []
+    assert sweep_store(store.storage, known, later) == [young]
+
+
+def test_a_commit_after_the_sweep_has_read_the_markers_keeps_its_files(store):
+    known = [add_chunk(store, make_rows(1), np.ones((1, 8), np.float32))]
+    add_chunk(store, make_rows(1, 1), np.ones((1, 8), np.float32))
+    assert sweep_store(store.storage, known, time.time() + 2 * 24 * 3600) == []
 
 
 def test_readers_take_manifests_and_newer_markers(store):

@@ -5,54 +5,22 @@ import json
 import os
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
-from support.stores import add_chunk, find_orphans, make_rows, make_spec, make_store
+from support.increments import build, visible
+from support.stores import add_chunk, find_orphans, make_rows, make_spec
 
 from featurestore import open_store
 from featurestore.__main__ import run as command
 from featurestore.checking.verify import verify_storage
-from featurestore.commit import read_markers, sweep_store, write_manifest
+from featurestore.commit import read_markers, write_manifest
 from featurestore.compaction.compact import compact
+from featurestore.compaction.sweep import sweep_store
 from featurestore.compaction.turn import TURN
 from featurestore.errors import UsageError
 from featurestore.index.index import Index
 from featurestore.io.drafts import draft_name
-from featurestore.labels.overlay import write_overlay
 
-BAD = {"uri": "file:///b", "size": 3, "etag": "1", "kind": "empty", "message": "no bytes"}
 SPECS = {"embeddings": make_spec(), "maps": make_spec((2, 2, 3), "float16")}
-
-
-def build(url, spec=None, chunks=6):
-    """Two runs of small commits: the second replaces a row and a bad image of the first."""
-    store = make_store(url, spec)
-    storage, shape = store.storage, store.spec.feature_shape
-    for path in (f"model/{store.spec.base.weights_hash}.keras", "model/probes.parquet"):
-        storage.write(path, b"stands for the base")
-    rng = np.random.default_rng(0)
-    for number in range(chunks):
-        bad = [{**BAD, "key": f"bad{number}.png"}] if number % 2 else []
-        features = rng.normal(size=(5, *shape)).astype(np.float32)
-        run_id = f"20260101T00000{number % 2}000000Z-a"
-        changes = {"supersedes": ("00000.png", "bad1.png")} if number == 5 else {}
-        add_chunk(store, make_rows(5, 5 * number), features, bad, run_id=run_id, **changes)
-    markers = list(store.markers().values())
-    write_manifest(storage, "20260101T000001000000Z-a", markers)
-    write_overlay(storage, iter([("00007.png", ["relabelled"], "test")]))
-    return store
-
-
-def visible(store):
-    """All that a reader sees: key -> (labels, split, run-independent columns, features)."""
-    rows = {}
-    columns = ("key", "uri", "labels", "split", "view", "content_hash", "features")
-    for batch in store.scan(columns):
-        for values in zip(*(batch[name] for name in columns), strict=True):
-            key, *rest, features = values
-            assert key not in rows
-            rows[key] = (*map(str, rest), features.tobytes())
-    return rows
 
 
 def seen(store):
@@ -70,12 +38,10 @@ def test_readers_see_the_same_rows_in_fewer_parts(tmp_path, spec):
     store = build(tmp_path / "store", spec)
     before, commits = seen(store), len(store.markers())
     done = compact(store)
-    assert (done.merged, done.parts, done.dropped) == (6, 2, 1)
+    # The commit that supersedes keys is merged with none of another run.
+    assert (done.merged, done.parts, done.dropped) == (5, 1, 1)
     assert len(store.markers()) == 2 < commits
-    assert {m.run_id for m in store.markers().values()} == {
-        "20260101T000000000000Z-a",
-        "20260101T000001000000Z-a",
-    }
+    assert {m.run_id for m in store.markers().values()} == {"20260101T000001000000Z-a"}
     assert seen(store) == before
     assert_clean(store)
 
@@ -83,8 +49,8 @@ def test_readers_see_the_same_rows_in_fewer_parts(tmp_path, spec):
 def test_a_second_compaction_removes_what_no_reader_can_need(tmp_path):
     store = build(tmp_path / "store")
     before = seen(store)
-    assert compact(store).waiting == 6
-    assert compact(store, keep_seconds=0).removed >= 12
+    assert compact(store).waiting == 5
+    assert compact(store, keep_seconds=0).removed >= 10
     assert len(list((tmp_path / "store/parts").iterdir())) == 2
     assert len(list((tmp_path / "store/markers").iterdir())) == 2
     assert seen(store) == before
@@ -100,7 +66,7 @@ def test_a_reader_goes_on_with_the_parts_that_it_began_with(tmp_path):
     first = next(rows)["key"].tolist()
     before = visible(store)
     compact(store)
-    sweep_store(store.storage, 2e9)
+    sweep_store(store.storage, store.markers().values(), 2e9)
     keys = [*first, *itertools.chain.from_iterable(batch["key"] for batch in rows)]
     assert sorted(keys) == sorted(before)
     assert visible(store.at_moment(names)) == before
@@ -153,7 +119,7 @@ def test_commits_that_an_unfinished_run_counts_on_stay(tmp_path):
     store.storage.write(
         "runs/20260101T000001000000Z-a.json", json.dumps({"finished": "2025-12-31T00:00:00Z"})
     )
-    assert compact(store).merged == 6
+    assert compact(store).merged == 5
 
 
 def test_large_parts_and_commits_of_shards_stay(tmp_path):
@@ -194,23 +160,9 @@ def test_an_index_hides_what_was_replaced(tmp_path, monkeypatch):
     assert index.ledger(store.markers().values()).rows == store.ledger().rows
 
 
-def test_a_snapshot_holds_what_counts_and_nothing_else(tmp_path, capsys):
-    store = build(tmp_path / "store")
-    before = visible(store)
-    out = tmp_path / "snapshot"
-    assert command(["snapshot", store.url, "--output", str(out), "--rows_per_file", "10"]) == 0
-    assert "29 rows written to 3 files" in capsys.readouterr().out
-    table = pq.read_table(out)
-    assert sorted(table["key"].to_pylist()) == sorted(before)
-    row = table.filter(np.array(table["key"].to_pylist()) == "00007.png").to_pylist()[0]
-    assert (row["labels"], row["split"], len(row["features"])) == (["relabelled"], "test", 8)
-    with pytest.raises(UsageError, match="is not empty"):
-        command(["snapshot", store.url, "--output", str(out)])
-
-
 def test_the_command_says_what_it_did(tmp_path, capsys):
     store = build(tmp_path / "store")
     assert command(["compact", store.url, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert (facts["merged"], facts["parts"], facts["waiting"]) == (6, 2, 6)
+    assert (facts["merged"], facts["parts"], facts["waiting"]) == (5, 1, 5)
     assert open_store(store.url).markers()

@@ -4,7 +4,6 @@ import json
 import shutil
 
 import numpy as np
-import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from support.extraction import SMALL, make_tar, run
@@ -12,6 +11,7 @@ from support.features import clusters, make_store
 from support.images import write_images
 from support.kills import TWO_PROCESSES, start_and_kill
 from support.optional import optional
+from support.scores import HEADS, assert_same_scores, score_rows
 
 from classifier.predict import run as predict
 from classifier.runs.run import load_run
@@ -22,7 +22,6 @@ from featurestore.io.storage import Storage
 from pipelines.score import run as score
 from pipelines.scoring.spec import open_scores
 
-HEADS = ("linear", "mlp-8-relu")
 PORTABLE = ("--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK")
 BAD = "cat/bad.jpeg"
 
@@ -48,26 +47,6 @@ def scored(world, capsys, output, *arguments):
     return code, json.loads(capsys.readouterr().out)
 
 
-def rows_of(folder):
-    """The rows by key, read with PyArrow alone."""
-    table = pyarrow.dataset.dataset(folder / "parts", format="parquet").to_table()
-    rows = {row["key"]: row for row in table.to_pylist()}
-    assert len(rows) == table.num_rows, "a key twice"
-    return rows
-
-
-def assert_same_scores(one, other, heads=HEADS):
-    one, other = rows_of(one), rows_of(other)
-    assert one.keys() == other.keys()
-    for key, row in one.items():
-        for head in heads:
-            names = f"{head}_classes", f"{head}_probabilities"
-            first, second = (
-                dict(zip(*(r[n] for n in names), strict=True)) for r in (row, other[key])
-            )
-            assert first == pytest.approx(second, abs=1e-5), key
-
-
 @pytest.fixture(scope="module")
 def of_store(world):
     """The scores of the store by both heads."""
@@ -78,7 +57,7 @@ def of_store(world):
 
 def test_a_store_is_scored_as_its_head_classifies_it(world, of_store):
     trained, stored = load_run(str(world / "r")), open_store(world / "s").load()
-    rows = rows_of(of_store)
+    rows = score_rows(of_store)
     assert set(rows) == set(stored["key"]) and len(rows) == 90
     for head in HEADS:
         wanted = trained.load_head(head).predict(stored["features"], verbose=0)[:, 0]
@@ -100,7 +79,7 @@ def test_images_are_scored_as_predict_classifies_them(world, of_store, tmp_path,
     assert_same_scores(of_store, tmp_path / "o")
     assert [row["key"] for row in open_scores(Storage(str(tmp_path / "o"))).quarantined()] == [BAD]
     predict(["--run", str(world / "r"), str(world / "in"), "--head_id", "linear", "--json"])
-    by_uri = {row["uri"]: row for row in rows_of(tmp_path / "o").values()}
+    by_uri = {row["uri"]: row for row in score_rows(tmp_path / "o").values()}
     for found in json.loads(capsys.readouterr().out)["predictions"]:
         if "error" not in found:
             row = by_uri[found["image"]]
@@ -164,10 +143,10 @@ def test_new_commits_of_a_store_are_added_and_replaced_rows_refused(world, tmp_p
     run("--input", photos, "--output", store, *SMALL)
     code, record = scored(tmp_path, capsys, tmp_path / "o", "--store", store)
     assert code == 0 and record["ledger"]["rows"] == 1
-    assert len(rows_of(tmp_path / "o")) == 91
+    assert len(score_rows(tmp_path / "o")) == 91
     (photos / "dog/new.jpeg").write_bytes((photos / "dog/00003.jpeg").read_bytes())
     run("--input", photos, "--output", store, *SMALL)
-    with pytest.raises(UsageError, match="has replaced rows since .* was begun"):
+    with pytest.raises(UsageError, match="has replaced rows, or was compacted, since .* was begun"):
         scored(tmp_path, capsys, tmp_path / "o", "--store", store)
 
 
@@ -178,7 +157,7 @@ def test_a_shard_that_cannot_be_read_is_a_dead_chunk(world, tmp_path, capsys):
     inputs = ("--input", tmp_path / "a.tar", tmp_path / "b.zip")
     code, record = scored(world, capsys, tmp_path / "o", *inputs)
     assert code == 3 and record["ledger"]["dead_chunks"] == 1
-    assert record["ledger"]["rows"] == len(images) == len(rows_of(tmp_path / "o"))
+    assert record["ledger"]["rows"] == len(images) == len(score_rows(tmp_path / "o"))
 
 
 def test_drift_is_small_for_the_training_rows_and_larger_for_others(tmp_path, capsys):
@@ -198,7 +177,7 @@ def test_drift_is_small_for_the_training_rows_and_larger_for_others(tmp_path, ca
     assert near["trained"] == pytest.approx({f"class {n}": 0.25 for n in range(4)}, abs=0.1)
     for drift in (near, far):
         assert sum(drift["classes"]["linear"].values()) == pytest.approx(1)
-    rows = rows_of(tmp_path / "near")
+    rows = score_rows(tmp_path / "near")
     right = [row["linear_classes"][0] == row["labels"][0] for row in rows.values()]
     assert len(rows) == 120 and np.mean(right) > 0.9
     assert all(len(set(row["linear_classes"])) == 4 for row in rows.values())

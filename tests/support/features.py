@@ -7,11 +7,11 @@ import hashlib
 import numpy as np
 
 from featurestore import BaseSpec, Numerics, PixelSpec, StoreSpec, layout
-from featurestore.commit import Marker, commit, publish
+from featurestore.commit import Marker, commit
 from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
 from featurestore.store import create_store
-from featurestore.writer import PartWriter
+from featurestore.writer import PartWriter, publish
 
 
 def spec_of(feature_shape, **changes):

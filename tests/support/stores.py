@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from featurestore import layout
-from featurestore.commit import Marker, commit, data_files, publish
+from featurestore.commit import Marker, commit, data_files
 from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
 from featurestore.spec import BaseSpec, Numerics, PixelSpec, StoreSpec
 from featurestore.store import FeatureStore, create_store
-from featurestore.writer import PartWriter, write_quarantine
+from featurestore.writer import PartWriter, publish, write_quarantine
 from support.commands import ROOT
 
 
@@ -64,7 +64,7 @@ def add_chunk(
     **changes,
 ) -> Marker:
     """Writes and commits a chunk the way an extraction does, but for `changes` of its marker."""
-    chunk_id = f"{len(store.markers()):032x}"
+    chunk_id = changes.get("chunk_id", f"{len(store.markers()):032x}")
     storage = store.storage
     images = sum(row["view"] == 0 for row in rows)
     with storage.workspace(f"tmp/test-{chunk_id}") as folder:
@@ -153,4 +153,5 @@ def memory_growth(store: FeatureStore, statement: str) -> int:
 
 def find_orphans(storage: Storage, markers: Mapping[str, Marker]) -> set[str]:
     """Returns the paths of the data files that none of `markers` names."""
-    return set(data_files(storage)) - {path for each in markers.values() for path in each.files}
+    named = {path for each in markers.values() for path in each.files}
+    return {file.name for file in data_files(storage)} - named

@@ -19,6 +19,8 @@ from support.stacks import blurred
 from classifier.heads.stacked import fit as fit_module
 from classifier.runs.run import load_run
 from classifier.train import run
+from featurestore.commit import write_manifest
+from featurestore.compaction.compact import compact
 from featurestore.labels.overlay import write_overlay
 
 HEADS = [
@@ -189,7 +191,8 @@ def test_a_damaged_checkpoint_is_said_and_left(store, tmp_path, monkeypatch, cap
     assert len(load_run(str(tmp_path / "run")).leaderboard()) == 8
 
 
-def test_a_real_kill_is_survived(tmp_path):
+@pytest.mark.parametrize("compacts", [False, True], ids=["", "compacted"])
+def test_a_real_kill_is_survived(tmp_path, compacts):
     rng = np.random.default_rng(0)
     features = rng.normal(size=(4000, 64)).astype(np.float32)
     labels = [f"class {number}" for number in rng.integers(0, 3, 4000)]
@@ -210,6 +213,9 @@ def test_a_real_kill_is_survived(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL and epochs < 40
     assert not (tmp_path / "killed" / "run.json").exists()
+    if compacts:
+        write_manifest(store.storage, "run", store.markers().values())
+        assert compact(store, keep_seconds=0).merged == 2
     for folder in ("killed", "whole"):
         done = subprocess.run(
             command(tmp_path / folder), env=environment, capture_output=True, text=True, check=True

@@ -515,5 +515,5 @@ def test_a_store_ten_times_the_memory_it_may_use_trains_in_bounded_memory(tmp_pa
         assert done.returncode == 0, done.stderr
         assert "streamed from the store" in done.stdout
         peaks.append(int(done.stdout.split()[-1]) / 1024)
-    # The larger store holds 180 MB more.
-    assert peaks[1] - peaks[0] < 40, peaks
+    # The larger store holds 180 MB more. Equal runs differ by up to 45 MB.
+    assert peaks[1] - peaks[0] < 90, peaks

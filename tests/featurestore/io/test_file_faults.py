@@ -23,7 +23,8 @@ from featurestore import layout, open_store
 from featurestore.__main__ import run as featurestore
 from featurestore.checking.verify import verify_storage
 from featurestore.cli.command import main, say
-from featurestore.commit import read_markers, sweep_store
+from featurestore.commit import read_markers
+from featurestore.compaction.sweep import sweep_store
 from featurestore.io.storage import Storage
 from featurestore.labels.overlay import write_overlay
 from featurestore.layout import HashedName
@@ -159,19 +160,23 @@ def scene_resume(world: World, folder: Path, faults: Faults) -> None:
     extract_again(world, folder / "half", faults)
 
 
+def sweep_files(storage: Storage, now: float) -> None:
+    sweep_store(storage, read_markers(storage).values(), now)
+
+
 def scene_sweep(world: World, folder: Path, faults: Faults) -> None:
     store = Path(shutil.copytree(world.folder / "half", folder / "half"))
     live = Storage(str(store))
     live.write("plans/live/0.parquet", b"of a run at work")
     before, storage = kept_bytes(store), Storage(f"faulty://{store}")
     with faults.at_work():
-        for sweep in (sweep_dead_runs, sweep_store):
+        for sweep in (sweep_dead_runs, sweep_files):
             with suppress(OSError):
                 sweep(storage, time.time())
     assert_kept(store, before)
     assert live.exists("plans/live/0.parquet")
     sweep_dead_runs(storage, time.time())
-    sweep_store(storage, time.time())
+    sweep_files(storage, time.time())
     assert_kept(store, before)
     assert {file.name.split("/")[0] for file in live.list("plans")} == {"live"}
     assert len(live.list("parts")) == FIRST / 3 and not live.list("quarantine")

@@ -55,8 +55,8 @@ def test_only_what_is_absent_is_absent(tree):
     storage = Storage(f"faulty://{tree}")
     assert storage.list("nowhere") == [] and storage.list("a/one") == []
     assert not storage.exists("nowhere") and not storage.exists("a/one/below a file")
-    assert storage.exists("a") and storage.exists("a/one") and storage.size("a/one") == 5
-    assert storage.size("nowhere") is None
+    assert storage.exists("a") and storage.exists("a/one") and storage.entry("a/one").size == 5
+    assert storage.entry("nowhere") is None
     assert is_folder(FS, f"{tree}/a") and not is_folder(FS, f"{tree}/a/one")
     with failing("info", times=2):
         assert storage.exists("a/one")

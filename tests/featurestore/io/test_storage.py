@@ -59,7 +59,7 @@ def test_of_many_creators_one_wins_and_its_content_stays(storage):
 @pytest.mark.parametrize("groups", [[[]], [["a"]], [["a", "b"], ["c"]]])
 def test_a_small_parquet_file_has_one_row_group_per_table(storage, groups):
     tables = [pa.table({"key": pa.array(keys, pa.string())}) for keys in groups]
-    storage.write("small.parquet", parquet_bytes(*tables))
+    storage.write("small.parquet", parquet_bytes(tables))
     with storage.open_parquet("small.parquet") as file:
         assert file.num_row_groups == len(groups)
         read = [file.read_row_group(group)["key"].to_pylist() for group in range(len(groups))]
@@ -151,3 +151,17 @@ def test_public_url_drops_credentials(url, shown):
 
 def test_options_never_show_up():
     assert "hidden" not in repr(Storage("memory://x", {"secret": "hidden"}))
+
+
+@pytest.mark.parametrize("many", [3, 1000], ids=["by-first-characters", "at-once"])
+def test_a_walk_yields_what_a_list_returns(storage, monkeypatch, many):
+    monkeypatch.setattr("featurestore.io.lookup.MANY", many)
+    names = [f"{number:02x}.json" for number in range(0, 256, 3)]
+    names += ["x.json", "Z", "~a", ".hidden", "[b]", "deep/er/0.json", "0/0"]
+    for name in names:
+        storage.write(f"markers/{name}", name)
+    storage.write("markers-of-others/0", b"")
+    walked = list(storage.walk("markers"))
+    assert sorted(walked, key=lambda file: file.name) == storage.list("markers")
+    assert sorted(file.name for file in walked) == sorted(names)
+    assert list(storage.walk("nowhere")) == []

@@ -8,8 +8,9 @@ from support.optional import optional
 
 from classifier.heads.ridge.settings import RidgeSettings
 from featurestore.errors import RunFailed, UsageError
+from featurestore.io.cores import cores
 from pipelines import extract
-from pipelines.beam.dask import FEWEST_TASKS
+from pipelines.beam.dask import TASKS_PER_THREAD
 from pipelines.beam.options import check_beam_arguments, make_options
 from pipelines.beam.ridge import FitRidge
 from pipelines.beam.transforms import ExtractFeatures
@@ -74,7 +75,7 @@ def test_a_scheduler_that_does_not_answer_is_one_line(flags, message):
 
 def test_every_thread_gets_several_tasks():
     options = make_options(["--runner=DaskRunner"]).get_all_options()
-    assert options["npartitions"] == FEWEST_TASKS
+    assert options["npartitions"] == TASKS_PER_THREAD * cores()
 
 
 @pytest.mark.parametrize(
