@@ -91,6 +91,8 @@ bench: $(STAMP) ## measure every figure in docs/performance.md (about an hour on
 	$(BIN)/python -m benchmarks.opening --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.heads --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.stacked --write $(PERFORMANCE)
+	$(BIN)/python -m benchmarks.exact --write $(PERFORMANCE)
+	$(BIN)/python -m benchmarks.smallruns --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.ridge --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.probing --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.views --write $(PERFORMANCE)

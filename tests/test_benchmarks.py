@@ -361,6 +361,8 @@ def test_throughput_end_to_end(command, tmp_path):
         ("benchmarks.layouts", "--images", "8", "--rows", "64", "--rounds", "1"),
         ("benchmarks.opening", "--images", "8", "--rows", "64", "--rounds", "1"),
         ("benchmarks.heads", "--images", "60", "--rounds", "1", "--epochs", "1"),
+        ("benchmarks.exact", "--rows", "100", "--features", "16", "--rounds", "1"),
+        ("benchmarks.smallruns", "--rows", "100", "--rounds", "1"),
         ("benchmarks.scaling", "--images", "32", "--times", "2", "--rounds", "1"),
         ("benchmarks.textbook", "--images", "32", "--epochs", "1"),
         ("benchmarks.views", "--per_class", "2", "--epochs", "1", "--seeds", "1"),
