@@ -1,6 +1,6 @@
-"""Other ways to train many heads at once: one Keras model of einsum layers, and `jax.vmap`.
+"""Other ways to train many heads at once: a Keras model of einsum layers, JAX, and PyTorch.
 
-Both start from the weights that Hoarfrost's heads start from, take the same batches in the same
+All start from the weights that Hoarfrost's heads start from, take the same batches in the same
 order, and update by Adam with a learning rate per head. So their accuracies must agree with
 Hoarfrost's, which the benchmark prints beside the times.
 """
@@ -24,7 +24,7 @@ from classifier.heads.stacked.stack import initial_weights
 from classifier.heads.stacked.updates import BETA_1, BETA_2, EPSILON
 from classifier.runtime import import_keras
 
-EINSUM, VMAP = "one Keras model of einsum layers", "jax.vmap"
+EINSUM, VMAP, TORCH = "one Keras model of einsum layers", "jax.vmap", "torch.func.vmap"
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,46 @@ def vmapped(start: Start) -> Rival:
         state = step(state, start.rates, np.float32(count), features, labels)
 
     return Rival(train, lambda features: np.asarray(outputs(state[0], features)))
+
+
+def torch_vmapped(start: Start) -> Rival:
+    """Returns `torch.func.vmap` of the gradient of one head, and Adam in place on all heads.
+
+    Raises:
+      NotRun: if PyTorch is not installed.
+    """
+    if not installed("torch"):
+        raise NotRun("PyTorch is not installed; pip install 'hoarfrost[examples]' brings it")
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    def forward(weights: Any, features: Any) -> Any:
+        for number in range(0, len(weights) - 2, 2):
+            features = torch.relu(features @ weights[number] + weights[number + 1])
+        return features @ weights[-2] + weights[-1]
+
+    def loss(weights: Any, features: Any, labels: Any) -> Any:
+        return cross_entropy(forward(weights, features), labels)
+
+    gradients_of = torch.func.vmap(torch.func.grad(loss), (0, None, None))
+    outputs = torch.func.vmap(forward, (0, None), 1)
+    weights = [torch.tensor(array) for array in start.weights]
+    means, squares = ([torch.zeros_like(weight) for weight in weights] for _ in range(2))
+    rates = torch.tensor(start.rates)
+    count = 0
+
+    def train(features: np.ndarray, labels: np.ndarray) -> None:
+        nonlocal count
+        count += 1
+        scale = math.sqrt(1 - BETA_2**count) / (1 - BETA_1**count)
+        gradients = gradients_of(weights, torch.from_numpy(features), torch.from_numpy(labels))
+        for weight, mean, square, gradient in zip(weights, means, squares, gradients, strict=True):
+            mean.mul_(BETA_1).add_(gradient, alpha=1 - BETA_1)
+            square.mul_(BETA_2).addcmul_(gradient, gradient, value=1 - BETA_2)
+            rate = rates.reshape(-1, *[1] * (weight.ndim - 1)) * scale
+            weight.sub_(rate * mean / (square.sqrt() + EPSILON))
+
+    return Rival(train, lambda features: outputs(weights, torch.from_numpy(features)).numpy())
 
 
 def rival_accuracy(rival: Rival, data: TrainingData, options: TrainOptions) -> np.ndarray:

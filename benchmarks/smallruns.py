@@ -2,10 +2,11 @@
 
     python -m benchmarks.smallruns [--rows 600] [--rounds 3]
 
-The store has 1,280 features a row and 10 classes, as a pooled base leaves them. ``classifier.train``
-trains one linear head with its defaults, ``classifier.evaluate`` evaluates it on the training rows,
-and ``classifier.report`` writes the page. Each runs in a process of its own; the figures are user and
-system time together, which a busy machine changes less than the time on the clock.
+The store has 1,280 features a row and 10 classes, as a pooled base leaves them.
+``classifier.train`` trains one linear head with its defaults, ``classifier.evaluate`` evaluates it
+on the training rows, and ``classifier.report`` writes the page. Each runs in a process of its own.
+The figures are user and system time together, which other work on the machine changes less than the
+time on the clock. Keras is imported whole, as your own programs import it.
 """
 
 from __future__ import annotations

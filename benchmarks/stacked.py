@@ -4,9 +4,10 @@
 
 128 linear heads of 10 classes on 20,000 embeddings (1280,) are compared with ONE Keras `fit` of one
 such head, and 16 heads of 256 hidden units on 2,000 float16 maps (5, 5, 512) with 16 Keras fits.
-Two more ways train all heads at once, as Hoarfrost does: one Keras model of einsum layers, and
-`jax.vmap` of the step of one head. They start from the same weights and take the same batches, and
-the last column says by how much the accuracy of a head differs from Hoarfrost's at the most.
+Three more ways train all heads at once, as Hoarfrost does: one Keras model of einsum layers,
+`jax.vmap` of the step of one head, and `torch.func.vmap` of its gradient. They start from the same
+weights and take the same batches, and the last column says by how much the accuracy of a head
+differs from Hoarfrost's at the most.
 
 The batch size is 64, the optimizer Adam, and a fifth of the rows validates after every epoch. The
 rows are synthetic and are written into stores as an extraction writes them. All runs in one
@@ -33,7 +34,17 @@ import numpy as np
 from benchmarks.arguments import counted_parser
 from benchmarks.opening import write_store
 from benchmarks.ridge import CLASSES, made_rows
-from benchmarks.rivals import EINSUM, VMAP, Rival, Start, einsum_layers, rival_accuracy, vmapped
+from benchmarks.rivals import (
+    EINSUM,
+    TORCH,
+    VMAP,
+    Rival,
+    Start,
+    einsum_layers,
+    rival_accuracy,
+    torch_vmapped,
+    vmapped,
+)
 from benchmarks.rounds import NotRun, paired_ratio
 from benchmarks.tables import number, publish, table
 from classifier import train
@@ -211,6 +222,7 @@ def ways_of(case: Case, folder: Path, epochs: int) -> Ways:
     }
     ways[EINSUM] = partial(rival_fit, einsum_layers, start, data, options)
     ways[VMAP] = partial(rival_fit, vmapped, start, data, options)
+    ways[TORCH] = partial(rival_fit, torch_vmapped, start, data, options)
     ways[FIT] = partial(our_fit, data, options)
     ways[COMMAND] = partial(our_command, store, case, epochs, folder / "run")
     return ways

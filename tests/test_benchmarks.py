@@ -25,7 +25,7 @@ from benchmarks.machine import installed, machine
 from benchmarks.precisions import agreement
 from benchmarks.processes import Finished, Stopwatch, run_command
 from benchmarks.progress import Progress, extraction_timing, under_way
-from benchmarks.rivals import Start, einsum_layers, rival_accuracy, vmapped
+from benchmarks.rivals import Start, einsum_layers, rival_accuracy, torch_vmapped, vmapped
 from benchmarks.rounds import (
     Contender,
     NotRun,
@@ -423,7 +423,9 @@ def test_other_ways_to_train_heads_together_give_the_same_heads(tmp_path):
     data = prepare_data(store, divide(store), options)
     start = Start.of(data, options)
     ours = stacked.our_fit(data, options).accuracy
-    makers = [einsum_layers, vmapped] if installed("jax") else [einsum_layers]
+    makers = [einsum_layers]
+    makers += [vmapped] if installed("jax") else []
+    makers += [torch_vmapped] if installed("torch") else []
     for make in makers:
         theirs = rival_accuracy(make(start), data, options)
         # One of the 60 validation rows may fall the other way.
