@@ -29,7 +29,7 @@ TIMEOUT = 600
 KERAS = "importing TensorFlow and Keras"
 
 
-def processor_seconds(command: Sequence[object], folder: Path) -> float:
+def processor_seconds(command: Sequence[str], folder: Path) -> float:
     """Runs a command; returns the processor time of its processes.
 
     Raises:

@@ -14,7 +14,7 @@ from featurestore.errors import UsageError, unknown_choice
 from featurestore.units import shortest
 
 SPELLINGS = {
-    "linear": "linear[:dropout=P]",
+    "linear": "linear",
     "mlp": "mlp:UNITS",
     "conv": "conv:FILTERS,FILTERS...",
     "file": "FILE.yaml|FILE.keras",
