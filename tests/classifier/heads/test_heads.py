@@ -32,7 +32,7 @@ def test_spelling_is_read_and_round_trips(text, spec):
     ("text", "message"),
     [
         ("linaer", r"unknown value 'linaer'; did you mean linear"),
-        ("", r"unknown value ''; choose from FILE.yaml.*, knn:K, linear, logistic, mlp:UNITS, ridge"),
+        ("", r"unknown value ''; choose from FILE.*, knn:K, linear, logistic, mlp:UNITS, ridge"),
         ("linear:relu", r"unknown value 'relu'; choose from dropout=P"),
         ("linear:dropout=2", "dropout must be from 0 to below 1, got 2.0"),
         ("linear:dropout=0.1:dropout=0.2", "the dropout is given twice"),
