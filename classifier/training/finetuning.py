@@ -14,7 +14,7 @@ from classifier.heads.network.fit import Network
 from classifier.heads.options import TrainOptions
 from classifier.heads.stacked.checkpoint import SECONDS, Checkpoint
 from classifier.runs.headfile import head_file
-from classifier.runs.run import FINETUNED, Run, history_file
+from classifier.runs.run import ADOPTED, FINETUNED, Run, history_file
 from classifier.training.composition import Composed, compose
 from classifier.training.run import Fitted, decisive_of, tell_place, write_run
 from classifier.training.trials import keep_head, progress_lines
@@ -66,10 +66,15 @@ def require_ready(tuning: Tuning, allow_unconverged: bool) -> None:
     """Refuses a head from which fine-tuning would not begin well.
 
     Raises:
-      UsageError: for a nearest-neighbour head, and for one that was still improving, unless it is
-        allowed or the base stays frozen.
+      UsageError: for an adopted head, for a nearest-neighbour head, and for one that was still
+        improving, unless it is allowed or the base stays frozen.
     """
     run, head_id = tuning.run, tuning.head_id
+    if run.config.heads[head_id] == ADOPTED:
+        raise UsageError(
+            f"--run: {run.url} was adopted, so its head has no weights of its own; extract a layer "
+            "of its base, train a head on that store, and fine-tune that run"
+        )
     if run.config.heads[head_id].startswith("knn"):
         raise UsageError(
             f"--run: {head_id} holds training rows, not weights, so it cannot be trained on; give "

@@ -1,6 +1,7 @@
 """Fine-tuning from stored maps and from pixels: equal results, checks, commands after it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from classifier.base.unfreezing import leaves
 from classifier.evaluate import run as evaluate
 from classifier.finetune import run as finetune
 from classifier.heads.stacked.checkpoint import Checkpoint
-from classifier.runs.run import load_run
+from classifier.runs.run import ADOPTED, load_run
 from classifier.train import run as train
+from classifier.training.finetuning import Tuning, require_ready
 from featurestore.errors import UsageError
 
 keras = optional("keras")
@@ -200,6 +202,13 @@ def test_mistakes_are_one_line(made, tmp_path):
         "small", "--input", made.photos, "--model", "pixels", "--image_size", "20"
     )
     refused("holds images as", small)
+
+
+def test_an_adopted_run_is_refused(made):
+    run = load_run(made.run)
+    run = replace(run, config=replace(run.config, heads={"adopted": ADOPTED}))
+    with pytest.raises(UsageError, match="was adopted.*train a head on that store"):
+        require_ready(Tuning(run, "adopted", "4"), allow_unconverged=True)
 
 
 def test_a_head_that_still_improves_is_refused_unless_told(made, tmp_path):

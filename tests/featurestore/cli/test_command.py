@@ -172,10 +172,11 @@ def savedmodel(tmp_path_factory) -> Path:
 
 def test_bases_names_no_flag_that_it_lacks(tmp_path, command, savedmodel):
     known = command("classifier.bases", "--help").out
-    assert command("classifier.bases", savedmodel, "--image_size", "32").code == 0
+    for size in ((), ("--image_size", "32")):
+        assert command("classifier.bases", savedmodel, *size).code == 0
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.keras").write_text("none")
-    for wrong in ((savedmodel,), ("empty",), ("text.keras",), ("VGG61",), ("s3x://a/b",)):
+    for wrong in (("empty",), ("text.keras",), ("VGG61",), ("s3x://a/b",)):
         done = command("classifier.bases", *wrong)
         assert done.code == 2 and done.err.count("\n") == 1, done
         flags = {word.strip(":,;()") for word in done.err.split() if word.startswith("--")}
