@@ -46,7 +46,7 @@ _TO_SAVEDMODEL = """
 import sys, keras
 base = keras.models.load_model(sys.argv[1], compile=False)
 pooled = keras.layers.GlobalAveragePooling2D()(base.output)
-keras.Model(base.inputs, pooled).export(sys.argv[2], verbose=False)
+keras.Model(base.input, pooled).export(sys.argv[2], verbose=False)
 """
 Commands = Callable[[Path, float], None]
 
