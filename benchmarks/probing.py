@@ -25,9 +25,7 @@ from benchmarks.bases import BASES, write_base_apart
 from benchmarks.images import photographs
 from benchmarks.processes import module, run_command
 from benchmarks.tables import number, publish, table
-from classifier.heads.head import logits_model
 from classifier.heads.probabilities import log_probabilities
-from classifier.judgement.evaluation import forward
 from classifier.judgement.intervals import difference_interval
 from classifier.runs.run import load_run
 from featurestore import FeatureStore, open_store
@@ -95,7 +93,7 @@ def compare(folder: Path, write: Callable[[Path], object]) -> Comparison:
     store, head_id = open_store(str(folder / "store")), json.loads(done.out)["best"]
     test = _split(store, ["test"])
     run = load_run(str(folder / "run"))
-    logits = forward(logits_model(run.load_head(head_id)))(test[0])
+    logits = run.logits_of(head_id)(test[0])
     # For two classes a head gives one logit.
     right = np.array(run.classes)[log_probabilities(logits).argmax(axis=1)] == test[1]
     started = time.perf_counter()

@@ -23,6 +23,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import math
 import shutil
 import tempfile
 import time
@@ -41,9 +42,11 @@ from benchmarks.probing import SETS
 from benchmarks.tables import NOTHING, number, publish, table
 from classifier import evaluate, train
 from classifier.base.stored import load_base
-from classifier.heads.head import Moments, build_head, outputs_for
+from classifier.heads.head import Moments, dense_head, outputs_for
 from classifier.heads.network.augmentation import augmentation
+from classifier.heads.options import Trial
 from classifier.heads.spec import HeadSpec
+from classifier.heads.stacked.stack import initial_weights
 from classifier.pixels.views import BOOK, parse_augment
 from classifier.runtime import import_keras
 from featurestore import FeatureStore
@@ -157,7 +160,11 @@ class Bench:
         moments.update(store.load(["features"], splits=["train"], views=[0])["features"])
         shape = store.spec.feature_shape
         outputs = outputs_for(self.classes)
-        head = build_head(HeadSpec(), shape, outputs, seed, standard=moments.standard())
+        weights = initial_weights(Trial(HeadSpec(), seed=seed), math.prod(shape), outputs)
+        network = dense_head(HeadSpec(), shape, weights, standard=moments.standard())
+        file = self._folder / "head.keras"
+        file.write_bytes(network.to_bytes())
+        head = keras.models.load_model(file, compile=False)
         with store.local_model() as path:
             base = load_base(path, store.spec.base)
         base.trainable = False

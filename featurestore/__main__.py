@@ -201,13 +201,16 @@ def _compact(args: argparse.Namespace, options: dict[str, Any]) -> int:
     if args.json:
         say(json.dumps({"store": store.url, **asdict(done)}, indent=2))
         return 0
-    say(f"{done.merged:,} commits merged into {done.parts:,} parts")
+    say(f"commits merged: {done.merged:,}, into parts: {done.parts:,}")
     if done.dropped:
-        say(f"{done.dropped:,} superseded images left out")
-    say(
-        f"{done.removed:,} replaced files removed; those of {done.waiting:,} commits stay "
-        f"{args.keep_hours:g} hours for their readers, then the same command removes them"
-    )
+        say(f"superseded images left out: {done.dropped:,}")
+    if done.removed:
+        say(f"replaced files removed: {done.removed:,}")
+    if done.waiting:
+        say(
+            f"the files of {done.waiting:,} replaced commits stay {args.keep_hours:g} hours for "
+            "their readers; then the same command removes them"
+        )
     return 0
 
 

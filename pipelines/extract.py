@@ -59,9 +59,11 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
         from pipelines.beam.options import check_beam_arguments, refuse_local
 
         options = extract_options(args, check_beam_arguments(parser, rest))
-    places = {"input": [named_split(uri)[1] for uri in options.inputs] or [SAMPLE_FOLDER]}
+    places: dict[str, Sequence[str]] = {
+        "input": [named_split(uri)[1] for uri in options.inputs] or [SAMPLE_FOLDER]
+    }
     if options.input_store:
-        places = {"input_store": [options.input_store]}
+        places = {"input_store": (options.input_store,)}
     refuse_local(options.beam_arguments, output=(options.output,), **places)
     return options, args.json
 

@@ -19,6 +19,7 @@ from classifier.engines.probes import PROBES, synthetic_images, write_probes
 from classifier.reporting.writing import renew_page
 from classifier.runs import output
 from classifier.runs import run as run_folder
+from classifier.runs.headfile import save_head
 from classifier.runs.run import ADOPTED
 from classifier.runtime import import_keras
 from featurestore import __version__, layout
@@ -99,7 +100,7 @@ def adopt(options: AdoptOptions, storage: Storage, overwrite: bool, tell: Tell) 
     storage.write(model, keep_base(built, options.base).data)
     output.clear_output(storage, (model,))
     write_probes(storage, engine, probes)
-    run_folder.save_head(storage, HEAD_ID, head)
+    save_head(storage, HEAD_ID, head)
     return _finish(options, storage, spec, classes, activation, tell)
 
 

@@ -17,7 +17,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from classifier.exporting.options import ExportOptions
-from classifier.runs.run import Run, head_file
+from classifier.runs.headfile import head_file
+from classifier.runs.run import Run
 from featurestore import __version__
 from featurestore.errors import UsageError, one_line
 from featurestore.numerics import digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +12,7 @@ from classifier.features.dataset import SIDES, epoch_batches, labelled_batches, 
 from classifier.features.division import Division
 from classifier.features.order import Order, Rows
 from classifier.heads.head import Moments, Standard
+from classifier.heads.headgraph import HeadGraph
 from classifier.heads.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -123,14 +125,22 @@ class Fit:
 
 @dataclass(frozen=True)
 class TrainedHead(Fit):
-    """A head to save: at its best epoch, as a Keras model.
+    """A head to save: at its best epoch.
 
     Attributes:
-      model: features -> probabilities, with the weights of the best epoch.
+      model: features -> probabilities, with the weights of the best epoch; a Keras model if a
+        convolution is in it.
       l2: its penalty; None for a head without one.
       penalties: figures by penalty of an exact head; empty for others.
     """
 
-    model: keras.Model
+    model: HeadGraph | keras.Model
     l2: float | None = None
     penalties: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it learned."""
+        if isinstance(self.model, HeadGraph):
+            return self.model.parameters
+        return sum(math.prod(weight.shape) for weight in self.model.trainable_weights)

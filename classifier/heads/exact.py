@@ -1,19 +1,20 @@
-"""Fits ridge, logistic and nearest-neighbour heads, each as a Keras model like any other head."""
+"""Fits ridge, logistic and nearest-neighbour heads, each as a graph of layers like any other."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from classifier.features.dataset import SIDES
 from classifier.features.division import Division
 from classifier.features.order import Rows
 from classifier.heads.data import TrainedHead, TrainingData
-from classifier.heads.head import Standard, build_head, outputs_for
-from classifier.heads.logistic import fit_logistic
+from classifier.heads.head import Standard, dense_head, outputs_for, standardised
+from classifier.heads.headgraph import HeadGraph
+from classifier.heads.logistic import Block, fit_logistic
 from classifier.heads.neighbours import build_neighbours, metrics_of
 from classifier.heads.network.architecture import check_network
 from classifier.heads.options import TrainOptions
@@ -24,9 +25,6 @@ from classifier.heads.stacked.partition import HEAD_LIMIT, state_bytes
 from classifier.heads.stacked.progress import METRICS
 from featurestore.errors import UsageError
 from featurestore.units import size_text
-
-if TYPE_CHECKING:
-    import keras
 
 
 def check_rows(options: TrainOptions, division: Division) -> None:
@@ -115,7 +113,7 @@ def train_exact(spec: HeadSpec, data: TrainingData, options: TrainOptions) -> Tr
 
 
 def _exact_head(
-    model: keras.Model,
+    model: HeadGraph,
     metrics: Mapping[str, float],
     rows: int,
     started: float,
@@ -165,21 +163,25 @@ def ridge_head(
 
 def _linear(
     standard: Standard | None, kernel: np.ndarray, bias: np.ndarray, feature_shape: Sequence[int]
-) -> keras.Model:
-    model = build_head(HeadSpec(), feature_shape, len(bias), 0, standard=standard)
-    model.get_layer("logits").set_weights([kernel, bias])
-    return model
+) -> HeadGraph:
+    return dense_head(HeadSpec(), feature_shape, (kernel, bias), standard=standard)
 
 
 def _logistic(
     spec: HeadSpec, data: TrainingData, options: TrainOptions, started: float
 ) -> TrainedHead:
+    def blocks(side: str) -> Iterator[Block]:
+        return ((standardised(rows, data.standard), rows.labels) for rows in data.rows(side))
+
+    sides: Callable[[str], Iterable[Block]] = blocks
+    if 4 * data.division.stored_rows * math.prod(data.feature_shape) <= options.memory:
+        held = {side: list(blocks(side)) for side in SIDES}
+        sides = held.__getitem__
     fit, path = fit_logistic(
-        data.rows,
+        sides,
         math.prod(data.feature_shape),
         len(data.division.classes),
         options.penalties_of(spec),
-        data.standard,
         options.class_weights(data.division.train_counts),
     )
     model = _linear(data.standard, fit.kernel, fit.bias, data.feature_shape)

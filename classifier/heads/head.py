@@ -1,23 +1,25 @@
-"""Heads as Keras models: small classifiers on stored features.
+"""Heads: small classifiers on stored features.
 
 A head takes features as they are stored. It standardises each channel with statistics of the
 training rows, which are part of the head so that evaluation and prediction cannot forget them. It
 flattens a map, and ends in probabilities: one sigmoid unit for two classes, a softmax for more.
 
-Training and evaluation use the layer below the probabilities (`logits_model`): the cross entropy of
-logits stays exact where a probability has long been rounded to 0 or 1.
+Training and evaluation use the layer below the probabilities: the cross entropy of logits stays
+exact where a probability has long been rounded to 0 or 1.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from classifier.base.graph import convolves
 from classifier.features.order import Rows, flattened
+from classifier.heads.headgraph import PROBABILITIES, HeadGraph, Tensor
 from classifier.heads.spec import HeadSpec
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 # Dividing by the deviation of a channel that hardly varies in training would magnify every small
 # shift at prediction. The smallest divisor is a tenth of the root mean square deviation.
 LEAST_RELATIVE_DEVIATION = 0.1
+CONVOLVED_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -117,69 +120,105 @@ def outputs_for(classes: Sequence[str], multi_label: bool = False) -> int:
     return 1 if len(classes) == 2 and not multi_label else len(classes)
 
 
-def build_head(
+def dense_head(
     spec: HeadSpec,
     feature_shape: Sequence[int],
-    n_outputs: int,
-    seed: int,
+    weights: Sequence[np.ndarray],
+    seed: int = 0,
     *,
     standard: Standard | None = None,
     multi_label: bool = False,
-) -> keras.Model:
-    """Builds an untrained head.
+) -> HeadGraph:
+    """Returns a head of dense layers.
 
     Args:
       spec: of the head.
       feature_shape: of one stored row, such as (5, 5, 512) or (1280,).
-      n_outputs: units of the last layer; 1 means a sigmoid, more mean a softmax.
-      seed: of the initial weights and of dropout.
+      weights: kernel and bias of each layer: of the hidden one, if there is one, and of the logits.
+        A single logit means a sigmoid, more mean a softmax.
+      seed: of its dropout.
       standard: statistics per channel; None leaves features as they are.
       multi_label: whether each output is a sigmoid of its own.
-
-    Returns:
-      A functional model, float32 (n, *feature_shape) -> float32 (n, n_outputs) probabilities.
     """
-    keras = import_keras()
-    layers = keras.layers
-
-    def dense(units: int, name: str, step: int) -> Any:
-        return layers.Dense(
-            units,
-            name=name,
-            kernel_initializer=keras.initializers.GlorotUniform(seed=seed + step),
-        )
-
-    inputs = layers.Input(tuple(feature_shape), dtype="float32", name="features")
-    x = inputs
-    if standard is not None:
-        x = standardise(standard, feature_shape)(x)
-    if len(feature_shape) > 1:
-        x = layers.Flatten(name="flatten")(x)
-    if spec.dropout and not spec.units:
-        x = layers.Dropout(spec.dropout, seed=seed, name="dropout")(x)
+    graph = HeadGraph()
+    x = flat(graph, standardise(graph, graph.input(feature_shape), standard))
     if spec.units:
-        x = dense(spec.units, "hidden", 1)(x)
+        x = dense(graph, "hidden", x, weights[:2])
         if spec.activation != "linear":
-            x = layers.Activation(spec.activation, name=spec.activation)(x)
-        if spec.dropout:
-            x = layers.Dropout(spec.dropout, seed=seed, name="dropout")(x)
-    x = dense(n_outputs, "logits", 2)(x)
-    kind = "sigmoid" if n_outputs == 1 or multi_label else "softmax"
-    return keras.Model(inputs, layers.Activation(kind, name="probabilities")(x), name="head")
+            x = graph.layer("Activation", spec.activation, x, x.shape, activation=spec.activation)
+    if spec.dropout:
+        x = graph.layer(
+            "Dropout", "dropout", x, x.shape, rate=spec.dropout, seed=seed, noise_shape=None
+        )
+    x = dense(graph, "logits", x, weights[-2:])
+    probabilities(graph, x, x.shape == (1,) or multi_label)
+    return graph
 
 
-def standardise(standard: Standard, feature_shape: Sequence[int]) -> keras.layers.Normalization:
-    """Returns a layer that standardises features of shape (n, *feature_shape)."""
-    layer = import_keras().layers.Normalization(axis=-1, name="standardise")
-    layer.build((None, *feature_shape))
-    # Weights, because arguments would be written out in the model's JSON.
-    layer.adapt_mean.assign(standard.mean)
-    layer.adapt_variance.assign(np.square(standard.deviation))
-    layer.finalize_state()
-    return layer
+def standardise(graph: HeadGraph, x: Tensor, standard: Standard | None) -> Tensor:
+    """Adds the layer that standardises features, unless `standard` is None."""
+    if standard is None:
+        return x
+    arrays = (standard.mean, np.square(standard.deviation), np.zeros((), np.int64))
+    config: dict[str, Any] = {"axis": [-1], "invert": False, "mean": None, "variance": None}
+    return graph.layer("Normalization", "standardise", x, x.shape, arrays, **config)
+
+
+def flat(graph: HeadGraph, x: Tensor) -> Tensor:
+    """Adds the layer that flattens maps; vectors are left as they are."""
+    if len(x.shape) == 1:
+        return x
+    size = (math.prod(x.shape),)
+    return graph.layer("Flatten", "flatten", x, size, data_format="channels_last")
+
+
+def dense(graph: HeadGraph, name: str, x: Tensor, weights: Sequence[np.ndarray]) -> Tensor:
+    """Adds a dense layer of these weights, kernel and bias."""
+    kernel, bias = (np.asarray(array, np.float32) for array in weights)
+    glorot = {"seed": None, "input_axes": None, "output_axes": None}
+    kinds = {"kernel": ("GlorotUniform", glorot), "bias": ("Zeros", {})}
+    config: dict[str, Any] = {"units": len(bias), "activation": "linear", "use_bias": True}
+    for part, (kind, settings) in kinds.items():
+        config[f"{part}_initializer"] = initializer(kind, settings)
+        config |= {f"{part}_regularizer": None, f"{part}_constraint": None}
+    config["quantization_config"] = None
+    return graph.layer("Dense", name, x, (len(bias),), (kernel, bias), **config)
+
+
+def initializer(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an initializer as Keras writes it."""
+    named = {"module": "keras.initializers", "class_name": kind, "config": settings}
+    return {**named, "registered_name": None}
+
+
+def probabilities(graph: HeadGraph, x: Tensor, sigmoid: bool) -> None:
+    """Adds the last layer."""
+    kind = "sigmoid" if sigmoid else "softmax"
+    graph.layer("Activation", PROBABILITIES, x, x.shape, activation=kind)
 
 
 def logits_model(head: keras.Model) -> keras.Model:
     """Returns the head without its last activation; the weights are shared, not copied."""
     keras = import_keras()
     return keras.Model(head.inputs[0], head.get_layer("probabilities").input, name="logits")
+
+
+def forward(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function that runs `model` on batches of any length, compiled once.
+
+    A model that convolves gets few rows at a time, because its inner maps are far larger than they.
+    """
+    import_keras()
+    import tensorflow as tf
+
+    shape = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+    graph = tf.function(lambda x: model(x, training=False), input_signature=[shape])
+    most = CONVOLVED_ROWS if convolves(model) else None
+
+    def run(features: np.ndarray) -> np.ndarray:
+        size = most or max(len(features), 1)
+        starts = range(0, max(len(features), 1), size)
+        parts = (features[start : start + size].astype(np.float32, copy=False) for start in starts)
+        return np.concatenate([graph(part).numpy() for part in parts])
+
+    return run

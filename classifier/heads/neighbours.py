@@ -1,4 +1,4 @@
-"""A k-nearest-neighbour probe as a Keras model, so that it is saved and used like any head.
+"""A k-nearest-neighbour probe as a graph of layers, so that it is saved and used like any head.
 
 The training rows are the kernel of a dense layer: one matrix product gives all similarities. The
 bias of ``euclidean`` turns a product into half the negative squared distance, up to a term that is
@@ -7,16 +7,15 @@ the same for every neighbour of an image and so changes neither their order nor 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from classifier.heads.head import Standard, standardise
+from classifier.heads.head import Standard, dense, flat, initializer, probabilities, standardise
+from classifier.heads.headgraph import HeadGraph, Tensor
+from classifier.heads.probabilities import log_probabilities
 from classifier.heads.spec import HeadSpec
-from classifier.runtime import import_keras
-
-if TYPE_CHECKING:
-    import keras
 
 # Of the votes, as in DINO (Caron et al., 2021): exp(similarity / 0.07).
 TEMPERATURE = 0.07
@@ -30,7 +29,7 @@ def build_neighbours(
     labels: np.ndarray,
     classes: int,
     standard: Standard | None,
-) -> keras.Model:
+) -> HeadGraph:
     """Builds the probe.
 
     Args:
@@ -41,52 +40,69 @@ def build_neighbours(
       standard: of the features; None leaves them as they are.
 
     Returns:
-      A functional model, float32 (m, *feature_shape) -> float32 (m, outputs) probabilities. One
+      A graph, float32 (m, *feature_shape) -> float32 (m, outputs) probabilities. One
       pseudo-neighbour votes evenly for all classes, so that no class has probability 0.
     """
-    keras = import_keras()
-    layers, ops = keras.layers, keras.ops
-    inputs = layers.Input(features.shape[1:], dtype="float32", name="features")
-    scaled = _scaled(keras, spec, inputs, standard)
-    points = keras.Model(inputs, scaled).predict(features.astype(np.float32), verbose=0)
-    rows = len(points)
-    closeness = layers.Dense(rows, name="neighbours")
-    similarity = closeness(scaled)
+    graph = HeadGraph()
+    x = standardise(graph, graph.input(features.shape[1:]), standard)
+    x = _scaled(graph, spec, flat(graph, x))
+    points = np.concatenate([graph(block) for block in _blocks(features)])
+    rows, k = len(points), min(spec.neighbours, len(points))
     bias = np.zeros(rows) if spec.metric == "cosine" else -np.square(points).sum(axis=1) / 2
-    closeness.set_weights([points.T, bias])
-    values, places = ops.top_k(similarity, min(spec.neighbours, rows))
-    table = layers.Embedding(rows, classes, name="labels")
-    votes = table(places)
-    table.set_weights([np.eye(classes, dtype=np.float32)[labels]])
+    # Contiguous, because a product with it then takes less time.
+    similarity = dense(graph, "neighbours", x, (np.ascontiguousarray(points.T), bias))
+    best = graph.operation("TopK", (similarity,), (k,), k=k, sorted=True)
     if spec.vote == "weighted":
-        shares = layers.Softmax(name="shares")(values / TEMPERATURE)
-        counted = ops.sum(votes * ops.expand_dims(shares, -1), axis=1)
+        scaled = graph.operation("TrueDivide", (best, TEMPERATURE), (k,))
+        shares = graph.layer("Softmax", "shares", scaled, (k,), axis=-1)
+    votes = _votes(graph, Tensor(best.layer, (k,), 1, "int32"), np.eye(classes)[labels])
+    if spec.vote == "weighted":
+        spread = graph.operation("ExpandDims", (shares,), (k, 1), axis=-1)
+        product = graph.operation("Multiply", (votes, spread), (k, classes))
+        counted = graph.operation("Sum", (product,), (classes,), axis=1, keepdims=False)
     else:
-        counted = ops.mean(votes, axis=1)
-    logits = ops.log(counted + 1 / (spec.neighbours * classes))
+        counted = graph.operation("Mean", (votes,), (classes,), axis=1, keepdims=False)
+    pseudo = 1 / (spec.neighbours * classes)
+    logits = graph.operation(
+        "Log", (graph.operation("Add", (counted, pseudo), (classes,)),), (classes,)
+    )
     if classes == 2:
-        logits = logits[:, 1:] - logits[:, :1]
-    kind = "sigmoid" if classes == 2 else "softmax"
-    outputs = layers.Activation(kind, name="probabilities")(logits)
-    return keras.Model(inputs, outputs, name="head")
+        every = slice(None)
+        ends = [
+            graph.operation("GetItem", (logits, (every, part)), (1,))
+            for part in (slice(1, None), slice(None, 1))
+        ]
+        logits = graph.operation("Subtract", ends, (1,))
+    probabilities(graph, logits, classes == 2)
+    return graph
 
 
-def _scaled(keras: Any, spec: HeadSpec, inputs: Any, standard: Standard | None) -> Any:
-    """Returns the vectors whose products are similarities."""
-    layers, shape = keras.layers, inputs.shape[1:]
-    x = inputs if standard is None else standardise(standard, shape)(inputs)
-    if len(shape) > 1:
-        x = layers.Flatten(name="flatten")(x)
+def _scaled(graph: HeadGraph, spec: HeadSpec, x: Tensor) -> Tensor:
+    """Adds what turns features into vectors whose products are similarities."""
     if spec.metric == "cosine":
-        return layers.UnitNormalization(name="unit")(x)
+        return graph.layer("UnitNormalization", "unit", x, x.shape, axis=-1)
     # The mean of squared differences instead of the sum: one temperature serves any length.
-    return layers.Rescaling(float(np.prod(shape)) ** -0.5, name="rescale")(x)
+    return graph.layer("Rescaling", "rescale", x, x.shape, scale=x.shape[0] ** -0.5, offset=0.0)
 
 
-def metrics_of(model: keras.Model, features: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+def _votes(graph: HeadGraph, places: Tensor, table: np.ndarray) -> Tensor:
+    """Adds the table of labels: float (rows, classes), looked up at the places."""
+    rows, classes = table.shape
+    config: dict[str, Any] = {"input_dim": rows, "output_dim": classes}
+    random = {"seed": None, "minval": -0.05, "maxval": 0.05}
+    config["embeddings_initializer"] = initializer("RandomUniform", random)
+    config |= {"embeddings_regularizer": None, "activity_regularizer": None}
+    config |= {"embeddings_constraint": None, "mask_zero": False, "quantization_config": None}
+    shape = (*places.shape, classes)
+    return graph.layer("Embedding", "labels", places, shape, (table.astype(np.float32),), **config)
+
+
+def _blocks(features: np.ndarray) -> Iterator[np.ndarray]:
+    return (features[start : start + QUERIES] for start in range(0, len(features), QUERIES))
+
+
+def metrics_of(head: HeadGraph, features: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Returns (mean cross entropy, accuracy) of rows in memory."""
-    probabilities = model.predict(features.astype(np.float32), batch_size=QUERIES, verbose=0)
-    if probabilities.shape[1] == 1:
-        probabilities = np.concatenate([1 - probabilities, probabilities], axis=1)
-    own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(own).mean()), float((probabilities.argmax(axis=1) == labels).mean())
+    logs = np.concatenate([log_probabilities(head.logits(block)) for block in _blocks(features)])
+    own = logs[np.arange(len(labels)), labels]
+    return float(-own.mean()), float((logs.argmax(axis=1) == labels).mean())

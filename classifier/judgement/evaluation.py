@@ -7,33 +7,26 @@ of any size. The loss is computed from logits in float64.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classifier.base.graph import convolves
 from classifier.features.division import class_numbers, names_of_split, single_labels
 from classifier.features.sample import content_numbers
 from classifier.features.selection import Selection
 from classifier.features.tally import several_labels
-from classifier.heads.head import logits_model
 from classifier.heads.probabilities import log_probabilities
 from classifier.judgement.classes import class_figures
 from classifier.judgement.multilabel import MultiLabelScores
 from classifier.judgement.outcomes import ROW_COLUMNS, Outcomes
 from classifier.runs.run import Run
-from classifier.runtime import import_keras
 from featurestore.errors import UsageError, unknown_choice
 
 if TYPE_CHECKING:
-    import keras
-
     from featurestore import FeatureStore
 
 EVERYTHING = "all"
-CONVOLVED_ROWS = 32
 TOP = 5
 
 
@@ -98,27 +91,6 @@ class Scores:
         return record
 
 
-def forward(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a function that runs `model` on batches of any length, compiled once.
-
-    A model that convolves gets few rows at a time, because its inner maps are far larger than they.
-    """
-    import_keras()
-    import tensorflow as tf
-
-    shape = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
-    graph = tf.function(lambda x: model(x, training=False), input_signature=[shape])
-    most = CONVOLVED_ROWS if convolves(model) else None
-
-    def run(features: np.ndarray) -> np.ndarray:
-        size = most or max(len(features), 1)
-        starts = range(0, max(len(features), 1), size)
-        parts = (features[start : start + size].astype(np.float32, copy=False) for start in starts)
-        return np.concatenate([graph(part).numpy() for part in parts])
-
-    return run
-
-
 def select_split(run: Run, store: FeatureStore, split: str) -> Selection:
     """Returns the rows that `--split` names, divided as they were for training.
 
@@ -173,7 +145,7 @@ def evaluate(
       UsageError: when no row has a label that the head knows.
     """
     require_same_features(run, store)
-    logits_of = forward(logits_model(run.load_head(head_id)))
+    logits_of = run.logits_of(head_id)
     scores = MultiLabelScores(run.classes) if run.multi_label else Scores(run.classes)
     learned, columns = set(run.classes), ("labels", "features", *(ROW_COLUMNS if outcomes else ()))
     for batch in selection.batches(store, columns, batch_size):

@@ -12,11 +12,9 @@ import numpy as np
 
 from classifier.engines import StoredBase, run_padded, serving_engine
 from classifier.engines.probes import largest_difference
-from classifier.heads.head import logits_model
 from classifier.heads.probabilities import log_probabilities
 from classifier.inputs.batches import Read
 from classifier.inputs.refs import ImageRef, ShardRef, explain
-from classifier.judgement.evaluation import forward
 from classifier.judgement.intervals import accuracy_interval
 from classifier.judgement.judge import load_temperature
 from classifier.pixels.decoder import decode
@@ -207,7 +205,7 @@ def classifier_of(
     spec = run.spec
     # The engine comes first, because TensorFlow takes its number of threads when it starts.
     engine = serving_engine(StoredBase(run.storage, spec, trust_model), BATCH_SIZE, lanes)
-    logits_of = forward(logits_model(run.load_head(head_id)))
+    logits_of = run.logits_of(head_id)
     if engine.numerics.hash != spec.numerics.hash:
         difference = largest_difference(run.storage, spec, engine)
         tell(

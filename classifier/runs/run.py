@@ -26,18 +26,18 @@ import dataclasses
 import io
 import json
 import math
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classifier.base.saved import UNREADABLE
+import numpy as np
+
 from classifier.features.tally import shorten
+from classifier.heads.head import forward, logits_model
+from classifier.heads.headgraph import HeadGraph
 from classifier.heads.stacked.checkpoint import FOLDER
-from classifier.runtime import import_keras
+from classifier.runs import headfile
 from featurestore.errors import CorruptStore, UsageError, cause, unknown_choice
-from featurestore.io.retry import naming
 from featurestore.io.storage import Storage
 from featurestore.spec import StoreSpec
 
@@ -191,20 +191,33 @@ class Run:
                 )
         raise unknown_choice("--head_id", wanted, list(self.config.heads))
 
-    def load_head(self, head_id: str) -> keras.Model:
+    def read_head(self, head_id: str) -> HeadGraph:
         """Returns a trained head: features -> probabilities.
 
         Raises:
           CorruptStore: when the file is missing or damaged.
         """
-        keras = import_keras()
-        try:
-            with self.storage.local_copy(head_file(head_id)) as path:
-                return keras.models.load_model(path, compile=False, safe_mode=True)
-        except UNREADABLE as error:
-            raise CorruptStore(
-                f"{self.url}/{head_file(head_id)} cannot be loaded ({cause(error)}); train again"
-            ) from error
+        return headfile.read_head(self.storage, head_id)
+
+    def logits_of(self, head_id: str) -> Callable[[np.ndarray], np.ndarray]:
+        """Returns a function from features, float (n, *feature_shape), to logits, float32 (n, k).
+
+        NumPy runs the head; only if it has layers that NumPy does not know, such as convolutions,
+        Keras does.
+
+        Raises:
+          CorruptStore: when the file is missing or damaged.
+        """
+        head = self.read_head(head_id)
+        return head.logits if head.is_known else forward(logits_model(self.load_head(head_id)))
+
+    def load_head(self, head_id: str) -> keras.Model:
+        """Returns a trained head as a Keras model.
+
+        Raises:
+          CorruptStore: when the file is missing or damaged.
+        """
+        return headfile.load_head(self.storage, head_id)
 
 
 def meant_by(aliases: Mapping[str, str], labels: Iterable[str]) -> tuple[str, ...]:
@@ -215,11 +228,6 @@ def meant_by(aliases: Mapping[str, str], labels: Iterable[str]) -> tuple[str, ..
       ('cat', 'tail')
     """
     return tuple(dict.fromkeys(aliases.get(label, label) for label in labels))
-
-
-def head_file(head_id: str) -> str:
-    """Returns the path of a head."""
-    return f"heads/{head_id}.keras"
 
 
 def history_file(head_id: str) -> str:
@@ -273,15 +281,6 @@ def load_run(url: str, storage_options: Mapping[str, Any] | None = None) -> Run:
     except (OSError, ValueError) as error:
         raise UsageError(f"--run: cannot read {storage.public_url!r}: {error}") from error
     return Run(storage, RunConfig.from_json(text, f"{storage.public_url}/{RUN}"))
-
-
-def save_head(storage: Storage, head_id: str, model: keras.Model) -> None:
-    """Writes a trained head into a run."""
-    with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
-        path = Path(folder) / f"{head_id}.keras"
-        with naming(str(path)):
-            model.save(path)
-        storage.write(head_file(head_id), path.read_bytes())
 
 
 def write_leaderboard(storage: Storage, records: Sequence[Mapping[str, Any]]) -> None:

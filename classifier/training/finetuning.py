@@ -13,7 +13,8 @@ from classifier.heads.data import prepare_data
 from classifier.heads.network.fit import Network
 from classifier.heads.options import TrainOptions
 from classifier.heads.stacked.checkpoint import SECONDS, Checkpoint
-from classifier.runs.run import FINETUNED, Run, head_file, history_file
+from classifier.runs.headfile import head_file
+from classifier.runs.run import FINETUNED, Run, history_file
 from classifier.training.composition import Composed, compose
 from classifier.training.run import Fitted, decisive_of, tell_place, write_run
 from classifier.training.trials import keep_head, progress_lines
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 # A head has converged if the last tenth of its epochs lowered its validation loss by less.
 STILL_FALLING = 0.05
+NO_BETTER = (
+    "note: no epoch had a lower validation loss than the head it began with; lower --lr, or "
+    "unfreeze fewer layers"
+)
 
 
 @dataclass(frozen=True)
@@ -136,18 +141,12 @@ def fine_tune(
     Returns:
       The summary that is written as ``summary.json``.
     """
-    run = tuning.run
-    head = run.load_head(tuning.head_id)
-    composed = compose(run, head, store, tuning.unfreeze, tuning.trust_model)
-    _tell_layers(composed, run, tell)
+    head = tuning.run.load_head(tuning.head_id)
+    composed = compose(tuning.run, head, store, tuning.unfreeze, tuning.trust_model)
+    _tell_layers(composed, tuning.run, tell)
 
     def fit(replace_older: Callable[[], None]) -> Fitted:
-        weights = hashlib.sha256(run.storage.read(head_file(tuning.head_id))).hexdigest()
-        decisive = {
-            **decisive_of(store, division, options),
-            "start": weights,
-            "unfreeze": list(composed.unfrozen),
-        }
+        decisive = _decisive(tuning, store, division, options)
         checkpoint = Checkpoint(storage, decisive, tell, tuning.checkpoint_seconds)
         data = prepare_data(store, division, options)
         place = tell_place(data, options, tell)
@@ -160,26 +159,41 @@ def fine_tune(
         record = keep_head(storage, tuning.name, trial, trained, options.epochs, tell)
         record["head"] = tuning.spelling
         if record["val_loss"] >= loss:
-            tell(
-                "note: no epoch had a lower validation loss than the head it began with; lower "
-                "--lr, or unfreeze fewer layers"
-            )
-        facts = {
-            FINETUNED: {
-                "run": run.url,
-                "head_id": tuning.head_id,
-                "cut": composed.cut,
-                "unfreeze": tuning.unfreeze,
-                "first": composed.unfrozen[0] if composed.unfrozen else None,
-                "layers": len(composed.unfrozen),
-                "trained": record["parameters"],
-                "epoch_seconds": round(network.last_seconds, 3),
-                "before": {"val_accuracy": accuracy, "val_loss": loss},
-            }
+            tell(NO_BETTER)
+        tuned = {
+            **_layers_record(tuning, composed),
+            "trained": record["parameters"],
+            "epoch_seconds": round(network.last_seconds, 3),
+            "before": {"val_accuracy": accuracy, "val_loss": loss},
         }
-        return Fitted([record], [], place, {tuning.name: tuning.spelling}, facts)
+        heads = {tuning.name: tuning.spelling}
+        return Fitted([record], [], place, heads, {FINETUNED: tuned})
 
     return write_run(store, storage, division, options, tell, fit)
+
+
+def _layers_record(tuning: Tuning, composed: Composed) -> dict[str, Any]:
+    return {
+        "run": tuning.run.url,
+        "head_id": tuning.head_id,
+        "cut": composed.cut,
+        "unfreeze": tuning.unfreeze,
+        "first": composed.unfrozen[0] if composed.unfrozen else None,
+        "layers": len(composed.unfrozen),
+    }
+
+
+def _decisive(
+    tuning: Tuning, store: FeatureStore, division: Division, options: TrainOptions
+) -> dict[str, Any]:
+    """Returns what decides the result of a fine-tuning."""
+    weights = tuning.run.storage.read(head_file(tuning.head_id))
+    return {
+        **decisive_of(store, division, options),
+        "start": hashlib.sha256(weights).hexdigest(),
+        "base": tuning.run.spec.identity_hash,
+        "unfreeze": tuning.unfreeze,
+    }
 
 
 def _tell_layers(composed: Composed, run: Run, tell: Callable[[str], None]) -> None:

@@ -58,16 +58,7 @@ def learning_curve(
     Raises:
       UsageError: if the store's training rows are not the run's.
     """
-    if run.multi_label:
-        raise UsageError(
-            "--learning_curve needs one label per row, and the heads of this run are multi-label; "
-            "leave it out"
-        )
-    if FINETUNED in run.config.options:
-        raise UsageError(
-            f"--learning_curve trains a head again, and {head_id} holds fine-tuned layers of a "
-            "base; evaluate the run that it began with"
-        )
+    _require_one_label_and_frozen_base(run, head_id)
     division = divide(store, validation=run.config.options.get("validation", "auto"))
     if division.classes != run.classes or division.carve != run.config.carve:
         raise UsageError(
@@ -88,6 +79,19 @@ def learning_curve(
         tell(f"  {head_id} on {fraction:.0%} of the training images, {images}: {text}")
         points.append(point)
     return points
+
+
+def _require_one_label_and_frozen_base(run: Run, head_id: str) -> None:
+    if run.multi_label:
+        raise UsageError(
+            "--learning_curve needs one label per row, and the heads of this run are multi-label; "
+            "leave it out"
+        )
+    if FINETUNED in run.config.options:
+        raise UsageError(
+            f"--learning_curve trains a head again, and {head_id} holds fine-tuned layers of a "
+            "base; evaluate the run that it began with"
+        )
 
 
 def options_of_head(run: Run, head_id: str) -> TrainOptions:

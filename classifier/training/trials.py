@@ -8,7 +8,6 @@ epoch.
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +30,7 @@ from classifier.heads.stacked.fit import (
 )
 from classifier.heads.stacked.progress import Progress
 from classifier.runs import run as run_folder
+from classifier.runs.headfile import save_head
 from featurestore.errors import RunFailed
 from featurestore.io.storage import Storage
 
@@ -215,7 +215,7 @@ def keep_head(
     Returns:
       Its record for the leaderboard.
     """
-    run_folder.save_head(storage, head_id, trained.model)
+    save_head(storage, head_id, trained.model)
     _write_history(storage, head_id, trained, trained.penalties)
     if not trial.head.is_exact:  # an exact head has no epochs, and so no curve
         plots.write_or_skip(
@@ -224,8 +224,7 @@ def keep_head(
             lambda: plots.history_figure(trained.history, trained.best_epoch, head_id),
             tell,
         )
-    size = sum(math.prod(weight.shape) for weight in trained.model.trainable_weights)
-    record = _record(head_id, trial, trained, trained.l2, size)
+    record = _record(head_id, trial, trained, trained.l2, trained.parameters)
     tell(_head_line(record, epochs))
     return record
 

@@ -88,12 +88,11 @@ def _trained(run: Run) -> np.ndarray | None:
 
 def _distance(run: Run, head_ids: Sequence[str], mean: np.ndarray) -> float | None:
     for head_id in head_ids:
-        for layer in run.load_head(head_id).layers:
-            if layer.name == "standardise":
-                values = (np.asarray(layer.mean), np.asarray(layer.variance))
-                known, variance = (value.ravel().astype(np.float64) for value in values)
-                distance = (mean - known) / np.sqrt(np.maximum(variance, 1e-12))
-                return float(np.sqrt(np.mean(distance**2)))
+        standard = run.read_head(head_id).weights.get("standardise")
+        if standard:
+            known, variance = (value.ravel().astype(np.float64) for value in standard[:2])
+            distance = (mean - known) / np.sqrt(np.maximum(variance, 1e-12))
+            return float(np.sqrt(np.mean(distance**2)))
     return None
 
 

@@ -14,8 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from classifier.engines import limit_threads
-from classifier.heads.head import logits_model
-from classifier.judgement.evaluation import forward
 from classifier.judgement.prediction import probabilities_of
 from classifier.runs.run import Run
 from classifier.runtime import import_keras
@@ -56,11 +54,11 @@ class Scorer:
 
     @classmethod
     def load(cls, run: Run, spec: ScoreSpec, lanes: int) -> Scorer:
-        """Loads the heads; TensorFlow, if it starts only now, gets as many threads as `lanes`."""
-        import_keras()
-        limit_threads(lanes, lanes)
-        heads = {name: forward(logits_model(run.load_head(name))) for name in spec.heads}
-        return cls(run, spec, heads)
+        """Loads the heads; TensorFlow, if a head needs it, gets as many threads as `lanes`."""
+        if not all(run.read_head(name).is_known for name in spec.heads):
+            import_keras()
+            limit_threads(lanes, lanes)
+        return cls(run, spec, {name: run.logits_of(name) for name in spec.heads})
 
     def columns(self, features: np.ndarray) -> tuple[list[pa.Array], dict[str, np.ndarray]]:
         """Scores rows.

@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from classifier.runs.run import RUN, Run, dump_json, head_file
+from classifier.runs.headfile import head_file
+from classifier.runs.run import RUN, Run, dump_json
 from featurestore import layout
 from featurestore.errors import CorruptStore, UsageError, cannot_write
 from featurestore.io.storage import Storage

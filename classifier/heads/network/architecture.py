@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from classifier.base.saved import UNREADABLE, fetched, load_saved
-from classifier.heads.head import Standard, standardise
+from classifier.heads.head import Standard
 from classifier.heads.options import Trial
 from classifier.heads.spec import HeadSpec
 from classifier.runtime import import_keras
@@ -79,7 +81,7 @@ def build_network(
     if is_pixels:
         x = keras.layers.Rescaling(1 / 255, name="rescale")(x)
     elif standard is not None:
-        x = standardise(standard, feature_shape)(x)
+        x = _standardise(standard, feature_shape)(x)
     x = _body(trial, n_outputs, x)
     if len(x.shape) > 2:
         x = keras.layers.Flatten(name="flatten")(x)
@@ -178,3 +180,14 @@ def _layer_names() -> list[str]:
         for name, kind in kinds.items()
         if isinstance(kind, type) and issubclass(kind, layers.Layer)
     ]
+
+
+def _standardise(standard: Standard, feature_shape: Sequence[int]) -> keras.layers.Normalization:
+    """Returns a layer that standardises features of shape (n, *feature_shape)."""
+    layer = import_keras().layers.Normalization(axis=-1, name="standardise")
+    layer.build((None, *feature_shape))
+    # Weights, because arguments would be written out in the model's JSON.
+    layer.adapt_mean.assign(standard.mean)
+    layer.adapt_variance.assign(np.square(standard.deviation))
+    layer.finalize_state()
+    return layer

@@ -11,7 +11,7 @@ import numpy as np
 
 from classifier.features.order import Rows
 from classifier.heads.data import Fit, TrainedHead, TrainingData
-from classifier.heads.head import build_head, outputs_for, standardised
+from classifier.heads.head import dense_head, outputs_for, standardised
 from classifier.heads.options import TrainOptions, Trial
 from classifier.heads.stacked.checkpoint import Checkpoint
 from classifier.heads.stacked.objective import Objective
@@ -101,7 +101,7 @@ def _result(
 
 
 def trained_head(fit: StackedFit, trial: Trial, data: TrainingData) -> TrainedHead:
-    """Returns a fitted head with its Keras model.
+    """Returns a fitted head with its layers.
 
     Args:
       fit: with its weights.
@@ -111,19 +111,16 @@ def trained_head(fit: StackedFit, trial: Trial, data: TrainingData) -> TrainedHe
     Raises:
       RunFailed: if it diverged.
     """
-    spec = trial.head
     if not fit.best_epoch:
         raise RunFailed(diverged(trial))
-    model = build_head(
-        spec,
+    model = dense_head(
+        trial.head,
         data.feature_shape,
-        outputs_for(data.division.classes, data.division.multi_label),
+        fit.weights,
         trial.seed,
         standard=data.standard,
         multi_label=data.division.multi_label,
     )
-    for name, start in (("hidden", 0), ("logits", 2)) if spec.units else (("logits", 0),):
-        model.get_layer(name).set_weights(fit.weights[start : start + 2])
     return TrainedHead(
         fit.history, fit.best_epoch, fit.seconds, fit.rows_per_second, model, trial.l2
     )

@@ -77,9 +77,10 @@ class Objective:
 
 
 def _softmax(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    hits = (logits.argmax(axis=1) == labels[:, None]).sum(axis=0)
     logits -= logits.max(axis=1, keepdims=True)
     own = logits[np.arange(len(labels)), labels]
+    # The largest logit is now 0. `argmax` over an axis in the middle would take four times as long.
+    hits = (own == 0).sum(axis=0)
     np.exp(logits, out=logits)
     total = logits.sum(axis=1)
     loss = (np.log(total) - own).sum(axis=0, dtype=np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ from classifier.heads.stacked.objective import Objective
 from classifier.heads.stacked.partition import partition
 from classifier.heads.stacked.progress import Progress
 from classifier.heads.stacked.stream import Batch, ahead
-from classifier.runtime import import_keras
 from featurestore.io.cores import cores
 
 
@@ -174,14 +174,17 @@ class Stack:
 
 
 def initial_weights(trial: Trial, inputs: int, outputs: int) -> list[np.ndarray]:
-    """Returns the weights that `classifier.heads.head.build_head` gives a head of this seed."""
-    spec = trial.head
-    sizes = [(inputs, outputs, 2)]
-    if spec.units:
-        sizes = [(inputs, spec.units, 1), (spec.units, outputs, 2)]
-    glorot = import_keras().initializers.GlorotUniform
+    """Returns a head's weights before its first step: zeros, and Glorot's uniform numbers.
+
+    The seed decides, and not the position of the head in a run. Source: Glorot and Bengio,
+    "Understanding the difficulty of training deep feedforward neural networks" (2010).
+    """
+    units = trial.head.units
+    sizes = [(inputs, units), (units, outputs)] if units else [(inputs, outputs)]
     arrays = []
-    for rows, columns, step in sizes:
-        kernel = glorot(seed=trial.seed + step)((rows, columns))
-        arrays += [np.asarray(kernel), np.zeros(columns, np.float32)]
+    random = np.random.default_rng(trial.seed)
+    for rows, columns in sizes:
+        limit = math.sqrt(6 / (rows + columns))
+        kernel = (2 * limit) * random.random((rows, columns), np.float32) - limit
+        arrays += [kernel, np.zeros(columns, np.float32)]
     return arrays

@@ -17,6 +17,7 @@ import pytest
 from support.commands import ROOT, assert_one_line_error
 from support.extraction import run as extract
 from support.images import write_images
+from support.kerasheads import keras_head
 from support.optional import optional
 
 from classifier.export import run as export_command
@@ -28,9 +29,11 @@ from classifier.exporting.place import require_free, size_of
 from classifier.exporting.served import Served
 from classifier.exporting.whole import DROP_CASTS, whole_model
 from classifier.exporting.writers import Package, write
-from classifier.heads.head import Standard, build_head
+from classifier.heads.head import Standard
+from classifier.heads.options import Trial
 from classifier.heads.probabilities import log_probabilities
 from classifier.heads.spec import parse_head
+from classifier.heads.stacked.stack import initial_weights
 from classifier.judgement.judge import load_temperature
 from classifier.judgement.prediction import classifier_of
 from classifier.pixels.decoder import decode
@@ -389,7 +392,8 @@ def test_the_whole_model_keeps_every_step(tmp_path, mode, outputs, multi_label):
     keras = import_keras()
     inputs = keras.Input((6, 6, 3))
     base = keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs))
-    head = build_head(parse_head("linear"), (4, 4, 4), outputs, 0, multi_label=multi_label)
+    weights = initial_weights(Trial(parse_head("linear"), 0.1), 64, outputs)
+    head = keras_head(parse_head("linear"), (4, 4, 4), weights, multi_label=multi_label)
     whole = whole_model(base, head, spec_of((4, 4, 4), "float16", mode), multi_label, 1.7)
     whole.save(tmp_path / "whole.keras")
     loaded = keras.models.load_model(tmp_path / "whole.keras")
@@ -419,9 +423,8 @@ def test_the_rounding_of_stored_features_survives_conversion(tmp_path, format):
     rng = np.random.default_rng(0)
     # A subtraction follows the rounding, as in every trained head.
     standard = Standard(np.array([5.0123, 12.0321, 15.0777], np.float32), np.ones(3, np.float32))
-    head = build_head(parse_head("linear"), (6, 6, 3), 3, 0, standard=standard)
-    kernel = rng.normal(size=(108, 3)).astype(np.float32)
-    head.get_layer("logits").set_weights([kernel, np.zeros(3)])
+    weights = rng.normal(size=(108, 3)).astype(np.float32), np.zeros(3)
+    head = keras_head(parse_head("linear"), (6, 6, 3), weights, standard=standard)
     spec = spec_of((6, 6, 3), "float16", "none")
     # A high temperature keeps probabilities away from 0 and 1.
     whole = whole_model(base, head, spec, False, 100.0, format not in DROP_CASTS)
@@ -431,7 +434,7 @@ def test_the_rounding_of_stored_features_survives_conversion(tmp_path, format):
     pixels = rng.integers(0, 256, (9, 6, 6, 3), np.uint8)
     features = pixels.astype(np.float32) * np.float32(0.1)
     exact, truth = (
-        np.exp(log_probabilities((x - standard.mean).reshape(9, -1) @ kernel / 100))
+        np.exp(log_probabilities((x - standard.mean).reshape(9, -1) @ weights[0] / 100))
         for x in (features.astype(np.float64), features.astype(np.float16).astype(np.float64))
     )
     with Served(format, path) as served:

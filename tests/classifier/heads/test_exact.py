@@ -18,6 +18,7 @@ from classifier.heads.exact import check_heads, train_exact
 from classifier.heads.logistic import fit_logistic
 from classifier.heads.neighbours import TEMPERATURE, build_neighbours
 from classifier.heads.options import TrainOptions
+from classifier.heads.probabilities import log_probabilities
 from classifier.heads.spec import parse_head
 from classifier.predict import run as predict
 from classifier.runs.run import load_run
@@ -64,6 +65,11 @@ def test_evaluation_repeats_the_leaderboards_figures(trained, store, tmp_path):
         assert record["loss"] == pytest.approx(row["val_loss"], rel=1e-3)
 
 
+def fitted_loss(x, y, kernel, bias, l2):
+    own = log_probabilities(x @ kernel + bias)[np.arange(len(y)), y]
+    return l2 * np.square(kernel).sum() - own.mean()
+
+
 def test_logistic_regression_is_scikit_learns():
     linear = optional("sklearn.linear_model")
     features, labels = clusters(150, 3)
@@ -72,12 +78,16 @@ def test_logistic_regression_is_scikit_learns():
     blocks = [whole[start : start + 40] for start in range(0, 150, 40)]
     for classes in (3, 2):
         kept = [block[block.labels < classes] for block in blocks]
-        fit, path = fit_logistic(lambda side, kept=kept: kept, 12, classes, (0.01,), None)
+        pairs = [(block.features, block.labels) for block in kept]
+        fit, path = fit_logistic(lambda side, pairs=pairs: pairs, 12, classes, (0.01,))
         x = np.concatenate([block.features for block in kept])
         y = np.concatenate([block.labels for block in kept])
         reference = linear.LogisticRegression(C=1 / (2 * 0.01 * len(y)), tol=1e-8, max_iter=1000)
         reference.fit(x, y)
         np.testing.assert_allclose(fit.kernel.T, reference.coef_, atol=2e-3)
+        theirs = reference.coef_.T, reference.intercept_
+        losses = [fitted_loss(x, y, *weights, 0.01) for weights in ((fit.kernel, fit.bias), theirs)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-6)
         assert path["l2"] == [0.01] and fit.metrics["accuracy"] == reference.score(x, y)
 
 
@@ -90,7 +100,7 @@ def test_neighbours_are_scikit_learns(neighbours, metric, vote):
     x, labels = rng.normal(size=(90, 4)).astype(np.float32), rng.integers(0, 3, 90)
     spec = parse_head(f"knn:{neighbours}:{metric}:{vote}")
     queries = rng.normal(size=(20, 4)).astype(np.float32)
-    found = build_neighbours(spec, x, labels, 3, None).predict(queries, verbose=0)
+    found = build_neighbours(spec, x, labels, 3, None)(queries)
 
     def weigh(distances):
         # Euclidean similarity is half the negative mean of squared differences.
@@ -121,7 +131,7 @@ def test_streaming_finds_what_memory_finds(store):
             train_exact(parse_head(text), prepare_data(store, division, options), options)
             for options in settings
         ]
-        for a, b in zip(*(head.model.get_weights() for head in heads), strict=True):
+        for a, b in zip(*(head.model.weights["logits"] for head in heads), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
 
 

@@ -1,11 +1,13 @@
-"""Heads: the flag that names one, and the model it builds."""
+"""Heads: the flag that names one, and the network it becomes."""
 
 import numpy as np
 import pytest
 
-from classifier.heads.head import Moments, build_head, logits_model, outputs_for
+from classifier.heads.head import Moments, dense_head, outputs_for
+from classifier.heads.headgraph import HeadGraph
+from classifier.heads.options import Trial
 from classifier.heads.spec import HeadSpec, parse_head
-from classifier.runtime import import_keras
+from classifier.heads.stacked.stack import initial_weights
 from featurestore.errors import UsageError
 
 
@@ -72,28 +74,21 @@ def test_fewer_than_two_classes_are_refused(classes):
 @pytest.mark.parametrize("n_outputs", [1, 3])
 @pytest.mark.parametrize("head", ["linear", "mlp:5:dropout=0.5"])
 def test_output_is_probabilities(head, shape, n_outputs):
-    model = build_head(parse_head(head), shape, n_outputs, seed=0)
+    spec = parse_head(head)
+    weights = initial_weights(Trial(spec, 0.1), int(np.prod(shape)), n_outputs)
     features = np.random.default_rng(0).normal(size=(6, *shape)).astype(np.float16)
-    found = model.predict(features, verbose=0)
+    found = dense_head(spec, shape, weights)(features)
     assert found.shape == (6, n_outputs) and found.dtype == np.float32
     assert ((found >= 0) & (found <= 1)).all()
     if n_outputs > 1:
         np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
 
 
-def test_seed_decides_the_weights():
-    first, same, other = (build_head(parse_head("mlp:4"), (3,), 1, seed=s) for s in (5, 5, 6))
-    for a, b in zip(first.get_weights(), same.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert not np.array_equal(first.get_weights()[0], other.get_weights()[0])
-
-
-def test_logits_share_the_heads_weights():
-    model = build_head(parse_head("linear"), (3,), 1, seed=0)
+def test_logits_are_below_the_probabilities():
+    head = dense_head(parse_head("linear"), (3,), (np.full((3, 1), 2.0), np.zeros(1)))
     features = np.ones((2, 3), np.float32)
-    model.get_layer("logits").kernel.assign(np.full((3, 1), 2.0))
-    np.testing.assert_allclose(logits_model(model).predict(features, verbose=0), 6.0)
-    np.testing.assert_allclose(model.predict(features, verbose=0), 1 / (1 + np.exp(-6)), rtol=1e-6)
+    np.testing.assert_allclose(head.logits(features), 6.0)
+    np.testing.assert_allclose(head(features), 1 / (1 + np.exp(-6)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 5, 6, 10])
@@ -117,16 +112,14 @@ def test_a_channel_that_never_moves_is_not_blown_up():
     np.testing.assert_array_equal(still.standard().deviation, [1.0, 1.0])
 
 
-def test_standardisation_travels_in_the_saved_head(tmp_path):
+def test_standardisation_travels_in_the_saved_head():
     moments = Moments(3)
     features = np.random.default_rng(0).normal(5, 3, size=(20, 3)).astype(np.float32)
     moments.update(features)
-    model = build_head(parse_head("linear"), (3,), 4, seed=0, standard=moments.standard())
-    scaled = model.get_layer("standardise")(features).numpy()
+    weights = np.eye(3), np.zeros(3)
+    head = dense_head(parse_head("linear"), (3,), weights, standard=moments.standard())
+    scaled = head.logits(features)
     np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(scaled.std(0), 1, rtol=1e-4)
-    model.save(tmp_path / "head.keras")
-    again = import_keras().models.load_model(tmp_path / "head.keras")
-    np.testing.assert_array_equal(
-        model.predict(features, verbose=0), again.predict(features, verbose=0)
-    )
+    again = HeadGraph.from_bytes(head.to_bytes())
+    np.testing.assert_array_equal(head(features), again(features))

@@ -6,12 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 from support.features import clusters, make_store, spec_of
+from support.kerasheads import keras_head
 from support.optional import optional
 
 from classifier.features.division import divide
 from classifier.heads.data import prepare_data
 from classifier.heads.exact import check_heads
-from classifier.heads.head import build_head, logits_model
+from classifier.heads.head import logits_model
 from classifier.heads.network.architecture import build_network, check_network
 from classifier.heads.network.augmentation import augmentation, check_augment
 from classifier.heads.network.fit import Network
@@ -19,6 +20,7 @@ from classifier.heads.options import TrainOptions, Trial
 from classifier.heads.spec import parse_head
 from classifier.heads.stacked.checkpoint import Checkpoint
 from classifier.heads.stacked.fit import fit_stacked
+from classifier.heads.stacked.stack import initial_weights
 from classifier.train import run as train_command
 from featurestore.errors import UsageError
 from featurestore.io.storage import Storage
@@ -148,13 +150,18 @@ def prepared(store, **settings):
     return options, prepare_data(store, divide(store), options)
 
 
+def started(trial, feature_shape, n_outputs, standard):
+    weights = initial_weights(trial, int(np.prod(feature_shape)), n_outputs)
+    return keras_head(trial.head, feature_shape, weights, trial.seed, standard=standard)
+
+
 def fit(store, folder, epochs=4, **settings):
     options, data = prepared(store, epochs=epochs, **settings)
     trial = next(iter(options.trials().values()))
     if trial.head.is_network:
         build = partial(build_network, trial, is_pixels=False)
     else:
-        build = partial(build_head, trial.head, seed=trial.seed)
+        build = partial(started, trial)
     head = build(feature_shape=data.feature_shape, n_outputs=3, standard=data.standard)
     checkpoint = Checkpoint(Storage(str(folder)), {}, ignore, 0)
     return Network(head, trial, options, data).fit("head", ignore, checkpoint)

@@ -6,12 +6,13 @@ import json
 import numpy as np
 import pytest
 from support.features import clusters, make_store, spec_of
+from support.kerasheads import keras_head
 from support.stacks import blurred
 
 from classifier.evaluate import run as evaluate
 from classifier.features.division import class_weights, divide
 from classifier.heads.data import prepare_data
-from classifier.heads.head import build_head, logits_model
+from classifier.heads.head import logits_model
 from classifier.heads.options import TrainOptions, Trial
 from classifier.heads.spec import parse_head
 from classifier.heads.stacked import stack as stack_module
@@ -45,14 +46,19 @@ def stacked(store, trials, **changes):
     return [fits[name] for name in named], data, options
 
 
+def started(trial, data, outputs):
+    """A head of Keras before the first step of training."""
+    shape = data.feature_shape
+    weights = stack_module.initial_weights(trial, int(np.prod(shape)), outputs)
+    return keras_head(trial.head, shape, weights, trial.seed, standard=data.standard)
+
+
 def keras_alone(trial, data, options):
     """Trains one head by Keras on the same batches; returns its weights and history."""
     keras = import_keras()
     classes, several = len(data.division.classes), data.division.multi_label
     outputs = 1 if classes == 2 and not several else classes
-    model = logits_model(
-        build_head(trial.head, data.feature_shape, outputs, trial.seed, standard=data.standard)
-    )
+    model = logits_model(started(trial, data, outputs))
     for layer in model.layers:
         if layer.name in ("hidden", "logits"):
             layer.kernel.regularizer = keras.regularizers.L2(trial.l2)
@@ -220,9 +226,7 @@ def test_dropout_equals_keras_with_the_same_masks(maps, monkeypatch):
     trial = Trial(parse_head(f"mlp:{units}:dropout={rate}"), 0.01, 0.0, "adam", seed)
     (fit,), data, options = stacked(maps, [trial], epochs=2)
     keras = import_keras()
-    model = logits_model(
-        build_head(trial.head, data.feature_shape, 3, seed, standard=data.standard)
-    )
+    model = logits_model(started(trial, data, 3))
     factor = keras.Input((units,))
     kept = model.get_layer("relu").output * factor
     masked = keras.Model([*model.inputs, factor], model.get_layer("logits")(kept))

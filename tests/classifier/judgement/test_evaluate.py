@@ -230,4 +230,4 @@ def test_classes_without_rows_are_listed_last_and_said(trained, store, tmp_path,
     told = capsys.readouterr().out
     listed = [line[2:9] for line in told.splitlines() if line.startswith("  class ")]
     assert len(listed) == 8 and sorted(listed[-4:]) == known
-    assert f"note: 4 classes have no rows in this split, listed last: {known[0]}, " in told
+    assert "note: 4 classes have no rows in this split, listed last: class " in told
