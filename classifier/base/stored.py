@@ -24,7 +24,7 @@ from classifier.base.saved import (
     local_files,
     saved_config,
 )
-from classifier.base.signatures import signatures_of
+from classifier.base.signatures import Signature, signatures_of
 from classifier.base.weights import weights_hash
 from classifier.runtime import import_keras
 from featurestore.errors import CorruptStore, UsageError, cause
@@ -54,15 +54,17 @@ def load_savedmodel(folder: Path, label: str, image_size: tuple[int, int]) -> ke
     import tensorflow as tf
 
     failures = (*UNREADABLE, tf.errors.OpError)
-    known = [signature.name for signature in signatures_of(folder)]
+    called = next(iter(signatures_of(folder)), None)
     try:
-        layer = keras.layers.TFSMLayer(str(folder), call_endpoint=(*known, "serving_default")[0])
+        name = called.name if called else "serving_default"
+        layer = keras.layers.TFSMLayer(str(folder), call_endpoint=name)
         image = keras.Input((*image_size, 3), dtype="float32", name="image")
-        output = layer(image)
+        output = layer(_argument(layer.call_endpoint_fn, image))
     except failures as error:
+        reason = f"its signature is {called}" if called else cause(error)
         raise UsageError(
             f"--model: the SavedModel {label!r} does not take float32 images of "
-            f"{image_size[0]}x{image_size[1]} ({cause(error)}); give the --image_size of its export"
+            f"{image_size[0]}x{image_size[1]} ({reason}); {_fix(called, image_size)}"
         ) from error
     outputs = list(output.values()) if isinstance(output, dict) else [output]
     if len(outputs) != 1 or isinstance(outputs[0], (list, tuple)):
@@ -71,6 +73,24 @@ def load_savedmodel(folder: Path, label: str, image_size: tuple[int, int]) -> ke
     # Packed now, because a fetched folder is removed before the base is stored.
     model.packed_savedmodel = _packed(folder, image_size)
     return model
+
+
+def _argument(function: Any, image: keras.KerasTensor) -> Any:
+    """Returns the image as an endpoint takes it: alone, or in a list or a dictionary of its own."""
+    import tensorflow as tf
+
+    functions = getattr(function, "concrete_functions", ())
+    arguments = functions[-1].structured_input_signature[0] if functions else ()
+    if not arguments or len(tf.nest.flatten(arguments[0])) != 1:
+        return image
+    return tf.nest.pack_sequence_as(arguments[0], [image])
+
+
+def _fix(called: Signature | None, image_size: tuple[int, int]) -> str:
+    own = called.image_size if called else None
+    if own and own != image_size:
+        return f"give --image_size {own[0]}x{own[1]}"
+    return "export a model that takes one batch of images, float32 (n, height, width, 3)"
 
 
 def require_savedmodel(folder: Path, label: str) -> None:

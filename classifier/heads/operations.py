@@ -114,6 +114,7 @@ OPERATIONS: dict[str, Operation] = {
     "Sum": lambda config, weights, x: x.sum(config["axis"], keepdims=config["keepdims"]),
     "Mean": lambda config, weights, x: x.mean(config["axis"], keepdims=config["keepdims"]),
     "Log": lambda config, weights, x: np.log(x),
+    "Maximum": lambda config, weights, x, y: np.maximum(x, _number(y)),
     "GetItem": lambda config, weights, x, place: x[place],
 }
 # Settings of a layer that these functions take for granted.

@@ -58,7 +58,11 @@ class Scorer:
         if not all(run.read_head(name).is_known for name in spec.heads):
             import_keras()
             limit_threads(lanes, lanes)
-        return cls(run, spec, {name: run.logits_of(name) for name in spec.heads})
+        heads = {name: run.logits_of(name) for name in spec.heads}
+        for logits_of in heads.values():
+            # Keras compiles a head at its first call, for which the lanes would wait.
+            logits_of(np.zeros((1, *spec.features.feature_shape), np.float32))
+        return cls(run, spec, heads)
 
     def columns(self, features: np.ndarray) -> tuple[list[pa.Array], dict[str, np.ndarray]]:
         """Scores rows.

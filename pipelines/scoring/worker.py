@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from classifier.engines.hardware import this_machine
@@ -52,24 +51,13 @@ def _make(settings: WorkerSettings) -> AnyWorker:
     # As in prediction, this machine's engine need not be the one of the store.
     choice, _ = for_stored(spec.features.numerics, this_machine, settings.asked)
     base = FeatureStore(run.storage, spec.features)
-    outlet = Outlet(base, scores, _Opener(load), Views())
-    return Worker(replace(settings, engine=choice), outlet)
-
-
-class _Opener:
-    """Opens the file of a chunk's scores; loads the heads for the first one, behind the base.
-
-    The engine of the base comes first, because it decides on the threads and devices of TensorFlow.
-    """
-
-    def __init__(self, load: Callable[[], Scorer]) -> None:
-        self._load, self._loading = load, threading.Lock()
-        self._scorer: Scorer | None = None
-
-    def __call__(self, path: Path) -> ScoreWriter:
-        with self._loading:
-            self._scorer = self._scorer or self._load()
-        return ScoreWriter(path, self._scorer)
+    scorer = cache(load)
+    outlet = Outlet(base, scores, lambda path: ScoreWriter(path, scorer()), Views())
+    worker = Worker(replace(settings, engine=choice), outlet)
+    # Behind the base, whose engine decides on the threads and devices of TensorFlow; and before
+    # the first chunk, whose lanes would wait.
+    scorer()
+    return worker
 
 
 class StoreWorker(AnyWorker):

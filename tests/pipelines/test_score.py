@@ -15,6 +15,7 @@ from support.scores import HEADS, assert_same_scores, score_rows
 
 from classifier.predict import run as predict
 from classifier.runs.run import load_run
+from classifier.runtime import import_keras
 from classifier.train import run as train
 from featurestore import UsageError, open_store
 from featurestore.errors import SpecMismatch
@@ -86,6 +87,24 @@ def test_images_are_scored_as_predict_classifies_them(world, of_store, tmp_path,
             assert [top["probability"] for top in found["top"]] == pytest.approx(
                 row["linear_probabilities"], abs=1e-5
             )
+
+
+@pytest.mark.parametrize("source", ["store", "images"])
+def test_a_head_that_numpy_cannot_run_is_run_by_keras(world, tmp_path, capsys, source):
+    keras, stored = import_keras(), open_store(world / "s").load()
+    shutil.copytree(world / "r", tmp_path / "r")
+    inputs = keras.Input(stored["features"].shape[1:], name="features")
+    x = keras.layers.Dense(1, name="logits")(keras.layers.Dense(4, activation="gelu")(inputs))
+    head = keras.Model(inputs, keras.layers.Activation("sigmoid", name="probabilities")(x))
+    head.save(tmp_path / "r/heads/linear.keras")
+    assert not load_run(str(tmp_path / "r")).read_head("linear").is_known
+    given = {"store": ("--store", world / "s"), "images": ("--input", world / "in")}[source]
+    code, _ = scored(tmp_path, capsys, tmp_path / "o", *given, "--head_id", "linear")
+    assert code == 0
+    rows, wanted = score_rows(tmp_path / "o"), head.predict(stored["features"], verbose=0)[:, 0]
+    for key, dog in zip(stored["key"], wanted, strict=True):
+        names = rows[key]["linear_classes"], rows[key]["linear_probabilities"]
+        assert dict(zip(*names, strict=True))["dog"] == pytest.approx(dog, abs=1e-5)
 
 
 def test_no_features_are_kept(of_store):

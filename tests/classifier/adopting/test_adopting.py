@@ -17,10 +17,12 @@ from classifier.heads.head import logits_model
 from classifier.judgement.prediction import classifier_of
 from classifier.pixels.decoder import decode
 from classifier.predict import run as predict_command
+from classifier.runs.headfile import read_head, save_head
 from classifier.runs.run import load_run
 from classifier.runtime import import_keras
 from classifier.verify import run as verify_command
 from featurestore.errors import UsageError
+from featurestore.io.storage import Storage
 from pipelines.extract import run as extract_command
 from pipelines.score import run as score_command
 
@@ -238,7 +240,7 @@ def test_outputs_that_fit_several_activations_are_asked_about(values, match):
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_a_head_gives_probabilities_back(activation):
+def test_a_head_gives_probabilities_back(activation, tmp_path):
     random = np.random.default_rng(0)
     logits = random.normal(0, 8, (50, 6))
     values = softmax(logits) if activation == "softmax" else 1 / (1 + np.exp(-logits))
@@ -247,6 +249,10 @@ def test_a_head_gives_probabilities_back(activation):
     found = head.predict(values.astype(np.float32), verbose=0)
     np.testing.assert_allclose(found, values, atol=2e-6)
     assert np.isfinite(logits_model(head).predict(values.astype(np.float32), verbose=0)).all()
+    save_head(storage := Storage(str(tmp_path)), "adopted", head)
+    numpys = read_head(storage, "adopted")
+    assert numpys.is_known and numpys(values).dtype == np.float32
+    np.testing.assert_allclose(numpys(values), found, atol=2e-6)
 
 
 def test_two_classes_of_one_sigmoid_and_several_labels(tmp_path, photographs):

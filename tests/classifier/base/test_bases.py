@@ -544,6 +544,28 @@ def test_savedmodel_is_used_as_it_is_and_travels_with_the_store(small):
     assert apart(load_base(small.folder / "stored.keras", base.spec)(x), small.model(x)) < 1e-6
 
 
+@pytest.mark.parametrize("wrap", [lambda x: [x], lambda x: {"photo": x}], ids=["list", "dict"])
+def test_a_savedmodel_of_one_input_in_a_list_is_called_with_a_list(small, wrap):
+    image = keras.Input((32, 32, 3), name="photo")
+    folder, x = small.folder / "exported", images((32, 32)) * 255
+    keras.Model(wrap(image), small.model(image)).export(folder, verbose=False)
+    base = build_base(BaseRequest(str(folder), preprocess="none"))
+    assert apart(base.model(x), small.model(x)) < 1e-6
+    save_base(base, small.folder / "stored.keras")
+    assert apart(load_base(small.folder / "stored.keras", base.spec)(x), small.model(x)) < 1e-6
+
+
+def test_what_a_savedmodel_takes_instead_is_said(small):
+    folder = str(small.folder / "exported")
+    small.model.export(folder, verbose=False)
+    words = r"does not take .* of 16x20 \(its signature is serve: .*\); give --image_size 32x32"
+    refused(words, model=folder, preprocess="none", image_size=(16, 20))
+    two = [keras.Input((32, 32, 3), name=name) for name in ("left", "right")]
+    keras.Model(two, keras.layers.add(two)).export(folder, verbose=False)
+    words = r"serve: (left|right) .*, (left|right) .*\); export a model that takes one batch of"
+    assert "--image_size" not in refused(words, model=folder, preprocess="none")
+
+
 def write_callable(path, shape, outputs=5):
     """Writes a SavedModel without signatures, as hubs ship some: it is called like a function."""
     import tensorflow as tf
