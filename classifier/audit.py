@@ -182,18 +182,7 @@ def _lines(record: Mapping[str, Any]) -> list[str]:
             f"  note: {leaks['left_out']:,} less similar pairs were not compared; --compare "
             "takes more"
         )
-    for item in record["restated"]:
-        whole, clean = item["all"], item["without"]
-        rest = (
-            f"{clean['estimate']:.4f} ({clean['lower']:.4f} to {clean['upper']:.4f}) without "
-            f"{item['leaked']:,} leaked rows"
-            if clean
-            else "all of them leaked"
-        )
-        lines.append(
-            f"accuracy on {item['split']}: {whole['estimate']:.4f} of {whole['rows']:,} rows, "
-            f"{rest}"
-        )
+    lines += map(_accuracy_line, record["restated"])
     lines.append(
         f"labels: {labels['doubtful']:,} of {labels['checked']:,} are doubtful; look through "
         "labels.csv, then give it to python -m featurestore relabel"
@@ -212,6 +201,17 @@ def _lines(record: Mapping[str, Any]) -> list[str]:
             f"what {found['expected_beyond']:.0%} of this store's do"
         )
     return [*lines, *(f"note: {note}" for note in record["notes"])]
+
+
+def _accuracy_line(item: Mapping[str, Any]) -> str:
+    whole, clean = item["all"], item["without"]
+    rest = "all of them leaked"
+    if clean:
+        rest = (
+            f"{clean['estimate']:.4f} ({clean['lower']:.4f} to {clean['upper']:.4f}) without "
+            f"{item['leaked']:,} leaked rows"
+        )
+    return f"accuracy on {item['split']}: {whole['estimate']:.4f} of {whole['rows']:,} rows, {rest}"
 
 
 if __name__ == "__main__":

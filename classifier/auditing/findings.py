@@ -20,7 +20,7 @@ LEAK_COLUMNS = (
     *("key", "split", "label", "other_key", "other_split", "other_label"),
 )
 # `featurestore relabel` takes the first two.
-LABEL_COLUMNS = ("key", "label", "given_label", "margin", "split")
+LABEL_COLUMNS = ("key", "label", "given_label", "margin", "in_split")
 OUTLIER_COLUMNS = (
     *("key", "label", "split", "ratio", "to_class", "to_training", "nearest_cosine"),
 )
@@ -86,7 +86,7 @@ class Findings:
                 "label": doubts.classes[doubts.suggested[row]],
                 "given_label": doubts.classes[doubts.own[row]],
                 "margin": float(doubts.margin[row]),
-                "split": self.sides[row],
+                "in_split": self.sides[row],
                 "rows": (row,),
             }
             for row in doubts.ranked.tolist()

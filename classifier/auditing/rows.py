@@ -84,7 +84,7 @@ def reduced(features: np.ndarray, is_pixels: bool) -> np.ndarray:
     if features.ndim != 4 or not is_pixels:
         places = tuple(range(1, features.ndim - 1))
         return features.mean(axis=places, dtype=np.float32)
-    grid = features.astype(np.float32)
+    grid: np.ndarray = features.astype(np.float32)
     for axis in (1, 2):
         size = grid.shape[axis]
         starts = np.unique(np.arange(GRID) * size // GRID)
