@@ -130,17 +130,25 @@ def test_the_page_shows_pairs_and_escapes_names(audited):
     assert len(page.all("img")) >= 6
 
 
-def test_features_decide_where_images_are_gone(store, tmp_path, capsys):
-    folder = tmp_path / "bare"
-    shutil.copytree(store.storage.path(""), folder)
-    where = ["--store", str(folder), "--output", str(tmp_path / "out"), "--json"]
-    assert audit_command([*where, "--compare", "0"]) == 0
-    record = json.loads(capsys.readouterr().out)
-    assert "outer fence" in record["leaks"]["rule"]
-    assert record["leaks"]["exact"] == 1
+def test_features_decide_where_images_are_gone(tmp_path, capsys):
+    features, labels = clusters(60, 3, channels=24)
+    features[50] = features[7]
+    store = make_store(tmp_path / "store", features, labels, ["train"] * 40 + ["test"] * 20)
+    where = ["--store", store.url, "--output", str(tmp_path / "out"), "--json"]
+    assert audit_command(where) == 0
+    leaks = json.loads(capsys.readouterr().out)["leaks"]
+    assert leaks["images_not_read"] == leaks["candidates"] > 0
+    assert "where images cannot be read, cosine of at least" in leaks["rule"]
+    pair = leaks["first"][0]
+    assert (pair["key"], pair["other_key"], pair["likeness"]) == (key(7), key(50), None)
+
+
+def test_the_user_may_decide_by_cosine_alone(store, tmp_path, capsys):
+    where = ["--store", store.url, "--output", str(tmp_path / "out"), "--json"]
     assert audit_command([*where, "--duplicate_cosine", "0.9"]) == 0
-    record = json.loads(capsys.readouterr().out)
-    assert all(pair["cosine"] >= 0.9 for pair in record["leaks"]["first"])
+    leaks = json.loads(capsys.readouterr().out)["leaks"]
+    assert leaks["pairs"] >= 3 and leaks["exact"] == 1
+    assert all(pair["cosine"] >= 0.9 and pair["likeness"] is None for pair in leaks["first"])
 
 
 def test_a_moved_store_is_found_to_have_drifted(store, tmp_path):
