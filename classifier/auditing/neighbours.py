@@ -38,7 +38,7 @@ class Nearest:
             return
         found = cosines[better]
         count = min(most, found.shape[1])
-        places = np.argpartition(-found, count - 1, axis=1)[:, :count]
+        places = np.argpartition(found, -count, axis=1)[:, -count:]
         own = first + better
         row = np.concatenate([self.row[own], places + others], axis=1)
         cosine = np.concatenate(
@@ -70,7 +70,7 @@ def nearest(
                 np.fill_diagonal(cosines, -2)
             else:
                 cosines = own @ units(slice(other, min(other + block, count))).T
-                result.meet(other, np.ascontiguousarray(cosines.T), start)
+                result.meet(other, cosines.T, start)
             result.meet(start, cosines, other)
     result.row[result.cosine < -1.5] = -1
     return result
