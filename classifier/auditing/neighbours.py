@@ -36,17 +36,26 @@ class Nearest:
         better = np.flatnonzero(cosines.max(axis=1) > self.cosine[first : first + len(cosines), -1])
         if not len(better):
             return
-        found = cosines[better]
-        count = min(most, found.shape[1])
-        places = np.argpartition(found, -count, axis=1)[:, -count:]
-        own = first + better
+        own, values, places = first + better, *_largest(cosines[better], most)
         row = np.concatenate([self.row[own], places + others], axis=1)
-        cosine = np.concatenate(
-            [self.cosine[own], np.take_along_axis(found, places, axis=1)], axis=1
-        )
+        cosine = np.concatenate([self.cosine[own], values], axis=1)
         order = np.argsort(-cosine, axis=1, kind="stable")[:, :most]
         self.row[own] = np.take_along_axis(row, order, axis=1)
         self.cosine[own] = np.take_along_axis(cosine, order, axis=1)
+
+
+def _largest(cosines: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the largest values of each row and their places; overwrites them.
+
+    A few passes of argmax take less time than a partition of each row.
+    """
+    rows, found, places = np.arange(len(cosines)), [], []
+    for _ in range(min(most, cosines.shape[1])):
+        best = cosines.argmax(axis=1)
+        found.append(cosines[rows, best])
+        places.append(best)
+        cosines[rows, best] = -2
+    return np.stack(found, axis=1), np.stack(places, axis=1)
 
 
 def nearest(
