@@ -36,13 +36,22 @@ def sides_of(rows: AuditRows, run: Run | None) -> np.ndarray:
 
 
 def leaked_rows(pairs: Iterable[Pair], sides: np.ndarray) -> np.ndarray:
-    """Returns bool (n,): the rows that have a copy in another split; rows without one have none."""
-    leaked = np.zeros(len(sides), bool)
-    for pair in pairs:
-        one, other = pair.rows
-        if sides[one] and sides[other] and sides[one] != sides[other]:
-            leaked[[one, other]] = True
-    return leaked
+    """Returns bool (n,): the rows that have a copy in another split, be it a copy of a copy.
+
+    Rows without a split do not leak.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    rows = np.array([pair.rows for pair in pairs], np.int64).reshape(-1, 2)
+    shape = (len(sides), len(sides))
+    graph = coo_matrix((np.ones(len(rows), np.int8), (rows[:, 0], rows[:, 1])), shape=shape)
+    _, groups = connected_components(graph, directed=False)
+    _, numbers = np.unique(sides.astype(str), return_inverse=True)
+    named = sides.astype(str) != ""
+    found = np.unique(np.stack([groups[named], numbers[named]]), axis=1)
+    splits = np.bincount(found[0], minlength=len(sides))
+    return named & (splits[groups] > 1)
 
 
 def restate(

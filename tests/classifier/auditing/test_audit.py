@@ -151,6 +151,17 @@ def test_the_user_may_decide_by_cosine_alone(store, tmp_path, capsys):
     assert all(pair["cosine"] >= 0.9 and pair["likeness"] is None for pair in leaks["first"])
 
 
+def test_the_carve_of_a_run_makes_two_splits_of_one(tmp_path, capsys):
+    features, labels = clusters(60, 3, channels=24)
+    store = make_store(tmp_path / "store", features, labels)
+    train_into(tmp_path / "run", store, "--head", "ridge")
+    capsys.readouterr()
+    where = ["--store", store.url, "--output", str(tmp_path / "out"), "--json"]
+    assert audit_command([*where, "--run", str(tmp_path / "run"), "--compare", "0"]) == 0
+    (restated,) = json.loads(capsys.readouterr().out)["restated"]
+    assert restated["split"] == "validation" and 0 < restated["all"]["rows"] < 30
+
+
 def test_a_moved_store_is_found_to_have_drifted(store, tmp_path):
     rows = store.load(["features", "labels"])
     labels = [row[0] for row in rows["labels"]]
@@ -212,10 +223,12 @@ def test_flat_images_are_alike_by_colour():
     assert likeness(grey, white) == (0.0, False)
 
 
-def test_rows_without_a_split_do_not_leak():
+def test_copies_of_leaked_copies_leak_and_rows_without_a_split_do_not():
     sides = np.array(["train", "test", "", "test"], object)
     pairs = [Pair(EXACT, rows, 1.0) for rows in ((0, 1), (0, 2), (1, 3))]
-    assert leaked_rows(pairs, sides).tolist() == [True, True, False, False]
+    assert leaked_rows(pairs, sides).tolist() == [True, True, False, True]
+    assert not leaked_rows(pairs[1:], sides).any()
+    assert not leaked_rows([], sides).any()
 
 
 def test_records_lead_to_the_rows_that_were_asked_for(store):
