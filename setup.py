@@ -88,6 +88,7 @@ setup(
         "pipelines": ["py.typed"],
         "classifier.recipes": ["*.yaml"],
         "classifier.reporting": ["templates/*"],
+        "classifier.auditing": ["templates/*"],
         "pipelines.finishing.page": ["templates/*"],
     },
     install_requires=[

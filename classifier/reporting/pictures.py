@@ -80,7 +80,7 @@ def pictures_of(
     def show(row: StoredRow, data: bytes | Missed) -> Picture:
         return _picture(data, by_hash[row.content_hash], pixels)
 
-    rows = {content_hash: _row(image) for content_hash, image in by_hash.items()}
+    rows = {content_hash: stored_row(image) for content_hash, image in by_hash.items()}
     return shown_in_time(rows, show, storage_options, seconds)
 
 
@@ -130,7 +130,8 @@ def _read_all(
             results.update(dict.fromkeys(missing, Picture(reason=one_line(error))))
 
 
-def _row(image: Mapping[str, Any]) -> StoredRow:
+def stored_row(image: Mapping[str, Any]) -> StoredRow:
+    """Returns the row of a record, without its features; see `pictures_of` for records."""
     columns = {name: image[name] for name in _ROW}
     shard = shard_of(image.get("shard") or {})
     return StoredRow(**columns, view=0, features=np.empty(0, np.float32), shard=shard)

@@ -1,0 +1,1 @@
+"""What a store knows about its own images: copies, doubtful labels, outliers, nearest images."""

@@ -1,0 +1,63 @@
+"""Audits a store: all findings, one after the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from classifier.auditing.doubts import find_doubts
+from classifier.auditing.findings import Findings
+from classifier.auditing.leaks import CopyOptions, find_copies
+from classifier.auditing.outliers import drift, find_outliers
+from classifier.auditing.restated import leaked_rows, restate, sides_of
+from classifier.auditing.rows import AuditRows
+from classifier.runs.run import Run
+
+if TYPE_CHECKING:
+    from featurestore import FeatureStore
+
+
+def audit(
+    store: FeatureStore,
+    rows: AuditRows,
+    options: CopyOptions,
+    run: Run | None = None,
+    head_id: str = "",
+    other: FeatureStore | None = None,
+) -> Findings:
+    """Returns everything that is found.
+
+    Args:
+      store: at the moment at which its rows were read.
+      rows: of the store.
+      options: how copies are sought.
+      run: of the same features, whose accuracy is restated.
+      head_id: of the run.
+      other: store of the same features, to compare with.
+    """
+    copies = find_copies(store, rows, options, store.storage.options)
+    doubts = find_doubts(rows)
+    outliers = find_outliers(rows, doubts.own, len(doubts.classes))
+    sides = sides_of(rows, run)
+    notes = [doubts.note] if doubts.note else []
+    unchecked = int((doubts.own < 0).sum())
+    if unchecked and not doubts.note:
+        notes.append(f"{unchecked:,} rows without exactly one label had no label checked")
+    restated: list[dict[str, Any]] = []
+    if run and run.multi_label:
+        notes.append("the accuracy of multi-label heads is not restated")
+    elif run:
+        restated = restate(run, head_id, store, sides, leaked_rows(copies.pairs, sides))
+        if not restated:
+            notes.append("the store has no rows beside the training's to restate an accuracy on")
+    return Findings(
+        store=store.url,
+        rows=rows,
+        sides=sides,
+        copies=copies,
+        doubts=doubts,
+        outliers=outliers,
+        restated=restated,
+        drift=drift(rows, other) if other else None,
+        run=run.url if run else "",
+        notes=notes,
+    )
