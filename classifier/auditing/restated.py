@@ -11,9 +11,7 @@ from classifier.auditing.leaks import Pair
 from classifier.auditing.rows import AuditRows
 from classifier.features.division import class_numbers, names_of_split
 from classifier.features.selection import is_below
-from classifier.heads.head import logits_model
 from classifier.heads.probabilities import log_probabilities
-from classifier.judgement.evaluation import forward
 from classifier.judgement.intervals import accuracy_interval
 from classifier.judgement.judge import BATCH_SIZE
 from classifier.runs.run import Run
@@ -66,7 +64,7 @@ def restate(
       sides: from `sides_of`.
       leaked: from `leaked_rows`.
     """
-    logits_of = forward(logits_model(run.load_head(head_id)))
+    logits_of = run.logits_of(head_id)
     right, known = np.zeros(len(sides), bool), np.zeros(len(sides), bool)
     start = 0
     for batch in store.scan(("labels", "features"), views=[0], batch_size=BATCH_SIZE):
