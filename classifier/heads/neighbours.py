@@ -52,16 +52,7 @@ def build_neighbours(
     # Contiguous, because a product with it then takes less time.
     similarity = dense(graph, "neighbours", x, (np.ascontiguousarray(points.T), bias))
     best = graph.operation("TopK", (similarity,), (k,), k=k, sorted=True)
-    if spec.vote == "weighted":
-        scaled = graph.operation("TrueDivide", (best, TEMPERATURE), (k,))
-        shares = graph.layer("Softmax", "shares", scaled, (k,), axis=-1)
-    votes = _votes(graph, Tensor(best.layer, (k,), 1, "int32"), np.eye(classes)[labels])
-    if spec.vote == "weighted":
-        spread = graph.operation("ExpandDims", (shares,), (k, 1), axis=-1)
-        product = graph.operation("Multiply", (votes, spread), (k, classes))
-        counted = graph.operation("Sum", (product,), (classes,), axis=1, keepdims=False)
-    else:
-        counted = graph.operation("Mean", (votes,), (classes,), axis=1, keepdims=False)
+    counted = _counted(graph, spec, best, np.eye(classes)[labels])
     pseudo = 1 / (spec.neighbours * classes)
     logits = graph.operation(
         "Log", (graph.operation("Add", (counted, pseudo), (classes,)),), (classes,)
@@ -75,6 +66,26 @@ def build_neighbours(
         logits = graph.operation("Subtract", ends, (1,))
     probabilities(graph, logits, classes == 2)
     return graph
+
+
+def _counted(graph: HeadGraph, spec: HeadSpec, best: Tensor, votes_of_rows: np.ndarray) -> Tensor:
+    """Adds the mean or the weighted sum of the neighbours' votes.
+
+    Args:
+      best: the similarities of the nearest rows, (k,), and in its second output their numbers.
+      votes_of_rows: (n, classes), the vote of each training row.
+    """
+    (k,), classes = best.shape, votes_of_rows.shape[1]
+    weighted = spec.vote == "weighted"
+    if weighted:
+        scaled = graph.operation("TrueDivide", (best, TEMPERATURE), (k,))
+        shares = graph.layer("Softmax", "shares", scaled, (k,), axis=-1)
+    votes = _votes(graph, Tensor(best.layer, (k,), 1, "int32"), votes_of_rows)
+    if not weighted:
+        return graph.operation("Mean", (votes,), (classes,), axis=1, keepdims=False)
+    spread = graph.operation("ExpandDims", (shares,), (k, 1), axis=-1)
+    product = graph.operation("Multiply", (votes, spread), (k, classes))
+    return graph.operation("Sum", (product,), (classes,), axis=1, keepdims=False)
 
 
 def _scaled(graph: HeadGraph, spec: HeadSpec, x: Tensor) -> Tensor:

@@ -167,12 +167,16 @@ def evaluate(
                 scores.update(logits, labels[known])
             if outcomes:
                 outcomes.update(logits, labels[known], rows)
+    _require_rows(scores, store)
+    return scores
+
+
+def _require_rows(scores: Scores | MultiLabelScores, store: FeatureStore) -> None:
     if not scores.rows:
         raise UsageError(
             f"no row to evaluate on: {scores.unlabelled} rows of {store.url} have no label and "
             f"{scores.unknown.total()} have one that the head was not trained on"
         )
-    return scores
 
 
 def require_same_features(run: Run, store: FeatureStore) -> None:
