@@ -210,7 +210,7 @@ class HeadGraph:
         """Reads a ``.keras`` file, of Keras or of `to_bytes`; weights only if `is_known`.
 
         Raises:
-          Many kinds of errors, for a damaged file.
+          Exception: of many kinds, for a damaged file.
         """
         import h5py
 
