@@ -3,6 +3,8 @@
 # The files that take longest, the longest first. Several processes take whole files in this order,
 # so that none of them is left with a long file at the end.
 LONGEST = (
+    "tests/test_benchmarks.py",
+    "tests/pipelines/test_recipes_run.py",
     "tests/featurestore/cli/test_interrupts.py",
     "tests/featurestore/io/test_faults.py",
     "tests/pipelines/test_kills.py",
