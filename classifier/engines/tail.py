@@ -10,8 +10,7 @@ from classifier.base import graph, layers
 from classifier.base.preprocess import pool_graph
 from classifier.base.tail import bottlenecks, tail
 from classifier.base.weights import weights_hash
-from classifier.engines.engine import EngineChoice, check_batch_size
-from classifier.engines.tensorflow import feature_shape, in_precision
+from classifier.engines.tensorflow import GraphEngine
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError
 from featurestore.numerics import Numerics
@@ -68,7 +67,7 @@ def tail_of(base: keras.Model, path: str) -> keras.Model:
     return keras.Model(features, keras.layers.Identity(name="as_stored")(features), name="tail")
 
 
-class TailEngine:
+class TailEngine(GraphEngine):
     """Runs the tail of a base in TensorFlow.
 
     Args:
@@ -85,13 +84,9 @@ class TailEngine:
         import_keras()
         import tensorflow as tf
 
-        check_batch_size(batch_size)
-        if precision != "float32":
-            model = in_precision(model, precision)
-        self.batch_size = batch_size
-        self.feature_shape = feature_shape(model, base_spec)
-        numerics = EngineChoice("tensorflow", precision).numerics
-        self.numerics = Numerics(**{**vars(numerics), "derived": maps})
+        super().__init__(model, base_spec, batch_size, precision)
+        self.numerics = Numerics(**{**vars(self.numerics), "derived": maps})
+        model = self.model
         pool = pool_graph(base_spec.pooling, len(model.output_shape))
         shape = (batch_size, *model.input_shape[1:])
 
@@ -100,8 +95,7 @@ class TailEngine:
             return pool(tf.cast(model(maps, training=False), tf.float32))
 
         self._graph = graph.get_concrete_function()
-        # The graph does not keep the weights alive; the model does.
-        self._model, self._constant = model, tf.constant
+        self._constant = tf.constant
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Maps rows of any float dtype to float32 (batch_size, \\*feature_shape)."""

@@ -111,7 +111,32 @@ def out_of_memory() -> tuple[type[BaseException], ...]:
     return (MemoryError, tf.errors.ResourceExhaustedError)
 
 
-class TensorFlowEngine:
+class GraphEngine:
+    """What engines that call a graph of TensorFlow have in common.
+
+    Args:
+      model: the base, or its tail.
+      base_spec: the pooling of the features.
+      batch_size: rows per call.
+      precision: ``float32``, ``float16`` or ``bfloat16``.
+
+    Attributes:
+      model: in that precision. The graph does not keep the weights alive; the model does.
+      feature_shape: of a row.
+      numerics: of the features.
+    """
+
+    def __init__(
+        self, model: keras.Model, base_spec: BaseSpec, batch_size: int, precision: str
+    ) -> None:
+        check_batch_size(batch_size)
+        self.model = model if precision == "float32" else in_precision(model, precision)
+        self.batch_size = batch_size
+        self.feature_shape = feature_shape(self.model, base_spec)
+        self.numerics = EngineChoice("tensorflow", precision).numerics
+
+
+class TensorFlowEngine(GraphEngine):
     """Runs a base in TensorFlow, on CPU or GPU.
 
     XLA compiles low precisions on a GPU. That path is untested, because the development machines
@@ -136,23 +161,16 @@ class TensorFlowEngine:
         import_keras()
         import tensorflow as tf
 
-        check_batch_size(batch_size)
-        if precision != "float32":
-            model = in_precision(model, precision)
-        self.batch_size = batch_size
-        self.feature_shape = feature_shape(model, base_spec)
-        self.numerics = EngineChoice("tensorflow", precision).numerics
+        super().__init__(model, base_spec, batch_size, precision)
         self._shape = (batch_size, *image_size, 3)
         # On the CPU, XLA makes MobileNetV2 five times slower and VGG16 no faster.
         compiled = precision != "float32" and bool(tf.config.list_physical_devices("GPU"))
         graph = tf.function(
-            feature_graph(model, base_spec),
+            feature_graph(self.model, base_spec),
             input_signature=[tf.TensorSpec(self._shape, tf.uint8)],
             jit_compile=compiled or None,
         )
         self._graph = graph.get_concrete_function()
-        # The graph does not keep the weights alive; the model does.
-        self._model = model
         self._constant = tf.constant
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:

@@ -23,12 +23,11 @@ from featurestore.commit import Marker
 from featurestore.io.readahead import ordered_map
 from featurestore.ledger import Ledger
 from featurestore.reading.counts import live_quarantined
-from featurestore.reading.scan import Scanner
 from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore, open_store
 from featurestore.writer import PartWriter, write_quarantine
 from pipelines.deriving.source import Derived, as_rgb
-from pipelines.extraction.attempt import ChunkWork
+from pipelines.extraction.attempt import CommitWork
 from pipelines.extraction.commits import rows_of_commit
 from pipelines.extraction.group import GroupResult
 from pipelines.extraction.share import lane_count
@@ -127,22 +126,18 @@ def deriving_engine(store: FeatureStore, source: StoreSpec, settings: DeriveSett
 
 
 @dataclass(frozen=True)
-class StoreDeriver(ChunkWork):
+class StoreDeriver(CommitWork):
     """Derives commits of a store, each as one chunk.
 
     Attributes:
       engine: from pixels or maps to features.
       lanes: threads that call it.
-      markers: the source's commits: chunk id -> marker.
-      scanner: reads their rows.
       derived: what the store holds already.
       writer: opens the file of a chunk's rows.
     """
 
     engine: Engine
     lanes: Executor
-    markers: Mapping[str, Marker]
-    scanner: Scanner
     derived: Derived
     writer: Callable[[Path], PartWriter]
 
@@ -155,8 +150,7 @@ class StoreDeriver(ChunkWork):
         clock: ChunkClock,
     ) -> Marker:
         started, images = time.monotonic(), 0
-        assert chunk.shard is not None
-        source = self.markers[chunk.shard.ref.etag]
+        source = self.source_of(chunk)
         quarantined = list(live_quarantined(self.scanner, source))
         with self.writer(folder / "part.parquet") as writer:
             read = clock.reading(rows_of_commit(self.scanner, source, self.engine.batch_size))

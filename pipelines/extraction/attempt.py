@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from classifier.inputs.refs import ShardDamaged
 from featurestore import layout
 from featurestore.commit import Marker, commit, committed
+from featurestore.reading.scan import Scanner
 from featurestore.store import FeatureStore
 from featurestore.writer import Written, publish
 from pipelines.extraction.group import GroupResult
@@ -111,3 +112,21 @@ class ChunkWork(ABC):
         if marker.time.get("worker") == self.name:
             self.watch.committed(marker)
         return marker
+
+
+@dataclass(frozen=True)
+class CommitWork(ChunkWork):
+    """Work whose chunks are the commits of another store.
+
+    Attributes:
+      markers: the commits: chunk id -> marker.
+      scanner: reads their rows.
+    """
+
+    markers: Mapping[str, Marker]
+    scanner: Scanner
+
+    def source_of(self, chunk: Chunk) -> Marker:
+        """Returns the commit that a chunk stands for."""
+        assert chunk.shard is not None
+        return self.markers[chunk.shard.ref.etag]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -15,9 +15,8 @@ from classifier.runs.run import load_run
 from featurestore.commit import Marker
 from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
-from featurestore.reading.scan import Scanner
 from featurestore.store import FeatureStore, open_store
-from pipelines.extraction.attempt import ChunkWork
+from pipelines.extraction.attempt import CommitWork
 from pipelines.extraction.commits import rows_of_commit
 from pipelines.extraction.group import GroupResult
 from pipelines.extraction.share import lane_count
@@ -88,17 +87,13 @@ class StoreWorker(AnyWorker):
 
 
 @dataclass(frozen=True)
-class StoreScorer(ChunkWork):
+class StoreScorer(CommitWork):
     """Scores commits of a store, each as one chunk.
 
     Attributes:
-      markers: the commits: chunk id -> marker.
-      scanner: reads their rows.
       writer: opens the file of a chunk's scores.
     """
 
-    markers: Mapping[str, Marker]
-    scanner: Scanner
     writer: Callable[[Path], ScoreWriter]
 
     def attempt(
@@ -110,8 +105,7 @@ class StoreScorer(ChunkWork):
         clock: ChunkClock,
     ) -> Marker:
         started, images = time.monotonic(), 0
-        assert chunk.shard is not None
-        source = self.markers[chunk.shard.ref.etag]
+        source = self.source_of(chunk)
         with self.writer(folder / "part.parquet") as writer:
             read = rows_of_commit(self.scanner, source, ROWS_AT_ONCE, views=(0,))
             for rows, features in clock.reading(read):
