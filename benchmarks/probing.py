@@ -11,6 +11,7 @@ training and validation rows together. The difference is taken in pairs over the
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ from pipelines.planning.digits import write_digits
 PATCH = 40
 PATCHES = {"train": (0.0, 0.5, 60), "validation": (0.5, 0.65, 20), "test": (0.65, 1.0, 60)}
 HEADS = ("linear", "mlp:256:relu:dropout=0.5", "ridge", "logistic")
+VALIDATION_PER_CLASS = 10
 TIMEOUT = 1800
 
 
@@ -76,6 +78,25 @@ def write_patches(folder: Path) -> None:
 
 
 SETS: dict[str, Callable[[Path], object]] = {"digits": write_digits, "photographs": write_patches}
+
+
+def copy_some(source: Path, target: Path, per_class: int, seed: int) -> None:
+    """Copies all test images of a set, and as many others per class as asked.
+
+    Args:
+      source: ``split/class/*`` of a set.
+      target: gets the same folders.
+      per_class: number of training images; validation has `VALIDATION_PER_CLASS`.
+      seed: draws the images.
+    """
+    shutil.copytree(source / "test", target / "test")
+    random = np.random.default_rng(seed)
+    for split, count in (("train", per_class), ("validation", VALIDATION_PER_CLASS)):
+        for folder in sorted((source / split).iterdir()):
+            (target / split / folder.name).mkdir(parents=True)
+            names = sorted(path.name for path in folder.iterdir())
+            for name in random.choice(names, count, replace=False):
+                shutil.copy2(folder / name, target / split / folder.name)
 
 
 def compare(folder: Path, write: Callable[[Path], object]) -> Comparison:

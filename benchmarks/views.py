@@ -24,7 +24,6 @@ import dataclasses
 import io
 import json
 import math
-import shutil
 import tempfile
 import time
 from collections import defaultdict
@@ -38,7 +37,7 @@ import numpy as np
 from benchmarks.arguments import counted_parser
 from benchmarks.augmenting import BestHead, read_images, stored_rows
 from benchmarks.bases import BASES, write_base
-from benchmarks.probing import SETS
+from benchmarks.probing import SETS, copy_some
 from benchmarks.tables import NOTHING, number, publish, table
 from classifier import evaluate, train
 from classifier.base.stored import load_base
@@ -61,7 +60,6 @@ LOOP = "end to end"
 MILD = "rotation=0.05,zoom=0.1,translation=0.1"
 BASE = BASES["MobileNetV2"]
 AUGMENT = {"digits": MILD, "photographs": BOOK}
-VALIDATION_PER_CLASS = 10
 BATCH_SIZE, LEARNING_RATE = 10, 3e-3
 
 
@@ -109,16 +107,8 @@ class Bench:
     def images(self, seed: int) -> Path:
         """Returns a folder with all test images and some training and validation images."""
         folder = self._folder / f"images-{seed}"
-        if folder.exists():
-            return folder
-        shutil.copytree(self._all / "test", folder / "test")
-        random = np.random.default_rng(seed)
-        for split, count in (("train", self._per_class), ("validation", VALIDATION_PER_CLASS)):
-            for source in sorted((self._all / split).iterdir()):
-                (folder / split / source.name).mkdir(parents=True)
-                names = sorted(path.name for path in source.iterdir())
-                for name in random.choice(names, count, replace=False):
-                    shutil.copy2(source / name, folder / split / source.name)
+        if not folder.exists():
+            copy_some(self._all, folder, self._per_class, seed)
         return folder
 
     def stored(self, views: int, seed: int) -> tuple[Result, FeatureStore]:
