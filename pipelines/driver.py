@@ -69,7 +69,7 @@ def extract(options: ExtractOptions, say: Say, show_progress: bool = True) -> Ou
     existing = existing_store(storage)
     if existing and (left := still_running(existing, options.remote.resubmit, say)):
         return left
-    listing = Listing.open(options, inputs := options.inputs or (_sample(say),), say)
+    listing = Listing.open(options, inputs := options.inputs or (builtin_sample(say),), say)
     laps.lap("listing")
     # Loads TensorFlow: mistakes in the flags and in the input are reported before, at once.
     from pipelines.opening.store import join_store
@@ -162,7 +162,8 @@ def _relabel(
     return record
 
 
-def _sample(say: Say) -> str:
+def builtin_sample(say: Say) -> str:
+    """Writes the built-in digits into the working folder; returns their address."""
     from pipelines.planning.digits import write_digits
 
     count = write_digits(Path(SAMPLE_FOLDER))

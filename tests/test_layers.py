@@ -22,7 +22,7 @@ ROOMS = {
     ).split(),
     "pipelines": (
         "options settings flags watching packing planning extraction opening finishing scoring "
-        "deriving beam driver deriver estimating diagnosis steps"
+        "deriving beam driver deriver estimating diagnosis steps execution ranking"
     ).split(),
 }
 COMMANDS = {
@@ -43,7 +43,7 @@ COMMANDS = {
         "search",
         "imagefiles",
     },
-    "pipelines": {"extract", "pack", "ridge", "score", "recipe", "doctor"},
+    "pipelines": {"extract", "pack", "ridge", "score", "recipe", "tournament", "doctor"},
 }
 MOST_MODULES = 20
 HEAVY = ("tensorflow", "keras", "apache_beam", "matplotlib", "cv2", "openvino", "nncf", "scipy")

@@ -11,7 +11,7 @@ from classifier.recipes.recipe import read_recipe
 from featurestore import UsageError
 from featurestore.io.storage import Storage
 from pipelines import recipe as recipe_command
-from pipelines.recipe import StepFailed, run_steps
+from pipelines.execution import StepFailed, run_steps
 from pipelines.steps import steps_of
 
 SMALL = """

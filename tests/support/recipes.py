@@ -8,7 +8,8 @@ from pathlib import Path
 from classifier.recipes.recipe import read_recipe
 from featurestore import FeatureStore, open_store
 from featurestore.io.storage import Storage
-from pipelines.recipe import run_steps, summary
+from pipelines.execution import run_steps
+from pipelines.recipe import summary
 from pipelines.steps import Step, steps_of
 
 

@@ -1,0 +1,1 @@
+"""Several bases on the same images: which is accurate, which is cheap, and which differ at all."""
