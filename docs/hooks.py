@@ -21,6 +21,7 @@ PAGES = {
     "docs/recipes.md": ("recipes.md", "Recipes"),
     "docs/operations.md": ("operations.md", "Operations"),
     "docs/scoring.md": ("scoring.md", "Labels for images"),
+    "docs/tournament.md": ("tournament.md", "Tournament of bases"),
     "docs/audit.md": ("audit.md", "Audit and search"),
     "docs/finetuning.md": ("finetuning.md", "Fine-tuning"),
     "docs/deploy.md": ("deploy.md", "Deploy"),
