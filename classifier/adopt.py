@@ -11,7 +11,8 @@ from classifier.runs.run import dump_json
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
 from featurestore.io.storage import Storage
-from featurestore.spec import ALPHAS, EXIFS, FITS, PREPROCESS_MODES, RESIZES
+from featurestore.pixels import ALPHAS, EXIFS, FITS, RESIZES
+from featurestore.spec import PREPROCESS_MODES
 
 KEPT = "no run was written; give the same command again"
 _BASE = ("weights", "preprocess", "image_size", "seed", "trust_model")

@@ -43,14 +43,50 @@ def cut(model: keras.Model, names: tuple[str, ...], image_size: tuple[int, int])
       ValueError: from Keras, when a layer does not accept that size.
     """
     keras = import_keras()
+    image = _image(model, image_size)
+    (output,) = keras.tree.flatten(Rerun().apply(model, [image], names))
+    return keras.Model(image, output, name=_graph_name(model.name))
+
+
+def _image(model: keras.Model, image_size: tuple[int, int]) -> keras.KerasTensor:
     name = "image"
     while any(layer.name == name for layer in model.layers):
         name += "_input"
     # A model that was not built yet, or takes any number of channels, gets colours.
     grey = bool(model.inputs) and model.inputs[0].shape[-1] == 1
-    image = keras.Input((*image_size, 1 if grey else 3), dtype="float32", name=name)
-    (output,) = keras.tree.flatten(Rerun().apply(model, [image], names))
-    return keras.Model(image, output, name=_graph_name(model.name))
+    return import_keras().Input((*image_size, 1 if grey else 3), dtype="float32", name=name)
+
+
+def cut_several(
+    model: keras.Model, paths: Sequence[tuple[str, ...]], image_size: tuple[int, int]
+) -> keras.Model:
+    """Builds the network from a new image input to the outputs of several layers.
+
+    Every layer is called once. The layers of a nested model with a wanted layer are called one by
+    one, without the model around them.
+
+    Args:
+      model: as for `cut`.
+      paths: of each layer, as for `cut`.
+      image_size: (height, width) in pixels.
+
+    Returns:
+      A model with one output per path, in their order.
+
+    Raises:
+      UsageError: when a layer has no single output.
+      ValueError: from Keras, when a layer does not accept that size.
+    """
+    image, rerun = _image(model, image_size), _Recording(paths)
+    rerun.start(model, image)
+    outputs = [rerun.found.get(path) for path in paths]
+    for path, output in zip(paths, outputs, strict=True):
+        if output is None or isinstance(output, (list, tuple, dict)):
+            raise UsageError(
+                f"--layer: {'/'.join(path)!r} has no single output that can be taken beside those "
+                "of other layers; extract it alone, or choose another layer"
+            )
+    return import_keras().Model(image, outputs, name=_graph_name(model.name))
 
 
 class Rerun:
@@ -145,6 +181,51 @@ class Rerun:
             self._names.add(name)
             self._resized[key] = keras.Model(struct, self.apply(model, inner, ()), name=name)
         return self._resized[key]
+
+
+class _Recording(Rerun):
+    """A pass that keeps the outputs of some layers, also of those inside nested models.
+
+    Args:
+      paths: of the layers.
+
+    Attributes:
+      found: path -> the output of the layer's last call.
+    """
+
+    def __init__(self, paths: Sequence[tuple[str, ...]]) -> None:
+        super().__init__()
+        self._paths, self._at = paths, ()
+        self.found: dict[tuple[str, ...], Any] = {}
+
+    def start(self, model: keras.Model, image: Any) -> None:
+        """Runs as much of a network as gives the layers."""
+        if () in self._paths:
+            (self.found[()],) = import_keras().tree.flatten(self.apply(model, [image], ()))
+            return
+        outer = list(dict.fromkeys(path[0] for path in self._paths))
+        if not isinstance(model, import_keras().Sequential):
+            targets = [_require_tensor(model, model.get_layer(name)) for name in outer]
+            self._between(model, targets, [image])
+            return
+        last = max([layer.name for layer in model.layers].index(name) for name in outer)
+        tensor = image
+        for layer in model.layers[: last + 1]:
+            tensor = self.call(layer, tensor)
+
+    def call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
+        path = (*self._at, layer.name)
+        if any(len(other) > len(path) and other[: len(path)] == path for other in self._paths):
+            tree, before = import_keras().tree, self._at
+            tensors = [value for value in tree.flatten((args, kwargs)) if hasattr(value, "shape")]
+            self._at = path
+            output = self.apply(layer, tensors[: len(layer.inputs)], ())
+            self._at = before
+        else:
+            output = super().call(layer, *args, **kwargs)
+        if path in self._paths:
+            self.found[path] = output
+        return output
 
 
 def _takes(expected: Any, tensor: Any) -> bool:
