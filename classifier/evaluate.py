@@ -67,7 +67,7 @@ def run(argv: Sequence[str]) -> int:
     file_system = key_values(arguments.storage_options, "--storage_options")
     trained = load_run(arguments.run, file_system)
     head_id = trained.head_id(arguments.head_id)
-    store = open_store(arguments.store, file_system).at_this_moment()
+    store = open_store(arguments.store, file_system).tap_of(trained.spec.base).at_this_moment()
     require_same_features(trained, store)
     other = _other_head(trained, head_id, arguments.compare)
     if arguments.learning_curve and trained.config.heads[head_id] == ADOPTED:

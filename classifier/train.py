@@ -19,6 +19,7 @@ from featurestore.cli.command import Parser, key_values, main, quiet_libraries, 
 from featurestore.cli.streams import say_unless
 from featurestore.io.storage import Storage
 from featurestore.reading.cache import AUTO, VARIABLE, parse_limit
+from featurestore.taps import TAP
 
 KEPT = "the last checkpoint stays in --output; the same command resumes from there"
 EPILOG = """\
@@ -58,6 +59,7 @@ def parser() -> Parser:
     )
     add = result.add_argument
     add("--store", required=True, help="feature store: a folder or any fsspec URL")
+    add("--tap", default="", metavar="NAME", help=TAP)
     add("--output", required=True, help="folder of the training run")
     add_flags(result)
     add(
@@ -86,7 +88,9 @@ def run(argv: Sequence[str]) -> int:
         options = options_of(arguments, file_system)
         limit = parse_limit(arguments.cache)
     # Every epoch must read the same rows, even while an extraction adds others.
-    store = open_store(arguments.store, file_system).with_cache(limit).at_this_moment()
+    store = (
+        open_store(arguments.store, file_system, arguments.tap).with_cache(limit).at_this_moment()
+    )
     storage = Storage(arguments.output, file_system)
     division = divide(store, options.multi_label, options.validation)
     check_heads(options, store.spec.feature_shape, division)

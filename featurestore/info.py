@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from featurestore.fields import tap_name
 from featurestore.reading.cache import cache_usage
 from featurestore.runs.unfinished import UnfinishedRun, unfinished_runs
 from featurestore.store import FeatureStore
-from featurestore.taps import base_record, tap_name
 from featurestore.units import size_text
 
 
@@ -34,7 +34,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
     return {
         "store": store.url,
         "identity_hash": spec.identity_hash,
-        "base": {n: value for n, value in base_record(spec.base).items() if n != "request"},
+        "base": {n: value for n, value in spec.base.to_record().items() if n != "request"},
         "image_size": list(spec.pixels.image_size),
         "feature_shape": list(spec.feature_shape),
         "dtype": spec.dtype,

@@ -21,13 +21,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError
+from featurestore.fields import JOINED, PixelSpec, Tap, require_choice, tap_name
 from featurestore.numerics import Numerics, digest
-from featurestore.pixels import PixelSpec, require_choice
-from featurestore.taps import JOINED, Tap, base_record, tap_name
 
-FORMAT_VERSION = 1
-# Of a store of several taps, which older releases cannot read.
-TAPS_VERSION = 2
+# The second is that of a store of several taps, which older releases refuse to read.
+FORMAT_VERSION, TAPS_VERSION = 1, 2
 POOLINGS = ("none", "avg", "max")
 PREPROCESS_MODES = ("none", "unit", "tf", "caffe", "torch")
 DTYPES = ("float16", "float32")
@@ -85,6 +83,10 @@ class BaseSpec:
     def tap(self) -> str:
         """The name of the tap; of several, their names joined by a plus sign."""
         return tap_name(self.layer, self.pooling)
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns the fields as JSON values; without ``taps`` where there are none."""
+        return {n: value for n, value in dataclasses.asdict(self).items() if value or n != "taps"}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> BaseSpec:
@@ -170,9 +172,8 @@ class StoreSpec:
     @property
     def stored_bytes(self) -> int:
         """Bytes per row as stored, before compression."""
-        if not self.base.taps:
-            return self.feature_bytes
-        return sum(tap.size * ITEM_BYTES[tap.stored_dtype] for tap in self.base.taps)
+        taps = self.base.taps
+        return sum(t.size * ITEM_BYTES[t.stored_dtype] for t in taps) or self.feature_bytes
 
     @property
     def image_bytes(self) -> int:
@@ -249,7 +250,7 @@ class StoreSpec:
         hashes = {"identity_hash": self.identity_hash, "numerics_hash": self.numerics.hash}
         version = TAPS_VERSION if self.base.taps else FORMAT_VERSION
         head = {"format": "hoarfrost", "format_version": version, **hashes}
-        record = {**head, **dataclasses.asdict(self), "base": base_record(self.base)}
+        record = {**head, **dataclasses.asdict(self), "base": self.base.to_record()}
         del record["tap"]
         return json.dumps({**record, "checksum": digest(record)[:16]}, indent=2) + "\n"
 

@@ -28,7 +28,7 @@ from featurestore.reading.scan import Columns, Scanner, ScanOptions
 from featurestore.reading.visibility import Visibility
 from featurestore.schema import FEATURES
 from featurestore.spec import BaseSpec, StoreSpec
-from featurestore.taps import columns_of, narrowed
+from featurestore.taps import columns_of, narrowed, taps_of
 
 SCAN_COLUMNS = ("key", "labels", "split", FEATURES)
 
@@ -88,8 +88,7 @@ class FeatureStore:
     def tap_of(self, base: BaseSpec) -> FeatureStore:
         """Returns this store as one of the tap of a base, as far as it has that tap."""
         known = {tap.name for tap in self.spec.base.taps}
-        wanted = [tap.name for tap in base.taps] or [base.tap]
-        return self.tap(base.tap) if known.issuperset(wanted) else self
+        return self.tap(base.tap) if known.issuperset(taps_of(base)) else self
 
     @property
     def url(self) -> str:

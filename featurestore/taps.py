@@ -10,70 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from featurestore.errors import UsageError, unknown_choice
+from featurestore.fields import JOINED, Tap
+from featurestore.spec import BaseSpec, StoreSpec
 
-if TYPE_CHECKING:
-    from featurestore.spec import BaseSpec, StoreSpec
-
-JOINED = "+"
-
-
-@dataclass(frozen=True)
-class Tap:
-    """One of the layers of a base with several outputs.
-
-    Attributes:
-      layer: as in `BaseSpec`.
-      pooling: as in `BaseSpec`.
-      weights_hash: of the base cut at this layer alone, as in a store of this tap alone.
-      shape: of one row, such as (5, 5, 512) or (512,).
-      output: the number of the output of the base.
-      dtype: of the stored values; "" until a store gives it.
-    """
-
-    layer: str
-    pooling: str
-    weights_hash: str
-    shape: tuple[int, ...]
-    output: int
-    dtype: str = ""
-
-    @property
-    def name(self) -> str:
-        """``LAYER`` or ``LAYER:POOLING``, by which users call it."""
-        return tap_name(self.layer, self.pooling)
-
-    @property
-    def size(self) -> int:
-        """Values per row."""
-        return math.prod(self.shape)
-
-    @property
-    def stored_dtype(self) -> str:
-        """The dtype of the values in the parts; embeddings rounded to float16 stay float32."""
-        return self.dtype if len(self.shape) > 1 else "float32"
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Tap:
-        """Returns the tap of its fields in JSON."""
-        return cls(**{**record, "shape": tuple(record["shape"])})
-
-
-def tap_name(layer: str, pooling: str) -> str:
-    """Returns the name of the tap of a layer.
-
-    Example:
-      >>> tap_name("block5_pool", "none"), tap_name("block5_pool", "avg")
-      ('block5_pool', 'block5_pool:avg')
-    """
-    return layer if pooling == "none" else f"{layer}:{pooling}"
+# Of the flag --tap.
+TAP = "of a store of several taps: the one to read, or several side by side, joined by +"
 
 
 def divided(taps: Sequence[Tap], rows: np.ndarray) -> list[np.ndarray]:
@@ -114,7 +60,9 @@ def narrowed(spec: StoreSpec, name: str) -> StoreSpec:
         if name.removesuffix(":none") == spec.base.tap:
             return spec
         raise unknown_choice("--tap", name, [spec.base.tap])
-    names = [each.removesuffix(":none") for each in ([name] if name in known else name.split(JOINED))]
+    names = [
+        each.removesuffix(":none") for each in ([name] if name in known else name.split(JOINED))
+    ]
     for each in names:
         if each not in known:
             raise unknown_choice("--tap", each, list(known))
@@ -141,6 +89,11 @@ def columns_of(spec: StoreSpec) -> tuple[StoreSpec, ...]:
     return tuple(narrowed(spec, tap.name) for tap in spec.base.taps) or (spec,)
 
 
+def outputs_of(base: BaseSpec) -> list[tuple[int, str]]:
+    """Returns (number of the base's output, pooling) of each tap; of a base without taps, one."""
+    return [(tap.output, tap.pooling) for tap in base.taps] or [(0, base.pooling)]
+
+
 def require_one(spec: StoreSpec, where: str) -> None:
     """Refuses a store of several taps, of which none was chosen.
 
@@ -156,12 +109,9 @@ def require_one(spec: StoreSpec, where: str) -> None:
         )
 
 
-def base_record(base: BaseSpec) -> dict[str, Any]:
-    """Returns the fields of a base as JSON values; a base with one output has no ``taps``."""
-    record = dataclasses.asdict(base)
-    if not base.taps:
-        del record["taps"]
-    return record
+def taps_of(base: BaseSpec) -> list[str]:
+    """Returns the names of the taps of a base; of a base cut at one layer, that one."""
+    return [tap.name for tap in base.taps] or [base.tap]
 
 
 def cut_hashes(base: BaseSpec) -> tuple[str, ...]:

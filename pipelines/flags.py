@@ -19,7 +19,7 @@ from classifier.inputs.labels import LabelOptions
 from classifier.inputs.layouts import LAYOUTS
 from classifier.pixels.views import BOOK, LAYERS
 from featurestore.cli.command import key_values
-from featurestore.pixels import ALPHAS, EXIFS, FITS, RESIZES
+from featurestore.fields import ALPHAS, EXIFS, FITS, RESIZES
 from featurestore.spec import DTYPES, POOLINGS, PREPROCESS_MODES, PixelSpec
 from pipelines.options import (
     SPLITS_EXAMPLE,

@@ -15,8 +15,8 @@ from classifier.base.request import BaseRequest
 from classifier.base.weights import weights_hash
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError
+from featurestore.fields import JOINED, Tap
 from featurestore.spec import BaseSpec
-from featurestore.taps import JOINED, Tap
 
 if TYPE_CHECKING:
     import keras

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from classifier.base import families, graph, layers, preprocess, saved, stored, weights
 from classifier.base.signatures import signatures_of
+from classifier.base.taps import cut_several
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, cause
 
@@ -213,7 +214,7 @@ def _cut_at(
     path = " and ".join("/".join(names) or layers.OUTPUT for names in paths)
     try:
         if len(paths) > 1:
-            return graph.cut_several(whole, paths, size)
+            return cut_several(whole, paths, size)
         return graph.cut(whole, paths[0], size)
     # Keras raises these for a shape that a layer does not accept (mostly Dense after Flatten), and
     # for a graph that it cannot rebuild.

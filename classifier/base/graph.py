@@ -43,50 +43,19 @@ def cut(model: keras.Model, names: tuple[str, ...], image_size: tuple[int, int])
       ValueError: from Keras, when a layer does not accept that size.
     """
     keras = import_keras()
-    image = _image(model, image_size)
+    image = image_input(model, image_size)
     (output,) = keras.tree.flatten(Rerun().apply(model, [image], names))
-    return keras.Model(image, output, name=_graph_name(model.name))
+    return keras.Model(image, output, name=graph_name(model.name))
 
 
-def _image(model: keras.Model, image_size: tuple[int, int]) -> keras.KerasTensor:
+def image_input(model: keras.Model, image_size: tuple[int, int]) -> keras.KerasTensor:
+    """Returns a new input for images of a network, whose name no layer has."""
     name = "image"
     while any(layer.name == name for layer in model.layers):
         name += "_input"
     # A model that was not built yet, or takes any number of channels, gets colours.
     grey = bool(model.inputs) and model.inputs[0].shape[-1] == 1
     return import_keras().Input((*image_size, 1 if grey else 3), dtype="float32", name=name)
-
-
-def cut_several(
-    model: keras.Model, paths: Sequence[tuple[str, ...]], image_size: tuple[int, int]
-) -> keras.Model:
-    """Builds the network from a new image input to the outputs of several layers.
-
-    Every layer is called once. The layers of a nested model with a wanted layer are called one by
-    one, without the model around them.
-
-    Args:
-      model: as for `cut`.
-      paths: of each layer, as for `cut`.
-      image_size: (height, width) in pixels.
-
-    Returns:
-      A model with one output per path, in their order.
-
-    Raises:
-      UsageError: when a layer has no single output.
-      ValueError: from Keras, when a layer does not accept that size.
-    """
-    image, rerun = _image(model, image_size), _Recording(paths)
-    rerun.start(model, image)
-    outputs = [rerun.found.get(path) for path in paths]
-    for path, output in zip(paths, outputs, strict=True):
-        if output is None or isinstance(output, (list, tuple, dict)):
-            raise UsageError(
-                f"--layer: {'/'.join(path)!r} has no single output that can be taken beside those "
-                "of other layers; extract it alone, or choose another layer"
-            )
-    return import_keras().Model(image, outputs, name=_graph_name(model.name))
 
 
 class Rerun:
@@ -106,11 +75,11 @@ class Rerun:
         if isinstance(model, keras.Sequential):
             return self._apply_sequential(model, tensors[0], names)
         if not names:
-            outputs = self._between(model, model.outputs, tensors)
+            outputs = self.between(model, model.outputs, tensors)
             return keras.tree.pack_sequence_as(model._outputs_struct, outputs)
         layer = model.get_layer(names[0])
         if len(names) == 1:
-            return self._between(model, [_require_tensor(model, layer)], tensors)[0]
+            return self.between(model, [require_tensor(model, layer)], tensors)[0]
         calls = _calls(model, layer)
         if len(calls) != 1:
             raise UsageError(
@@ -118,7 +87,7 @@ class Rerun:
                 f"inside it has no single output; cut at a layer that follows it"
             )
         before = calls[0].input_tensors[: len(layer.inputs)]
-        return self._inside(layer, self._between(model, before, tensors), names[1:])
+        return self._inside(layer, self.between(model, before, tensors), names[1:])
 
     def _apply_sequential(self, model: Any, tensor: Any, names: tuple[str, ...]) -> Any:
         for layer in model.layers:
@@ -136,7 +105,7 @@ class Rerun:
         nested = keras.Model(inner, self.apply(layer, inner, names), name=layer.name)
         return nested(list(tensors))
 
-    def _between(
+    def between(
         self, model: keras.Model, targets: Sequence[Any], tensors: Sequence[Any]
     ) -> list[Any]:
         """Runs the layers between the model's inputs and `targets` on `tensors`."""
@@ -183,51 +152,6 @@ class Rerun:
         return self._resized[key]
 
 
-class _Recording(Rerun):
-    """A pass that keeps the outputs of some layers, also of those inside nested models.
-
-    Args:
-      paths: of the layers.
-
-    Attributes:
-      found: path -> the output of the layer's last call.
-    """
-
-    def __init__(self, paths: Sequence[tuple[str, ...]]) -> None:
-        super().__init__()
-        self._paths, self._at = paths, ()
-        self.found: dict[tuple[str, ...], Any] = {}
-
-    def start(self, model: keras.Model, image: Any) -> None:
-        """Runs as much of a network as gives the layers."""
-        if () in self._paths:
-            (self.found[()],) = import_keras().tree.flatten(self.apply(model, [image], ()))
-            return
-        outer = list(dict.fromkeys(path[0] for path in self._paths))
-        if not isinstance(model, import_keras().Sequential):
-            targets = [_require_tensor(model, model.get_layer(name)) for name in outer]
-            self._between(model, targets, [image])
-            return
-        last = max([layer.name for layer in model.layers].index(name) for name in outer)
-        tensor = image
-        for layer in model.layers[: last + 1]:
-            tensor = self.call(layer, tensor)
-
-    def call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
-        path = (*self._at, layer.name)
-        if any(len(other) > len(path) and other[: len(path)] == path for other in self._paths):
-            tree, before = import_keras().tree, self._at
-            tensors = [value for value in tree.flatten((args, kwargs)) if hasattr(value, "shape")]
-            self._at = path
-            output = self.apply(layer, tensors[: len(layer.inputs)], ())
-            self._at = before
-        else:
-            output = super().call(layer, *args, **kwargs)
-        if path in self._paths:
-            self.found[path] = output
-        return output
-
-
 def _takes(expected: Any, tensor: Any) -> bool:
     return len(expected.shape) == len(tensor.shape) and all(
         old in (None, new) for old, new in zip(expected.shape, tensor.shape, strict=True)
@@ -254,7 +178,12 @@ def tensor_of(model: keras.Model, layer: Any) -> Any | None:
     return calls[0].outputs[0] if calls and len(calls[0].outputs) == 1 else None
 
 
-def _require_tensor(model: keras.Model, layer: Any) -> Any:
+def require_tensor(model: keras.Model, layer: Any) -> Any:
+    """Returns the output of the last call of a layer.
+
+    Raises:
+      UsageError: unless it is one tensor.
+    """
     tensor = tensor_of(model, layer)
     if tensor is not None:
         return tensor
@@ -294,6 +223,7 @@ def convolved(model: keras.Model) -> set[int]:
     return found
 
 
-def _graph_name(name: str) -> str:
+def graph_name(name: str) -> str:
+    """Returns a network's name as one that TensorFlow accepts."""
     # TensorFlow uses model names as scopes, and a saved file may hold any text.
     return re.sub(r"[^A-Za-z0-9_.\-]", "_", name) or "base"

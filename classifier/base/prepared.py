@@ -25,7 +25,7 @@ from classifier.base.stored import save_base, zipped
 from classifier.base.weights import packaged_weights
 from classifier.cachefolder import CacheFolder
 from featurestore.spec import BaseSpec
-from featurestore.taps import base_record, cut_hashes
+from featurestore.taps import cut_hashes
 
 if TYPE_CHECKING:
     import keras
@@ -88,7 +88,7 @@ def keep_base(
     data = _file_of(base)
     cuts = {name: _file_of(dataclasses.replace(base, model=m)) for name, m in base.cuts.items()}
     facts = {
-        "spec": base_record(base.spec),
+        "spec": base.spec.to_record(),
         "image_size": base.image_size,
         "feature_shape": base.feature_shape,
         "notes": base.notes,

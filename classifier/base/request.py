@@ -11,8 +11,8 @@ from typing import Any
 
 from classifier.base import families, layers, saved
 from featurestore.errors import UsageError, unknown_choice
+from featurestore.fields import tap_name
 from featurestore.spec import POOLINGS, PREPROCESS_MODES, PixelSpec
-from featurestore.taps import tap_name
 from featurestore.units import parse_sides
 
 PIXELS = "pixels"
@@ -49,10 +49,6 @@ class BaseRequest:
     taps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.taps) == 1:
-            layer, pooling = parse_tap(self.taps[0], self.pooling)
-            for name, value in (("layer", layer), ("pooling", pooling), ("taps", ())):
-                object.__setattr__(self, name, value)
         self._check_taps()
         if self.pooling not in POOLINGS:
             raise unknown_choice("--pooling", self.pooling, POOLINGS)
@@ -94,6 +90,10 @@ class BaseRequest:
             )
 
     def _check_taps(self) -> None:
+        if len(self.taps) == 1:
+            layer, pooling = parse_tap(self.taps[0], self.pooling)
+            for name, value in (("layer", layer), ("pooling", pooling), ("taps", ())):
+                object.__setattr__(self, name, value)
         found = [(each.layer, each.pooling) for each in self.singles if self.taps]
         for layer, pooling in found:
             if not layer or found.count((layer, pooling)) > 1:
@@ -104,8 +104,8 @@ class BaseRequest:
 
     @property
     def singles(self) -> tuple[BaseRequest, ...]:
-        """The request of each tap alone; of one layer, the request itself."""
-        taps = (parse_tap(text, self.pooling) for text in self.taps)
+        """The request of each tap alone, in the order of their names; of one layer, this one."""
+        taps = sorted(parse_tap(text, self.pooling) for text in self.taps)
         return tuple(
             dataclasses.replace(self, taps=(), layer=layer, pooling=pooling)
             for layer, pooling in taps

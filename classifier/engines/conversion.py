@@ -22,6 +22,7 @@ from classifier.engines.tensorflow import feature_graph
 from classifier.runtime import import_keras
 from featurestore.errors import CorruptStore, UsageError, one_line
 from featurestore.spec import BaseSpec
+from featurestore.taps import taps_of
 
 if TYPE_CHECKING:
     import keras
@@ -97,8 +98,7 @@ def with_taps(model: Any, base_spec: BaseSpec) -> Any:
     if len(model.outputs) == 1:
         return model
     named = {node.get_friendly_name(): node for node in model.get_results()}
-    names = [tap.name for tap in base_spec.taps] or [base_spec.tap]
-    outputs = [named[name] for name in names]
+    outputs = [named[name] for name in taps_of(base_spec)]
     return import_openvino().Model(outputs, model.get_parameters())
 
 
@@ -159,8 +159,8 @@ def converted(
       image_size: (height, width) in pixels.
       load: loads the base; called only for a conversion.
     """
-    around = (base_spec.weights_hash, base_spec.preprocess, base_spec.pooling, image_size)
-    around += tuple((tap.name, tap.output) for tap in base_spec.taps)
+    taps = ((tap.name, tap.output) for tap in base_spec.taps)
+    around = (base_spec.weights_hash, base_spec.preprocess, base_spec.pooling, image_size, *taps)
     libraries = {name: version(name) for name in ("tensorflow", "keras", "openvino")}
     key = [1, around, libraries]
     data = CACHE.read(key)

@@ -14,7 +14,8 @@ import numpy as np
 
 from classifier.engines.batching import lanes_for
 from classifier.engines.engine import Engine, relative_distances, run_padded
-from featurestore.taps import Tap, divided
+from featurestore.fields import Tap
+from featurestore.taps import divided
 
 # How close rows must be to float32's for `auto` to choose a precision.
 MEDIAN_COSINE, LOWEST_COSINE = 0.9998, 0.999

@@ -14,11 +14,12 @@ import pyarrow as pa
 from classifier.engines.engine import Engine, relative_distances, run_padded
 from featurestore import layout
 from featurestore.errors import CorruptStore, SpecMismatch
+from featurestore.fields import Tap
 from featurestore.io.storage import Storage, parquet_bytes
 from featurestore.schema import FEATURES
 from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore
-from featurestore.taps import Tap, divided, joined
+from featurestore.taps import divided, joined
 
 PROBES = 8
 

@@ -13,7 +13,8 @@ import numpy as np
 from classifier.engines.conversion import import_openvino, pack, unpack
 from classifier.engines.precision import Closeness, closeness, worst
 from featurestore.errors import UsageError, one_line
-from featurestore.taps import Tap, divided
+from featurestore.fields import Tap
+from featurestore.taps import divided
 
 CALIBRATION_IMAGES, HELD_OUT_IMAGES, FEWEST_IMAGES = 300, 64, 10
 # The largest median error of pooled features. VGG16 has 1%, MobileNetV2 15 to 80% with any preset,

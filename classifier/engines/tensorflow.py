@@ -13,6 +13,7 @@ from classifier.engines.engine import EngineChoice, check_batch, check_batch_siz
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, one_line
 from featurestore.spec import BaseSpec
+from featurestore.taps import outputs_of
 
 if TYPE_CHECKING:
     import keras
@@ -55,9 +56,9 @@ def feature_graph(model: keras.Model, base_spec: BaseSpec) -> Callable[[Any], An
     import tensorflow as tf
 
     preprocess = preprocess_graph(base_spec.preprocess, model.input_shape[-1])
-    cuts = [(tap.output, tap.pooling) for tap in base_spec.taps] or [(0, base_spec.pooling)]
     pools = [
-        (output, pool_graph(pooling, len(model.outputs[output].shape))) for output, pooling in cuts
+        (output, pool_graph(pooling, len(model.outputs[output].shape)))
+        for output, pooling in outputs_of(base_spec)
     ]
 
     def graph(batch: Any) -> Any:

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.checksums import wrong_checksum
 from featurestore.commit import Marker
 from featurestore.errors import CorruptStore, cause
+from featurestore.layout import wrong_checksum
 from featurestore.schema import QUARANTINE_SCHEMA, decode_columns, feature_fields, row_schema
 from featurestore.spec import StoreSpec
 

@@ -31,8 +31,8 @@ from featurestore.io.storage import Storage
 from featurestore.layout import HashedName
 from featurestore.ledger import Ledger
 from featurestore.spec import StoreSpec
-from featurestore.taps import cut_hashes
 from featurestore.store import FeatureStore
+from featurestore.taps import cut_hashes
 
 _BACKUP = "restore the file from a backup, or extract into a new store"
 

@@ -22,11 +22,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.checksums import wrong_checksum
 from featurestore.commit import Marker
 from featurestore.errors import CorruptStore
 from featurestore.io.drafts import draft_name, is_dead_draft
 from featurestore.io.storage import FileInfo, Storage
+from featurestore.layout import wrong_checksum
 from featurestore.schema import decode_columns, row_schema
 from featurestore.spec import StoreSpec
 from featurestore.units import parse_size

@@ -7,7 +7,6 @@ instead of the store. The output is only read.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +118,7 @@ def _facts(
         "new_shards": plan.shards,
         "ignored": listing.ignored.count,
         "chunks": plan.chunks,
-        "base": asdict(spec.base),
+        "base": spec.base.to_record(),
         "feature_shape": list(spec.feature_shape),
         "dtype": spec.dtype,
         "views": spec.views,

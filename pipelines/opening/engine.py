@@ -24,7 +24,7 @@ from classifier.engines.quantisation import (
     require_close,
 )
 from featurestore import layout
-from featurestore.taps import Tap
+from featurestore.fields import Tap
 from pipelines.extraction.share import lane_count
 
 SAMPLE_IMAGES = 64

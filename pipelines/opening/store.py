@@ -19,13 +19,13 @@ from classifier.engines.tensorflow import limit_threads
 from classifier.pixels.views import Views
 from classifier.runtime import import_keras
 from featurestore import layout
-from featurestore.errors import cannot_write
+from featurestore.errors import SpecMismatch, cannot_write
 from featurestore.io.cores import cores
 from featurestore.io.storage import Storage
 from featurestore.numerics import UNDECIDED, Numerics
 from featurestore.spec import PIXEL_DTYPE, BaseSpec, PixelSpec, StoreSpec
 from featurestore.store import FeatureStore, create_store
-from featurestore.taps import cut_hashes
+from featurestore.taps import cut_hashes, taps_of
 from pipelines.opening.engine import Chosen, choose_engine
 from pipelines.opening.existing import existing_store
 from pipelines.opening.sample import Samples
@@ -73,7 +73,7 @@ def join_store(
             **_stored_as(options, existing.spec.base, existing.spec.feature_shape),
             **_views_of(options),
         )
-        existing.spec.require_same(wanted, f"the store at {existing.url}")
+        _require_same(existing, wanted)
         store = existing
     else:
         store, chosen = _with_base(options, storage, existing, samples, say, workers_choose)
@@ -135,10 +135,27 @@ def _with_base(
     if existing is None:
         return _create(options, storage, base, None if workers_choose else samples)
     wanted = make_spec(options, base)
-    existing.spec.require_same(wanted, f"the store at {existing.url}")
+    _require_same(existing, wanted)
     if not _has_model(existing):
         write_model(storage, base, wanted)
     return existing, None
+
+
+def _require_same(existing: FeatureStore, wanted: StoreSpec) -> None:
+    """Refuses a run whose features are not those of the store.
+
+    Raises:
+      SpecMismatch: with every difference; of taps, with the way to other ones.
+    """
+    held, asked = (set(taps_of(spec.base)) for spec in (existing.spec, wanted))
+    if held != asked and (existing.spec.base.taps or wanted.base.taps):
+        raise SpecMismatch(
+            f"--layer: the rows of the store at {existing.url} have {', '.join(sorted(held))}, and "
+            f"this run would write {', '.join(sorted(asked))}; all rows of a store have the same "
+            "taps, so extract into another --output (its rows will have the same keys), or repeat "
+            "the --layer flags of the store"
+        )
+    existing.spec.require_same(wanted, f"the store at {existing.url}")
 
 
 def prepared_base(request: BaseRequest, allow_packaged: bool) -> PreparedBase:
@@ -225,7 +242,9 @@ def _views_of(options: ExtractOptions) -> dict[str, Any]:
 
 def _has_model(store: FeatureStore) -> bool:
     base = store.spec.base
-    files = layout.model_files(base.weights_hash, "") + tuple(map(layout.model_file, cut_hashes(base)))
+    files = layout.model_files(base.weights_hash, "") + tuple(
+        map(layout.model_file, cut_hashes(base))
+    )
     return all(store.storage.exists(name) for name in files)
 
 
