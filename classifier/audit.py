@@ -13,7 +13,7 @@ from featurestore.cli.streams import say_unless
 from featurestore.errors import cannot_write
 from featurestore.io.places import relation
 from featurestore.io.storage import Storage
-from featurestore.taps import TAP
+from featurestore.taps import TAP, require_one
 
 if TYPE_CHECKING:
     from classifier.auditing.findings import Findings
@@ -58,6 +58,7 @@ def run(argv: Sequence[str]) -> int:
     store = open_store(arguments.store, file_system, arguments.tap).at_this_moment()
     trained, head_id = _run_of(arguments, store, file_system)
     store = store.tap_of(trained.spec.base) if trained else store
+    require_one(store.spec, store.url)
     other = _other(arguments, store, file_system)
     output = Storage(arguments.output, file_system)
     _check_output(output, store)

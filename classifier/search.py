@@ -10,9 +10,10 @@ import numpy as np
 
 from classifier.figures import grids, plots
 from classifier.runs.run import dump_json
-from featurestore import FeatureStore, UsageError, open_store
+from featurestore import FeatureStore, UsageError
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.errors import one_line, unknown_choice
+from featurestore.store import open_tap
 from featurestore.taps import TAP
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def run(argv: Sequence[str]) -> int:
     if arguments.top < 1:
         raise UsageError(f"--top must be at least 1, got {arguments.top}")
     file_system = key_values(arguments.storage_options, "--storage_options")
-    store = open_store(arguments.store, file_system, arguments.tap).at_this_moment()
+    store = open_tap(arguments.store, file_system, arguments.tap).at_this_moment()
     if arguments.split is not None:
         store.require_split(arguments.split)
     if arguments.plot:

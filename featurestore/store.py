@@ -28,7 +28,7 @@ from featurestore.reading.scan import Columns, Scanner, ScanOptions
 from featurestore.reading.visibility import Visibility
 from featurestore.schema import FEATURES
 from featurestore.spec import BaseSpec, StoreSpec
-from featurestore.taps import columns_of, narrowed, taps_of
+from featurestore.taps import columns_of, narrowed, require_one, taps_of
 
 SCAN_COLUMNS = ("key", "labels", "split", FEATURES)
 
@@ -259,6 +259,19 @@ def open_store(
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the store at {storage.public_url!r}: {error}") from error
     return FeatureStore(storage, spec).tap(tap)
+
+
+def open_tap(
+    url: str, storage_options: Mapping[str, Any] | None = None, tap: str = ""
+) -> FeatureStore:
+    """Opens a store whose features are to be read; arguments as for `open_store`.
+
+    Raises:
+      UsageError: as `open_store`, and for a store of several taps when none is named.
+    """
+    store = open_store(url, storage_options, tap)
+    require_one(store.spec, store.url)
+    return store
 
 
 def create_store(storage: Storage, spec: StoreSpec) -> FeatureStore:

@@ -89,6 +89,19 @@ def columns_of(spec: StoreSpec) -> tuple[StoreSpec, ...]:
     return tuple(narrowed(spec, tap.name) for tap in spec.base.taps) or (spec,)
 
 
+def rows_text(spec: StoreSpec) -> str:
+    """Returns the shape and dtype of a row in words, or those of each tap.
+
+    Example:
+      (5, 5, 512) float16
+    """
+    texts = []
+    for each in columns_of(spec):
+        shape = ", ".join(map(str, each.feature_shape))
+        texts.append(f"{each.tap} ({shape}) {each.dtype}".strip())
+    return f"{len(texts)} taps: {', '.join(texts)}" if spec.base.taps else texts[0]
+
+
 def outputs_of(base: BaseSpec) -> list[tuple[int, str]]:
     """Returns (number of the base's output, pooling) of each tap; of a base without taps, one."""
     return [(tap.output, tap.pooling) for tap in base.taps] or [(0, base.pooling)]
