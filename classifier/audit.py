@@ -13,6 +13,7 @@ from featurestore.cli.streams import say_unless
 from featurestore.errors import cannot_write
 from featurestore.io.places import relation
 from featurestore.io.storage import Storage
+from featurestore.taps import TAP, require_one
 
 if TYPE_CHECKING:
     from classifier.auditing.findings import Findings
@@ -32,6 +33,7 @@ def parser() -> Parser:
     )
     add = result.add_argument
     add("--store", required=True, help="feature store to look at")
+    add("--tap", default="", metavar="NAME", help=TAP)
     add("--run", help="training run; its accuracy is restated without leaked rows")
     add("--head_id", help="head of the run (default: the first of the leaderboard)")
     add("--against", metavar="STORE2", help="store of the same features; tells how it has drifted")
@@ -53,8 +55,10 @@ def run(argv: Sequence[str]) -> int:
     arguments = parser().parse_args(argv)
     _check(arguments)
     file_system = key_values(arguments.storage_options, "--storage_options")
-    store = open_store(arguments.store, file_system).at_this_moment()
+    store = open_store(arguments.store, file_system, arguments.tap).at_this_moment()
     trained, head_id = _run_of(arguments, store, file_system)
+    store = store.tap_of(trained.spec.base) if trained else store
+    require_one(store.spec, store.url)
     other = _other(arguments, store, file_system)
     output = Storage(arguments.output, file_system)
     _check_output(output, store)
@@ -98,7 +102,8 @@ def _run_of(
         return None, ""
     trained = load_run(arguments.run, file_system)
     fix = "give the run that was trained on this store, or one with the same settings"
-    trained.spec.require_same(store.spec, f"--run: the run at {trained.url}", fix)
+    own = store.tap_of(trained.spec.base).spec
+    trained.spec.require_same(own, f"--run: the run at {trained.url}", fix)
     return trained, trained.head_id(arguments.head_id)
 
 
@@ -107,7 +112,7 @@ def _other(
 ) -> FeatureStore | None:
     if not arguments.against:
         return None
-    other = open_store(arguments.against, file_system).at_this_moment()
+    other = open_store(arguments.against, file_system).tap_of(store.spec.base).at_this_moment()
     fix = "give a store with the same settings"
     store.spec.require_same(other.spec, f"--against: the store at {store.url}", fix)
     return other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from classifier.judgement.evaluation import require_same_features, select_split
 from classifier.judgement.judge import (
     JudgedHead,
     compare,
+    comparison_line,
     file_name,
     judge,
     learning_file,
@@ -22,6 +24,7 @@ from classifier.judgement.judge import (
 from classifier.judgement.multilabel import MultiLabelScores
 from classifier.reporting.writing import renew_page
 from classifier.runs.run import ADOPTED, Run, dump_json, load_run
+from classifier.runs.sweep import read_taps
 from classifier.training.learning_curve import learning_curve
 from featurestore import UsageError, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
@@ -45,7 +48,8 @@ def parser() -> Parser:
     add("--store", required=True, help="feature store of the run, or one with the same settings")
     add("--split", default="test", help="a split of the store, or all (default %(default)s)")
     add("--head_id", help="head to use (default: the first of the leaderboard)")
-    add("--compare", metavar="HEAD_ID", help="another head to compare with, on the same rows")
+    text = "another head to compare with, on the same rows; or the best head of another tap"
+    add("--compare", metavar="HEAD_ID|TAP", help=text)
     add(
         "--learning_curve",
         action="store_true",
@@ -67,9 +71,11 @@ def run(argv: Sequence[str]) -> int:
     file_system = key_values(arguments.storage_options, "--storage_options")
     trained = load_run(arguments.run, file_system)
     head_id = trained.head_id(arguments.head_id)
-    store = open_store(arguments.store, file_system).at_this_moment()
+    whole = open_store(arguments.store, file_system).at_this_moment()
+    store = whole.tap_of(trained.spec.base)
     require_same_features(trained, store)
-    other = _other_head(trained, head_id, arguments.compare)
+    other = _other_tap(arguments, trained, file_system)
+    other = other or _other_head(trained, head_id, arguments.compare)
     if arguments.learning_curve and trained.config.heads[head_id] == ADOPTED:
         raise UsageError(
             f"--learning_curve trains the head again, and {head_id!r} was adopted, not trained "
@@ -80,8 +86,11 @@ def run(argv: Sequence[str]) -> int:
     judged = judge(trained, head_id, store, arguments.split)
     record = judged.record
     if other:
-        record["comparison"] = compare(judged, judge(trained, other, store, arguments.split))
-    output = Storage(arguments.output or f"{arguments.run.rstrip('/')}/evaluation", file_system)
+        run, other_id = other
+        theirs = judge(run, other_id, whole.tap_of(run.spec.base), arguments.split)
+        tap = {"tap": run.spec.base.tap} if run is not trained else {}
+        record["comparison"] = {**tap, **compare(judged, theirs)}
+    output = Storage(arguments.output or f"{trained.storage.url}/evaluation", file_system)
     keep = partial(_keep, trained, judged, output, not arguments.output, tell)
     # Figures are written before they are shown, and shown even if they cannot be written.
     problem = keep()
@@ -100,8 +109,23 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _other_head(trained: Run, head_id: str, wanted: str | None) -> str | None:
-    """Returns the head to compare with, if any."""
+def _other_tap(
+    arguments: Namespace, trained: Run, file_system: Mapping[str, Any]
+) -> tuple[Run, str] | None:
+    """Returns the run of the tap to compare with and its best head, if a tap is named."""
+    folder = read_taps(Storage(arguments.run, file_system)).get(arguments.compare)
+    if folder is None:
+        return None
+    run = load_run(f"{arguments.run.rstrip('/')}/{folder}", file_system)
+    if run.spec.identity == trained.spec.identity:
+        raise UsageError(
+            f"--compare: {arguments.compare!r} is the tap that is evaluated; choose another"
+        )
+    return _other_head(run, "", run.head_id())
+
+
+def _other_head(trained: Run, head_id: str, wanted: str | None) -> tuple[Run, str] | None:
+    """Returns the head to compare with, and its run, if one is named."""
     if wanted is None:
         return None
     if trained.multi_label:
@@ -115,7 +139,7 @@ def _other_head(trained: Run, head_id: str, wanted: str | None) -> str | None:
         raise UsageError(
             f"--compare: {wanted!r} is the head that is evaluated; choose another head of the run"
         )
-    return wanted
+    return trained, wanted
 
 
 def _keep(
@@ -214,13 +238,8 @@ def _tell_trust(record: Mapping[str, Any], tell: Callable[[str], None]) -> None:
             f"{first['rows']} rows, {first['share']:.1%} of its class"
         )
     if other := record.get("comparison"):
-        found = other["difference"]
-        verdict = "beyond chance" if other["beyond_chance"] else "within chance"
-        tell(
-            f"  {record['head_id']} minus {other['head_id']}: {found['estimate']:+.4f} "
-            f"({found['lower']:+.4f} to {found['upper']:+.4f}) on the same rows, {verdict} (p "
-            f"{other['p_value']:.2g}, sign test)"
-        )
+        name = " ".join(filter(None, (other.get("tap"), other["head_id"])))
+        tell(f"  {comparison_line(record['head_id'], name, other)}")
 
 
 def _figure(value: float | None) -> str:

@@ -12,11 +12,12 @@ from classifier.runs import output
 from classifier.runs import run as run_folder
 from classifier.training.finetuning import Tuning, division_of, fine_tune, require_ready
 from classifier.training.flags import add_flags, add_run_flags, options_of
-from featurestore import open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
 from featurestore.errors import UsageError
 from featurestore.io.storage import Storage
+from featurestore.store import open_tap
+from featurestore.taps import TAP
 
 KEPT = "the last checkpoint stays in --output; the same command resumes from there"
 EPILOG = """\
@@ -50,6 +51,7 @@ def parser() -> Parser:
     add = result.add_argument
     add("--run", required=True, help="folder of the training run to begin with")
     add("--store", required=True, help="feature store of pixels, or of an earlier layer")
+    add("--tap", default="", metavar="NAME", help=TAP)
     add("--output", required=True, metavar="RUN2", help="folder of the new run")
     add(
         "--unfreeze",
@@ -80,7 +82,7 @@ def run(argv: Sequence[str]) -> int:
     head_id = began.head_id(arguments.head_id)
     limits = arguments.trust_model, arguments.checkpoint
     tuning = Tuning(began, head_id, arguments.unfreeze, *limits)
-    store = open_store(arguments.store, file_system).at_this_moment()
+    store = open_tap(arguments.store, file_system, arguments.tap).at_this_moment()
     check_augment(options.augment, store.spec.is_pixels)
     require_ready(tuning, arguments.allow_unconverged)
     division = division_of(began, store)

@@ -33,8 +33,8 @@ def run(argv: Sequence[str]) -> int:
     trained = load_run(arguments.run, file_system)
     try:
         if arguments.store:
-            store = open_store(arguments.store, file_system).at_this_moment()
-            judge_on_validation(trained, store)
+            store = open_store(arguments.store, file_system).tap_of(trained.spec.base)
+            judge_on_validation(trained, store.at_this_moment())
         write_page(trained)
     except (OSError, ValueError) as error:
         fix = "the page is a file of the run, so copy the run to a folder that you may write to"

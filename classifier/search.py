@@ -10,9 +10,11 @@ import numpy as np
 
 from classifier.figures import grids, plots
 from classifier.runs.run import dump_json
-from featurestore import FeatureStore, UsageError, open_store
+from featurestore import FeatureStore, UsageError
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.errors import one_line, unknown_choice
+from featurestore.store import open_tap
+from featurestore.taps import TAP
 
 if TYPE_CHECKING:
     from classifier.auditing.search import Match
@@ -30,6 +32,7 @@ def parser() -> Parser:
     add = result.add_argument
     add("image", metavar="IMAGE", help="image file, or its URL")
     add("--store", required=True, help="feature store to search in")
+    add("--tap", default="", metavar="NAME", help=TAP)
     add("--top", type=int, default=12, metavar="N", help="images to find (default %(default)s)")
     add("--label", help="only images with this label")
     add("--split", help="only images of this split")
@@ -47,7 +50,7 @@ def run(argv: Sequence[str]) -> int:
     if arguments.top < 1:
         raise UsageError(f"--top must be at least 1, got {arguments.top}")
     file_system = key_values(arguments.storage_options, "--storage_options")
-    store = open_store(arguments.store, file_system).at_this_moment()
+    store = open_tap(arguments.store, file_system, arguments.tap).at_this_moment()
     if arguments.split is not None:
         store.require_split(arguments.split)
     if arguments.plot:

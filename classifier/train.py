@@ -14,11 +14,13 @@ from classifier.runs import output
 from classifier.runs import run as run_folder
 from classifier.training.flags import add_flags, add_run_flags, options_of
 from classifier.training.run import train_run
-from featurestore import open_store
+from classifier.training.taps import check_taps, resume_taps, train_taps
+from featurestore import UsageError, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
 from featurestore.io.storage import Storage
 from featurestore.reading.cache import AUTO, VARIABLE, parse_limit
+from featurestore.taps import TAP, require_one
 
 KEPT = "the last checkpoint stays in --output; the same command resumes from there"
 EPILOG = """\
@@ -58,6 +60,8 @@ def parser() -> Parser:
     )
     add = result.add_argument
     add("--store", required=True, help="feature store: a folder or any fsspec URL")
+    text = f"{TAP}; several --tap train on each, in one leaderboard"
+    add("--tap", action="append", default=[], metavar="NAME", help=text)
     add("--output", required=True, help="folder of the training run")
     add_flags(result)
     add(
@@ -85,19 +89,28 @@ def run(argv: Sequence[str]) -> int:
         file_system = key_values(arguments.storage_options, "--storage_options")
         options = options_of(arguments, file_system)
         limit = parse_limit(arguments.cache)
+    tell, storage = say_unless(arguments.json), Storage(arguments.output, file_system)
     # Every epoch must read the same rows, even while an extraction adds others.
-    store = open_store(arguments.store, file_system).with_cache(limit).at_this_moment()
-    storage = Storage(arguments.output, file_system)
-    division = divide(store, options.multi_label, options.validation)
-    check_heads(options, store.spec.feature_shape, division)
-    check_augment(options.augment, store.spec.is_pixels, options.heads)
-    output.prepare_output(storage, store, arguments.overwrite)
-    if arguments.overwrite and not storage.exists(run_folder.RUN):
-        # --overwrite replaces an unfinished training too.
-        remove_checkpoint(storage)
-    tell = say_unless(arguments.json)
-
-    summary = train_run(store, storage, division, options, tell, arguments.checkpoint)
+    whole = open_store(arguments.store, file_system).at_this_moment()
+    if repeated := [tap for tap in arguments.tap if arguments.tap.count(tap) > 1]:
+        raise UsageError(f"--tap {repeated[0]}: is given twice; give each tap once")
+    stores = {tap: whole.tap(tap).with_cache(limit) for tap in arguments.tap or [""]}
+    for store in stores.values():
+        require_one(store.spec, store.url)
+    division = divide(whole, options.multi_label, options.validation)
+    check_augment(options.augment, whole.spec.is_pixels, options.heads)
+    if len(stores) > 1:
+        check_taps(stores, options, division)
+        resume_taps(storage, stores, arguments.overwrite)
+        summary = train_taps(stores, storage, division, options, tell, arguments.checkpoint)
+    else:
+        (store,) = stores.values()
+        check_heads(options, store.spec.feature_shape, division)
+        output.prepare_output(storage, store, arguments.overwrite)
+        if arguments.overwrite and not storage.exists(run_folder.RUN):
+            # --overwrite replaces an unfinished training too.
+            remove_checkpoint(storage)
+        summary = train_run(store, storage, division, options, tell, arguments.checkpoint)
     if arguments.json:
         say(run_folder.dump_json(summary).rstrip())
     return 0

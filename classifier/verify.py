@@ -17,6 +17,7 @@ from classifier.engines.reextraction import BATCH_SIZE, Extract, Report, compare
 from classifier.runs.run import dump_json, load_run
 from featurestore import FeatureStore, UsageError, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
+from featurestore.taps import TAP
 
 KEPT = "verifying changes nothing; give the same command again"
 
@@ -32,6 +33,7 @@ def parser() -> Parser:
     )
     add = result.add_argument
     add("--store", help="the feature store whose rows are extracted again")
+    add("--tap", default="", metavar="NAME", help=f"{TAP} (default: all)")
     add("--rows", type=int, default=100, help="number of rows to draw (default %(default)s)")
     add("--seed", type=int, default=0, help="seed of the draw (default %(default)s)")
     add("--run", help="the training run that an exported file came from")
@@ -61,7 +63,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _verify_store(arguments: Namespace, options: Mapping[str, Any]) -> int:
-    store = open_store(arguments.store, options).at_this_moment()
+    store = open_store(arguments.store, options, arguments.tap).at_this_moment()
     drawn = draw_rows(store, arguments.rows, arguments.seed)
     if not drawn:
         raise UsageError(f"--store: {store.url} has no rows to extract again")

@@ -48,7 +48,10 @@ def build_parser() -> Parser:
     add("--label_column", default="", metavar="NAME", help=text)
     text = "column of splits, such as train and test (default: splits stay as they are)"
     add("--split_column", default="", metavar="NAME", help=text)
+    from featurestore.taps import TAP
+
     add = command("export", _export, "write embeddings to .npy files, metadata to Parquet files")
+    add("--tap", default="", metavar="NAME", help=TAP)
     add("--output", required=True, metavar="DIR", help="an empty folder, or any fsspec URL")
     add("--splits", nargs="+", metavar="SPLIT", help="export rows of these splits only")
     add("--all_views", action="store_true", help="export augmented views too")
@@ -61,6 +64,7 @@ def build_parser() -> Parser:
     text = "hours that replaced files stay for their readers (default %(default)s)"
     add("--keep_hours", type=float, default=24.0, metavar="H", help=text)
     add = command("snapshot", _snapshot, "write the rows and labels that count to plain Parquet")
+    add("--tap", default="", metavar="NAME", help=f"{TAP} (default: all, a column each)")
     add("--output", required=True, metavar="DIR", help="an empty folder, or any fsspec URL")
     add("--rows_per_file", type=int, default=1_000_000, help="at most (default %(default)s)")
     return parser
@@ -177,7 +181,7 @@ def _export(args: argparse.Namespace, options: dict[str, Any]) -> int:
         dtype=args.dtype,
         flatten=args.flatten,
     )
-    facts = export(open_store(args.store, options), Storage(args.output, options), wanted)
+    facts = export(open_store(args.store, options, args.tap), Storage(args.output, options), wanted)
     if args.json:
         say(json.dumps(facts, indent=2))
     else:
@@ -220,7 +224,7 @@ def _snapshot(args: argparse.Namespace, options: dict[str, Any]) -> int:
     from featurestore.store import open_store
 
     output = Storage(args.output, options)
-    facts = snapshot(open_store(args.store, options), output, args.rows_per_file)
+    facts = snapshot(open_store(args.store, options, args.tap), output, args.rows_per_file)
     if args.json:
         say(json.dumps(facts, indent=2))
     else:

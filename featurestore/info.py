@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from featurestore.fields import tap_name
 from featurestore.reading.cache import cache_usage
 from featurestore.runs.unfinished import UnfinishedRun, unfinished_runs
 from featurestore.store import FeatureStore
@@ -33,7 +34,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
     return {
         "store": store.url,
         "identity_hash": spec.identity_hash,
-        "base": {name: value for name, value in asdict(spec.base).items() if name != "request"},
+        "base": {n: value for n, value in spec.base.to_record().items() if n != "request"},
         "image_size": list(spec.pixels.image_size),
         "feature_shape": list(spec.feature_shape),
         "dtype": spec.dtype,
@@ -78,16 +79,22 @@ def format_info(facts: dict[str, Any]) -> str:
     shape = "x".join(map(str, facts["feature_shape"]))
     height, width = facts["image_size"]
     augmented = f" and {facts['augmented']:,} augmented" if facts["augmented"] else ""
+    cut = f"layer {base['layer']}, pooling {base['pooling']}"
+    if taps := base.get("taps", ()):
+        cut = f"{len(taps)} taps"
     made = (
-        f"{base['model']} ({base['weights']}), layer {base['layer']}, "
-        f"pooling {base['pooling']}, preprocessing {base['preprocess']}, {height}x{width} pixels"
+        f"{base['model']} ({base['weights']}), {cut}, preprocessing {base['preprocess']}, "
+        f"{height}x{width} pixels"
     )
     if not base["weights_hash"]:
         made = f"none: the images themselves, {base['layer']}, {height}x{width} pixels"
+    made_of = f"{shape} {facts['dtype']}"
+    if taps:
+        made_of = "; ".join(map(_tap_line, taps))
     lines = [
         f"store      {facts['store']}",
         f"base       {made}",
-        f"features   {shape} {facts['dtype']}, identity {facts['identity_hash']}",
+        f"features   {made_of}, identity {facts['identity_hash']}",
         f"rows       {facts['rows']:,}{augmented} in {facts['parts']:,} parts, "
         f"{size_text(facts['bytes'])}, from {facts['runs']} finished "
         f"run{'s' if facts['runs'] != 1 else ''}",
@@ -107,6 +114,11 @@ def format_info(facts: dict[str, Any]) -> str:
             "safe to delete"
         )
     return "\n".join(lines)
+
+
+def _tap_line(tap: Mapping[str, Any]) -> str:
+    shape = "x".join(map(str, tap["shape"]))
+    return f"{tap_name(tap['layer'], tap['pooling'])} {shape} {tap['dtype']}"
 
 
 def _counts(counts: dict[str, int], most: int = 12) -> str:

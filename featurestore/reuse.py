@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from featurestore.schema import FEATURES, decode_features
+from featurestore.schema import decode_columns, feature_fields
 from featurestore.store import FeatureStore
 
 # At most half of the free disk, too; further row groups are decoded again for each request.
@@ -121,9 +121,10 @@ class RowGroups:
     def _decode(self, group: int) -> np.ndarray:
         part_name, number = self.places[group]
         with self.store.storage.open_parquet(f"parts/{part_name}") as part:
-            table = part.read_row_group(number, columns=[FEATURES])
+            names = [field.name for field in feature_fields(self.store.spec)]
+            table = part.read_row_group(number, columns=names)
         self.decoded += 1
-        return decode_features(table[FEATURES], self.store.spec)
+        return decode_columns(table, self.store.spec)
 
     def _keep(self, group: int, block: np.ndarray) -> None:
         """Appends a row group to the temporary file if there is room."""

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from featurestore.errors import CorruptStore, RunFailed
 from featurestore.spec import StoreSpec
+from featurestore.taps import columns_of, divided, joined
 
 FEATURES = "features"
 _INPUT_FIELDS = (
@@ -45,19 +46,24 @@ QUARANTINE_SCHEMA = pa.schema(
 
 
 def feature_field(spec: StoreSpec) -> pa.Field:
-    """Returns the Arrow field of the features column."""
+    """Returns the Arrow field of a column of features."""
     metadata = {"shape": json.dumps(list(spec.feature_shape)), "dtype": spec.dtype}
     if spec.is_map:
         kind: pa.DataType = pa.binary(spec.feature_bytes)
     else:
         kind = pa.list_(pa.field("element", pa.float32(), nullable=False), spec.feature_size)
-    return pa.field(FEATURES, kind, nullable=False, metadata=metadata)
+    return pa.field(spec.column, kind, nullable=False, metadata=metadata)
+
+
+def feature_fields(spec: StoreSpec) -> list[pa.Field]:
+    """Returns the Arrow fields of the columns of features: one, or one for each tap."""
+    return [feature_field(each) for each in columns_of(spec)]
 
 
 def row_schema(spec: StoreSpec) -> pa.Schema:
     """Returns the schema of a part."""
     return pa.schema(
-        [*META_FIELDS, feature_field(spec)], metadata={"hoarfrost_identity": spec.identity_hash}
+        [*META_FIELDS, *feature_fields(spec)], metadata={"hoarfrost_identity": spec.identity_hash}
     )
 
 
@@ -136,5 +142,25 @@ def row_table(rows: Sequence[Mapping[str, Any]], features: np.ndarray, spec: Sto
     columns: list[pa.Array] = [
         pa.array([row[field.name] for row in rows], field.type) for field in META_FIELDS
     ]
-    columns.append(encode_features(features, spec))
+    columns.extend(encode_columns(features, spec))
     return pa.Table.from_arrays(columns, schema=row_schema(spec))
+
+
+def encode_columns(features: np.ndarray, spec: StoreSpec) -> list[pa.Array]:
+    """Converts computed features to the stored columns: one, or one for each tap."""
+    parts = divided(spec.base.taps, features)
+    return [encode_features(*each) for each in zip(parts, columns_of(spec), strict=True)]
+
+
+def decode_columns(table: pa.Table | pa.RecordBatch, spec: StoreSpec) -> np.ndarray:
+    """Converts the stored columns of features to an array; those of several taps are joined.
+
+    Args:
+      table: with the columns of `feature_fields`.
+      spec: of the store.
+
+    Returns:
+      As `decode_features`; of several taps float32 (n, sum of their sizes).
+    """
+    parts = [decode_features(table.column(each.column), each) for each in columns_of(spec)]
+    return joined(parts) if spec.base.taps else parts[0]

@@ -16,19 +16,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from featurestore.errors import CorruptStore, SpecMismatch, UsageError, unknown_choice
+from featurestore.errors import CorruptStore, SpecMismatch, UsageError
+from featurestore.fields import JOINED, PixelSpec, Tap, require_choice, tap_name
 from featurestore.numerics import Numerics, digest
 
-FORMAT_VERSION = 1
+# The second is that of a store of several taps, which older releases refuse to read.
+FORMAT_VERSION, TAPS_VERSION = 1, 2
 POOLINGS = ("none", "avg", "max")
 PREPROCESS_MODES = ("none", "unit", "tf", "caffe", "torch")
-FITS = ("squash", "crop", "pad")
-RESIZES = ("bilinear", "bicubic", "area", "nearest")
-ALPHAS = ("drop", "white", "black")
-EXIFS = ("ignore", "apply")
 DTYPES = ("float16", "float32")
 # Of a store of pixels, and of no other.
 PIXEL_DTYPE = "uint8"
@@ -36,11 +35,6 @@ ITEM_BYTES = {"uint8": 1, "float16": 2, "float32": 4}
 # The view column is int8.
 MOST_VIEWS = 128
 _PLAIN_FIELDS = ("dtype", "views", "augment", "seed", "tolerance")
-
-
-def _require(what: str, got: str, choices: tuple[str, ...]) -> None:
-    if got not in choices:
-        raise unknown_choice(what, got, choices)
 
 
 def check_views(views: int) -> None:
@@ -51,37 +45,6 @@ def check_views(views: int) -> None:
     """
     if not 1 <= views <= MOST_VIEWS:
         raise UsageError(f"--views must be 1 (the unaugmented image) to {MOST_VIEWS}, got {views}")
-
-
-@dataclass(frozen=True)
-class PixelSpec:
-    """How image bytes become ``uint8 (H, W, 3)`` RGB pixels.
-
-    Attributes:
-      image_size: (height, width) in pixels.
-      fit: ``squash`` ignores the aspect ratio, like Keras; ``crop`` cuts out the centre; ``pad``
-        adds black borders.
-      resize: a method of ``tf.image.resize(antialias=False)``; results are rounded and clipped.
-      alpha: ``drop`` ignores transparency; ``white`` and ``black`` put that colour behind it.
-      exif: ``apply`` or ``ignore`` the EXIF orientation.
-    """
-
-    image_size: tuple[int, int]
-    fit: str = "squash"
-    resize: str = "bilinear"
-    alpha: str = "drop"
-    exif: str = "ignore"
-
-    def __post_init__(self) -> None:
-        height, width = self.image_size
-        if not (1 <= height <= 4096 and 1 <= width <= 4096):
-            raise UsageError(
-                f"--image_size: height and width must be 1 to 4096 pixels, got {height}x{width}"
-            )
-        _require("--fit", self.fit, FITS)
-        _require("--resize", self.resize, RESIZES)
-        _require("--alpha", self.alpha, ALPHAS)
-        _require("--exif", self.exif, EXIFS)
 
 
 @dataclass(frozen=True)
@@ -99,6 +62,8 @@ class BaseSpec:
       preprocess: the conversion of uint8 pixels in the graph, before the base.
       request: digest of the flags that the base was built from. A later run with an equal request
         loads the stored base instead of building it. Not part of the identity.
+      taps: of a base with several outputs. `weights_hash` is then of the whole, and `layer` names
+        them all.
     """
 
     model: str
@@ -108,10 +73,25 @@ class BaseSpec:
     pooling: str
     preprocess: str
     request: str = ""
+    taps: tuple[Tap, ...] = ()
 
     def __post_init__(self) -> None:
-        _require("--pooling", self.pooling, POOLINGS)
-        _require("--preprocess", self.preprocess, PREPROCESS_MODES)
+        require_choice("--pooling", self.pooling, POOLINGS)
+        require_choice("--preprocess", self.preprocess, PREPROCESS_MODES)
+
+    @property
+    def tap(self) -> str:
+        """The name of the tap; of several, their names joined by a plus sign."""
+        return tap_name(self.layer, self.pooling)
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns the fields as JSON values; without ``taps`` where there are none."""
+        return {n: value for n, value in dataclasses.asdict(self).items() if value or n != "taps"}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> BaseSpec:
+        """Returns the base of its fields in JSON."""
+        return cls(**{**record, "taps": tuple(map(Tap.from_record, record.get("taps", ())))})
 
     @property
     def label(self) -> str:
@@ -134,6 +114,7 @@ class StoreSpec:
       numerics: of the run that created the store.
       tolerance: the largest row-wise relative L2 distance on the probe images with which other
         numerics may join.
+      tap: what a spec was narrowed to, of a store of several; "" for a whole store. Not written.
     """
 
     base: BaseSpec
@@ -145,9 +126,10 @@ class StoreSpec:
     augment: str = ""
     seed: int = 0
     tolerance: float = 1e-3
+    tap: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        _require("--dtype", self.dtype, (*DTYPES, PIXEL_DTYPE))
+        require_choice("--dtype", self.dtype, (*DTYPES, PIXEL_DTYPE))
         if not self.feature_shape or min(self.feature_shape) < 1:
             raise UsageError(f"feature shape must have positive sides, got {self.feature_shape!r}")
         check_views(self.views)
@@ -178,20 +160,31 @@ class StoreSpec:
         return math.prod(self.feature_shape)
 
     @property
+    def column(self) -> str:
+        """The column of the parts that holds the features."""
+        return f"features:{self.tap}" if self.tap else "features"
+
+    @property
     def feature_bytes(self) -> int:
-        """Bytes per row as stored, before compression."""
+        """Bytes per row in memory."""
         return self.feature_size * ITEM_BYTES[self.read_dtype]
 
     @property
+    def stored_bytes(self) -> int:
+        """Bytes per row as stored, before compression."""
+        taps = self.base.taps
+        return sum(t.size * ITEM_BYTES[t.stored_dtype] for t in taps) or self.feature_bytes
+
+    @property
     def image_bytes(self) -> int:
-        """Bytes per training image with all its views, before compression."""
-        return self.views * self.feature_bytes
+        """Bytes per training image with all its views as stored, before compression."""
+        return self.views * self.stored_bytes
 
     @property
     def identity(self) -> dict[str, Any]:
         """The fields that must be equal for features to be comparable, by flag name."""
         height, width = self.pixels.image_size
-        return {
+        fields = {
             "weights": self.base.weights_hash,
             "layer": self.base.layer,
             "pooling": self.base.pooling,
@@ -207,6 +200,11 @@ class StoreSpec:
             "dtype": self.dtype,
             "feature_shape": list(self.feature_shape),
         }
+        if taps := self.base.taps:
+            fields["weights"] = JOINED.join(tap.weights_hash for tap in taps)
+            fields["dtype"] = JOINED.join(tap.dtype for tap in taps)
+            fields["feature_shape"] = [list(tap.shape) for tap in taps]
+        return fields
 
     @property
     def identity_hash(self) -> str:
@@ -250,8 +248,10 @@ class StoreSpec:
     def to_json(self) -> str:
         """Returns the text of ``store.json``."""
         hashes = {"identity_hash": self.identity_hash, "numerics_hash": self.numerics.hash}
-        head = {"format": "hoarfrost", "format_version": FORMAT_VERSION, **hashes}
-        record = {**head, **dataclasses.asdict(self)}
+        version = TAPS_VERSION if self.base.taps else FORMAT_VERSION
+        head = {"format": "hoarfrost", "format_version": version, **hashes}
+        record = {**head, **dataclasses.asdict(self), "base": self.base.to_record()}
+        del record["tap"]
         return json.dumps({**record, "checksum": digest(record)[:16]}, indent=2) + "\n"
 
     @classmethod
@@ -268,13 +268,13 @@ class StoreSpec:
         try:
             record = json.loads(text)
             version = record["format_version"]
-            if version != FORMAT_VERSION:
+            if version not in (FORMAT_VERSION, TAPS_VERSION):
                 raise CorruptStore(
-                    f"{where}: store format {version}, this Hoarfrost reads {FORMAT_VERSION}; "
-                    "install the release that wrote it"
+                    f"{where}: store format {version}, this Hoarfrost reads {FORMAT_VERSION} and "
+                    f"{TAPS_VERSION}; install the release that wrote it"
                 )
             spec = cls(
-                base=BaseSpec(**record["base"]),
+                base=BaseSpec.from_record(record["base"]),
                 pixels=PixelSpec(
                     **{**record["pixels"], "image_size": tuple(record["pixels"]["image_size"])}
                 ),

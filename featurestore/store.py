@@ -27,7 +27,8 @@ from featurestore.reading.moment import Moment
 from featurestore.reading.scan import Columns, Scanner, ScanOptions
 from featurestore.reading.visibility import Visibility
 from featurestore.schema import FEATURES
-from featurestore.spec import StoreSpec
+from featurestore.spec import BaseSpec, StoreSpec
+from featurestore.taps import columns_of, narrowed, require_one, taps_of
 
 SCAN_COLUMNS = ("key", "labels", "split", FEATURES)
 
@@ -67,9 +68,27 @@ class FeatureStore:
           limit: the largest size in bytes; 0 for no cache, None for 20 GiB or half of the free
             disk.
         """
-        if limit == 0 or self.spec.is_map or not self.storage.is_local:
+        maps = any(each.is_map for each in columns_of(self.spec))
+        if limit == 0 or maps or not self.storage.is_local:
             return self
         return replace(self, cache=DecodedCache(self.storage, self.spec, limit))
+
+    def tap(self, name: str) -> FeatureStore:
+        """Returns this store as one of the features of one tap.
+
+        Args:
+          name: of a tap, ``LAYER`` or ``LAYER:POOLING``; several joined by ``+`` are read side by
+            side, each flattened; "" for the whole store.
+
+        Raises:
+          UsageError: for a tap that the store does not have.
+        """
+        return replace(self, spec=narrowed(self.spec, name), cache=None) if name else self
+
+    def tap_of(self, base: BaseSpec) -> FeatureStore:
+        """Returns this store as one of the tap of a base, as far as it has that tap."""
+        known = {tap.name for tap in self.spec.base.taps}
+        return self.tap(base.tap) if known.issuperset(taps_of(base)) else self
 
     @property
     def url(self) -> str:
@@ -92,6 +111,7 @@ class FeatureStore:
         labels: Sequence[str] | None = None,
         batch_size: int = 1024,
         views: Sequence[int] | None = None,
+        tap: str = "",
     ) -> Iterator[Columns]:
         """Streams rows in bounded memory, while threads decode the next row groups.
 
@@ -103,6 +123,7 @@ class FeatureStore:
           labels: keep rows that have at least one of these labels.
           batch_size: the most rows in a batch; a batch does not cross row groups.
           views: keep these views; view 0 is the unaugmented image.
+          tap: of a store of several, as for `tap`.
 
         Returns:
           An iterator of column name -> array: features are float32 (n, d) for embeddings and
@@ -110,7 +131,7 @@ class FeatureStore:
           are object arrays.
 
         Raises:
-          UsageError: for an unknown column or split.
+          UsageError: for an unknown column or tap, or without the tap of a store of several.
           CorruptStore: for a part that is missing or unreadable.
         """
         options = ScanOptions(
@@ -121,7 +142,7 @@ class FeatureStore:
             views=_listed(views),
         )
         markers = list(self.markers().values())
-        return self.scanner(markers).scan(markers, options)
+        return self.tap(tap).scanner(markers).scan(markers, options)
 
     def scanner(self, markers: Iterable[Marker]) -> Scanner:
         """Returns a reader of the rows that count after `markers`, the store's commits."""
@@ -143,8 +164,11 @@ class FeatureStore:
         splits: Sequence[str | None] | None = None,
         labels: Sequence[str] | None = None,
         views: Sequence[int] | None = None,
+        tap: str = "",
     ) -> Columns:
         """Reads all rows into memory; see `scan` for arguments and arrays."""
+        if tap:
+            return self.tap(tap).load(columns, splits=splits, labels=labels, views=views)
         batches = list(self.scan(columns, splits=splits, labels=labels, views=views))
         if not batches:
             empty: dict[str, Any] = dict.fromkeys(columns, np.empty(0, object))
@@ -209,15 +233,18 @@ def _listed(values: Any) -> Any:
     return values if values is None or isinstance(values, str) else tuple(values)
 
 
-def open_store(url: str, storage_options: Mapping[str, Any] | None = None) -> FeatureStore:
+def open_store(
+    url: str, storage_options: Mapping[str, Any] | None = None, tap: str = ""
+) -> FeatureStore:
     """Opens a store for reading.
 
     Args:
       url: the store's folder, local or any fsspec URL.
       storage_options: for the file system.
+      tap: of a store of several, as for `FeatureStore.tap`; "" for the whole store.
 
     Raises:
-      UsageError: when there is no store, or it cannot be read.
+      UsageError: when there is no store or no such tap, or it cannot be read.
     """
     storage = Storage(str(url), storage_options or {})
     try:
@@ -231,7 +258,20 @@ def open_store(url: str, storage_options: Mapping[str, Any] | None = None) -> Fe
         ) from error
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the store at {storage.public_url!r}: {error}") from error
-    return FeatureStore(storage, spec)
+    return FeatureStore(storage, spec).tap(tap)
+
+
+def open_tap(
+    url: str, storage_options: Mapping[str, Any] | None = None, tap: str = ""
+) -> FeatureStore:
+    """Opens a store whose features are to be read; arguments as for `open_store`.
+
+    Raises:
+      UsageError: as `open_store`, and for a store of several taps when none is named.
+    """
+    store = open_store(url, storage_options, tap)
+    require_one(store.spec, store.url)
+    return store
 
 
 def create_store(storage: Storage, spec: StoreSpec) -> FeatureStore:

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from featurestore.io.storage import Storage
 from featurestore.layout import HashedName
-from featurestore.schema import FEATURES, META_FIELDS, QUARANTINE_SCHEMA, row_schema, row_table
+from featurestore.schema import META_FIELDS, QUARANTINE_SCHEMA, row_schema, row_table
 from featurestore.spec import StoreSpec
+from featurestore.taps import columns_of
 
 ROW_GROUP_BYTES = 8 << 20
 ROW_GROUP_ROWS = (256, 1024)
@@ -182,7 +183,7 @@ class PartWriter(ParquetFile):
 def group_rows(spec: StoreSpec) -> int:
     """Returns the most rows of a row group of a part."""
     low, high = ROW_GROUP_ROWS
-    return int(np.clip(ROW_GROUP_BYTES // spec.feature_bytes, low, high))
+    return int(np.clip(ROW_GROUP_BYTES // spec.stored_bytes, low, high))
 
 
 def part_settings(spec: StoreSpec) -> dict[str, Any]:
@@ -193,16 +194,17 @@ def part_settings(spec: StoreSpec) -> dict[str, Any]:
     """
     labels = "labels.list.element"
     dictionary = ["etag", "split", labels]
-    if spec.is_map:
+    maps = [each.column for each in columns_of(spec) if each.is_map]
+    vectors = [f"{each.column}.list.element" for each in columns_of(spec) if not each.is_map]
+    settings: dict[str, Any] = {"use_dictionary": dictionary, "compression": "zstd"}
+    if maps:
         columns = {field.name: "zstd" for field in META_FIELDS if field.name != "labels"}
-        columns |= {labels: "zstd", FEATURES: "none"}
-        return {"use_dictionary": dictionary, "compression": columns}
-    return {
-        "use_dictionary": dictionary,
-        "use_byte_stream_split": [f"{FEATURES}.list.element"],
-        "compression": "zstd",
-        "compression_level": 1,
-    }
+        columns |= {labels: "zstd", **dict.fromkeys(vectors, "zstd"), **dict.fromkeys(maps, "none")}
+        settings["compression"] = columns
+    if vectors:
+        settings["use_byte_stream_split"] = vectors
+        settings["compression_level"] = dict.fromkeys(vectors, 1) if maps else 1
+    return settings
 
 
 def write_quarantine(path: Path, rows: Sequence[Mapping[str, Any]]) -> Written:

@@ -48,7 +48,7 @@ def derive(options: ExtractOptions, say: Say, show_progress: bool = True) -> Out
     _refuse_flags_of_images(options)
     _require_apart(options)
     job = replace(Job.of(options), is_detached=False)
-    source = open_store(options.input_store, options.storage_options).at_this_moment()
+    source = _with_maps(open_store(options.input_store, options.storage_options)).at_this_moment()
     laps.lap("listing")
     # These load TensorFlow.
     from pipelines.deriving.joining import join_derived
@@ -92,8 +92,22 @@ def _settings(joined: Joined, source: FeatureStore, facts: RunFacts, job: Job) -
         **common_settings(joined.options, joined.store, facts, job),
         engine=joined.chosen.choice,
         source_url=source.storage.full_url,
+        source_tap=source.spec.tap,
         layer=joined.layer,
     )
+
+
+def _with_maps(source: FeatureStore) -> FeatureStore:
+    """Returns a store as one of its maps: of several taps, the only one that was not pooled."""
+    taps = source.spec.base.taps
+    maps = [tap.name for tap in taps if tap.pooling == "none" and len(tap.shape) > 1]
+    if taps and len(maps) != 1:
+        raise UsageError(
+            f"--input_store: the base goes on from the maps of one layer, and the taps of "
+            f"{source.url} hold those of {len(maps)} ({', '.join(maps) or 'all are pooled'}); give "
+            "a store of one, or --input"
+        )
+    return source.tap(maps[0]) if taps else source
 
 
 def _require_apart(options: ExtractOptions) -> None:

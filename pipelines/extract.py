@@ -19,6 +19,7 @@ from classifier.recipes.arguments import HELP, METAVAR, with_recipe
 from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
 from featurestore.ignored import note_lines
+from featurestore.taps import rows_text
 from pipelines.deriver import derive
 from pipelines.driver import SAMPLE_FOLDER, Say, extract
 from pipelines.finishing.detached import Submitted
@@ -71,11 +72,9 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
 def summary_lines(outcome: Outcome) -> list[str]:
     """Returns the lines of a run's record for a person."""
     record, ledger = outcome.record, outcome.record["ledger"]
-    spec = outcome.store.spec
-    shape = ", ".join(map(str, spec.feature_shape))
     augmented = f" and {record['augmented']:,} augmented" if record["augmented"] else ""
     lines = [
-        f"{ledger['rows']:,} rows{augmented} of ({shape}) {spec.dtype} in "
+        f"{ledger['rows']:,} rows{augmented} of {rows_text(outcome.store.spec)} in "
         f"{record['seconds']:.1f} s, "
         f"{record['images_per_second']:,.1f} images/s with start-up",
         f"ledger: {ledger['images_in']:,} images in = {ledger['rows']:,} rows + "

@@ -19,16 +19,8 @@ from classifier.inputs.labels import LabelOptions
 from classifier.inputs.layouts import LAYOUTS
 from classifier.pixels.views import BOOK, LAYERS
 from featurestore.cli.command import key_values
-from featurestore.spec import (
-    ALPHAS,
-    DTYPES,
-    EXIFS,
-    FITS,
-    POOLINGS,
-    PREPROCESS_MODES,
-    RESIZES,
-    PixelSpec,
-)
+from featurestore.fields import ALPHAS, EXIFS, FITS, RESIZES
+from featurestore.spec import DTYPES, POOLINGS, PREPROCESS_MODES, PixelSpec
 from pipelines.options import (
     SPLITS_EXAMPLE,
     ChunkOptions,
@@ -86,6 +78,8 @@ _LABEL = f"column of --labels if you give that, else {_COLUMN}; default label"
 _SPLITS = "divide an input without splits, by the content of its images"
 _MODEL = """a keras.applications name (python -m classifier.bases lists them), a saved model, or
 pixels to store the images themselves as uint8"""
+_LAYER = """cut here; outer/inner if nested. Given several times, or several: all of them in one
+pass, each with the pooling behind its colon or that of --pooling"""
 _PRECISION = "auto: the fastest whose features agree with float32's on a sample of the input"
 _AUGMENT = f"{', '.join(LAYERS)} as in keras.layers, in this order; default {BOOK}"
 _ACCELERATOR = "of Dataflow's workers: type:nvidia-tesla-t4;count:1;install-nvidia-driver"
@@ -115,7 +109,7 @@ GROUPS = {
         "model": Flag(BaseRequest, "NAME|PATH", _MODEL),
         "channels": Flag(BaseRequest, "3|1", "of --model pixels: RGB, or grey"),
         "weights": Flag(BaseRequest, "imagenet|none|PATH"),
-        "layer": Flag(BaseRequest, "NAME", "cut here; outer/inner if nested"),
+        "layer": Flag(BaseRequest, "NAME[:POOLING]", _LAYER, "taps", tuple),
         "pooling": Flag(BaseRequest, POOLINGS),
         "image_size": Flag(
             BaseRequest,

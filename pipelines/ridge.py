@@ -24,10 +24,12 @@ from classifier.runs import run as run_folder
 from classifier.training.flags import add_flags, options_of
 from classifier.training.run import Fitted, write_run
 from classifier.training.trials import choices_line, keep_head
-from featurestore import FeatureStore, open_store
+from featurestore import FeatureStore
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
 from featurestore.io.storage import Storage
+from featurestore.store import open_tap
+from featurestore.taps import TAP
 from pipelines.flags import BEAM_HELP
 
 KEPT = "no head was saved; give the same command again"
@@ -41,6 +43,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="python -m pipelines.ridge", description=__doc__, epilog=BEAM_HELP)
     add = parser.add_argument
     add("--store", required=True, help="feature store: a folder or any fsspec URL")
+    add("--tap", default="", metavar="NAME", help=TAP)
     add("--output", required=True, metavar="RUN", help="folder of the training run")
     add_flags(parser, ("l2", "folds", "class_weight", "standardise"))
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="for the file systems")
@@ -63,7 +66,7 @@ def run(argv: Sequence[str]) -> int:
     file_system = key_values(args.storage_options, "--storage_options")
     options = replace(options_of(args, file_system), heads=(HEAD,))
     # Every pass and every worker must read the rows that are divided here.
-    store = open_store(args.store, file_system).at_this_moment()
+    store = open_tap(args.store, file_system, args.tap).at_this_moment()
     storage = Storage(args.output, file_system)
     division = divide(store)
     check_heads(options, store.spec.feature_shape, division)
@@ -110,7 +113,13 @@ def fit_by_beam(
     store = store.at_this_moment()
     assert store.moment is not None
     source = RidgeSource(
-        store.storage.full_url, storage.full_url, storage.options, division, MOMENT, SOLVED
+        store.storage.full_url,
+        storage.full_url,
+        storage.options,
+        division,
+        MOMENT,
+        SOLVED,
+        store.spec.tap,
     )
     step = FitRidge(source, settings, len(store.markers()), FIT)
     try:

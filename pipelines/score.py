@@ -157,7 +157,7 @@ def _require_apart(options: ExtractOptions, *places: str) -> None:
 def _source(url: str, trained: Run, options: ExtractOptions) -> FeatureStore | None:
     if not url:
         return None
-    source = open_store(url, options.storage_options).at_this_moment()
+    source = open_store(url, options.storage_options).tap_of(trained.spec.base).at_this_moment()
     require_same_features(trained, source)
     return source
 

@@ -51,10 +51,12 @@ class DeriveSettings(WorkerSettings):
 
     Attributes:
       source_url: of that store; `MOMENT` in the run's folder names its commits.
+      source_tap: of that store, if it has several; else "".
       layer: the path, in the base of `store_url`, of the layer whose maps it holds; "" for pixels.
     """
 
     source_url: str = ""
+    source_tap: str = ""
     layer: str = ""
 
 

@@ -5,7 +5,9 @@ The engine adds preprocessing and pooling to the network's graph.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from classifier.base import cut, preprocess, saved
@@ -13,6 +15,7 @@ from classifier.base.request import BaseRequest
 from classifier.base.weights import weights_hash
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError
+from featurestore.fields import JOINED, Tap
 from featurestore.spec import BaseSpec
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ class FrozenBase:
       image_size: (height, width) in pixels.
       feature_shape: of one row after pooling, such as (5, 5, 512) or (512,).
       notes: lines that tell the user what was chosen automatically.
+      cuts: weights_hash -> the base cut at one tap alone, of a base with taps.
     """
 
     model: keras.Model
@@ -36,6 +40,7 @@ class FrozenBase:
     image_size: tuple[int, int]
     feature_shape: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    cuts: Mapping[str, keras.Model] = field(default_factory=dict, repr=False)
 
 
 def build_base(request: BaseRequest, *, allow_packaged: bool = False) -> FrozenBase:
@@ -62,6 +67,41 @@ def build_base(request: BaseRequest, *, allow_packaged: bool = False) -> FrozenB
             name = path.resolve().name
             from_path = cut.cut_savedmodel if path.is_dir() else cut.cut_file
             part = from_path(request, path)
+    if not part.singles:
+        return _base_of(request, part, name)
+    singles = [
+        _base_of(each, single, name)
+        for each, single in zip(request.singles, part.singles, strict=True)
+    ]
+    return _with_taps(request, part, singles)
+
+
+def _with_taps(request: BaseRequest, part: cut.Cut, singles: Sequence[FrozenBase]) -> FrozenBase:
+    """Returns the base with the taps of several bases of one layer each."""
+    taps = tuple(
+        Tap(base.spec.layer, base.spec.pooling, base.spec.weights_hash, base.feature_shape, output)
+        for base, output in zip(singles, part.outputs, strict=True)
+    )
+    spec = dataclasses.replace(
+        singles[0].spec,
+        weights_hash=weights_hash(part.model),
+        layer=JOINED.join(tap.name for tap in taps),
+        pooling="none",
+        request=request.digest,
+        taps=taps,
+    )
+    return dataclasses.replace(
+        singles[0],
+        model=part.model,
+        spec=spec,
+        feature_shape=(sum(tap.size for tap in taps),),
+        notes=tuple(dict.fromkeys(note for base in singles for note in base.notes)),
+        cuts={base.spec.weights_hash: base.model for base in singles},
+    )
+
+
+def _base_of(request: BaseRequest, part: cut.Cut, name: str) -> FrozenBase:
+    """Returns the base of a cut at one layer; `name` is that of its network."""
     mode, notes = _preprocessing(request, part)
     channels = part.model.input_shape[-1]
     # Refuses a preprocessing that does not suit the channels.

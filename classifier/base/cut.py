@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classifier.base import families, graph, layers, preprocess, saved, stored, weights
 from classifier.base.signatures import signatures_of
+from classifier.base.taps import cut_several
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, cause
 
@@ -27,6 +29,8 @@ class Cut:
       weights: their origin, for the user.
       mode: (preprocessing, reason), or None when it is unknown.
       notes: lines for the user.
+      outputs: of a network that was cut at several taps: the number of the output of each tap.
+      singles: the same network cut at each tap alone.
     """
 
     model: keras.Model
@@ -34,37 +38,69 @@ class Cut:
     weights: str
     mode: tuple[str, str] | None
     notes: tuple[str, ...]
+    outputs: tuple[int, ...] = ()
+    singles: tuple[Cut, ...] = ()
 
 
 def cut_application(
     request: BaseRequest, application: families.Application, allow_packaged: bool
 ) -> Cut:
     """Cuts a `keras.applications` base, with the weights that the request names."""
-    top = layers.is_top_layer(request.layer)
-    side = families.keras_image_size(application)
+    tops = [each.layer for each in request.singles if layers.is_top_layer(each.layer)]
+    top, side = bool(tops), families.keras_image_size(application)
     if top and request.size != (side, side):
         raise UsageError(
-            f"--layer {request.layer}: belongs to the classification top of {application.name}, "
+            f"--layer {tops[0]}: belongs to the classification top of {application.name}, "
             f"which takes {side}x{side} only, got --image_size {request.size[0]}x{request.size[1]}"
         )
     model, source, notes = _weighted(request, application, top, allow_packaged)
-    names = layers.canonical_names(model)
-    layer = request.layer
-    if not layer or layer == layers.OUTPUT:
-        layer = names[model.layers[-1].name]
-    if request.layer:
-        real = {canonical: name for name, canonical in names.items()}
-        try:
-            path = layers.find_layer(model, layers.renamed(layer, real), application.name)
-        except UsageError:
-            known = [layers.renamed(path, names) for path, *_ in layers.layer_paths(model)]
-            raise layers.unknown_layer(layer, known, application.name) from None
-        model = _cut_at(model, path, request.size, application.name)
-    else:
-        notes = (*notes, f"layer {layer}: the last one of {application.name} without its top")
     if top and request.image_size is None and side != application.image_size:
-        notes = (*notes, f"image size {side}x{side}: the size that {layer} was made for")
-    return Cut(model, layer, source, (application.preprocess, ""), notes)
+        notes = (*notes, f"image size {side}x{side}: the size that {tops[0]} was made for")
+    names, mode = layers.canonical_names(model), (application.preprocess, "")
+    last = names[model.layers[-1].name]
+    if not (request.layer or request.taps):
+        note = f"layer {last}: the last one of {application.name} without its top"
+        return Cut(model, last, source, mode, (*notes, note))
+    asked = [last if each.layer == layers.OUTPUT else each.layer for each in request.singles]
+    paths = [_application_path(model, names, layer, application.name) for layer in asked]
+    cuts = [
+        Cut(_cut_at(model, [path], request.size, application.name), layer, source, mode, notes)
+        for path, layer in zip(paths, asked, strict=True)
+    ]
+    return _together(model, paths, cuts, request.size, application.name)
+
+
+def _application_path(
+    model: keras.Model, names: Mapping[str, str], layer: str, label: str
+) -> tuple[str, ...]:
+    real = {canonical: name for name, canonical in names.items()}
+    try:
+        return layers.find_layer(model, layers.renamed(layer, real), label)
+    except UsageError:
+        known = [layers.renamed(path, names) for path, *_ in layers.layer_paths(model)]
+        raise layers.unknown_layer(layer, known, label) from None
+
+
+def _together(
+    whole: keras.Model,
+    paths: Sequence[tuple[str, ...]],
+    cuts: Sequence[Cut],
+    size: tuple[int, int],
+    label: str,
+) -> Cut:
+    """Returns the network cut at several layers at once; one cut is returned as it is."""
+    if len(cuts) == 1:
+        return cuts[0]
+    modes = {cut.mode and cut.mode[0] for cut in cuts}
+    if len(modes) > 1:
+        raise UsageError(
+            f"--preprocess auto: the layers of {label!r} look like bases of different "
+            f"preprocessing ({', '.join(map(str, modes))}); give --preprocess"
+        )
+    distinct = list(dict.fromkeys(paths))
+    outputs = tuple(map(distinct.index, paths))
+    model = cuts[0].model if len(distinct) == 1 else _cut_at(whole, distinct, size, label)
+    return replace(cuts[0], model=model, outputs=outputs, singles=tuple(cuts))
 
 
 def _weighted(
@@ -101,7 +137,6 @@ def _weighted(
 
 def cut_file(request: BaseRequest, path: Path) -> Cut:
     """Cuts a saved network, with its own weights, those of another file, or random ones."""
-    keras = import_keras()
     whole = saved.load_saved(path, path.name, request.trust_model)
     size = _file_size(request, whole)
     notes: tuple[str, ...] = ()
@@ -111,25 +146,39 @@ def cut_file(request: BaseRequest, path: Path) -> Cut:
             source = other.name
             taken = weights.load_weights_file(whole, other, other.name, request.trust_model)
         notes = (f"weights: {taken}",)
-    names: tuple[str, ...] = ()
-    if _means_output(request.layer, whole):
-        _require_one_output(whole, path.name)
-        layer = graph.output_names(whole)[0]
-    elif request.layer:
-        names = layers.find_layer(whole, request.layer, path.name)
-        layer = request.layer
-    else:
-        names, note = _default_names(whole, path.name)
-        layer = names[0]
-        notes = (*notes, note)
-    model = _cut_at(whole, names, size, path.name)
-    # The model's own name may say which family it is of, when the cut layers do not.
-    mode = preprocess.recognise(model) or preprocess.recognise(whole)
+    paths, cuts = [], []
+    for each in request.singles:
+        names: tuple[str, ...] = ()
+        if _means_output(each.layer, whole):
+            _require_one_output(whole, path.name)
+            layer = graph.output_names(whole)[0]
+        elif each.layer:
+            names = layers.find_layer(whole, each.layer, path.name)
+            layer = each.layer
+        else:
+            names, note = _default_names(whole, path.name)
+            layer = names[0]
+            notes = (*notes, note)
+        model = _cut_at(whole, [names], size, path.name)
+        # The model's own name may say which family it is of, when the cut layers do not.
+        mode = preprocess.recognise(model) or preprocess.recognise(whole)
+        paths.append(names)
+        cuts.append(Cut(model, layer, source, mode, notes))
     if request.weights == "none":
-        keras.utils.set_random_seed(request.seed)
-        model = keras.models.clone_model(model)
-        source = f"random, seed {request.seed}"
-    return Cut(model, layer, source, mode, notes)
+        return _randomised(cuts, request)
+    return _together(whole, paths, cuts, size, path.name)
+
+
+def _randomised(cuts: Sequence[Cut], request: BaseRequest) -> Cut:
+    keras = import_keras()
+    if len(cuts) > 1:
+        raise UsageError(
+            f"--weights none: the random weights of the file {request.model!r} are drawn for one "
+            f"cut, got {len(cuts)} --layer; give one, or save a file with random weights"
+        )
+    keras.utils.set_random_seed(request.seed)
+    model, source = keras.models.clone_model(cuts[0].model), f"random, seed {request.seed}"
+    return replace(cuts[0], model=model, weights=source)
 
 
 def _default_names(whole: keras.Model, label: str) -> tuple[tuple[str, ...], str]:
@@ -160,11 +209,13 @@ def _require_one_output(whole: keras.Model, label: str) -> None:
 
 
 def _cut_at(
-    whole: keras.Model, names: tuple[str, ...], size: tuple[int, int], label: str
+    whole: keras.Model, paths: Sequence[tuple[str, ...]], size: tuple[int, int], label: str
 ) -> keras.Model:
-    path = "/".join(names) or layers.OUTPUT
+    path = " and ".join("/".join(names) or layers.OUTPUT for names in paths)
     try:
-        return graph.cut(whole, names, size)
+        if len(paths) > 1:
+            return cut_several(whole, paths, size)
+        return graph.cut(whole, paths[0], size)
     # Keras raises these for a shape that a layer does not accept (mostly Dense after Flatten), and
     # for a graph that it cannot rebuild.
     except (*saved.UNREADABLE, AssertionError) as error:
@@ -211,6 +262,11 @@ def cut_savedmodel(request: BaseRequest, path: Path) -> Cut:
     """Loads a SavedModel folder, which cannot be cut."""
     label = path.resolve().name
     stored.require_savedmodel(path, label)
+    if request.taps:
+        raise UsageError(
+            f"--layer: the SavedModel {label!r} has its own output only, got "
+            f"{len(request.taps)} layers; give a .keras file to cut"
+        )
     if request.layer not in ("", layers.OUTPUT) or request.weights not in ("imagenet", "none"):
         flag = "--weights" if request.layer in ("", layers.OUTPUT) else "--layer"
         raise UsageError(

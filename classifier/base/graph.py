@@ -43,14 +43,19 @@ def cut(model: keras.Model, names: tuple[str, ...], image_size: tuple[int, int])
       ValueError: from Keras, when a layer does not accept that size.
     """
     keras = import_keras()
+    image = image_input(model, image_size)
+    (output,) = keras.tree.flatten(Rerun().apply(model, [image], names))
+    return keras.Model(image, output, name=graph_name(model.name))
+
+
+def image_input(model: keras.Model, image_size: tuple[int, int]) -> keras.KerasTensor:
+    """Returns a new input for images of a network, whose name no layer has."""
     name = "image"
     while any(layer.name == name for layer in model.layers):
         name += "_input"
     # A model that was not built yet, or takes any number of channels, gets colours.
     grey = bool(model.inputs) and model.inputs[0].shape[-1] == 1
-    image = keras.Input((*image_size, 1 if grey else 3), dtype="float32", name=name)
-    (output,) = keras.tree.flatten(Rerun().apply(model, [image], names))
-    return keras.Model(image, output, name=_graph_name(model.name))
+    return import_keras().Input((*image_size, 1 if grey else 3), dtype="float32", name=name)
 
 
 class Rerun:
@@ -70,11 +75,11 @@ class Rerun:
         if isinstance(model, keras.Sequential):
             return self._apply_sequential(model, tensors[0], names)
         if not names:
-            outputs = self._between(model, model.outputs, tensors)
+            outputs = self.between(model, model.outputs, tensors)
             return keras.tree.pack_sequence_as(model._outputs_struct, outputs)
         layer = model.get_layer(names[0])
         if len(names) == 1:
-            return self._between(model, [_require_tensor(model, layer)], tensors)[0]
+            return self.between(model, [require_tensor(model, layer)], tensors)[0]
         calls = _calls(model, layer)
         if len(calls) != 1:
             raise UsageError(
@@ -82,7 +87,7 @@ class Rerun:
                 f"inside it has no single output; cut at a layer that follows it"
             )
         before = calls[0].input_tensors[: len(layer.inputs)]
-        return self._inside(layer, self._between(model, before, tensors), names[1:])
+        return self._inside(layer, self.between(model, before, tensors), names[1:])
 
     def _apply_sequential(self, model: Any, tensor: Any, names: tuple[str, ...]) -> Any:
         for layer in model.layers:
@@ -100,7 +105,7 @@ class Rerun:
         nested = keras.Model(inner, self.apply(layer, inner, names), name=layer.name)
         return nested(list(tensors))
 
-    def _between(
+    def between(
         self, model: keras.Model, targets: Sequence[Any], tensors: Sequence[Any]
     ) -> list[Any]:
         """Runs the layers between the model's inputs and `targets` on `tensors`."""
@@ -173,7 +178,12 @@ def tensor_of(model: keras.Model, layer: Any) -> Any | None:
     return calls[0].outputs[0] if calls and len(calls[0].outputs) == 1 else None
 
 
-def _require_tensor(model: keras.Model, layer: Any) -> Any:
+def require_tensor(model: keras.Model, layer: Any) -> Any:
+    """Returns the output of the last call of a layer.
+
+    Raises:
+      UsageError: unless it is one tensor.
+    """
     tensor = tensor_of(model, layer)
     if tensor is not None:
         return tensor
@@ -213,6 +223,7 @@ def convolved(model: keras.Model) -> set[int]:
     return found
 
 
-def _graph_name(name: str) -> str:
+def graph_name(name: str) -> str:
+    """Returns a network's name as one that TensorFlow accepts."""
     # TensorFlow uses model names as scopes, and a saved file may hold any text.
     return re.sub(r"[^A-Za-z0-9_.\-]", "_", name) or "base"

@@ -13,6 +13,7 @@ import json
 import os
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ from classifier.base.stored import save_base, zipped
 from classifier.base.weights import packaged_weights
 from classifier.cachefolder import CacheFolder
 from featurestore.spec import BaseSpec
+from featurestore.taps import cut_hashes
 
 if TYPE_CHECKING:
     import keras
@@ -42,6 +44,7 @@ class PreparedBase:
       feature_shape: of one row after pooling, such as (5, 5, 512) or (512,).
       notes: lines that tell the user what was chosen automatically.
       data: the file that a store keeps.
+      cuts: weights_hash -> the file of the base cut at one tap alone, which a store keeps too.
       model: the base in Keras, if it was built just now.
     """
 
@@ -50,6 +53,7 @@ class PreparedBase:
     feature_shape: tuple[int, ...]
     notes: tuple[str, ...]
     data: bytes = field(repr=False)
+    cuts: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     model: keras.Model | None = field(default=None, repr=False)
 
 
@@ -65,8 +69,10 @@ def kept_base(request: BaseRequest, *, allow_packaged: bool = False) -> Prepared
         return None
     with zipfile.ZipFile(io.BytesIO(kept)) as archive:
         facts, data = json.loads(archive.read(_FACTS)), archive.read(_BASE)
-    spec = BaseSpec(**facts.pop("spec"))
-    return PreparedBase(spec, **{name: tuple(value) for name, value in facts.items()}, data=data)
+        spec = BaseSpec.from_record(facts.pop("spec"))
+        cuts = {name: archive.read(_cut_entry(name)) for name in cut_hashes(spec)}
+    values = {name: tuple(value) for name, value in facts.items()}
+    return PreparedBase(spec, **values, data=data, cuts=cuts)
 
 
 def keep_base(
@@ -79,21 +85,31 @@ def keep_base(
       request: the flags.
       allow_packaged: as for `build_base`.
     """
-    with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
-        path = Path(folder) / _BASE
-        save_base(base, path)
-        data = path.read_bytes()
+    data = _file_of(base)
+    cuts = {name: _file_of(dataclasses.replace(base, model=m)) for name, m in base.cuts.items()}
     facts = {
-        "spec": dataclasses.asdict(base.spec),
+        "spec": base.spec.to_record(),
         "image_size": base.image_size,
         "feature_shape": base.feature_shape,
         "notes": base.notes,
     }
-    kept = zipped([(_FACTS, json.dumps(facts).encode()), (_BASE, data)])
-    CACHE.keep(_key(request, allow_packaged), kept)
+    entries = [(_FACTS, json.dumps(facts).encode()), (_BASE, data)]
+    entries += [(_cut_entry(name), content) for name, content in cuts.items()]
+    CACHE.keep(_key(request, allow_packaged), zipped(entries))
     return PreparedBase(
-        base.spec, base.image_size, base.feature_shape, base.notes, data, base.model
+        base.spec, base.image_size, base.feature_shape, base.notes, data, cuts, base.model
     )
+
+
+def _file_of(base: FrozenBase) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
+        path = Path(folder) / _BASE
+        save_base(base, path)
+        return path.read_bytes()
+
+
+def _cut_entry(weights_hash: str) -> str:
+    return f"cuts/{weights_hash}.keras"
 
 
 def _key(request: BaseRequest, allow_packaged: bool) -> list[Any]:

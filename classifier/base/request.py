@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 from classifier.base import families, layers, saved
 from featurestore.errors import UsageError, unknown_choice
+from featurestore.fields import tap_name
 from featurestore.spec import POOLINGS, PREPROCESS_MODES, PixelSpec
 from featurestore.units import parse_sides
 
@@ -25,6 +27,8 @@ class BaseRequest:
         and folders also as fsspec URLs. ``pixels`` stands for no base.
       weights: ``imagenet`` (for a saved model: its own), ``none`` for random ones, or a file.
       layer: the layer to cut at, ``outer/inner`` in nested models; empty for the default.
+      taps: several layers, each perhaps with a pooling of its own, ``LAYER:POOLING``; one alone
+        becomes `layer` and `pooling`.
       pooling: ``none``, ``avg`` or ``max``.
       image_size: (height, width) in pixels; None for the base's default.
       preprocess: ``auto``, ``none``, ``unit``, ``tf``, ``caffe`` or ``torch``.
@@ -42,8 +46,10 @@ class BaseRequest:
     seed: int = 0
     trust_model: bool = False
     channels: int = 3
+    taps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_taps()
         if self.pooling not in POOLINGS:
             raise unknown_choice("--pooling", self.pooling, POOLINGS)
         if self.preprocess not in ("auto", *PREPROCESS_MODES):
@@ -73,7 +79,7 @@ class BaseRequest:
     def _check_pixels(self) -> None:
         refuse_for_pixels(
             weights=self.weights != "imagenet" and self.weights,
-            layer=self.layer,
+            layer=self.layer or " ".join(self.taps),
             pooling=self.pooling != "none" and self.pooling,
             preprocess=self.preprocess not in ("auto", "none") and self.preprocess,
         )
@@ -82,6 +88,28 @@ class BaseRequest:
                 "--image_size: --model pixels has no size of its own; give the one that your heads "
                 "will see, such as --image_size 180"
             )
+
+    def _check_taps(self) -> None:
+        if len(self.taps) == 1:
+            layer, pooling = parse_tap(self.taps[0], self.pooling)
+            for name, value in (("layer", layer), ("pooling", pooling), ("taps", ())):
+                object.__setattr__(self, name, value)
+        found = [(each.layer, each.pooling) for each in self.singles if self.taps]
+        for layer, pooling in found:
+            if not layer or found.count((layer, pooling)) > 1:
+                raise UsageError(
+                    f"--layer {tap_name(layer, pooling)!r}: each of several layers is named, and "
+                    "once; the same layer may come with another pooling, as in block5_pool:avg"
+                )
+
+    @property
+    def singles(self) -> tuple[BaseRequest, ...]:
+        """The request of each tap alone, in the order of their names; of one layer, this one."""
+        taps = sorted(parse_tap(text, self.pooling) for text in self.taps)
+        return tuple(
+            dataclasses.replace(self, taps=(), layer=layer, pooling=pooling)
+            for layer, pooling in taps
+        ) or (self,)
 
     @property
     def is_pixels(self) -> bool:
@@ -103,7 +131,7 @@ class BaseRequest:
         """The requested (height, width), or the application's default; (0, 0) if a file decides."""
         if self.image_size is not None or self.application is None:
             return self.image_size or (0, 0)
-        if layers.is_top_layer(self.layer):
+        if any(layers.is_top_layer(each.layer) for each in self.singles):
             return (families.keras_image_size(self.application),) * 2
         return (self.application.image_size,) * 2
 
@@ -127,7 +155,10 @@ class BaseRequest:
         elif application is None and not random:
             source = "file"
         seed = self.seed if random else 0
-        return _digest(model, source, self.layer, self.pooling, self.size, self.preprocess, seed)
+        cuts: list[Any] = [self.layer, self.pooling]
+        if self.taps:
+            cuts = [[each.layer, each.pooling] for each in self.singles]
+        return _digest(model, source, *cuts, self.size, self.preprocess, seed)
 
 
 def _digest(*record: Any) -> str:
@@ -166,3 +197,18 @@ def parse_image_size(text: str) -> tuple[int, int]:
         raise UsageError(f"--image_size: expected 180 or 180x240 (height x width), got {text!r}")
     PixelSpec(size)
     return size
+
+
+def parse_tap(text: str, pooling: str = "none") -> tuple[str, str]:
+    """Returns (layer, pooling) of ``LAYER`` or ``LAYER:POOLING``.
+
+    Args:
+      text: what the user gave; another end than a pooling is part of the layer's name.
+      pooling: of a layer without one.
+
+    Example:
+      >>> parse_tap("block5_pool:avg"), parse_tap("block5_pool", "max")
+      (('block5_pool', 'avg'), ('block5_pool', 'max'))
+    """
+    layer, _, given = text.rpartition(":")
+    return (layer, given) if given in POOLINGS and layer else (text, pooling)

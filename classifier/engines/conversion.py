@@ -22,6 +22,7 @@ from classifier.engines.tensorflow import feature_graph
 from classifier.runtime import import_keras
 from featurestore.errors import CorruptStore, UsageError, one_line
 from featurestore.spec import BaseSpec
+from featurestore.taps import taps_of
 
 if TYPE_CHECKING:
     import keras
@@ -59,7 +60,8 @@ def convert(model: keras.Model, base_spec: BaseSpec, image_size: tuple[int, int]
       image_size: (height, width) in pixels.
 
     Returns:
-      A packed model from uint8 (n, H, W, 3) to float32 (n, *feature_shape).
+      A packed model from uint8 (n, H, W, 3) to float32 (n, *feature_shape); with one output for
+      each tap, of its name.
 
     Raises:
       UsageError: for a base with operations that OpenVINO does not support.
@@ -77,9 +79,27 @@ def convert(model: keras.Model, base_spec: BaseSpec, image_size: tuple[int, int]
             "--engine tensorflow"
         ) from error
     # Conversion also makes outputs of unused branches, such as those of a custom gradient.
-    name = graph.outputs[0].name
-    outputs = [node for node in result.results if name in node.input_value(0).get_names()]
+    outputs = [
+        next(node for node in result.results if output.name in node.input_value(0).get_names())
+        for output in graph.outputs
+    ]
+    for node, tap in zip(outputs, base_spec.taps, strict=False):
+        node.set_friendly_name(tap.name)
     return pack(openvino.Model(outputs, result.get_parameters()))
+
+
+def with_taps(model: Any, base_spec: BaseSpec) -> Any:
+    """Returns an OpenVINO model with the outputs of a base only.
+
+    Args:
+      model: that `convert` made of this base, or of one with more taps.
+      base_spec: the base, with taps or cut at one.
+    """
+    if len(model.outputs) == 1:
+        return model
+    named = {node.get_friendly_name(): node for node in model.get_results()}
+    outputs = [named[name] for name in taps_of(base_spec)]
+    return import_openvino().Model(outputs, model.get_parameters())
 
 
 def _frozen_graph(model: keras.Model, base_spec: BaseSpec, image_size: tuple[int, int]) -> Any:
@@ -139,7 +159,8 @@ def converted(
       image_size: (height, width) in pixels.
       load: loads the base; called only for a conversion.
     """
-    around = (base_spec.weights_hash, base_spec.preprocess, base_spec.pooling, image_size)
+    taps = ((tap.name, tap.output) for tap in base_spec.taps)
+    around = (base_spec.weights_hash, base_spec.preprocess, base_spec.pooling, image_size, *taps)
     libraries = {name: version(name) for name in ("tensorflow", "keras", "openvino")}
     key = [1, around, libraries]
     data = CACHE.read(key)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from classifier.base.pixels import pixel_model
 from classifier.base.stored import RESTORE, load_base
 from classifier.engines.batching import DeviceQueue, fastest_batch
-from classifier.engines.conversion import converted, unpack
+from classifier.engines.conversion import converted, unpack, with_taps
 from classifier.engines.engine import IDENTITY, Engine, EngineChoice
 from classifier.engines.hardware import this_machine
 from classifier.engines.identity import IdentityEngine
@@ -118,6 +118,7 @@ def load_engine(
     if choice.engine == "openvino":
         data = base.quantised(choice.model) if choice.precision == "int8" else base.packed()
         model = unpack(data, f"the OpenVINO model of {base.storage.public_url}")
+        model = with_taps(model, base.spec.base)
         return OpenVINOEngine(model, choice, image_size, batch_size, lanes, threads)
     import_keras()
     limit_threads(threads or lanes, lanes)

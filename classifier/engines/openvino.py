@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from classifier.engines.conversion import import_openvino
 from classifier.engines.engine import EngineChoice, check_batch, check_batch_size
+from featurestore.taps import joined
 
 # OpenVINO's names for the precision of layers that are not quantised.
 _HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "f32"}
@@ -21,7 +23,8 @@ class OpenVINOEngine:
     because two processes would pin theirs to the same cores.
 
     Args:
-      model: an OpenVINO model from uint8 (n, H, W, 3) to float32 (n, *feature_shape).
+      model: an OpenVINO model from uint8 (n, H, W, 3) to float32 (n, *feature_shape), or to several
+        tensors, which are flattened and joined.
       choice: the precision, and the model's hash if it is quantised.
       image_size: (height, width) in pixels.
       batch_size: images per call.
@@ -50,7 +53,8 @@ class OpenVINOEngine:
         }
         compiled = openvino.Core().compile_model(model, "CPU", settings)
         self.batch_size = batch_size
-        self.feature_shape = tuple(compiled.output(0).shape)[1:]
+        shapes = [tuple(output.shape)[1:] for output in compiled.outputs]
+        self.feature_shape = shapes[0] if len(shapes) == 1 else (sum(map(math.prod, shapes)),)
         self.numerics = choice.numerics
         self._tensor = openvino.Tensor
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -67,6 +71,8 @@ class OpenVINOEngine:
             request.set_input_tensor(self._tensor(pixels, shared_memory=True))
             request.infer()
             # A copy, because the next call of this request overwrites the output.
-            return request.get_output_tensor().data.copy()
+            if len(request.output_tensors) == 1:
+                return request.get_output_tensor().data.copy()
+            return joined([tensor.data for tensor in request.output_tensors])
         finally:
             self._requests.put(request)

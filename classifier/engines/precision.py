@@ -14,6 +14,8 @@ import numpy as np
 
 from classifier.engines.batching import lanes_for
 from classifier.engines.engine import Engine, relative_distances, run_padded
+from featurestore.fields import Tap
+from featurestore.taps import divided
 
 # How close rows must be to float32's for `auto` to choose a precision.
 MEDIAN_COSINE, LOWEST_COSINE = 0.9998, 0.999
@@ -100,6 +102,33 @@ def closeness(rows: np.ndarray, truth: np.ndarray) -> Closeness:
                      float(np.median(error)))  # fmt: skip
 
 
+def lowest(taps: Sequence[Tap], rows: np.ndarray, truth: np.ndarray) -> Closeness:
+    """Compares rows with float32's tap by tap; the worst of each figure counts.
+
+    Args:
+      taps: of the base; none for a base with one output.
+      rows: float32 (n, *feature_shape), n from 1.
+      truth: the same in float32 precision.
+    """
+    pairs = zip(divided(taps, rows), divided(taps, truth), strict=True)
+    return worst([closeness(ours, theirs) for ours, theirs in pairs])
+
+
+def worst(found: Sequence[Closeness]) -> Closeness:
+    """Returns the worst of each figure.
+
+    Example:
+      >>> worst([Closeness(8, 1.0, 0.9, 0.1), Closeness(8, 0.95, 0.94, 0.2)])
+      Closeness(images=8, cosine_median=0.95, cosine_minimum=0.9, error_median=0.2)
+    """
+    return Closeness(
+        found[0].images,
+        min(each.cosine_median for each in found),
+        min(each.cosine_minimum for each in found),
+        max(each.error_median for each in found),
+    )
+
+
 def choose(measured: Sequence[Measured]) -> Measured:
     """Returns the fastest precision that is close to float32; float32 unless it is worthwhile.
 
@@ -115,13 +144,16 @@ def choose(measured: Sequence[Measured]) -> Measured:
     return max(fit, key=lambda each: each.images_per_second, default=exact)
 
 
-def measure(engines: Mapping[str, Engine], images: np.ndarray, lanes: int) -> list[Measured]:
+def measure(
+    engines: Mapping[str, Engine], images: np.ndarray, lanes: int, taps: Sequence[Tap] = ()
+) -> list[Measured]:
     """Times engines side by side, and compares their features.
 
     Args:
       engines: precision -> engine; the others are compared with ``float32``.
       images: uint8 (n, H, W, 3), n from 1.
       lanes: concurrent calls.
+      taps: of the base; the worst of them counts.
 
     Returns:
       One measurement per precision.
@@ -132,7 +164,7 @@ def measure(engines: Mapping[str, Engine], images: np.ndarray, lanes: int) -> li
         Measured(
             name,
             round(rates[name], 1),
-            None if name == "float32" else closeness(rows[name], rows["float32"]),
+            None if name == "float32" else lowest(taps, rows[name], rows["float32"]),
         )
         for name in engines
     ]

@@ -6,15 +6,20 @@ or engine may add rows only if its features agree within the store's tolerance.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
 from classifier.engines.engine import Engine, relative_distances, run_padded
 from featurestore import layout
 from featurestore.errors import CorruptStore, SpecMismatch
+from featurestore.fields import Tap
 from featurestore.io.storage import Storage, parquet_bytes
+from featurestore.schema import FEATURES
 from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore
+from featurestore.taps import divided, joined
 
 PROBES = 8
 
@@ -37,24 +42,30 @@ def synthetic_images(count: int, image_size: tuple[int, int]) -> np.ndarray:
     return coarse[:, rows][:, :, columns]
 
 
-def write_probes(storage: Storage, engine: Engine, pixels: np.ndarray) -> bool:
+def _columns(taps: Sequence[Tap]) -> list[str]:
+    """Returns the columns of features: one, or one for each tap, so that runs of a tap find it."""
+    return [f"{FEATURES}:{tap.name}" for tap in taps] or [FEATURES]
+
+
+def write_probes(
+    storage: Storage, engine: Engine, pixels: np.ndarray, taps: Sequence[Tap] = ()
+) -> bool:
     """Stores probe images with their features, unless the store already has some.
 
     Args:
       storage: of the store.
       engine: of the run that creates the store.
       pixels: uint8 (n, H, W, 3).
+      taps: of the base, whose features are stored one by one.
 
     Returns:
       Whether they were stored; another job may have been faster.
     """
-    features = run_padded(engine, pixels)
-    table = pa.table(
-        {
-            "pixels": [image.tobytes() for image in pixels],
-            "features": [row.astype(np.float32).tobytes() for row in features],
-        }
-    )
+    rows = divided(taps, run_padded(engine, pixels))
+    columns = {"pixels": [image.tobytes() for image in pixels]}
+    for name, features in zip(_columns(taps), rows, strict=True):
+        columns[name] = [row.astype(np.float32).tobytes() for row in features]
+    table = pa.table(columns)
     return storage.create(layout.PROBES, parquet_bytes([table]))
 
 
@@ -73,8 +84,12 @@ def read_probes(storage: Storage, spec: StoreSpec) -> tuple[np.ndarray, np.ndarr
             table = file.read()
         pixels = np.frombuffer(b"".join(table["pixels"].to_pylist()), np.uint8)
         pixels = pixels.reshape(-1, *spec.pixels.image_size, 3)
-        stored = np.frombuffer(b"".join(table["features"].to_pylist()), np.float32)
-        return pixels, stored.reshape(len(pixels), -1)
+        names = _columns(spec.base.taps)
+        if names == [FEATURES] and FEATURES not in table.column_names:
+            # Of one tap of a store of several.
+            names = [f"{FEATURES}:{spec.base.tap}"]
+        stored = [np.frombuffer(b"".join(table[name].to_pylist()), np.float32) for name in names]
+        return pixels, joined([values.reshape(len(pixels), -1) for values in stored])
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise CorruptStore(
             f"{storage.public_url}/{layout.PROBES} cannot be read ({error}); restore it from a "
@@ -94,7 +109,9 @@ def largest_difference(storage: Storage, spec: StoreSpec, engine: Engine) -> flo
       CorruptStore: when the probe images are missing or damaged.
     """
     pixels, stored = read_probes(storage, spec)
-    return float(relative_distances(run_padded(engine, pixels), stored).max())
+    taps, rows = spec.base.taps, run_padded(engine, pixels).reshape(stored.shape)
+    pairs = zip(divided(taps, rows), divided(taps, stored), strict=True)
+    return max(float(relative_distances(*pair).max()) for pair in pairs)
 
 
 def require_numerics(store: FeatureStore, engine: Engine) -> float | None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from classifier.engines.conversion import import_openvino, pack, unpack
-from classifier.engines.precision import Closeness, closeness
+from classifier.engines.precision import Closeness, closeness, worst
 from featurestore.errors import UsageError, one_line
+from featurestore.fields import Tap
+from featurestore.taps import divided
 
 CALIBRATION_IMAGES, HELD_OUT_IMAGES, FEWEST_IMAGES = 300, 64, 10
 # The largest median error of pooled features. VGG16 has 1%, MobileNetV2 15 to 80% with any preset,
@@ -90,13 +93,16 @@ def pooled(rows: np.ndarray) -> np.ndarray:
     return rows.mean(axis=tuple(range(1, rows.ndim - 1))) if rows.ndim > 2 else rows
 
 
-def require_close(rows: np.ndarray, truth: np.ndarray, allow_inexact: bool) -> Closeness:
+def require_close(
+    rows: np.ndarray, truth: np.ndarray, allow_inexact: bool, taps: Sequence[Tap] = ()
+) -> Closeness:
     """Refuses int8 features that differ too much from float32's.
 
     Args:
       rows: float32 (n, *feature_shape) of held-out images.
       truth: the same in float32 precision.
       allow_inexact: whether to accept them anyway.
+      taps: of the base; the worst of them counts.
 
     Returns:
       The closeness of pooled features.
@@ -104,7 +110,8 @@ def require_close(rows: np.ndarray, truth: np.ndarray, allow_inexact: bool) -> C
     Raises:
       UsageError: with the measured error.
     """
-    found = closeness(pooled(rows), pooled(truth))
+    pairs = zip(divided(taps, rows), divided(taps, truth), strict=True)
+    found = worst([closeness(pooled(ours), pooled(theirs)) for ours, theirs in pairs])
     if not found.error_median <= LARGEST_ERROR and not allow_inexact:
         raise UsageError(
             f"--precision int8: pooled features of {found.images} held-out images are "

@@ -18,7 +18,8 @@ from classifier.pixels.decoder import decode
 from classifier.pixels.filetypes import BadImage
 from classifier.pixels.views import Views
 from featurestore import FeatureStore, Numerics, StoreSpec
-from featurestore.schema import FEATURES, decode_features
+from featurestore.schema import decode_columns, feature_fields
+from featurestore.taps import columns_of, divided
 
 BATCH_SIZE = 32
 # These columns distinguish a current row from one that it superseded.
@@ -115,8 +116,8 @@ def _find_in_group(
             wanted.remove(name)
             rows.append(index)
     if rows:
-        table = part.read_row_group(group, columns=[FEATURES]).take(rows)
-        features = decode_features(table[FEATURES], spec)
+        names = [field.name for field in feature_fields(spec)]
+        features = decode_columns(part.read_row_group(group, columns=names).take(rows), spec)
         yield from zip((columns[index] for index in rows), features, strict=True)
 
 
@@ -173,17 +174,21 @@ def readable(
 
 
 def relative_difference(got: np.ndarray, stored: np.ndarray, spec: StoreSpec) -> float:
-    """Returns a row's relative L2 distance; infinity where it is not finite.
+    """Returns a row's relative L2 distance, of several taps the largest; infinity if not finite.
 
     Args:
       got: float32 (\\*feature_shape), computed now; rounded here to the store's dtype.
       stored: the same shape, of any float type.
       spec: of the store.
     """
-    with np.errstate(over="ignore"):
-        rounded = got.astype(spec.dtype)
-    difference = float(relative_distances(rounded[None], stored[None])[0])
-    return difference if math.isfinite(difference) else math.inf
+    ours, theirs = (divided(spec.base.taps, row[None]) for row in (got, stored))
+    differences = []
+    for column, mine, other in zip(columns_of(spec), ours, theirs, strict=True):
+        with np.errstate(over="ignore"):
+            rounded = mine.astype(column.dtype)
+        difference = float(relative_distances(rounded, other)[0])
+        differences.append(difference if math.isfinite(difference) else math.inf)
+    return max(differences)
 
 
 def tolerance_of(spec: StoreSpec, same_numerics: bool) -> float:
@@ -194,6 +199,7 @@ def tolerance_of(spec: StoreSpec, same_numerics: bool) -> float:
     """
     if spec.is_pixels and same_numerics:
         return 0.0
-    own = FLOAT16_TOLERANCE if spec.dtype == "float16" else FLOAT32_TOLERANCE
+    dtypes = {column.dtype for column in columns_of(spec)}
+    own = FLOAT16_TOLERANCE if "float16" in dtypes else FLOAT32_TOLERANCE
     exact = same_numerics and spec.numerics.precision == "float32"
     return own if exact else max(own, spec.tolerance)

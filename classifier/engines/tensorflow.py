@@ -13,6 +13,7 @@ from classifier.engines.engine import EngineChoice, check_batch, check_batch_siz
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, one_line
 from featurestore.spec import BaseSpec
+from featurestore.taps import outputs_of
 
 if TYPE_CHECKING:
     import keras
@@ -45,26 +46,35 @@ def feature_graph(model: keras.Model, base_spec: BaseSpec) -> Callable[[Any], An
 
     Args:
       model: from preprocessed float32 (n, H, W, 3 or 1) to the cut layer's output.
-      base_spec: its preprocessing and pooling.
+      base_spec: its preprocessing, and its pooling or its taps.
 
     Returns:
-      A function from uint8 (n, H, W, 3) to float32 (n, *feature_shape), both tensors.
+      A function from uint8 (n, H, W, 3) to float32 (n, *feature_shape), both tensors; with taps, to
+      a list of the tensors of each tap.
     """
+    tree = import_keras().tree
     import tensorflow as tf
 
     preprocess = preprocess_graph(base_spec.preprocess, model.input_shape[-1])
-    pool = pool_graph(base_spec.pooling, len(model.output_shape))
+    pools = [
+        (output, pool_graph(pooling, len(model.outputs[output].shape)))
+        for output, pooling in outputs_of(base_spec)
+    ]
 
     def graph(batch: Any) -> Any:
-        features = model(preprocess(tf.cast(batch, tf.float32)), training=False)
+        outputs = model(preprocess(tf.cast(batch, tf.float32)), training=False)
+        features = [tf.cast(each, tf.float32) for each in tree.flatten(outputs)]
         # A base in low precision gives float16 features; sums need float32.
-        return pool(tf.cast(features, tf.float32))
+        pooled = [pool(features[output]) for output, pool in pools]
+        return pooled if base_spec.taps else pooled[0]
 
     return graph
 
 
 def feature_shape(model: keras.Model, base_spec: BaseSpec) -> tuple[int, ...]:
-    """Returns the shape of one row of `feature_graph`."""
+    """Returns the shape of one row; of a base with taps, those of all taps joined."""
+    if base_spec.taps:
+        return (sum(tap.size for tap in base_spec.taps),)
     return pooled_shape(tuple(model.output_shape)[1:], base_spec.pooling)
 
 
@@ -165,8 +175,16 @@ class TensorFlowEngine(GraphEngine):
         self._shape = (batch_size, *image_size, 3)
         # On the CPU, XLA makes MobileNetV2 five times slower and VGG16 no faster.
         compiled = precision != "float32" and bool(tf.config.list_physical_devices("GPU"))
+        features = feature_graph(self.model, base_spec)
+
+        def rows(batch: Any) -> Any:
+            found = features(batch)
+            if not base_spec.taps:
+                return found
+            return tf.concat([tf.reshape(each, (batch_size, -1)) for each in found], axis=1)
+
         graph = tf.function(
-            feature_graph(self.model, base_spec),
+            rows,
             input_signature=[tf.TensorSpec(self._shape, tf.uint8)],
             jit_compile=compiled or None,
         )

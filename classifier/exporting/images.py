@@ -58,7 +58,7 @@ def store_images(run: Run, count: int, tell: Callable[[str], None]) -> list[Name
         tell("note: an adopted classifier has no store; --input gives images to check the file on")
         return []
     try:
-        store = open_store(run.config.store_url, options).at_this_moment()
+        store = open_store(run.config.store_url, options).tap_of(run.spec.base).at_this_moment()
         sources = read_sources(find_rows(store, draw_rows(store, count, 0)), options)
         found = [(row.name, pixels) for row, pixels in readable(run.spec, sources, report)]
     except HoarfrostError as error:

@@ -7,12 +7,14 @@ needs none of our code.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from classifier.base.preprocess import pool_graph, preprocess_graph
 from classifier.heads.head import logits_model
 from classifier.runtime import import_keras
 from featurestore.spec import StoreSpec
+from featurestore.taps import columns_of, outputs_of
 
 if TYPE_CHECKING:
     import keras
@@ -51,11 +53,17 @@ def whole_model(
     pixels = keras.Input((*spec.pixels.image_size, 3), dtype="uint8", name="pixels")
     x = ops.cast(pixels, "float32")
     x = preprocess_graph(spec.base.preprocess, base.input_shape[-1])(x)
-    x = base(x, training=False)
-    x = pool_graph(spec.base.pooling, len(base.output_shape))(ops.cast(x, "float32"))
-    if spec.dtype == "float16":
-        # The head learned from rounded features.
-        x = ops.cast(ops.cast(x, "float16"), "float32") if keeps_casts else _rounded(x)
+    outputs = keras.tree.flatten(base(x, training=False))
+    parts = []
+    for (output, pooling), column in zip(outputs_of(spec.base), columns_of(spec), strict=True):
+        x = ops.cast(outputs[output], "float32")
+        x = pool_graph(pooling, len(x.shape))(x)
+        if column.dtype == "float16":
+            # The head learned from rounded features.
+            x = ops.cast(ops.cast(x, "float16"), "float32") if keeps_casts else _rounded(x)
+        parts.append(x)
+    if spec.base.taps:
+        x = ops.concatenate([ops.reshape(part, (-1, math.prod(part.shape[1:]))) for part in parts])
     logits = logits_model(head)(x, training=False)
     if temperature != 1:
         logits = logits / temperature

@@ -183,6 +183,17 @@ def compare(first: JudgedHead, second: JudgedHead) -> dict[str, Any]:
     }
 
 
+def comparison_line(name: str, other: str, comparison: Mapping[str, Any]) -> str:
+    """Returns a line about a comparison; `name` and `other` are the two heads in words."""
+    found = comparison["difference"]
+    verdict = "beyond chance" if comparison["beyond_chance"] else "within chance"
+    return (
+        f"{name} minus {other}: {found['estimate']:+.4f} ({found['lower']:+.4f} to "
+        f"{found['upper']:+.4f}) on the same rows, {verdict} (p {comparison['p_value']:.2g}, sign "
+        "test)"
+    )
+
+
 def file_name(split: str, head_id: str) -> str:
     """Returns the name of an evaluation's files, without suffix.
 

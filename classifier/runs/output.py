@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from classifier.base.stored import RESTORE
 from classifier.runs.run import CONTENT, REPORT, RUN, SUMMARY, dump_json
+from classifier.runs.sweep import TAPS, read_taps
 from featurestore import layout
 from featurestore.errors import CorruptStore, UsageError, cannot_write
 from featurestore.io.places import relation
@@ -24,10 +25,10 @@ STARTED = "run.started.json"
 # The names of a run's files; other files in its folder belong to somebody else. The model card
 # stays, because its last section is filled in by hand.
 _OURS = re.compile(
-    rf"heads/[^/]+\.keras|history/[^/]+\.json|plots/[^/]+-history\.png"
+    rf"{TAPS}|(taps/[^/]+/)?({RUN}|heads/[^/]+\.keras|history/[^/]+\.json|plots/[^/]+-history\.png"
     rf"|model/[0-9a-f]{{32}}(\.keras|\.int8\.zip)"
     rf"|{re.escape(layout.PROBES)}|evaluation/[^/]+\.(json|png)|leaderboard\.(json|csv)"
-    rf"|(calibration|learning)/[^/]+\.json|{re.escape(SUMMARY)}|{re.escape(REPORT)}"
+    rf"|(calibration|learning)/[^/]+\.json|{re.escape(SUMMARY)}|{re.escape(REPORT)})"
 )
 
 
@@ -77,12 +78,17 @@ def _refuse_store(storage: Storage, store: FeatureStore) -> None:
 
 
 def _holds_run(storage: Storage) -> bool:
-    """Returns whether the folder holds a finished run; another file of that name does not count."""
-    if not storage.exists(RUN):
-        return False
+    """Returns whether the folder holds a finished run, or those of several taps.
+
+    Another file of that name does not count.
+    """
     try:
+        if read_taps(storage):
+            return True
+        if not storage.exists(RUN):
+            return False
         return json.loads(storage.read(RUN)).get("format") == "hoarfrost-run"
-    except (ValueError, AttributeError):
+    except (CorruptStore, ValueError, AttributeError):
         return False
 
 
@@ -105,6 +111,7 @@ def clear_output(storage: Storage, keep: Sequence[str]) -> None:
     files = storage.list("")
     # The commit is removed first: an interruption leaves an unfinished run, never a mixed one.
     storage.remove(RUN)
+    storage.remove(TAPS)
     for file in files:
         if _OURS.fullmatch(file.name) and file.name not in keep:
             storage.remove(file.name)

@@ -37,6 +37,8 @@ from classifier.heads.head import forward, logits_model
 from classifier.heads.headgraph import HeadGraph
 from classifier.heads.stacked.checkpoint import FOLDER
 from classifier.runs import headfile
+from classifier.runs.sweep import FOLDER as TAPS_FOLDER
+from classifier.runs.sweep import TAPS, read_taps
 from featurestore.errors import CorruptStore, UsageError, cause, unknown_choice
 from featurestore.io.storage import Storage
 from featurestore.spec import StoreSpec
@@ -57,7 +59,7 @@ FINETUNED = "finetuned"
 # The content of a run's folder besides its commit.
 CONTENT = (
     "heads", "history", "plots", "evaluation", "calibration", "learning", "model", REPORT, CARD,
-    FOLDER, LEADERBOARD, "leaderboard.csv", SUMMARY,
+    FOLDER, TAPS, TAPS_FOLDER, LEADERBOARD, "leaderboard.csv", SUMMARY,
 )  # fmt: skip
 
 
@@ -264,7 +266,7 @@ def load_run(url: str, storage_options: Mapping[str, Any] | None = None) -> Run:
     """Opens a finished run.
 
     Args:
-      url: its folder, local or any fsspec URL.
+      url: its folder, local or any fsspec URL; of a training over several taps, the best is opened.
       storage_options: for the file system.
 
     Raises:
@@ -274,6 +276,8 @@ def load_run(url: str, storage_options: Mapping[str, Any] | None = None) -> Run:
     try:
         text = storage.read(RUN)
     except FileNotFoundError as error:
+        if taps := read_taps(storage):
+            return load_run(f"{storage.url}/{next(iter(taps.values()))}", storage_options)
         raise UsageError(
             f"--run: no finished training run at {storage.public_url!r}: {RUN} is missing; make "
             "one with python -m classifier.train"

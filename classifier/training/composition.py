@@ -63,6 +63,12 @@ def compose(
     _require_same_pixels(run, store)
     if FINETUNED in run.config.options:
         return _continued(run, head, store, unfreeze)
+    if run.spec.base.taps:
+        raise UsageError(
+            f"--run: its head takes {len(run.spec.base.taps)} taps side by side "
+            f"({run.spec.base.tap}), and only a base of one can be trained further; begin with the "
+            "run of one tap"
+        )
     base = StoredBase(run.storage, run.spec, trust_model).load()
     if getattr(base, "packed_savedmodel", None) is not None or not run.spec.base.weights_hash:
         what = "is a SavedModel" if run.spec.base.weights_hash else "has no layers"

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.checksums import wrong_checksum
 from featurestore.commit import Marker
 from featurestore.errors import CorruptStore, cause
-from featurestore.schema import FEATURES, QUARANTINE_SCHEMA, decode_features, row_schema
+from featurestore.layout import wrong_checksum
+from featurestore.schema import QUARANTINE_SCHEMA, decode_columns, feature_fields, row_schema
 from featurestore.spec import StoreSpec
 
 Problem = tuple[str, str]  # kind, message
@@ -67,23 +67,25 @@ def _foreign(schema: pa.Schema, spec: StoreSpec) -> str:
         )
     if not schema.equals(expected):
         return "its columns are not those of this store"
-    ours, theirs = (s.field(FEATURES).metadata or {} for s in (expected, schema))
-    if any(theirs.get(name) != value for name, value in ours.items()):
-        return "its features have another shape or dtype than this store's"
+    for field in feature_fields(spec):
+        theirs = schema.field(field.name).metadata or {}
+        if any(theirs.get(name) != value for name, value in field.metadata.items()):
+            return "its features have another shape or dtype than this store's"
     return ""
 
 
 def _check_rows(file: pq.ParquetFile, marker: Marker, spec: StoreSpec | None) -> Iterator[Problem]:
     images = augmented = bad = 0
     first = ""
+    names = [field.name for field in feature_fields(spec)] if spec else []
     for group in range(file.num_row_groups):
-        columns = ["key", "view", FEATURES] if spec else ["view"]
+        columns = ["key", "view", *names] if spec else ["view"]
         table = file.read_row_group(group, columns=columns)
         as_they_are = int(np.count_nonzero(table["view"].to_numpy() == 0))
         images, augmented = images + as_they_are, augmented + table.num_rows - as_they_are
         if spec is None:
             continue
-        features = decode_features(table[FEATURES], spec)
+        features = decode_columns(table, spec)
         finite = np.isfinite(features).reshape(len(features), -1).all(axis=1)
         if not finite.all():
             bad += int(np.count_nonzero(~finite))

@@ -32,6 +32,7 @@ from featurestore.layout import HashedName
 from featurestore.ledger import Ledger
 from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore
+from featurestore.taps import cut_hashes
 
 _BACKUP = "restore the file from a backup, or extract into a new store"
 
@@ -130,6 +131,7 @@ def _check_model(storage: Storage, spec: StoreSpec, quick: bool) -> Iterator[Fin
     # The hash of the weights is computed from tensors, which needs Keras.
     note = "python -m classifier.verify --store STORE checks its content"
     models = layout.model_files(spec.base.weights_hash, spec.numerics.model)
+    models += tuple(map(layout.model_file, cut_hashes(spec.base)))
     for path in (*models, layout.PROBES):
         file = storage.entry(path)
         if not file or not file.size:

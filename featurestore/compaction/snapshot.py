@@ -16,7 +16,7 @@ from featurestore.errors import UsageError, cannot_write
 from featurestore.io.places import relation
 from featurestore.io.storage import Storage
 from featurestore.reading.scan import Columns
-from featurestore.schema import FEATURES, META_FIELDS, ROW_COLUMNS, encode_features, row_schema
+from featurestore.schema import FEATURES, META_FIELDS, ROW_COLUMNS, encode_columns, row_schema
 from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore
 from featurestore.writer import ParquetFile, part_settings
@@ -42,7 +42,8 @@ def snapshot(
     """
     if rows_per_file < 1:
         raise UsageError(f"--rows_per_file must be at least 1, got {rows_per_file}")
-    store = store.at_this_moment()
+    # All taps of a store, unless one was chosen.
+    store = store.at_this_moment().tap_of(store.spec.base)
     _require_empty(store, output)
     rows = files = 0
     batches = store.scan(ROW_COLUMNS)
@@ -76,7 +77,7 @@ def snapshot(
 
 def _table(batch: Columns, spec: StoreSpec) -> pa.Table:
     arrays = [pa.array(batch[field.name].tolist(), field.type) for field in META_FIELDS]
-    arrays.append(encode_features(batch[FEATURES], spec))
+    arrays.extend(encode_columns(batch[FEATURES], spec))
     return pa.Table.from_arrays(arrays, schema=row_schema(spec))
 
 

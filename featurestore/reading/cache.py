@@ -22,12 +22,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.checksums import wrong_checksum
 from featurestore.commit import Marker
 from featurestore.errors import CorruptStore
 from featurestore.io.drafts import draft_name, is_dead_draft
 from featurestore.io.storage import FileInfo, Storage
-from featurestore.schema import FEATURES, decode_features, row_schema
+from featurestore.layout import wrong_checksum
+from featurestore.schema import decode_columns, row_schema
 from featurestore.spec import StoreSpec
 from featurestore.units import parse_size
 
@@ -168,8 +168,9 @@ class DecodedCache:
         try:
             with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
                 for group in range(part.num_row_groups):
-                    table = part.read_row_group(group, use_threads=False).combine_chunks()
-                    writer.write_table(table.replace_schema_metadata(schema.metadata))
+                    table = part.read_row_group(group, schema.names, use_threads=False)
+                    table = table.combine_chunks().replace_schema_metadata(schema.metadata)
+                    writer.write_table(table)
             size = draft.stat().st_size
             if size > reserved and not self._reserve(size - reserved):
                 return 0
@@ -241,7 +242,7 @@ class CachedPart:
 
     def features(self, group: int) -> np.ndarray:
         """Returns a row group's features, read-only."""
-        return decode_features(self._batches[group].column(FEATURES), self._spec)
+        return decode_columns(self._batches[group], self._spec)
 
 
 def _facts(marker: Marker) -> dict[str, str]:

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 
 from featurestore.io.storage import Storage
 from featurestore.reading.pages import map_block, plain_block
-from featurestore.schema import FEATURES, decode_features
+from featurestore.schema import decode_columns
 from featurestore.spec import StoreSpec
+from featurestore.taps import columns_of
 
 
 class Part(Protocol):
@@ -78,9 +79,10 @@ class ParquetPart:
         if self._spec.is_map and self._remote is None:
             path, width = self._storage.path(self._name), self._spec.feature_bytes
             with self._storage.readable(self._name):
-                block = plain_block(path, self._metadata, group, FEATURES, width)
+                block = plain_block(path, self._metadata, group, self._spec.column, width)
                 if block:
                     return map_block(path, *block, self._spec.dtype).reshape(
                         -1, *self._spec.feature_shape
                     )
-        return decode_features(self.table(group, [FEATURES])[FEATURES], self._spec)
+        names = [each.column for each in columns_of(self._spec)]
+        return decode_columns(self.table(group, names), self._spec)

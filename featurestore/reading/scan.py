@@ -20,6 +20,7 @@ from featurestore.reading.parts import ParquetPart, Part
 from featurestore.reading.visibility import Visibility
 from featurestore.schema import FEATURES, ROW_COLUMNS
 from featurestore.spec import StoreSpec
+from featurestore.taps import require_one
 
 Columns = dict[str, np.ndarray]
 _OVERLAID = ("labels", "split")
@@ -94,7 +95,10 @@ class Scanner:
 
         Raises:
           CorruptStore: when a part is missing or unreadable.
+          UsageError: for features of a store of several taps, of which none was chosen.
         """
+        if FEATURES in options.columns:
+            require_one(self.spec, self.storage.public_url)
         for rows in in_order(self._tasks(markers, options)):
             if rows is not None:
                 yield from rows.batches(options)

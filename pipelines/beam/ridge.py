@@ -46,6 +46,7 @@ class RidgeSource:
       division: which rows train and validate.
       moment: file of the run; names the commits and labels to read, see `Moment.to_json`.
       solved: file of the run; holds the solutions for every penalty.
+      tap: to read, of a store of several; else "".
     """
 
     store_url: str
@@ -54,6 +55,7 @@ class RidgeSource:
     division: Division
     moment: str
     solved: str
+    tap: str = ""
 
     @property
     def run(self) -> Storage:
@@ -102,7 +104,8 @@ class OverRows(beam.DoFn):
         source = self._source
         with on_worker():
             names = source.run.read(source.moment)
-            store = open_store(source.store_url, source.storage_options).at_moment(names)
+            store = open_store(source.store_url, source.storage_options, source.tap)
+            store = store.at_moment(names)
         self._markers = store.markers()
         self._scanner = store.scanner(self._markers.values())
         self._solution: Solved | None = None

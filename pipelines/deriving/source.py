@@ -28,6 +28,11 @@ def options_like(options: ExtractOptions, source: FeatureStore) -> ExtractOption
       UsageError: for a flag that contradicts the source, or that only images can follow.
     """
     spec = source.spec
+    if options.base.taps and not spec.is_pixels:
+        raise UsageError(
+            f"--layer: from stored maps one layer is derived at a time, got "
+            f"{len(options.base.taps)}; derive each into a store of its own"
+        )
     if options.base.is_pixels and not spec.is_pixels:
         raise UsageError(
             f"--input_store: {source.url} holds maps, from which no pixels can be made; give a "

@@ -73,7 +73,7 @@ class DeriveWorker(AnyWorker):
     def __init__(self, settings: DeriveSettings) -> None:
         store = open_store(settings.store_url, settings.storage_options)
         super().__init__(settings, store)
-        source = open_store(settings.source_url, settings.storage_options)
+        source = open_store(settings.source_url, settings.storage_options, settings.source_tap)
         source = source.at_moment(store.storage.read(moment_file(settings.run_id)))
         engine = deriving_engine(store, source.spec, settings)
         if source.spec.is_pixels:

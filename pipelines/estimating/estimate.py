@@ -7,7 +7,6 @@ instead of the store. The output is only read.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from featurestore.decision import read_decision
 from featurestore.errors import HoarfrostError
 from featurestore.io.storage import Storage, public_url
 from featurestore.store import FeatureStore
+from featurestore.taps import rows_text
 from featurestore.units import size_text
 from pipelines.driver import SAMPLE_FOLDER, Say, chunk_sizes, plan_line, splits_line
 from pipelines.estimating.trial import RUN_ID, extract_sample, rate, sample_size, take_sample
@@ -119,9 +119,10 @@ def _facts(
         "new_shards": plan.shards,
         "ignored": listing.ignored.count,
         "chunks": plan.chunks,
-        "base": asdict(spec.base),
+        "base": spec.base.to_record(),
         "feature_shape": list(spec.feature_shape),
         "dtype": spec.dtype,
+        "features": rows_text(spec),
         "views": spec.views,
         "augment": spec.augment,
         "summary": plan_line(plan),
@@ -201,11 +202,13 @@ def _costs(
 
 def plan_lines(record: dict[str, Any]) -> list[str]:
     """Returns the lines of an estimate for a person."""
-    base, shape = record["base"], ", ".join(map(str, record["feature_shape"]))
+    base = record["base"]
+    cut = f"cut at {base['layer']}, pooling {base['pooling']}"
+    if "taps" in base:
+        cut = f"cut at {len(base['taps'])} layers"
     lines = [
         f"plan: {record['summary']}; nothing was run",
-        f"base: {base['model']} ({base['weights']}) cut at {base['layer']}, pooling "
-        f"{base['pooling']}: ({shape}) {record['dtype']}",
+        f"base: {base['model']} ({base['weights']}) {cut}: {record['features']}",
     ]
     if record["views"] > 1:
         lines.append(f"views: {record['views']} per training image: {record['augment']}")

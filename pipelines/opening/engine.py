@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from classifier.engines.quantisation import (
     require_close,
 )
 from featurestore import layout
+from featurestore.fields import Tap
 from pipelines.extraction.share import lane_count
 
 SAMPLE_IMAGES = 64
@@ -87,10 +88,12 @@ def choose_engine(
         return _quantised(asked, batch_size, base, load("float32"), images)
     if found.precisions == ("float32",):
         return Chosen.of(EngineChoice(found.engine), found.reason)
-    return _measured(found, load, sample(SAMPLE_IMAGES))
+    return _measured(found, load, sample(SAMPLE_IMAGES), base.spec.base.taps)
 
 
-def _measured(found: Candidates, load: Callable[[str], Engine], images: np.ndarray) -> Chosen:
+def _measured(
+    found: Candidates, load: Callable[[str], Engine], images: np.ndarray, taps: Sequence[Tap]
+) -> Chosen:
     """Measures precisions on images of the input; takes yours, or else the fastest good one."""
     if not len(images):
         return Chosen.of(
@@ -98,7 +101,7 @@ def _measured(found: Candidates, load: Callable[[str], Engine], images: np.ndarr
             f"{found.reason}; no image of the input could be read to try the other precisions",
         )
     tried = {name: load(name) for name in dict.fromkeys(("float32", *found.precisions))}
-    measured = measure(tried, images, lane_count(1))
+    measured = measure(tried, images, lane_count(1), taps)
     if len(found.precisions) > 1:
         taken = choose(measured).precision
         why = "the fastest that agrees with float32"
@@ -128,7 +131,7 @@ def _quantised(
         lane_count(1),
     )
     rows, truth = (features_of(each, held_out, lane_count(1)) for each in (engine, exact))
-    pooled = require_close(rows, truth, asked.allow_inexact)
+    pooled = require_close(rows, truth, asked.allow_inexact, base.spec.base.taps)
     rates = throughput({"float32": exact, "int8": engine}, held_out, lane_count(1))
     chosen = Chosen.of(
         choice,

@@ -146,7 +146,7 @@ def check_numerics(
         pixels = sample(PROBES)
         if not len(pixels):
             pixels = synthetic_images(PROBES, store.spec.pixels.image_size)
-        if write_probes(store.storage, engine, pixels):
+        if write_probes(store.storage, engine, pixels, store.spec.base.taps):
             return None
     try:
         return require_numerics(store, engine)

@@ -19,12 +19,13 @@ from classifier.engines.tensorflow import limit_threads
 from classifier.pixels.views import Views
 from classifier.runtime import import_keras
 from featurestore import layout
-from featurestore.errors import cannot_write
+from featurestore.errors import SpecMismatch, cannot_write
 from featurestore.io.cores import cores
 from featurestore.io.storage import Storage
 from featurestore.numerics import UNDECIDED, Numerics
-from featurestore.spec import PIXEL_DTYPE, PixelSpec, StoreSpec
+from featurestore.spec import PIXEL_DTYPE, BaseSpec, PixelSpec, StoreSpec
 from featurestore.store import FeatureStore, create_store
+from featurestore.taps import cut_hashes, taps_of
 from pipelines.opening.engine import Chosen, choose_engine
 from pipelines.opening.existing import existing_store
 from pipelines.opening.sample import Samples
@@ -69,10 +70,10 @@ def join_store(
         wanted = dataclasses.replace(
             existing.spec,
             pixels=PixelSpec(height_width, **options.pixels),
-            dtype=choose_dtype(options, existing.spec.feature_shape),
+            **_stored_as(options, existing.spec.base, existing.spec.feature_shape),
             **_views_of(options),
         )
-        existing.spec.require_same(wanted, f"the store at {existing.url}")
+        _require_same(existing, wanted)
         store = existing
     else:
         store, chosen = _with_base(options, storage, existing, samples, say, workers_choose)
@@ -134,10 +135,27 @@ def _with_base(
     if existing is None:
         return _create(options, storage, base, None if workers_choose else samples)
     wanted = make_spec(options, base)
-    existing.spec.require_same(wanted, f"the store at {existing.url}")
+    _require_same(existing, wanted)
     if not _has_model(existing):
         write_model(storage, base, wanted)
     return existing, None
+
+
+def _require_same(existing: FeatureStore, wanted: StoreSpec) -> None:
+    """Refuses a run whose features are not those of the store.
+
+    Raises:
+      SpecMismatch: with every difference; of taps, with the way to other ones.
+    """
+    held, asked = (set(taps_of(spec.base)) for spec in (existing.spec, wanted))
+    if held != asked and (existing.spec.base.taps or wanted.base.taps):
+        raise SpecMismatch(
+            f"--layer: the rows of the store at {existing.url} have {', '.join(sorted(held))}, and "
+            f"this run would write {', '.join(sorted(asked))}; all rows of a store have the same "
+            "taps, so extract into another --output (its rows will have the same keys), or repeat "
+            "the --layer flags of the store"
+        )
+    existing.spec.require_same(wanted, f"the store at {existing.url}")
 
 
 def prepared_base(request: BaseRequest, allow_packaged: bool) -> PreparedBase:
@@ -193,16 +211,25 @@ def choose_dtype(options: ExtractOptions, feature_shape: tuple[int, ...]) -> str
     return "float16" if len(feature_shape) > 1 else "float32"
 
 
+def _stored_as(
+    options: ExtractOptions, base: BaseSpec, feature_shape: tuple[int, ...]
+) -> dict[str, Any]:
+    """Returns the fields of a spec that say how rows are stored: the dtype, or that of each tap."""
+    if not base.taps:
+        return {"base": base, "dtype": choose_dtype(options, feature_shape)}
+    taps = [dataclasses.replace(tap, dtype=choose_dtype(options, tap.shape)) for tap in base.taps]
+    return {"base": dataclasses.replace(base, taps=tuple(taps)), "dtype": "float32"}
+
+
 def make_spec(options: ExtractOptions, base: PreparedBase) -> StoreSpec:
     """Returns the spec of the features that the options and the base give."""
     request = options.base.digest
     if options.base.application and base.spec.weights != options.base.weights == "imagenet":
         request += PACKAGED
     return StoreSpec(
-        base=dataclasses.replace(base.spec, request=request),
         pixels=PixelSpec(base.image_size, **options.pixels),
         feature_shape=base.feature_shape,
-        dtype=choose_dtype(options, base.feature_shape),
+        **_stored_as(options, dataclasses.replace(base.spec, request=request), base.feature_shape),
         numerics=EngineChoice().numerics,
         **_views_of(options),
     )
@@ -214,7 +241,10 @@ def _views_of(options: ExtractOptions) -> dict[str, Any]:
 
 
 def _has_model(store: FeatureStore) -> bool:
-    files = layout.model_files(store.spec.base.weights_hash, "")
+    base = store.spec.base
+    files = layout.model_files(base.weights_hash, "") + tuple(
+        map(layout.model_file, cut_hashes(base))
+    )
     return all(store.storage.exists(name) for name in files)
 
 
@@ -223,5 +253,7 @@ def write_model(storage: Storage, base: PreparedBase, spec: StoreSpec) -> None:
     try:
         for name in layout.model_files(spec.base.weights_hash, ""):
             storage.write(name, base.data)
+        for weights_hash, data in base.cuts.items():
+            storage.write(layout.model_file(weights_hash), data)
     except OSError as error:
         raise cannot_write("--output", storage.public_url, error) from error

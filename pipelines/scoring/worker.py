@@ -73,7 +73,7 @@ class StoreWorker(AnyWorker):
     ) -> None:
         super().__init__(settings, scores)
         source = open_store(settings.source_url, settings.storage_options)
-        source = source.at_moment(scores.storage.read(MOMENT))
+        source = source.tap_of(scores.spec.base).at_moment(scores.storage.read(MOMENT))
         self.start(settings, "stored features", AT_ONCE)
         self.extractor = StoreScorer(
             store=scores,

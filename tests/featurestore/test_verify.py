@@ -14,9 +14,9 @@ from support.stores import add_chunk, make_rows, make_spec, make_store, memory_g
 
 from featurestore.checking.findings import KINDS, Checked, Finding
 from featurestore.checking.verify import verify_storage
-from featurestore.checksums import file_sha256
 from featurestore.commit import Marker, read_markers, write_manifest
 from featurestore.io.storage import Storage
+from featurestore.layout import file_sha256
 
 BAD = {"uri": "file:///b", "size": 3, "etag": "1", "kind": "empty", "message": "no bytes"}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.engines import small_base
 from support.extraction import distance, make_tar, run
 from support.extraction import rows_of as features_of
 from support.images import write_images
@@ -22,21 +23,6 @@ keras = optional("keras")
 COLUMNS = ("key", "uri", "size", "etag", "content_hash", "labels", "split", "view", "width")
 # Rounding the maps to float16 changes a row by at most this; see `test_deriving_from_maps`.
 ROUNDING = 2e-3
-
-
-def small_base(folder: Path) -> Path:
-    """Four convolutions with random weights, two of them in a nested model, as a file."""
-    layers = keras.layers
-    keras.utils.set_random_seed(0)
-    inner_input = keras.Input((14, 14, 8))
-    x = layers.Conv2D(8, 3, activation="relu", name="inside")(inner_input)
-    x = layers.Add(name="join")([x, layers.Conv2D(8, 1, name="beside")(x)])
-    inner = keras.Model(inner_input, x, name="inner")
-    image = keras.Input((32, 32, 3))
-    x = layers.Conv2D(8, 5, strides=2, activation="relu", name="first")(image)
-    x = layers.Conv2D(16, 3, activation="relu", name="last")(inner(x))
-    keras.Model(image, x).save(folder / "small.keras")
-    return folder / "small.keras"
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from featurestore.commit import Marker, commit
 from featurestore.io.storage import Storage
 from featurestore.ledger import Ledger
 from featurestore.store import create_store
+from featurestore.taps import cut_hashes
 from featurestore.writer import PartWriter, publish
 
 
@@ -32,7 +33,8 @@ def make_store(folder, features, labels, splits=None, *, spec=None, rows_per_par
     spec = spec or spec_of(features.shape[1:])
     storage = Storage(str(folder))
     store = create_store(storage, spec)
-    storage.write(layout.model_file(spec.base.weights_hash), b"a base")
+    for name in (spec.base.weights_hash, *cut_hashes(spec.base)):
+        storage.write(layout.model_file(name), b"a base")
     storage.write(layout.PROBES, b"probe images")
     rows = [
         {

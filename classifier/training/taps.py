@@ -1,0 +1,128 @@
+"""Trains the same heads on several taps of a store, and ranks them together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from classifier.features.division import Division
+from classifier.heads.exact import check_heads
+from classifier.heads.options import TrainOptions
+from classifier.heads.stacked.checkpoint import remove_checkpoint
+from classifier.judgement.judge import VALIDATION, compare, comparison_line, judge
+from classifier.runs import output
+from classifier.runs import run as run_folder
+from classifier.runs.sweep import folders_of, write_taps
+from classifier.training.run import leaderboard, train_run
+from featurestore import FeatureStore, UsageError
+from featurestore.io.storage import Storage
+
+Record = dict[str, Any]
+
+
+def train_taps(
+    stores: Mapping[str, FeatureStore],
+    storage: Storage,
+    division: Division,
+    options: TrainOptions,
+    tell: Callable[[str], None],
+    checkpoint_seconds: float,
+) -> Record:
+    """Trains every head of `options` on every tap.
+
+    Args:
+      stores: name of a tap -> the store as one of this tap; at least two.
+      storage: the folder of the training, prepared.
+      division: which rows train and validate.
+      options: hyperparameters.
+      tell: takes lines for the user.
+      checkpoint_seconds: at least between two checkpoints.
+
+    Returns:
+      The summary that is written as ``summary.json``.
+    """
+    # The runs of an older training have the same folders.
+    output.clear_output(storage, ())
+    folders, rows = folders_of(stores), list[Record]()
+    for tap, store in stores.items():
+        own = Storage(f"{storage.url}/{folders[tap]}", storage.options)
+        # Whatever is there belongs to this training, whose folder was claimed.
+        own.create(output.STARTED, "{}\n")
+        output.prepare_output(own, store, overwrite=True)
+        tell(f"tap {tap}:")
+        summary = train_run(store, own, division, options, tell, checkpoint_seconds)
+        rows += [{"tap": tap, **row} for row in summary["leaderboard"]]
+    for row in rows:
+        del row["rank"]
+    board = leaderboard(rows)
+    firsts: dict[str, Record] = {}
+    for row in board:
+        firsts.setdefault(row["tap"], row)
+    best = list(firsts.values())
+    summary = {
+        "run": storage.public_url,
+        "store": next(iter(stores.values())).url,
+        "tap": best[0]["tap"],
+        "best": best[0]["head_id"],
+        "comparison": _comparison(stores, storage, folders, best, tell),
+        "leaderboard": board,
+    }
+    run_folder.write_leaderboard(storage, board)
+    storage.write(run_folder.SUMMARY, run_folder.dump_json(summary))
+    write_taps(storage, {row["tap"]: folders[row["tap"]] for row in best})
+    output.finish_output(storage)
+    for row in best:
+        tell(
+            f"tap {row['tap']}: {row['head_id']}, validation accuracy {row['val_accuracy']:.4f}, "
+            f"loss {row['val_loss']:.4f}"
+        )
+    if summary["comparison"]:
+        first, second = (f"{row['tap']} {row['head_id']}" for row in best[:2])
+        tell(comparison_line(first, second, summary["comparison"]))
+    tell(f"best tap: {best[0]['tap']}; runs written to {storage.public_url}")
+    return summary
+
+
+def _comparison(
+    stores: Mapping[str, FeatureStore],
+    storage: Storage,
+    folders: Mapping[str, str],
+    best: Sequence[Record],
+    tell: Callable[[str], None],
+) -> Record | None:
+    """Compares the heads of the two best taps on the validation rows."""
+    judged = []
+    for row in best[:2]:
+        run = run_folder.load_run(f"{storage.url}/{folders[row['tap']]}", storage.options)
+        if run.multi_label:
+            tell("note: taps are compared for one label per row only, and these have several")
+            return None
+        judged.append(judge(run, row["head_id"], stores[row["tap"]], VALIDATION))
+    return {"tap": best[1]["tap"], **compare(*judged)}
+
+
+def check_taps(
+    stores: Mapping[str, FeatureStore], options: TrainOptions, division: Division
+) -> None:
+    """Refuses heads that one of the taps cannot have.
+
+    Raises:
+      UsageError: naming the tap.
+    """
+    for tap, store in stores.items():
+        try:
+            check_heads(options, store.spec.feature_shape, division)
+        except UsageError as error:
+            raise UsageError(f"--tap {tap}: {error}") from error
+
+
+def resume_taps(storage: Storage, stores: Mapping[str, FeatureStore], overwrite: bool) -> None:
+    """Prepares the folder of the training; --overwrite drops the checkpoints of an older one.
+
+    Raises:
+      UsageError: for a folder that must not be written.
+    """
+    output.prepare_output(storage, next(iter(stores.values())), overwrite)
+    if overwrite:
+        for folder in folders_of(stores).values():
+            remove_checkpoint(Storage(f"{storage.url}/{folder}", storage.options))
