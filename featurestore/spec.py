@@ -23,10 +23,15 @@ from featurestore.errors import CorruptStore, SpecMismatch, UsageError, unknown_
 from featurestore.numerics import Numerics, digest
 
 FORMAT_VERSION = 1
-POOLINGS = ("none", "avg", "max")
+# The last four are for token sequences, `gem` for maps as well.
+POOLINGS = ("none", "avg", "max", "gem", "cls", "mean", "mean-patch")
 PREPROCESS_MODES = ("none", "unit", "tf", "caffe", "torch")
+# A preprocessing without a name: "scaled:" and its numbers, see `classifier.graphs.scaling`.
+SCALED = "scaled:"
+# Bases in files that OpenVINO reads, and TensorFlow does not.
+GRAPH_SUFFIXES = (".onnx", ".xml")
 FITS = ("squash", "crop", "pad")
-RESIZES = ("bilinear", "bicubic", "area", "nearest")
+RESIZES = ("bilinear", "bicubic", "area", "nearest", "pillow-bilinear", "pillow-bicubic")
 ALPHAS = ("drop", "white", "black")
 EXIFS = ("ignore", "apply")
 DTYPES = ("float16", "float32")
@@ -59,9 +64,11 @@ class PixelSpec:
 
     Attributes:
       image_size: (height, width) in pixels.
-      fit: ``squash`` ignores the aspect ratio, like Keras; ``crop`` cuts out the centre; ``pad``
-        adds black borders.
-      resize: a method of ``tf.image.resize(antialias=False)``; results are rounded and clipped.
+      fit: ``squash`` ignores the aspect ratio, like Keras; ``crop`` cuts out the centre, then
+        resizes; ``crop:256`` resizes the shorter side to 256, then cuts out the centre, like
+        torchvision; ``pad`` adds black borders.
+      resize: a method of ``tf.image.resize(antialias=False)``, rounded and clipped; or Pillow's,
+        which is antialiased.
       alpha: ``drop`` ignores transparency; ``white`` and ``black`` put that colour behind it.
       exif: ``apply`` or ``ignore`` the EXIF orientation.
     """
@@ -78,10 +85,22 @@ class PixelSpec:
             raise UsageError(
                 f"--image_size: height and width must be 1 to 4096 pixels, got {height}x{width}"
             )
-        _require("--fit", self.fit, FITS)
+        if self.shorter_side is None:
+            _require("--fit", self.fit, FITS)
+        elif self.shorter_side < max(height, width):
+            raise UsageError(
+                f"--fit {self.fit}: the shorter side must be at least that of the images that are "
+                f"cut out, got --image_size {height}x{width}"
+            )
         _require("--resize", self.resize, RESIZES)
         _require("--alpha", self.alpha, ALPHAS)
         _require("--exif", self.exif, EXIFS)
+
+    @property
+    def shorter_side(self) -> int | None:
+        """The shorter side before the cut, of ``crop:256``; None for every other fit."""
+        name, colon, side = self.fit.partition(":")
+        return int(side) if name == "crop" and colon and side.isdecimal() else None
 
 
 @dataclass(frozen=True)
@@ -95,7 +114,7 @@ class BaseSpec:
         of the stored model; "" for pixels, which have no base.
       layer: the layer whose output is the feature, ``outer/inner`` in nested models; of pixels,
         ``rgb`` or ``grey``.
-      pooling: ``none`` keeps the map; ``avg`` and ``max`` pool it to an embedding.
+      pooling: ``none`` keeps the map; the others pool it to an embedding.
       preprocess: the conversion of uint8 pixels in the graph, before the base.
       request: digest of the flags that the base was built from. A later run with an equal request
         loads the stored base instead of building it. Not part of the identity.
@@ -111,7 +130,13 @@ class BaseSpec:
 
     def __post_init__(self) -> None:
         _require("--pooling", self.pooling, POOLINGS)
-        _require("--preprocess", self.preprocess, PREPROCESS_MODES)
+        if not self.preprocess.startswith(SCALED):
+            _require("--preprocess", self.preprocess, PREPROCESS_MODES)
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether the base is an ONNX or OpenVINO file, which only OpenVINO runs."""
+        return self.model.casefold().endswith(GRAPH_SUFFIXES)
 
     @property
     def label(self) -> str:

@@ -17,7 +17,7 @@ ROOMS = {
         "checking compaction __main__"
     ).split(),
     "classifier": (
-        "runtime cachefolder figures pixels inputs base engines features heads runs judgement "
+        "runtime cachefolder figures pixels inputs graphs base engines features heads runs judgement "
         "reporting auditing exporting adopting training recipes"
     ).split(),
     "pipelines": (

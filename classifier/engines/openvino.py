@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from classifier.engines.conversion import import_openvino
 from classifier.engines.engine import EngineChoice, check_batch, check_batch_size
+from classifier.runtime import import_openvino
 
 # OpenVINO's names for the precision of layers that are not quantised.
 _HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "f32"}

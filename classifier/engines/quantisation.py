@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from classifier.engines.conversion import import_openvino, pack, unpack
+from classifier.engines.conversion import pack, unpack
 from classifier.engines.precision import Closeness, closeness
+from classifier.runtime import import_openvino
 from featurestore.errors import UsageError, one_line
 
 CALIBRATION_IMAGES, HELD_OUT_IMAGES, FEWEST_IMAGES = 300, 64, 10
