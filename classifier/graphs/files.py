@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from classifier.cachefolder import zipped
-from classifier.runtime import import_openvino
+from classifier.runtime import import_openvino, standard_error_held
 from featurestore.errors import CorruptStore, UsageError, cause, did_you_mean, one_line
 from featurestore.spec import GRAPH_SUFFIXES
 
@@ -73,14 +73,17 @@ class GraphFiles:
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
-            try:
-                return openvino.Core().read_model(Path(folder, next(iter(self.files))))
-            # OpenVINO's frontends have no exception class of their own.
-            except Exception as error:
-                raise UsageError(
-                    f"--model: OpenVINO cannot read {self.name!r} ({reason(error)}); export it "
-                    "again, with an ONNX opset of 18, and check it by onnx.checker.check_model"
-                ) from error
+            # Its frontends print their guesses at a damaged file.
+            with standard_error_held():
+                try:
+                    return openvino.Core().read_model(Path(folder, next(iter(self.files))))
+                # They have no exception class of their own.
+                except Exception as error:
+                    raise UsageError(
+                        f"--model: OpenVINO cannot read {self.name!r} ({reason(error)}); export "
+                        "it again, with an ONNX opset of 18, and check it by "
+                        "onnx.checker.check_model"
+                    ) from error
 
     def packed(self) -> bytes:
         """Returns all files as one zip, the graph's own first; equal files give equal bytes."""
@@ -134,7 +137,8 @@ def read_graph(address: str) -> GraphFiles:
     folder, name = os.path.split(address)
     data = read_beside(folder, name)
     if data is None:
-        near = sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
+        names = sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
+        near = [one for one in names if is_graph_file(one)]
         raise UsageError(
             f"--model: there is no file {address!r}{did_you_mean(name, near)}; check the path"
         )
