@@ -64,7 +64,7 @@ def test_from_a_folder_of_hugging_face_to_a_prediction(command, photos, clip, tm
     shutil.rmtree(tmp_path / "s")
     images = sorted(photos.rglob("*.jpeg"))[:2]
     predicted = command("classifier.predict", "--run", "r", *images, "--json")
-    assert predicted.code == 0 and len(json.loads(predicted.out)["images"]) == 2, predicted
+    assert predicted.code == 0 and len(json.loads(predicted.out)["predictions"]) == 2, predicted
     refused = command("classifier.export", "--run", "r", "--format", "tflite", "--output", "x")
     assert_one_line_error(refused, 2, "--format tflite", "model.onnx")
 

@@ -98,9 +98,8 @@ def test_a_scaling_is_the_same_in_numpy_and_for_keras():
     for mean, deviation in (*NAMED.values(), ((0.1, 0.2, 0.3), (1.5, 0.25, 1 / 3))):
         mode = mode_of(mean, deviation)
         expected = (pixels / 255 - np.array(mean)) / np.array(deviation)
-        assert (
-            np.abs(np.asarray(preprocess_graph(mode)(tf.constant(pixels))) - expected).max() < 1e-5
-        )
+        found = np.asarray(preprocess_graph(mode)(tf.constant(pixels)))
+        assert np.abs(found - expected).max() < 1e-5
         scaling = scaling_of(mode)
         assert np.abs((pixels - scaling.mean) / scaling.deviation - expected).max() < 1e-5
     # A factor other than 1/255, as of a model that takes -1 to 1 without a mean.
