@@ -3,7 +3,8 @@
 python -m classifier.bases
 python -m classifier.bases VGG16
 
-Of a SavedModel, whose layers a file does not name, the signatures are shown.
+Of a SavedModel, whose layers a file does not name, the signatures are shown; of an ONNX or OpenVINO
+graph, its tensors.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from typing import TYPE_CHECKING
 from classifier.base import families, saved, signatures, stored, unfreezing
 from classifier.base.build import build_base
 from classifier.base.request import PIXELS, BaseRequest, parse_image_size
+from classifier.graphs.files import read_graph
+from classifier.graphs.network import Network
+from classifier.graphs.scaling import scaling_of
 from classifier.runtime import import_keras
 from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.errors import UsageError
@@ -72,7 +76,7 @@ def _say_layers(name: str, record: dict) -> None:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     parser = Parser(prog="python -m classifier.bases", description=__doc__)
-    text = "a keras.applications name or a saved model"
+    text = "a keras.applications name, a saved model, or an ONNX or OpenVINO graph"
     add = parser.add_argument
     add("name", nargs="?", metavar="NAME", help=text)
     text = "the only choice: layers are listed without weights"
@@ -109,6 +113,9 @@ def _show(model: str, image_size: tuple[int, int] | None, trust_model: bool, as_
             "keras.applications or a saved model"
         )
     request = BaseRequest(model=model, image_size=image_size, trust_model=trust_model)
+    if request.is_graph:
+        _show_graph(request, as_json)
+        return
     application = request.application
     name = application.name if application else model
     if application is None:
@@ -138,6 +145,32 @@ def _show_savedmodel(name: str, path: Path, as_json: bool) -> None:
         say(json.dumps({"model": name, "signatures": listed}, indent=2))
     else:
         _say_signatures(found)
+
+
+def _show_graph(request: BaseRequest, as_json: bool) -> None:
+    """Lists the tensors of a graph, in order; shapes do not depend on the preprocessing."""
+    network = Network(read_graph(request.model), request.asked_size, scaling_of("none"))
+    tensors = network.tensors()
+    if as_json:
+        listed = [dataclasses.asdict(tensor) for tensor in tensors]
+        size = list(network.image_size)
+        record = {"model": request.model, "image_size": size, "layout": network.layout}
+        say(json.dumps({**record, "outputs": network.outputs, "tensors": listed}, indent=2))
+        return
+    width = max(len(tensor.name) for tensor in tensors)
+    say(f"{'tensor':<{width}}  {'operation':<18} {'output':<18} layer")
+    for tensor in tensors:
+        mark = f"no: {tensor.obstacle}" if tensor.obstacle else "x"
+        shape = str(tensor.shape or "-")
+        say(f"{tensor.name:<{width}}  {tensor.operation:<18} {shape:<18} {mark}")
+    height, width = network.image_size
+    fit = sum(not tensor.obstacle for tensor in tensors)
+    say(
+        f"{request.model}: {len(tensors)} tensors, of which {fit} can be a --layer; it takes "
+        f"{network.layout} images, here of {height}x{width}; shapes are those of a store, "
+        "channels last"
+    )
+    say(f"outputs: {', '.join(network.outputs)}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,3 +77,13 @@ class CacheFolder:
                 return archive.testzip() is None and set(self.entries) <= set(archive.namelist())
         except (zipfile.BadZipFile, OSError, EOFError, ValueError):
             return False
+
+
+def zipped(entries: Iterable[tuple[str, bytes]]) -> bytes:
+    """Returns an uncompressed zip of (name, content) entries; equal entries give equal bytes."""
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        for name, content in entries:
+            # `ZipInfo` dates every entry 1980.
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return sink.getvalue()

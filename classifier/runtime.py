@@ -1,4 +1,4 @@
-"""Loads TensorFlow without its start-up chatter, and keeps the memory that it frees."""
+"""Loads TensorFlow and OpenVINO without chatter, and keeps the memory that TensorFlow frees."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from featurestore.cli import interrupts
 from featurestore.cli.command import VERBOSE, quiet_libraries
-from featurestore.errors import HoarfrostError
+from featurestore.errors import HoarfrostError, UsageError
 
 EXTRAS = ("matplotlib", "pandas", "sklearn")
 # If you set this variable, Keras imports every optional package that it finds.
@@ -52,6 +52,26 @@ def import_keras() -> Any:
     import keras
 
     return keras
+
+
+def import_openvino() -> Any:
+    """Imports OpenVINO without its telemetry.
+
+    OpenVINO and NNCF report their use to Google Analytics if they can import openvino_telemetry.
+    They have no switch for it, so the import is blocked.
+
+    Raises:
+      UsageError: when OpenVINO is not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        import openvino
+    except ImportError as error:
+        raise UsageError(
+            f"--engine openvino: it is not installed here ({error}); pip install "
+            "'hoarfrost[openvino]', or use --engine tensorflow"
+        ) from error
+    return openvino
 
 
 class _Absent(MetaPathFinder):

@@ -111,7 +111,7 @@ def load_extractor(store: FeatureStore, trust_model: bool) -> tuple[Extract, str
 
     base = StoredBase(store.storage, store.spec, trust_model)
     # The engine may use a converted model; this checks the stored base itself.
-    base.load()
+    base.check()
     engine = serving_engine(base, BATCH_SIZE)
     require_numerics(store, engine)
     return (lambda images: run_padded(engine, images)), engine.numerics.hash

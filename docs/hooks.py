@@ -19,6 +19,7 @@ PACKAGES = ("featurestore", "classifier", "pipelines")
 PAGES = {
     "README.md": ("index.md", "Hoarfrost"),
     "docs/recipes.md": ("recipes.md", "Recipes"),
+    "docs/bases.md": ("bases.md", "Your own base"),
     "docs/operations.md": ("operations.md", "Operations"),
     "docs/scoring.md": ("scoring.md", "Labels for images"),
     "docs/tournament.md": ("tournament.md", "Tournament of bases"),

@@ -10,7 +10,7 @@ from typing import Any
 from featurestore.errors import UsageError, unknown_choice
 
 FITS = ("squash", "crop", "pad")
-RESIZES = ("bilinear", "bicubic", "area", "nearest")
+RESIZES = ("bilinear", "bicubic", "area", "nearest", "pillow-bilinear", "pillow-bicubic")
 ALPHAS = ("drop", "white", "black")
 EXIFS = ("ignore", "apply")
 # Between the names of taps that are read side by side.
@@ -29,9 +29,11 @@ class PixelSpec:
 
     Attributes:
       image_size: (height, width) in pixels.
-      fit: ``squash`` ignores the aspect ratio, like Keras; ``crop`` cuts out the centre; ``pad``
-        adds black borders.
-      resize: a method of ``tf.image.resize(antialias=False)``; results are rounded and clipped.
+      fit: ``squash`` ignores the aspect ratio, like Keras; ``crop`` cuts out the centre, then
+        resizes; ``crop:256`` resizes the shorter side to 256, then cuts out the centre, like
+        torchvision; ``pad`` adds black borders.
+      resize: a method of ``tf.image.resize(antialias=False)``, rounded and clipped; or Pillow's,
+        which is antialiased.
       alpha: ``drop`` ignores transparency; ``white`` and ``black`` put that colour behind it.
       exif: ``apply`` or ``ignore`` the EXIF orientation.
     """
@@ -48,10 +50,22 @@ class PixelSpec:
             raise UsageError(
                 f"--image_size: height and width must be 1 to 4096 pixels, got {height}x{width}"
             )
-        require_choice("--fit", self.fit, FITS)
+        if self.shorter_side is None:
+            require_choice("--fit", self.fit, FITS)
+        elif self.shorter_side < max(height, width):
+            raise UsageError(
+                f"--fit {self.fit}: the shorter side must be at least that of the images that are "
+                f"cut out, got --image_size {height}x{width}"
+            )
         require_choice("--resize", self.resize, RESIZES)
         require_choice("--alpha", self.alpha, ALPHAS)
         require_choice("--exif", self.exif, EXIFS)
+
+    @property
+    def shorter_side(self) -> int | None:
+        """The shorter side before the cut, of ``crop:256``; None for every other fit."""
+        name, colon, side = self.fit.partition(":")
+        return int(side) if name == "crop" and colon and side.isdecimal() else None
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,13 @@ from featurestore.numerics import Numerics, digest
 
 # The second is that of a store of several taps, which older releases refuse to read.
 FORMAT_VERSION, TAPS_VERSION = 1, 2
-POOLINGS = ("none", "avg", "max")
+# The last four are for token sequences, `gem` for maps as well.
+POOLINGS = ("none", "avg", "max", "gem", "cls", "mean", "mean-patch")
 PREPROCESS_MODES = ("none", "unit", "tf", "caffe", "torch")
+# A preprocessing without a name: "scaled:" and its numbers, see `classifier.graphs.scaling`.
+SCALED = "scaled:"
+# Bases in files that OpenVINO reads, and TensorFlow does not.
+GRAPH_SUFFIXES = (".onnx", ".xml")
 DTYPES = ("float16", "float32")
 # Of a store of pixels, and of no other.
 PIXEL_DTYPE = "uint8"
@@ -58,7 +63,7 @@ class BaseSpec:
         of the stored model; "" for pixels, which have no base.
       layer: the layer whose output is the feature, ``outer/inner`` in nested models; of pixels,
         ``rgb`` or ``grey``.
-      pooling: ``none`` keeps the map; ``avg`` and ``max`` pool it to an embedding.
+      pooling: ``none`` keeps the map; the others pool it to an embedding.
       preprocess: the conversion of uint8 pixels in the graph, before the base.
       request: digest of the flags that the base was built from. A later run with an equal request
         loads the stored base instead of building it. Not part of the identity.
@@ -77,7 +82,13 @@ class BaseSpec:
 
     def __post_init__(self) -> None:
         require_choice("--pooling", self.pooling, POOLINGS)
-        require_choice("--preprocess", self.preprocess, PREPROCESS_MODES)
+        if not self.preprocess.startswith(SCALED):
+            require_choice("--preprocess", self.preprocess, PREPROCESS_MODES)
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether the base is an ONNX or OpenVINO file, which only OpenVINO runs."""
+        return self.model.casefold().endswith(GRAPH_SUFFIXES)
 
     @property
     def tap(self) -> str:

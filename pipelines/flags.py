@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 from classifier.base.request import BaseRequest, parse_image_size
 from classifier.engines.engine import ENGINES, PRECISIONS
 from classifier.engines.options import EngineOptions
+from classifier.graphs.described import CHOICES
 from classifier.inputs import Asked, InputOptions
 from classifier.inputs.labels import LabelOptions
 from classifier.inputs.layouts import LAYOUTS
 from classifier.pixels.views import BOOK, LAYERS
 from featurestore.cli.command import key_values
-from featurestore.fields import ALPHAS, EXIFS, FITS, RESIZES
-from featurestore.spec import DTYPES, POOLINGS, PREPROCESS_MODES, PixelSpec
+from featurestore.fields import ALPHAS, EXIFS, FITS, RESIZES, PixelSpec
+from featurestore.spec import DTYPES, POOLINGS
 from pipelines.options import (
     SPLITS_EXAMPLE,
     ChunkOptions,
@@ -76,10 +77,15 @@ _INPUT_STORE = "take a store's pixels, or its maps of an earlier layer, instead 
 _SIZE = "height x width; default 180 for VGG16"
 _LABEL = f"column of --labels if you give that, else {_COLUMN}; default label"
 _SPLITS = "divide an input without splits, by the content of its images"
-_MODEL = """a keras.applications name (python -m classifier.bases lists them), a saved model, or
-pixels to store the images themselves as uint8"""
+_MODEL = """a keras.applications name (python -m classifier.bases lists them), a saved model, an
+ONNX or OpenVINO graph (.onnx, .xml), or pixels to store the images themselves as uint8"""
 _LAYER = """cut here; outer/inner if nested. Given several times, or several: all of them in one
 pass, each with the pooling behind its colon or that of --pooling"""
+_FIT = """crop:256 resizes the shorter side to 256, then cuts; default squash, or what the file of
+--preprocess says"""
+_RESIZE = """pillow-* are antialiased, as in PyTorch; default bilinear, or what the file of
+--preprocess says"""
+_PREPROCESS = """FILE.json: of Hugging Face or timm; with an ONNX graph, auto takes one beside it"""
 _PRECISION = "auto: the fastest whose features agree with float32's on a sample of the input"
 _AUGMENT = f"{', '.join(LAYERS)} as in keras.layers, in this order; default {BOOK}"
 _ACCELERATOR = "of Dataflow's workers: type:nvidia-tesla-t4;count:1;install-nvidia-driver"
@@ -118,9 +124,9 @@ GROUPS = {
             "",
             parse_image_size,
         ),
-        "fit": Flag(PixelSpec, FITS),
-        "resize": Flag(PixelSpec, RESIZES),
-        "preprocess": Flag(BaseRequest, ("auto", *PREPROCESS_MODES)),
+        "fit": Flag(PixelSpec, (*FITS, "crop:N"), _FIT, "", str),
+        "resize": Flag(PixelSpec, RESIZES, _RESIZE, "", str),
+        "preprocess": Flag(BaseRequest, CHOICES, _PREPROCESS),
         "alpha": Flag(PixelSpec, ALPHAS),
         "exif": Flag(PixelSpec, EXIFS),
         "dtype": Flag(
@@ -179,11 +185,11 @@ def add_flags(add: Callable[..., Any], names: Iterable[str]) -> None:
 
 
 def default_of(name: str) -> Any:
-    """Returns the default of a flag: its field's; "" where only `Flag.read` can make one."""
+    """Returns the default of a flag: its field's; "" where `Flag.read` makes it."""
     flag = FLAGS[name]
     field = {one.name: one for one in fields(flag.options)}[flag.field or name]
     value = field.default if field.default_factory is MISSING else field.default_factory()
-    if isinstance(value, (str, int, float)):
+    if isinstance(value, (str, int, float)) and not flag.read:
         return value
     return [] if isinstance(value, (tuple, Mapping)) else ""
 

@@ -227,7 +227,7 @@ class ExtractOptions:
       inputs: URIs; none for the built-in sample.
       input_store: a store whose rows take the place of images; or "".
       base: the frozen base.
-      pixels: the fields of `PixelSpec` without the size.
+      pixels: the fields of `PixelSpec` that were given, without the size.
       dtype: ``auto``, ``float16`` or ``float32``.
       engine: the user's choice of engine and precision.
       reading: how inputs are read.
@@ -285,6 +285,16 @@ class ExtractOptions:
                 "--prune needs the whole input to know what is gone; leave out --limit and "
                 "--limit_per_class"
             )
+
+    @property
+    def pixel_fields(self) -> dict[str, str]:
+        """The fields of `PixelSpec` without the size: your flags, then what the base's file says.
+
+        Raises:
+          UsageError: where that file describes images of another size.
+        """
+        given = dict(self.pixels)
+        return given if {"fit", "resize"} <= set(given) else {**self.base.pixels, **given}
 
     @property
     def storage_options(self) -> Mapping[str, Any]:

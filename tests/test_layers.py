@@ -17,8 +17,8 @@ ROOMS = {
         "checking compaction __main__"
     ).split(),
     "classifier": (
-        "runtime cachefolder figures pixels inputs base engines features heads runs judgement "
-        "reporting auditing exporting adopting training recipes"
+        "runtime cachefolder figures pixels inputs graphs base engines features heads runs "
+        "judgement reporting auditing exporting adopting training recipes"
     ).split(),
     "pipelines": (
         "options settings flags watching packing planning extraction opening finishing scoring "

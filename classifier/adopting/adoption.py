@@ -14,7 +14,7 @@ from classifier.base.prepared import keep_base
 from classifier.base.request import BaseRequest
 from classifier.engines import EngineChoice, StoredBase, limit_threads, load_engine, run_padded
 from classifier.engines.hardware import this_machine
-from classifier.engines.options import EngineOptions, candidates
+from classifier.engines.options import EngineOptions, candidates, for_base
 from classifier.engines.probes import PROBES, synthetic_images, write_probes
 from classifier.reporting.writing import renew_page
 from classifier.runs import output
@@ -57,6 +57,12 @@ class AdoptOptions:
             raise unknown_choice("--activation", self.activation, (AUTO, *ACTIVATIONS))
         # Checked here, before a network is built; the size is known only then.
         PixelSpec((1, 1), **self.pixels)
+        for name, value in self.base.pixels.items():
+            if self.pixels.get(name, value) != value:
+                raise UsageError(
+                    f"--{name} {self.pixels[name]}: the file of the preprocessing asks for {value}"
+                    f"; give --{name} {value}, or --preprocess by name"
+                )
 
 
 def adopt(options: AdoptOptions, storage: Storage, overwrite: bool, tell: Tell) -> dict[str, Any]:
@@ -111,7 +117,8 @@ def _spec_of(options: AdoptOptions, built: FrozenBase) -> StoreSpec:
             f"--model: {built.spec.model!r} gives {built.feature_shape} per image, and a "
             "classifier gives one number per class; give a model with its classification top"
         )
-    engine = candidates(EngineOptions(options.engine, "float32"), this_machine()).engine
+    asked = for_base(EngineOptions(options.engine, "float32"), built.spec)
+    engine = candidates(asked, this_machine()).engine
     return StoreSpec(
         base=dataclasses.replace(built.spec, request=options.base.digest),
         pixels=PixelSpec(built.image_size, **options.pixels),

@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING
 from classifier.base import cut, preprocess, saved
 from classifier.base.request import BaseRequest
 from classifier.base.weights import weights_hash
+from classifier.graphs.described import CHOICES
+from classifier.graphs.files import GraphFiles, read_graph
+from classifier.graphs.network import Network
+from classifier.graphs.scaling import scaling_of
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError
 from featurestore.fields import JOINED, Tap
@@ -27,7 +31,8 @@ class FrozenBase:
     """A built base.
 
     Attributes:
-      model: from preprocessed float32 (n, H, W, 3 or 1) to the cut layer's output.
+      model: from preprocessed float32 (n, H, W, 3 or 1) to the cut layer's output; of a graph, its
+        files.
       spec: the base's record in the store's spec.
       image_size: (height, width) in pixels.
       feature_shape: of one row after pooling, such as (5, 5, 512) or (512,).
@@ -35,7 +40,7 @@ class FrozenBase:
       cuts: weights_hash -> the base cut at one tap alone, of a base with taps.
     """
 
-    model: keras.Model
+    model: keras.Model | GraphFiles
     spec: BaseSpec
     image_size: tuple[int, int]
     feature_shape: tuple[int, ...]
@@ -58,6 +63,8 @@ def build_base(request: BaseRequest, *, allow_packaged: bool = False) -> FrozenB
       ImagenetUnavailable: when ImageNet's weights cannot be downloaded.
       UsageError: for a request that cannot be met.
     """
+    if request.is_graph:
+        return _build_graph(request)
     import_keras()
     if request.application is not None:
         part = cut.cut_application(request, request.application, allow_packaged)
@@ -128,9 +135,37 @@ def _base_of(request: BaseRequest, part: cut.Cut, name: str) -> FrozenBase:
     return FrozenBase(part.model, spec, (height, width), pooled, (*part.notes, *notes))
 
 
+def _build_graph(request: BaseRequest) -> FrozenBase:
+    """Cuts an ONNX or OpenVINO graph; starts no TensorFlow."""
+    files = read_graph(request.model)
+    found = request.described
+    if found is None:
+        raise UsageError(
+            f"--preprocess auto: nothing beside {files.name!r} says how its pixels are prepared; "
+            "copy the preprocessor_config.json (Hugging Face) or config.json (timm) of the model "
+            f"into its folder, or give --preprocess {'|'.join(CHOICES[1:])}"
+        )
+    network = Network(files, request.asked_size, scaling_of(found.mode))
+    layer = network.layer(request.layer)
+    features = network.features(request.layer, request.pooling)
+    spec = BaseSpec(
+        model=files.name,
+        weights="file",
+        weights_hash=files.digest,
+        layer=layer.name,
+        pooling=request.pooling,
+        preprocess=found.mode,
+        request=request.digest,
+    )
+    notes = (found.note,) if found.source else ()
+    shape = tuple(axis.get_length() for axis in list(features.output(0).partial_shape)[1:])
+    return FrozenBase(files, spec, network.image_size, shape, notes)
+
+
 def _preprocessing(request: BaseRequest, part: cut.Cut) -> tuple[str, tuple[str, ...]]:
-    if request.preprocess != "auto":
-        return request.preprocess, ()
+    if request.described is not None:
+        found = request.described
+        return found.mode, (found.note,) if found.source else ()
     if part.mode is None:
         raise UsageError(
             f"--preprocess auto: {request.model!r} does not say which preprocessing it needs; give "

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from classifier.base.families import family_of_layer_names
+from classifier.graphs.pooling import GEM_LEAST, GEM_POWER, require_pooling
+from classifier.graphs.scaling import scaling_of
 from classifier.pixels.grey import WEIGHTS
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, unknown_choice
-from featurestore.spec import POOLINGS, PREPROCESS_MODES
+from featurestore.spec import PREPROCESS_MODES, SCALED
 
 if TYPE_CHECKING:
     import keras
@@ -35,7 +37,8 @@ def preprocess_graph(mode: str, channels: int = 3) -> Callable[[Any], Any]:
     """Returns the preprocessing of `mode`, for use in a graph.
 
     Args:
-      mode: ``none``, ``unit`` (divides by 255), or Keras's ``tf``, ``caffe`` or ``torch``.
+      mode: ``none``, ``unit`` (divides by 255), Keras's ``tf``, ``caffe`` or ``torch``, or the
+        numbers of another, see `classifier.graphs.scaling`.
       channels: of the base's input; with 1, RGB becomes grey first, see `classifier.pixels.grey`.
 
     Returns:
@@ -45,7 +48,7 @@ def preprocess_graph(mode: str, channels: int = 3) -> Callable[[Any], Any]:
       UsageError: for an unknown mode, or for one that has numbers for each colour and no colours.
     """
     if channels == 1:
-        if mode in ("caffe", "torch"):
+        if mode in ("caffe", "torch") or mode.startswith(SCALED):
             raise UsageError(
                 f"--preprocess {mode} is for colours, and this base takes one channel; use none, "
                 "unit (0 to 1) or tf (-1 to 1)"
@@ -56,6 +59,9 @@ def preprocess_graph(mode: str, channels: int = 3) -> Callable[[Any], Any]:
         return lambda pixels: pixels
     if mode == "unit":
         return lambda pixels: pixels / 255.0
+    if mode.startswith(SCALED):
+        scaling = scaling_of(mode)
+        return lambda pixels: (pixels - list(scaling.mean)) / list(scaling.deviation)
     if mode not in PREPROCESS_MODES:
         raise unknown_choice("--preprocess", mode, PREPROCESS_MODES)
 
@@ -82,7 +88,7 @@ def pool_graph(pooling: str, rank: int) -> Callable[[Any], Any]:
     """Returns the pooling over all axes except the batch and the channels.
 
     Args:
-      pooling: ``none``, ``avg`` or ``max``.
+      pooling: a name of `POOLINGS`.
       rank: number of axes of the base's output, including the batch.
 
     Returns:
@@ -91,20 +97,28 @@ def pool_graph(pooling: str, rank: int) -> Callable[[Any], Any]:
     Raises:
       UsageError: for an unknown pooling, or when there is nothing to pool.
     """
-    if pooling not in POOLINGS:
-        raise unknown_choice("--pooling", pooling, POOLINGS)
+    require_pooling(pooling, rank)
     if pooling == "none":
         return lambda features: features
-    if rank < 3:
-        raise UsageError(
-            f"--pooling {pooling} needs a feature map, but the chosen layer's output is already "
-            "flat (one vector per image); use --pooling none, or cut at an earlier --layer"
-        )
+    if pooling == "cls":
+        return lambda tokens: tokens[:, 0]
     axes = list(range(1, rank - 1))
-
-    keras = import_keras()
-    pool = keras.ops.mean if pooling == "avg" else keras.ops.max
+    ops = import_keras().ops
+    if pooling == "mean-patch":
+        return lambda tokens: ops.mean(tokens[:, 1:], axis=axes)
+    if pooling == "gem":
+        return lambda features: _generalised_mean(features, axes)
+    pool = ops.max if pooling == "max" else ops.mean
     return lambda features: pool(features, axis=axes)
+
+
+def _generalised_mean(features: Any, axes: list[int]) -> Any:
+    ops = import_keras().ops
+    features = ops.maximum(features, GEM_LEAST)
+    # Divided by the largest, so that cubes do not overflow in float16.
+    most = ops.max(features, axis=axes, keepdims=True)
+    mean = ops.mean((features / most) ** GEM_POWER, axis=axes, keepdims=True)
+    return ops.squeeze(most * mean ** (1 / GEM_POWER), axis=axes)
 
 
 def pooled_shape(output_shape: tuple[int, ...], pooling: str) -> tuple[int, ...]:

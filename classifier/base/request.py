@@ -10,9 +10,11 @@ from functools import cached_property
 from typing import Any
 
 from classifier.base import families, layers, saved
+from classifier.graphs.described import Described, described, require_preprocess
+from classifier.graphs.files import is_graph_file, read_graph
 from featurestore.errors import UsageError, unknown_choice
-from featurestore.fields import tap_name
-from featurestore.spec import POOLINGS, PREPROCESS_MODES, PixelSpec
+from featurestore.fields import PixelSpec, tap_name
+from featurestore.spec import POOLINGS
 from featurestore.units import parse_sides
 
 PIXELS = "pixels"
@@ -23,15 +25,18 @@ class BaseRequest:
     """The base that the user wants; checked on construction.
 
     Attributes:
-      model: a `keras.applications` name, a `.keras` or `.h5` file, or a SavedModel folder; files
-        and folders also as fsspec URLs. ``pixels`` stands for no base.
+      model: a `keras.applications` name, a `.keras` or `.h5` file, a SavedModel folder, or an
+        ONNX or OpenVINO graph (`.onnx`, `.xml`); files and folders also as fsspec URLs. ``pixels``
+        stands for no base.
       weights: ``imagenet`` (for a saved model: its own), ``none`` for random ones, or a file.
-      layer: the layer to cut at, ``outer/inner`` in nested models; empty for the default.
+      layer: the layer to cut at, ``outer/inner`` in nested models, or a tensor of a graph; empty
+        for the default.
       taps: several layers, each perhaps with a pooling of its own, ``LAYER:POOLING``; one alone
         becomes `layer` and `pooling`.
-      pooling: ``none``, ``avg`` or ``max``.
+      pooling: ``none``, ``avg``, ``max`` or ``gem``, and ``cls``, ``mean`` or ``mean-patch`` of
+        tokens.
       image_size: (height, width) in pixels; None for the base's default.
-      preprocess: ``auto``, ``none``, ``unit``, ``tf``, ``caffe`` or ``torch``.
+      preprocess: ``auto``, a name, or a JSON file; see `classifier.graphs.described`.
       seed: of random weights.
       trust_model: whether Python code in the file (Lambda layers) may run.
       channels: of pixels: 3 for RGB, 1 for grey.
@@ -52,8 +57,7 @@ class BaseRequest:
         self._check_taps()
         if self.pooling not in POOLINGS:
             raise unknown_choice("--pooling", self.pooling, POOLINGS)
-        if self.preprocess not in ("auto", *PREPROCESS_MODES):
-            raise unknown_choice("--preprocess", self.preprocess, ("auto", *PREPROCESS_MODES))
+        require_preprocess(self.preprocess)
         if self.image_size is not None:
             PixelSpec(self.image_size)
         if self.channels not in (1, 3):
@@ -65,6 +69,15 @@ class BaseRequest:
             raise UsageError(
                 f"--channels {self.channels} is for --model pixels, got --model {self.model!r}; a "
                 "base that takes one channel is given grey pixels without it"
+            )
+        if self.is_graph and self.taps:
+            raise UsageError(
+                "--layer: several layers in one pass are for networks of Keras, and "
+                f"{self.model!r} is a graph; extract each layer into a store of its own"
+            )
+        if self.is_graph and self.weights != "imagenet":
+            raise UsageError(
+                f"--weights {self.weights}: {self.model!r} holds its own weights; leave it out"
             )
         application = self.application
         named = self.weights in ("imagenet", "none")
@@ -117,9 +130,14 @@ class BaseRequest:
         return self.model.casefold() == PIXELS
 
     @property
+    def is_graph(self) -> bool:
+        """Whether the base is an ONNX or OpenVINO graph."""
+        return is_graph_file(self.model)
+
+    @property
     def application(self) -> families.Application | None:
         """The named base of `keras.applications`, or None for a path and for pixels."""
-        if self.is_pixels:
+        if self.is_pixels or self.is_graph:
             return None
         known = {name.casefold() for name in families.APPLICATIONS}
         if self.model.casefold() not in known and saved.looks_like_path(self.model):
@@ -127,13 +145,41 @@ class BaseRequest:
         return families.resolve_application(self.model)
 
     @property
+    def asked_size(self) -> tuple[int, int] | None:
+        """The (height, width) by the flag or by the file of the preprocessing, or None."""
+        return self.image_size or (self.described.image_size if self.described else None)
+
+    @property
     def size(self) -> tuple[int, int]:
         """The requested (height, width), or the application's default; (0, 0) if a file decides."""
         if self.image_size is not None or self.application is None:
-            return self.image_size or (0, 0)
+            return self.asked_size or (0, 0)
         if any(layers.is_top_layer(each.layer) for each in self.singles):
             return (families.keras_image_size(self.application),) * 2
         return (self.application.image_size,) * 2
+
+    @cached_property
+    def described(self) -> Described | None:
+        """The preprocessing that was asked for, or that a file beside the model describes."""
+        return None if self.is_pixels else described(self.preprocess, self.model)
+
+    @property
+    def pixels(self) -> dict[str, str]:
+        """The fields of a `PixelSpec` that the file of the preprocessing gives.
+
+        Raises:
+          UsageError: where they are for images of another size.
+        """
+        found = self.described
+        if found is None or not found.pixels:
+            return {}
+        if self.image_size not in (None, found.image_size):
+            own = "x".join(map(str, found.image_size or ()))
+            raise UsageError(
+                f"--image_size: {found.source!r} describes images of {own}; for others, give --fit "
+                "and --resize too"
+            )
+        return dict(found.pixels)
 
     @cached_property
     def digest(self) -> str:
@@ -144,6 +190,11 @@ class BaseRequest:
         """
         if self.is_pixels:
             return _digest(PIXELS, self.channels, self.size)
+        if self.is_graph:
+            found = self.described
+            mode = found.mode if found else self.preprocess
+            files = read_graph(self.model).digest
+            return _digest(files, "graph", self.layer, self.pooling, self.asked_size, mode)
         application, random = self.application, self.weights == "none"
         if application is not None:
             model = application.name
@@ -155,10 +206,11 @@ class BaseRequest:
         elif application is None and not random:
             source = "file"
         seed = self.seed if random else 0
+        mode = self.described.mode if self.described else self.preprocess
         cuts: list[Any] = [self.layer, self.pooling]
         if self.taps:
             cuts = [[each.layer, each.pooling] for each in self.singles]
-        return _digest(model, source, *cuts, self.size, self.preprocess, seed)
+        return _digest(model, source, *cuts, self.size, mode, seed)
 
 
 def _digest(*record: Any) -> str:

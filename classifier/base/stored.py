@@ -7,12 +7,10 @@ under the same file name.
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import json
 import tempfile
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +24,8 @@ from classifier.base.saved import (
 )
 from classifier.base.signatures import Signature, signatures_of
 from classifier.base.weights import weights_hash
+from classifier.cachefolder import zipped
+from classifier.graphs.files import GraphFiles
 from classifier.runtime import import_keras
 from featurestore.errors import CorruptStore, UsageError, cause
 from featurestore.spec import BaseSpec
@@ -108,16 +108,6 @@ def _packed(folder: Path, image_size: tuple[int, int]) -> bytes:
     return zipped(itertools.chain([(_SIZE_ENTRY, json.dumps(image_size).encode())], entries))
 
 
-def zipped(entries: Iterable[tuple[str, bytes]]) -> bytes:
-    """Returns an uncompressed zip of (name, content) entries; equal entries give equal bytes."""
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w") as archive:
-        for name, content in entries:
-            # `ZipInfo` dates every entry 1980.
-            archive.writestr(zipfile.ZipInfo(name), content)
-    return sink.getvalue()
-
-
 def save_base(base: Any, path: str | Path) -> None:
     """Writes the cut base to a local file, in the form that a store keeps.
 
@@ -126,7 +116,9 @@ def save_base(base: Any, path: str | Path) -> None:
       path: a local path ending in ``.keras``.
     """
     packed = getattr(base.model, "packed_savedmodel", None)
-    if packed is not None:
+    if isinstance(base.model, GraphFiles):
+        Path(path).write_bytes(base.model.packed())
+    elif packed is not None:
         # Keras would save only the folder's path.
         Path(path).write_bytes(packed)
     else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -16,10 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classifier.base.stored import RESTORE, zipped
-from classifier.cachefolder import CacheFolder
+from classifier.base.stored import RESTORE
+from classifier.cachefolder import CacheFolder, zipped
 from classifier.engines.tensorflow import feature_graph
-from classifier.runtime import import_keras
+from classifier.runtime import import_keras, import_openvino
 from featurestore.errors import CorruptStore, UsageError, one_line
 from featurestore.spec import BaseSpec
 from featurestore.taps import taps_of
@@ -29,26 +28,6 @@ if TYPE_CHECKING:
 
 _XML, _BIN = "model.xml", "model.bin"
 CACHE = CacheFolder("openvino", (_XML, _BIN), most=16)
-
-
-def import_openvino() -> Any:
-    """Imports OpenVINO without its telemetry.
-
-    OpenVINO and NNCF report their use to Google Analytics if they can import openvino_telemetry.
-    They have no switch for it, so the import is blocked.
-
-    Raises:
-      UsageError: when OpenVINO is not installed.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    try:
-        import openvino
-    except ImportError as error:
-        raise UsageError(
-            f"--engine openvino: it is not installed here ({error}); pip install "
-            "'hoarfrost[openvino]', or use --engine tensorflow"
-        ) from error
-    return openvino
 
 
 def convert(model: keras.Model, base_spec: BaseSpec, image_size: tuple[int, int]) -> bytes:

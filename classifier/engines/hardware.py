@@ -8,8 +8,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from classifier.engines.conversion import import_openvino
 from classifier.engines.device import CPU, asked, sees_gpu
+from classifier.runtime import import_openvino
 from featurestore.errors import UsageError
 
 _CPUINFO = Path("/proc/cpuinfo")

@@ -5,21 +5,24 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from classifier.base.pixels import pixel_model
 from classifier.base.stored import RESTORE, load_base
 from classifier.engines.batching import DeviceQueue, fastest_batch
-from classifier.engines.conversion import converted, unpack, with_taps
+from classifier.engines.conversion import converted, pack, unpack, with_taps
 from classifier.engines.engine import IDENTITY, Engine, EngineChoice
 from classifier.engines.hardware import this_machine
 from classifier.engines.identity import IdentityEngine
 from classifier.engines.openvino import OpenVINOEngine
-from classifier.engines.options import for_stored
+from classifier.engines.options import for_base, for_stored
 from classifier.engines.tensorflow import TensorFlowEngine, limit_threads, out_of_memory
+from classifier.graphs.files import GraphFiles
+from classifier.graphs.network import Network
+from classifier.graphs.scaling import scaling_of
 from classifier.runtime import import_keras
 from featurestore import layout
-from featurestore.errors import CorruptStore
+from featurestore.errors import CorruptStore, UsageError
 from featurestore.io.cores import cores
 from featurestore.io.storage import Storage
 from featurestore.spec import StoreSpec
@@ -36,21 +39,27 @@ class StoredBase:
       storage: of the store, or of the run, which has copies of the store's models.
       spec: of the features.
       trust_model: whether the base may contain Python code (Lambda layers).
-      model: the base if it is already in memory; it need not be stored yet.
+      model: the base if it is already in memory; it need not be stored yet. Of a graph, its files.
     """
 
     storage: Storage
     spec: StoreSpec
     trust_model: bool = False
-    model: keras.Model | None = field(default=None, repr=False, compare=False)
+    model: keras.Model | GraphFiles | None = field(default=None, repr=False, compare=False)
 
     def load(self) -> keras.Model:
         """Returns the base in Keras.
 
         Raises:
           CorruptStore: when the file is missing, damaged, or holds other weights.
-          UsageError: when the base has Lambda layers and is not trusted.
+          UsageError: when the base has Lambda layers and is not trusted, and for a graph.
         """
+        if self.spec.base.is_graph:
+            raise UsageError(
+                f"the base {self.spec.base.model!r} is an ONNX or OpenVINO graph, and only "
+                "networks of Keras are fine-tuned, exported, or continued from stored maps; "
+                "extract, train, predict, score and verify run it as it is"
+            )
         if self.model is not None:
             return self.model
         if self.spec.is_pixels:
@@ -58,6 +67,37 @@ class StoredBase:
         name = layout.model_file(self.spec.base.weights_hash)
         with self.storage.local_copy(name) as path:
             return load_base(path, self.spec.base, self.trust_model)
+
+    def graph(self) -> Any:
+        """Returns the base of an ONNX or OpenVINO file, from uint8 pixels to float32 features.
+
+        Raises:
+          CorruptStore: when the file is missing, damaged, or holds another graph.
+        """
+        base = self.spec.base
+        files = self.model
+        if files is None:
+            name = layout.model_file(base.weights_hash)
+            where = f"{self.storage.public_url}/{name}"
+            try:
+                data = self.storage.read(name)
+            except FileNotFoundError as error:
+                raise CorruptStore(f"{where} is missing; {RESTORE}") from error
+            files = GraphFiles.unpacked(data, base.model, base.weights_hash, where)
+        network = Network(files, self.spec.pixels.image_size, scaling_of(base.preprocess))
+        return network.features(base.layer, base.pooling)
+
+    def check(self) -> None:
+        """Loads the stored base itself, where an engine would take a converted copy.
+
+        Raises:
+          CorruptStore: when the file is missing, damaged, or holds another base.
+          UsageError: when the base has Lambda layers and is not trusted.
+        """
+        if self.spec.base.is_graph:
+            self.graph()
+        else:
+            self.load()
 
     def is_whole(self) -> bool:
         """Returns whether the stored file can be read to its end; does not check its weights."""
@@ -70,6 +110,8 @@ class StoredBase:
 
     def packed(self) -> bytes:
         """Returns the float32 base as a packed OpenVINO model."""
+        if self.spec.base.is_graph:
+            return pack(self.graph())
         if self.model is None and not self.is_whole():
             # Raises an error that explains the damage.
             self.load()
@@ -116,9 +158,12 @@ def load_engine(
         return IdentityEngine(base.spec, batch_size)
     image_size = base.spec.pixels.image_size
     if choice.engine == "openvino":
-        data = base.quantised(choice.model) if choice.precision == "int8" else base.packed()
-        model = unpack(data, f"the OpenVINO model of {base.storage.public_url}")
-        model = with_taps(model, base.spec.base)
+        if base.spec.base.is_graph and choice.precision != "int8":
+            model = base.graph()
+        else:
+            data = base.quantised(choice.model) if choice.precision == "int8" else base.packed()
+            model = unpack(data, f"the OpenVINO model of {base.storage.public_url}")
+            model = with_taps(model, base.spec.base)
         return OpenVINOEngine(model, choice, image_size, batch_size, lanes, threads)
     import_keras()
     limit_threads(threads or lanes, lanes)
@@ -139,5 +184,5 @@ def serving_engine(base: StoredBase, batch_size: int, lanes: int = 1) -> Engine:
       batch_size: images per call.
       lanes: concurrent calls, which share this machine's cores.
     """
-    choice, _ = for_stored(base.spec.numerics, this_machine)
+    choice, _ = for_stored(base.spec.numerics, this_machine, for_base(None, base.spec.base))
     return load_engine(base, choice, batch_size, lanes, threads=cores())

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from classifier.engines.conversion import import_openvino
 from classifier.engines.engine import EngineChoice, check_batch, check_batch_size
+from classifier.runtime import import_openvino
 from featurestore.taps import joined
 
 # OpenVINO's names for the precision of layers that are not quantised.

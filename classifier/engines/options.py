@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from classifier.engines.engine import ENGINES, IDENTITY, PRECISIONS, EngineChoice
 from classifier.engines.hardware import Hardware
 from featurestore.errors import SpecMismatch, UsageError, unknown_choice
 from featurestore.numerics import Numerics
+from featurestore.spec import BaseSpec
 
 AUTO = "auto"
 _INSTALL = "pip install 'hoarfrost[openvino]'"
@@ -26,12 +27,14 @@ class EngineOptions:
       precision: ``auto``, ``float32``, ``float16``, ``bfloat16`` or ``int8``.
       allow_inexact: whether int8 features may differ much from float32's.
       reason: for the engine, for the user.
+      only: the one engine that runs the base; "" if all do. See `for_base`.
     """
 
     engine: str = AUTO
     precision: str = AUTO
     allow_inexact: bool = False
     reason: str = "as asked for"
+    only: str = ""
 
     def __post_init__(self) -> None:
         for flag, got, known in (
@@ -49,6 +52,27 @@ class EngineOptions:
     def is_open(self) -> bool:
         """Whether Hoarfrost chooses both."""
         return (self.engine, self.precision) == (AUTO, AUTO)
+
+
+def for_base(asked: EngineOptions | None, base: BaseSpec) -> EngineOptions:
+    """Completes the user's flags by what a base can run in.
+
+    Args:
+      asked: the flags; None leaves the choice to Hoarfrost.
+      base: in the spec of a store.
+
+    Raises:
+      UsageError: when the base cannot run in the engine that was asked for.
+    """
+    asked = asked or EngineOptions()
+    if not base.is_graph:
+        return asked
+    if asked.engine not in (AUTO, "openvino"):
+        raise UsageError(
+            f"--engine {asked.engine}: {base.model!r} is an ONNX or OpenVINO graph, which only "
+            "--engine openvino runs; leave the flag out"
+        )
+    return replace(asked, only="openvino")
 
 
 @dataclass(frozen=True)
@@ -93,6 +117,8 @@ def candidates(asked: EngineOptions, hardware: Hardware) -> Candidates:
 
 
 def _engine(asked: EngineOptions, hardware: Hardware) -> tuple[str, str]:
+    if asked.only:
+        return asked.only, "the engine of ONNX and OpenVINO graphs"
     if asked.engine != AUTO:
         return asked.engine, asked.reason
     if asked.precision == "int8":
@@ -160,7 +186,8 @@ def for_stored(
         try:
             require_able(own, hardware())
         except UsageError as error:
-            fallback = candidates(EngineOptions(precision="float32"), hardware()).engine
+            exact = EngineOptions(precision="float32", only=asked.only)
+            fallback = candidates(exact, hardware()).engine
             return EngineChoice(fallback, "float32"), str(error)
         return own, ""
     engine, precision = asked.engine, asked.precision

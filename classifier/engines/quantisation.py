@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from classifier.engines.conversion import import_openvino, pack, unpack
+from classifier.engines.conversion import pack, unpack
 from classifier.engines.precision import Closeness, closeness, worst
+from classifier.runtime import import_openvino
 from featurestore.errors import UsageError, one_line
 from featurestore.fields import Tap
 from featurestore.taps import divided

@@ -23,7 +23,10 @@ _EXTENSION, _CONTROL, _FRAME = 0x21, 0xF9, 0x2C
 def obstacle(spec: PixelSpec) -> str:
     """Returns why a graph cannot give the pixels of a spec, or "" if it can."""
     if spec.resize not in METHODS:
-        return f"--resize {spec.resize} is OpenCV's own, and TensorFlow has no equal"
+        owner = "Pillow" if spec.resize.startswith("pillow-") else "OpenCV"
+        return f"--resize {spec.resize} is {owner}'s own, and TensorFlow has no equal"
+    if spec.shorter_side is not None:
+        return f"--fit {spec.fit} resizes before it cuts, which no graph of ours does"
     if spec.exif != "ignore":
         return f"--exif {spec.exif} needs the file's metadata, which TensorFlow does not read"
     if spec.alpha != "drop":

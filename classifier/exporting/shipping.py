@@ -70,6 +70,12 @@ def ship(run: Run, head_id: str, temperature: float, options: ExportOptions, tel
       UsageError: for a format that cannot hold this model, or a place that is taken.
       RunFailed: when the file does not run in a process of its own.
     """
+    if run.spec.base.is_graph:
+        raise UsageError(
+            f"--format {options.format}: the base {run.spec.base.model!r} is an ONNX or OpenVINO "
+            "graph, and exports are written from networks of Keras; classifier.predict and "
+            "pipelines.score run this run as it is"
+        )
     require_packages(options.format)
     place.require_free(options.output, options.overwrite)
     probes = list(probe_images(run))

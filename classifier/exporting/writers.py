@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classifier.engines.conversion import import_openvino
 from classifier.exporting import about
 from classifier.exporting.encoded import decode_graph, obstacle
 from classifier.exporting.options import ExportOptions
-from classifier.runtime import import_keras, standard_error_held
+from classifier.runtime import import_keras, import_openvino, standard_error_held
 from featurestore.errors import UsageError, one_line
 from featurestore.spec import PixelSpec
 

@@ -6,6 +6,10 @@
 * ``crop`` and ``pad`` follow `keras.utils.image_dataset_from_directory` (``crop_to_aspect_ratio``,
   ``pad_to_aspect_ratio``), including its float32 rounding. ``pad`` is `tf.image.resize_with_pad`:
   it resizes, then adds black borders.
+* ``crop:256`` and ``pillow-*`` follow torchvision and the image processors of Hugging Face: the
+  shorter side is resized, antialiased, and the centre is cut out. Where the border is an odd number
+  of pixels, the cut begins at the rounded-down half, as in Hugging Face; torchvision rounds up to
+  one pixel further.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ def resize(pixels: np.ndarray, spec: PixelSpec) -> np.ndarray:
     """
     if spec.fit == "pad":
         return _resize_padded(pixels, spec)
+    if spec.shorter_side is not None:
+        return _centre(pixels, spec, spec.shorter_side)
     if spec.fit == "crop":
         pixels = _cropped(pixels, spec.image_size)
     return _squashed(pixels, spec.image_size, spec.resize)
@@ -45,6 +51,8 @@ def _squashed(pixels: np.ndarray, size: tuple[int, int], method: str) -> np.ndar
         return np.ascontiguousarray(source[rows][:, _nearest(source.shape[1], width)])
     if method == "bicubic":
         return _resize_bicubic(source, size)
+    if method.startswith("pillow-"):
+        return _resize_pillow(source, size, method.removeprefix("pillow-"))
     cv2 = opencv()
     if method == "bilinear":
         return cv2.resize(source, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -68,6 +76,16 @@ def _cropped(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     tall, wide = max(min(height, tall), 1), max(min(width, wide), 1)
     top, left = (height - tall) // 2, (width - wide) // 2
     return pixels[top : top + tall, left : left + wide]
+
+
+def _centre(pixels: np.ndarray, spec: PixelSpec, shorter: int) -> np.ndarray:
+    """Resizes the shorter side, the other in proportion and rounded down, then cuts the centre."""
+    sides = pixels.shape[:2]
+    height, width = (int(shorter * side / min(sides)) for side in sides)
+    resized = _squashed(pixels, (height, width), spec.resize)
+    top, left = (height - spec.image_size[0]) // 2, (width - spec.image_size[1]) // 2
+    cut = resized[top : top + spec.image_size[0], left : left + spec.image_size[1]]
+    return np.ascontiguousarray(cut)
 
 
 def _resize_padded(pixels: np.ndarray, spec: PixelSpec) -> np.ndarray:
@@ -111,6 +129,13 @@ def _resize_area(cv2: Any, pixels: np.ndarray, height: int, width: int) -> np.nd
     part = cv2.resize(pixels.astype(np.float32), (old_width, height), interpolation=cv2.INTER_AREA)
     part = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
     return np.clip(np.rint(part), 0, 255).astype(np.uint8)
+
+
+def _resize_pillow(pixels: np.ndarray, size: tuple[int, int], method: str) -> np.ndarray:
+    from PIL import Image
+
+    wanted = Image.Resampling[method.upper()]
+    return np.asarray(Image.fromarray(pixels).resize(size[::-1], wanted))
 
 
 def _resize_bicubic(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

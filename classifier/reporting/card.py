@@ -116,12 +116,15 @@ def _feeding(run: Run) -> Iterator[str]:
 def _pixel_rules(pixels: PixelSpec) -> Iterator[str]:
     transform = 'TensorFlow: `dct_method="INTEGER_ACCURATE"`'
     yield f"JPEG is decoded by libjpeg's accurate integer transform ({transform})"
-    fit = {
+    fits = {
         "squash": "the whole image is resized, whatever its aspect ratio",
         "crop": "the centre of the target's aspect ratio is cut out, then resized",
         "pad": "the image keeps its aspect ratio and gets black borders",
-    }[pixels.fit]
-    yield f"resized by `{pixels.resize}` without antialiasing; {fit}"
+    }
+    shorter = f"the shorter side becomes {pixels.shorter_side}, then the centre is cut out"
+    with_or = "with" if pixels.resize.startswith("pillow-") else "without"
+    fit = fits.get(pixels.fit, shorter)
+    yield f"resized by `{pixels.resize}` {with_or} antialiasing; {fit}"
     behind = "ignored" if pixels.alpha == "drop" else f"replaced by {pixels.alpha}"
     yield f"transparency is {behind}"
     turned = "applied" if pixels.exif == "apply" else "ignored"

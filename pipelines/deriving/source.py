@@ -44,8 +44,10 @@ def options_like(options: ExtractOptions, source: FeatureStore) -> ExtractOption
     plain = PixelSpec((1, 1))
     pixels = {one.name: getattr(spec.pixels, one.name) for one in fields(PixelSpec)}
     del pixels["image_size"]
-    for name, value in options.pixels.items():
-        if value not in (getattr(plain, name), pixels[name]):
+    for name, value in options.pixel_fields.items():
+        # Fit and resize are there only if you or the base's file gave them.
+        is_open = name not in ("fit", "resize") and value == getattr(plain, name)
+        if value != pixels[name] and not is_open:
             raise _contradiction(name, value, pixels[name])
     views = ViewOptions(spec.views, spec.augment)
     if options.views not in (ViewOptions(), views):

@@ -14,7 +14,13 @@ from classifier.engines.conversion import unpack
 from classifier.engines.engine import IDENTITY
 from classifier.engines.hardware import Hardware
 from classifier.engines.openvino import OpenVINOEngine
-from classifier.engines.options import Candidates, EngineOptions, candidates, require_quantiser
+from classifier.engines.options import (
+    Candidates,
+    EngineOptions,
+    candidates,
+    for_base,
+    require_quantiser,
+)
 from classifier.engines.precision import choose, features_of, measure, throughput
 from classifier.engines.quantisation import (
     CALIBRATION_IMAGES,
@@ -76,6 +82,7 @@ def choose_engine(
     """
     if base.spec.is_pixels:
         return Chosen.of(IDENTITY, "pixels are stored as they are")
+    asked = for_base(asked, base.spec.base)
     found = candidates(asked, hardware())
 
     def load(precision: str) -> Engine:

@@ -20,7 +20,7 @@ import numpy as np
 
 from classifier.engines import EngineChoice, StoredBase
 from classifier.engines.hardware import this_machine
-from classifier.engines.options import for_stored
+from classifier.engines.options import for_base, for_stored
 from classifier.engines.probes import PROBES, require_numerics, synthetic_images, write_probes
 from featurestore import layout
 from featurestore.decision import Decision, decide
@@ -75,7 +75,8 @@ def _settle_here(settings: WorkerSettings) -> WorkerSettings:
         return decoded_images(drawn, count, store.spec.pixels, settings.storage_options)
 
     store = decided(store, settings, sample)
-    choice, reason = for_stored(store.spec.numerics, this_machine, settings.asked)
+    asked = for_base(settings.asked, store.spec.base)
+    choice, reason = for_stored(store.spec.numerics, this_machine, asked)
     chosen = Chosen.of(choice, reason or "the store's own")
     if choice.numerics.hash != store.spec.numerics.hash:
         _await_probes(store)

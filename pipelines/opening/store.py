@@ -14,7 +14,7 @@ from classifier.base.prepared import PreparedBase, keep_base, kept_base
 from classifier.base.request import BaseRequest
 from classifier.engines import EngineChoice, StoredBase
 from classifier.engines.hardware import this_machine
-from classifier.engines.options import for_stored
+from classifier.engines.options import for_base, for_stored
 from classifier.engines.tensorflow import limit_threads
 from classifier.pixels.views import Views
 from classifier.runtime import import_keras
@@ -66,10 +66,10 @@ def join_store(
     chosen = None
     if existing and existing.spec.base.request in requests and _has_model(existing):
         # The store holds the base, which need not be downloaded or built again.
-        height_width = options.base.image_size or existing.spec.pixels.image_size
+        height_width = options.base.asked_size or existing.spec.pixels.image_size
         wanted = dataclasses.replace(
             existing.spec,
-            pixels=PixelSpec(height_width, **options.pixels),
+            pixels=PixelSpec(height_width, **options.pixel_fields),
             **_stored_as(options, existing.spec.base, existing.spec.feature_shape),
             **_views_of(options),
         )
@@ -107,7 +107,8 @@ def _settle(
     # A run on distributed workers may have created the store, and ended before one decided.
     store = decided(store, settings, partial(samples.spread, pixels=store.spec.pixels))
     if chosen is None or chosen.choice.numerics.hash != store.spec.numerics.hash:
-        choice, reason = for_stored(store.spec.numerics, this_machine, options.engine)
+        asked = for_base(options.engine, store.spec.base)
+        choice, reason = for_stored(store.spec.numerics, this_machine, asked)
         chosen = Chosen.of(choice, reason or "the store's own")
     say(chosen.line)
     first = partial(samples.first, pixels=store.spec.pixels)
@@ -165,9 +166,11 @@ def prepared_base(request: BaseRequest, allow_packaged: bool) -> PreparedBase:
     kept = kept_base(request, allow_packaged=allow_packaged)
     if kept is not None:
         return kept
-    import_keras()
-    # Must precede the first variable: TensorFlow would take all of a GPU's memory from the workers.
-    limit_threads(cores(), cores())
+    if not request.is_graph:
+        import_keras()
+        # Must precede the first variable: TensorFlow would take all of a GPU's memory from the
+        # workers.
+        limit_threads(cores(), cores())
     built = build_base(request, allow_packaged=allow_packaged)
     return keep_base(built, request, allow_packaged=allow_packaged)
 
@@ -227,7 +230,7 @@ def make_spec(options: ExtractOptions, base: PreparedBase) -> StoreSpec:
     if options.base.application and base.spec.weights != options.base.weights == "imagenet":
         request += PACKAGED
     return StoreSpec(
-        pixels=PixelSpec(base.image_size, **options.pixels),
+        pixels=PixelSpec(base.image_size, **options.pixel_fields),
         feature_shape=base.feature_shape,
         **_stored_as(options, dataclasses.replace(base.spec, request=request), base.feature_shape),
         numerics=EngineChoice().numerics,

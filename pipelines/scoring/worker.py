@@ -9,7 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from classifier.engines.hardware import this_machine
-from classifier.engines.options import for_stored
+from classifier.engines.options import for_base, for_stored
 from classifier.pixels.views import Views
 from classifier.runs.run import load_run
 from featurestore.commit import Marker
@@ -48,7 +48,8 @@ def _make(settings: WorkerSettings) -> AnyWorker:
     if settings.source_url:
         return StoreWorker(settings, scores, load)
     # As in prediction, this machine's engine need not be the one of the store.
-    choice, _ = for_stored(spec.features.numerics, this_machine, settings.asked)
+    asked = for_base(settings.asked, spec.features.base)
+    choice, _ = for_stored(spec.features.numerics, this_machine, asked)
     base = FeatureStore(run.storage, spec.features)
     scorer = cache(load)
     outlet = Outlet(base, scores, lambda path: ScoreWriter(path, scorer()), Views())

@@ -166,7 +166,7 @@ def test_a_damaged_model_is_one_line():
 
 def test_telemetry_is_never_imported(tmp_path):
     script = (
-        "import sys; from classifier.engines.conversion import import_openvino\n"
+        "import sys; from classifier.runtime import import_openvino\n"
         "ov = import_openvino(); ov.convert_model\n"
         "import nncf, nncf.telemetry\n"
         "assert not [name for name in sys.modules if name.startswith('openvino_telemetry.')]"

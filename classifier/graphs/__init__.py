@@ -1,0 +1,1 @@
+"""Bases from ONNX and OpenVINO files, which OpenVINO runs without TensorFlow."""

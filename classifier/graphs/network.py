@@ -1,0 +1,345 @@
+"""One OpenVINO graph from pixels to features: preprocessing, an exported network, and pooling.
+
+An exported network takes NCHW or NHWC, and its feature maps have either layout. Features are always
+stored channels-last, like those of every other base, so the layout of a map is found by a walk back
+through the graph, to the operation that decides it: a convolution gives NCHW, and a transposition
+turns one layout into the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from classifier.graphs.files import GraphFiles, reason
+from classifier.graphs.pooling import GEM_LEAST, GEM_POWER, require_pooling
+from classifier.graphs.scaling import Scaling
+from classifier.runtime import import_openvino
+from featurestore.errors import UsageError, did_you_mean
+
+# Stands for a graph's one output, whatever its name is, as it does for networks of Keras.
+OUTPUT = "output"
+FIRST, LAST = "NCHW", "NHWC"
+_TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+# These take and give channels first, by the definition of ONNX and OpenVINO.
+_CHANNELS_FIRST = frozenset(
+    {
+        "Convolution", "GroupConvolution", "ConvolutionBackpropData",
+        "GroupConvolutionBackpropData", "MaxPool", "AvgPool", "AdaptiveAvgPool",
+        "AdaptiveMaxPool", "DeformableConvolution", "DepthToSpace", "SpaceToDepth",
+        "BatchNormInference",
+    }
+)  # fmt: skip
+# The layout behind these is not that of what they take.
+_REARRANGES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Transpose"})
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a graph.
+
+    Attributes:
+      name: in the graph; further names of the same tensor follow in `aliases`.
+      aliases: its other names.
+      operation: what computes it.
+      shape: of one image's values, channels last; () where it has no fixed one.
+      obstacle: why it cannot be a layer, or "".
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    operation: str
+    shape: tuple[int, ...]
+    obstacle: str = ""
+
+
+class Network:
+    """An exported network on pixels of one size.
+
+    Args:
+      files: of the graph.
+      image_size: (height, width) in pixels; None for the graph's own.
+      scaling: of the pixels.
+
+    Attributes:
+      image_size: (height, width) in pixels.
+      layout: of the network's input, ``NCHW`` or ``NHWC``.
+
+    Raises:
+      UsageError: for a graph without an image input, or one that cannot take this size.
+    """
+
+    def __init__(
+        self, files: GraphFiles, image_size: tuple[int, int] | None, scaling: Scaling
+    ) -> None:
+        self._name = files.name
+        problems: list[RuntimeError] = []
+        model = files.open()
+        layouts = _layouts(_image_input(model, files.name))
+        for layout in layouts:
+            # A graph that was changed cannot be used again.
+            model = files.open() if problems else model
+            image = _image_input(model, files.name)
+            self.layout = layout
+            self.image_size = image_size or _own_size(image, layout, files.name)
+            self._outputs = [result.input_value(0) for result in model.get_results()]
+            try:
+                self._pixels = _replace_input(image, self.image_size, layout, scaling)
+                model.add_parameters([self._pixels])
+                model.remove_parameter(image)
+                model.validate_nodes_and_infer_types()
+            except RuntimeError as error:
+                problems.append(error)
+                continue
+            self._model = model
+            return
+        height, width = self.image_size
+        raise UsageError(
+            f"--image_size: {files.name!r} cannot take images of {height}x{width} "
+            f"({reason(problems[0])}); give the size that it was exported for, or export "
+            "it with free axes"
+        )
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of the graph's outputs, in order."""
+        return [min(output.get_names(), default="?") for output in self._outputs]
+
+    def tensors(self) -> list[Tensor]:
+        """Returns the named tensors that depend on the image, in the order of computation."""
+        return [self._describe(output) for output in self._reached()]
+
+    def _reached(self) -> Iterator[Any]:
+        """Yields the named outputs that depend on the image."""
+        reached = {self._pixels.get_name()}
+        constants = {"Parameter", "Constant", "Result"}
+        for operation in self._model.get_ordered_ops():
+            sources = [value.get_node().get_name() for value in operation.input_values()]
+            if reached.isdisjoint(sources) or operation.get_type_name() in constants:
+                continue
+            reached.add(operation.get_name())
+            yield from (output for output in operation.outputs() if output.get_names())
+
+    def _describe(self, output: Any) -> Tensor:
+        name, *aliases = sorted(output.get_names())
+        kind = output.get_node().get_type_name()
+        shape, obstacle = self._shape(output)
+        return Tensor(name, tuple(aliases), kind, shape, obstacle)
+
+    def _shape(self, output: Any) -> tuple[tuple[int, ...], str]:
+        """Returns (shape of one row, "") of an output, or why it cannot be a layer."""
+        partial = output.get_partial_shape()
+        if partial.rank.is_dynamic or any(axis.is_dynamic for axis in list(partial)[1:]):
+            return (), "no fixed shape"
+        if not len(partial):
+            return (), "one value"
+        shape = tuple(axis.get_length() for axis in list(partial)[1:])
+        if partial[0].is_static:
+            return shape, "the first axis is not that of the images, or is fixed"
+        if not output.get_element_type().is_real():
+            return shape, f"values of {output.get_element_type().get_type_name()}"
+        if len(shape) not in (1, 2, 3):
+            return shape, f"{len(shape)} axes"
+        if len(shape) == 3:
+            layout = self._layout(output)
+            if layout is None:
+                return shape, "no convolution says which axis is that of the channels"
+            if layout == FIRST:
+                shape = (*shape[1:], shape[0])
+        return shape, ""
+
+    def _layout(self, output: Any) -> str | None:
+        """Returns the layout of a map by a walk back through the graph; None if none is found."""
+        waiting, seen = [output], set()
+        for value in waiting:
+            node = value.get_node()
+            kind, name = node.get_type_name(), node.get_name()
+            if kind in _CHANNELS_FIRST:
+                return FIRST
+            if name == self._pixels.get_name():
+                return LAST
+            if kind == "Transpose" and (turned := self._turned(node)):
+                return turned
+            if kind in _REARRANGES or name in seen:
+                continue
+            seen.add(name)
+            maps = [one for one in node.input_values() if _rank(one) == 4]
+            # A product of two maps, as in attention, has axes of both.
+            waiting += [] if kind == "MatMul" and len(maps) > 1 else maps
+        return None
+
+    def _turned(self, transpose: Any) -> str | None:
+        """Returns the layout behind a transposition that turns one into the other."""
+        order = transpose.input_value(1).get_node()
+        turned = order.get_data().tolist() if hasattr(order, "get_data") else None
+        if turned not in (_TO_LAST, _TO_FIRST):
+            return None
+        before, behind = (FIRST, LAST) if turned == _TO_LAST else (LAST, FIRST)
+        return behind if self._layout(transpose.input_value(0)) == before else None
+
+    def layer(self, asked: str) -> Tensor:
+        """Finds the tensor to cut at.
+
+        Args:
+          asked: its name; "" or ``output`` for the graph's one output.
+
+        Raises:
+          UsageError: for an unknown name, one that cannot be a layer, and several outputs.
+        """
+        return self._describe(self._find(asked))
+
+    def _find(self, asked: str) -> Any:
+        listing = f"python -m classifier.bases {self._name}"
+        known = list(self._reached())
+        named = {name: output for output in known for name in output.get_names()}
+        if asked == OUTPUT and OUTPUT not in named:
+            asked = ""
+        if not asked and len(self._outputs) != 1:
+            raise UsageError(
+                f"--layer: {self._name!r} has {len(self._outputs)} outputs; choose one of "
+                f"{', '.join(self.outputs)}, or any other tensor ({listing})"
+            )
+        if asked and asked not in named:
+            raise UsageError(
+                f"--layer: {self._name!r} has no tensor {asked!r}"
+                f"{did_you_mean(asked, list(named))} (all {len(known)}: {listing})"
+            )
+        found = named[asked] if asked else self._outputs[0]
+        _, obstacle = self._shape(found)
+        if obstacle:
+            name = asked or min(found.get_names(), default="its output")
+            raise UsageError(
+                f"--layer: {name!r} of {self._name!r} cannot be features: {obstacle}; {listing} "
+                "marks those that can. A graph with a fixed number of images is exported again "
+                "with a free first axis"
+            )
+        return found
+
+    def features(self, asked: str, pooling: str) -> Any:
+        """Returns the graph from pixels to features.
+
+        Args:
+          asked: the tensor to cut at.
+          pooling: of maps or tokens.
+
+        Returns:
+          An `openvino.Model` from uint8 (n, H, W, 3) to float32 (n, \\*feature_shape).
+
+        Raises:
+          UsageError: for a layer or a pooling that does not fit, and for a layer that needs more
+            than the image.
+        """
+        openvino = import_openvino()
+        ops = openvino.opset13
+        found = self._find(asked)
+        self._require_only_pixels(found.get_node(), asked)
+        rank = len(found.get_partial_shape())
+        require_pooling(pooling, rank)
+        x = ops.convert(found, "f32")
+        if rank == 4 and self._layout(found) == FIRST:
+            x = ops.transpose(x, np.array(_TO_LAST))
+        x = _pooled(ops, x, pooling, list(range(1, rank - 1)))
+        return openvino.Model([ops.result(x)], [self._pixels], "features")
+
+    def _require_only_pixels(self, node: Any, asked: str) -> None:
+        waiting, seen = [node], set()
+        for one in waiting:
+            if one.get_name() in seen:
+                continue
+            seen.add(one.get_name())
+            waiting += [value.get_node() for value in one.input_values()]
+            if one.get_type_name() == "Parameter" and one.get_name() != self._pixels.get_name():
+                raise UsageError(
+                    f"--layer: {asked or 'the output'} of {self._name!r} needs the input "
+                    f"{one.get_friendly_name()!r} beside the image; choose a tensor that is "
+                    "computed from the image alone"
+                )
+
+
+def _rank(value: Any) -> int:
+    """Returns the number of axes; 0 where it is not known."""
+    rank = value.get_partial_shape().rank
+    return rank.get_length() if rank.is_static else 0
+
+
+def _image_input(model: Any, name: str) -> Any:
+    """Returns the node of the one input that takes images."""
+    fitting = [node for node in model.get_parameters() if _layouts(node)]
+    if len(fitting) != 1:
+        shapes = [f"{node.get_friendly_name()} {node.get_partial_shape()}" for node in
+                  model.get_parameters()]  # fmt: skip
+        raise UsageError(
+            f"--model: {name!r} has {len(fitting) or 'no'} inputs for images of three channels, "
+            f"(n, 3, height, width) or (n, height, width, 3), and needs one; its inputs are "
+            f"{', '.join(shapes) or 'none'}"
+        )
+    return fitting[0]
+
+
+def _layouts(node: Any) -> list[str]:
+    """Returns the layouts that an input can have, the likelier first; [] if it takes no image."""
+    shape = node.get_partial_shape()
+    if shape.rank.is_dynamic or len(shape) != 4:
+        return []
+    sides = [axis.get_length() if axis.is_static else None for axis in shape]
+    # PyTorch exports NCHW, sometimes with no axis fixed; a wrong guess does not fit the weights.
+    if sides[1] == 3 or sides[3] == 3:
+        return [FIRST if sides[1] == 3 else LAST]
+    return [FIRST, LAST] if None in (sides[1], sides[3]) else []
+
+
+def _own_size(node: Any, layout: str, name: str) -> tuple[int, int]:
+    axes = list(node.get_partial_shape())
+    height, width = axes[2:] if layout == FIRST else axes[1:3]
+    if height.is_dynamic or width.is_dynamic:
+        raise UsageError(
+            f"--image_size: {name!r} takes images of any size; give the one that it was trained "
+            "with, such as --image_size 224"
+        )
+    return height.get_length(), width.get_length()
+
+
+def _replace_input(image: Any, image_size: tuple[int, int], layout: str, scaling: Scaling) -> Any:
+    """Puts a uint8 (n, H, W, 3) input and its preprocessing before a network; returns the input."""
+    openvino = import_openvino()
+    ops = openvino.opset13
+    pixels = ops.parameter([-1, *image_size, 3], np.uint8, name="pixels")
+    x = ops.convert(pixels, "f32")
+    if scaling.reverses:
+        x = ops.gather(x, np.array([2, 1, 0]), np.array(3))
+    if any(scaling.mean):
+        x = ops.subtract(x, np.array(scaling.mean, np.float32))
+    if set(scaling.deviation) != {1.0}:
+        x = ops.divide(x, np.array(scaling.deviation, np.float32))
+    if layout == FIRST:
+        x = ops.transpose(x, np.array(_TO_FIRST))
+    if image.get_element_type() != openvino.Type.f32:
+        x = ops.convert(x, image.get_element_type().get_type_name())
+    for target in image.output(0).get_target_inputs():
+        target.replace_source_output(x.output(0))
+    return pixels
+
+
+def _pooled(ops: Any, x: Any, pooling: str, axes: list[int]) -> Any:
+    """Pools over axes, or chooses tokens; the pooling was checked."""
+    over = np.array(axes)
+    if pooling == "none":
+        return x
+    if pooling == "max":
+        return ops.reduce_max(x, over)
+    if pooling == "cls":
+        return ops.gather(x, np.array(0), np.array(1))
+    if pooling == "mean-patch":
+        ends = (np.array([1]), np.array([np.iinfo(np.int64).max]), np.array([1]), np.array([1]))
+        x = ops.slice(x, *ends)
+    if pooling != "gem":
+        return ops.reduce_mean(x, over)
+    x = ops.maximum(x, np.float32(GEM_LEAST))
+    # Divided by the largest, so that cubes do not overflow in float16.
+    most = ops.reduce_max(x, over, keep_dims=True)
+    power = ops.power(ops.divide(x, most), np.float32(GEM_POWER))
+    mean = ops.power(ops.reduce_mean(power, over), np.float32(1 / GEM_POWER))
+    return ops.multiply(mean, ops.squeeze(most, over))
