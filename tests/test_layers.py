@@ -13,7 +13,7 @@ from support.commands import ROOT
 ROOMS = {
     "featurestore": (
         "errors units ignored cli io labels numerics spec schema layout decision checksums ledger "
-        "writer commit reading index store reuse quarantine runs relabel export info "
+        "writer commit reading index store epochs torch reuse quarantine runs relabel export info "
         "checking compaction __main__"
     ).split(),
     "classifier": (
