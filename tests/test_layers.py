@@ -13,8 +13,8 @@ from support.commands import ROOT
 ROOMS = {
     "featurestore": (
         "errors units ignored cli io labels numerics spec schema layout decision checksums ledger "
-        "writer commit reading index store epochs torch reuse quarantine runs relabel export info "
-        "checking compaction __main__"
+        "writer commit reading index store arrow epochs torch reuse quarantine runs relabel export "
+        "info checking compaction __main__"
     ).split(),
     "classifier": (
         "runtime cachefolder figures pixels inputs base engines features heads runs judgement "

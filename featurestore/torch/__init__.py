@@ -31,8 +31,8 @@ def dataset(
 
     Args:
       store: to read, as it is now.
-      batch_size: yields whole batches, which is several times as fast as single rows that a
-        `DataLoader` joins; give it `batch_size=None`. None yields single rows.
+      batch_size: yields whole batches, which is faster than single rows that a `DataLoader` joins;
+        give the loader `batch_size=None`. None yields single rows.
       dtype: of the features, such as ``float16``; None for float32, or uint8 of a store of pixels.
       shard: (rank, ranks) of this process; None asks `torch.distributed` now, if it is initialised.
       even: gives every rank as many rows; see `featurestore.epochs.Shard`.

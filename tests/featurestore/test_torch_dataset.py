@@ -1,10 +1,10 @@
 """A store as a dataset of PyTorch, in real loaders: workers, spawn, ranks and persistent epochs."""
 
-import builtins
-import socket
+import sys
 
 import numpy as np
 import pytest
+from support.clusters import free_port
 from support.optional import optional
 from support.stores import add_chunk, make_rows, make_spec, make_store
 
@@ -31,15 +31,8 @@ def torch():
 
 
 def test_without_pytorch_the_error_says_what_to_do(store, monkeypatch):
-    real = builtins.__import__
-
-    def missing(name, *rest, **more):
-        if name == "torch" or name.startswith("torch."):
-            raise ModuleNotFoundError("No module named 'torch'", name="torch")
-        return real(name, *rest, **more)
-
-    monkeypatch.delitem(__import__("sys").modules, "featurestore.torch.stored", raising=False)
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.delitem(sys.modules, "featurestore.torch.stored", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(UsageError, match=r"pip install 'hoarfrost\[torch\]'"):
         dataset(store)
 
@@ -102,12 +95,9 @@ def _rank(rank, url, port, results):
 
 
 def test_ranks_share_an_epoch_without_being_told(store, torch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     context = torch.multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
-    torch.multiprocessing.spawn(_rank, (store.url, port, results), nprocs=2)
+    torch.multiprocessing.spawn(_rank, (store.url, free_port(), results), nprocs=2)
     (count, one), (other_count, other) = results.get(), results.get()
     assert count == other_count == 6 and len(one) == len(other) == 90
     wanted = sorted([*range(0, ROWS * PARTS, 4), *range(3, ROWS * PARTS, 4)])
