@@ -21,6 +21,10 @@ EXTRAS = {
     "dask": ["dask[distributed]>=2026.1,<2027"],
     # Exports to ONNX: the converter, and the runtime that an export is checked in.
     "onnx": ["onnx>=1.23,<2", "onnxruntime>=1.32,<2", "tf2onnx>=1.17,<2"],
+    # A store as a dataset of Lance; the package is its Python binding.
+    "lance": ["pylance>=14,<15"],
+    # A store as a dataset of PyTorch.
+    "torch": ["torch>=2.4"],
     "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
 }
 # What the benchmarks compare with, and what they measure memory by.
@@ -34,7 +38,8 @@ EXTRAS["bench"] = [
     "scikit-image>=0.25,<1",
 ]
 # What a script of examples/ reads a store into, beside what the tests need.
-EXTRAS["examples"] = ["duckdb>=1.1", "torch>=2.4"]
+EXTRAS["milvus"] = ["milvus-lite>=3.2,<4", "pymilvus>=3,<4"]
+EXTRAS["examples"] = ["duckdb>=1.1", *EXTRAS["milvus"], *EXTRAS["torch"]]
 # The site of docs/.
 EXTRAS["docs"] = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=1,<2"]
 EXTRAS["test"] = [
@@ -44,6 +49,8 @@ EXTRAS["test"] = [
     *EXTRAS["dask"],
     *EXTRAS["openvino"],
     *EXTRAS["onnx"],
+    *EXTRAS["lance"],
+    *EXTRAS["milvus"],
     *EXTRAS["docs"],
     # What Beam builds a job for Dataflow with; the rest of apache-beam[gcp] only talks to servers.
     "google-apitools>=0.5.31,<0.5.32",

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from classifier.features.division import class_numbers, single_labels
+from classifier.features.division import single_labels
 from classifier.pixels.decoder import decode
 from featurestore import FeatureStore
+from featurestore.labels.numbers import class_numbers
 
 
 class BestHead:

@@ -29,6 +29,7 @@ PAGES = {
     "docs/dask.md": ("dask.md", "Dask"),
     "docs/flink.md": ("flink.md", "Flink"),
     "docs/format.md": ("format.md", "The store's format"),
+    "docs/readers.md": ("readers.md", "Readers"),
     "docs/export.md": ("export.md", "Exports"),
     "docs/adopt.md": ("adopt.md", "Classifiers of others"),
     "docs/gpu.md": ("gpu.md", "GPUs"),

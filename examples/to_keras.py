@@ -4,27 +4,10 @@ python examples/to_keras.py STORE
 """
 
 import sys
-from collections.abc import Iterator
+from itertools import count
 
-import numpy as np
-
-from featurestore import FeatureStore, open_store
-
-
-def class_names(store: FeatureStore) -> list[str]:
-    """Returns the labels that training rows have, sorted."""
-    batches = store.scan(["labels"], splits=["train"])
-    return sorted({names[0] for batch in batches for names in batch["labels"] if len(names)})
-
-
-def rows(
-    store: FeatureStore, split: str, classes: list[str]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields batches: features float32 (n, d) and class numbers int64 (n,)."""
-    number = {name: index for index, name in enumerate(classes)}
-    for batch in store.scan(["features", "labels"], splits=[split], labels=classes):
-        labels = np.array([number[names[0]] for names in batch["labels"]], np.int64)
-        yield batch["features"].astype(np.float32), labels
+from featurestore import open_store
+from featurestore.epochs import EpochOptions, Epochs
 
 
 def main() -> None:
@@ -33,26 +16,32 @@ def main() -> None:
     import tensorflow as tf
 
     store = open_store(sys.argv[1])
-    classes = class_names(store)
+    train = Epochs.of(store, EpochOptions(splits=["train"]))
+    held_out = Epochs.of(
+        store, EpochOptions(splits=["validation"], classes=train.classes, shuffle=False)
+    )
     signature = (
-        tf.TensorSpec((None, *store.spec.feature_shape), tf.float32),
+        tf.TensorSpec((None, *store.spec.feature_shape), store.spec.read_dtype),
         tf.TensorSpec((None,), tf.int64),
     )
 
-    def dataset(split: str) -> tf.data.Dataset:
-        stored = tf.data.Dataset.from_generator(
-            lambda: rows(store, split, classes), output_signature=signature
-        )
-        # The store's own batches are as long as its row groups allow; a model wants even ones.
-        return stored.unbatch().shuffle(10_000, seed=0).batch(64).prefetch(tf.data.AUTOTUNE)
+    def dataset(rows: Epochs) -> tf.data.Dataset:
+        epochs = count()  # Keras asks for a new iterator every epoch
+
+        def batches():
+            return rows.batches(64, next(epochs))
+
+        return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(2)
 
     inputs = keras.Input(store.spec.feature_shape)
-    outputs = keras.layers.Dense(len(classes), activation="softmax")(keras.layers.Flatten()(inputs))
+    outputs = keras.layers.Dense(len(train.classes), activation="softmax")(
+        keras.layers.Flatten()(inputs)
+    )
     model = keras.Model(inputs, outputs)
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    model.fit(dataset("train"), epochs=5, verbose=0)
-    loss, accuracy = model.evaluate(dataset("validation"), verbose=0)
-    print(f"{len(classes)} classes, validation accuracy {accuracy:.3f}, loss {loss:.3f}")
+    model.fit(dataset(train), epochs=5, verbose=0)
+    loss, accuracy = model.evaluate(dataset(held_out), verbose=0)
+    print(f"{len(train.classes)} classes, validation accuracy {accuracy:.3f}, loss {loss:.3f}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.clusters import await_that, free_port, listens
 from support.commands import ROOT
+from support.optional import optional
 
 from featurestore import open_store
 
@@ -22,7 +24,7 @@ def store(tmp_path) -> Path:
     return Path(shutil.copytree(ROOT / "tests/data/golden/embeddings", tmp_path / "store"))
 
 
-def run_example(name: str, *arguments: Path) -> list[str]:
+def run_example(name: str, *arguments: Path | str) -> list[str]:
     """Runs a script as a user does; returns the lines it printed."""
     done = subprocess.run(
         [sys.executable, EXAMPLES / name, *arguments],
@@ -48,7 +50,7 @@ def load_example(name: str):
 def test_every_script_is_in_the_readme_and_has_a_test():
     scripts = {path.name for path in EXAMPLES.glob("*.py")}
     readme, tests = (EXAMPLES / "README.md").read_text(), Path(__file__).read_text()
-    assert len(scripts) == 5
+    assert len(scripts) == 6
     for name in scripts:
         assert f"examples/{name}" in readme
         assert f'run_example("{name}"' in tests
@@ -80,25 +82,36 @@ def test_a_base_of_your_own(tmp_path):
     assert lines[-1] == "28 rows of (64,) from 'max_pooling2d_2'"
 
 
-@pytest.mark.parametrize("workers", [1, 2, 5])
-def test_what_pytorch_is_fed_is_every_training_row_once(store, workers):
-    example = load_example("to_pytorch")
-    opened = open_store(str(store))
-    classes = example.class_names(opened)
-    fed = [
-        row for worker in range(workers) for row in example.rows(opened, classes, worker, workers)
+@pytest.mark.slow
+def test_into_milvus(store, tmp_path):
+    """The three nearest of a real server are those of a product of all rows."""
+    optional("pymilvus")
+    optional("milvus_lite")
+    port, folder = free_port(), tmp_path / "vectors"
+    arguments = f"server --host=127.0.0.1 --port={port} --data-dir={folder}".split()
+    with subprocess.Popen(
+        [sys.executable, "-m", "milvus_lite", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        try:
+            await_that(lambda: listens(port), "Milvus listens")
+            # The second copy replaces the rows of the first.
+            for _ in range(2):
+                lines = run_example("to_milvus.py", store, f"http://127.0.0.1:{port}")
+        finally:
+            server.terminate()
+    rows = open_store(str(store)).load(["key", "labels", "features"], views=[0])
+    unit = rows["features"] / np.linalg.norm(rows["features"], axis=1, keepdims=True)
+    near = unit @ unit[0]
+    expected = [
+        f"{near[row]:.4f} {rows['key'][row]} {' '.join(rows['labels'][row])}"
+        for row in np.argsort(-near)[:3]
     ]
-    expected = opened.load(["features", "labels"], splits=["train"])
-    assert len(fed) == len(expected["labels"])
-    assert all(features.dtype == np.float32 for features, _ in fed)
-    sums = sorted(float(features.sum()) for features, _ in fed)
-    np.testing.assert_allclose(sums, sorted(expected["features"].sum(axis=1)), rtol=1e-5)
-    assert sum(label for _, label in fed) == sum(
-        classes.index(names[0]) for names in expected["labels"]
-    )
+    assert lines[-3:] == expected
 
 
-@pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is an extra of the examples, no part of CI")
+@pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is an extra that CI does not have")
 def test_into_pytorch(store):
     lines = run_example("to_pytorch.py", store)
     assert lines[-1].startswith("2 classes, loss of the last batch")

@@ -13,8 +13,8 @@ from support.commands import ROOT
 ROOMS = {
     "featurestore": (
         "errors units ignored cli io labels numerics fields spec taps schema layout decision "
-        "ledger writer commit reading index store reuse quarantine runs relabel export info "
-        "checking compaction __main__"
+        "ledger writer commit reading index store arrow epochs torch reuse quarantine runs "
+        "relabel export info checking compaction __main__"
     ).split(),
     "classifier": (
         "runtime cachefolder figures pixels inputs graphs base engines features heads runs "

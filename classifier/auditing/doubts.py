@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from classifier.auditing.rows import AuditRows
-from classifier.features.division import class_numbers
 from classifier.features.order import Rows
 from classifier.heads.ridge.passes import PenaltyErrors
 from classifier.heads.ridge.settings import RidgeSettings
 from classifier.heads.ridge.solution import FoldStatistics, solve
+from featurestore.labels.numbers import class_numbers
 
 PENALTIES = (0.01, 0.1, 0.3, 1.0, 3.0)
 

@@ -9,12 +9,13 @@ import numpy as np
 
 from classifier.auditing.leaks import Pair
 from classifier.auditing.rows import AuditRows
-from classifier.features.division import class_numbers, names_of_split
+from classifier.features.division import names_of_split
 from classifier.features.selection import is_below
 from classifier.heads.probabilities import log_probabilities
 from classifier.judgement.intervals import accuracy_interval
 from classifier.judgement.judge import BATCH_SIZE
 from classifier.runs.run import Run
+from featurestore.labels.numbers import class_numbers
 
 if TYPE_CHECKING:
     from featurestore import FeatureStore

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from classifier.features.division import class_numbers, single_labels
-from classifier.features.order import LONE_VIEW, Order, Rows, cut
+from classifier.features.division import single_labels
+from classifier.features.order import LONE_VIEW, Order, Rows
 from classifier.features.selection import Selection
-from classifier.features.tally import several_labels
+from featurestore.labels.numbers import class_numbers, several_labels
+from featurestore.reading.pool import cut
 
 if TYPE_CHECKING:
     from featurestore import FeatureStore

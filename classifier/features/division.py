@@ -86,17 +86,6 @@ def single_labels(labels: np.ndarray | Sequence[Sequence[str]]) -> list[str | No
     return [row[0] if len(row) else None for row in labels]
 
 
-def class_numbers(names: Sequence[str | None], classes: Sequence[str]) -> np.ndarray:
-    """Returns int64 (n,): the index of each row's class, -1 for no class and for unknown classes.
-
-    Example:
-      >>> class_numbers(["dog", None, "cat", "cow"], ["cat", "dog"])
-      array([ 1, -1,  0, -1])
-    """
-    index: dict[str | None, int] = {name: number for number, name in enumerate(classes)}
-    return np.array([index.get(name, -1) for name in names], np.int64)
-
-
 def names_of_split(split: str, found: Iterable[str]) -> tuple[str, ...]:
     """Returns the names among `found` that mean `split`: its own and its aliases.
 

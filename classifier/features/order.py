@@ -9,7 +9,7 @@ epoch's number, so an interrupted training resumes in the order that it would ha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,6 +40,9 @@ class Rows:
             given = getattr(self, name)
             if len(given) != len(self.labels):
                 object.__setattr__(self, name, np.zeros(len(self.labels), given.dtype))
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def __getitem__(self, rows: slice | np.ndarray) -> Rows:
         """Returns some of the rows."""
@@ -115,46 +118,3 @@ def _scrambled(numbers: np.ndarray, seed: int) -> np.ndarray:
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return mixed ^ (mixed >> np.uint64(31))
-
-
-def cut(
-    blocks: Iterator[Rows], batch_size: int, pool_rows: int, rng: np.random.Generator | None
-) -> Iterator[Rows]:
-    """Cuts blocks of rows into batches, shuffled within a pool.
-
-    Args:
-      blocks: rows in the order they are read.
-      batch_size: rows per batch; the last batch may have fewer, and no row is dropped.
-      pool_rows: rows gathered before a shuffle; at least a batch.
-      rng: shuffles; None keeps the order.
-    """
-    pool: list[Rows] = []
-    held = 0
-    for block in blocks:
-        pool.append(block)
-        held += len(block.labels)
-        if held < max(pool_rows, batch_size):
-            continue
-        # Half of the pool stays to mix with what comes next; whole batches leave.
-        leave = max(batch_size, (held // 2) // batch_size * batch_size) if rng else held
-        leave = leave // batch_size * batch_size
-        rows = _mixed(pool, rng)
-        # A copy, as a view would keep in memory what leaves.
-        pool = [rows[np.arange(leave, held)]]
-        held -= leave
-        yield from _slices(rows, batch_size, leave)
-        del rows
-    if held:
-        yield from _slices(_mixed(pool, rng), batch_size, held)
-
-
-def _mixed(pool: list[Rows], rng: np.random.Generator | None) -> Rows:
-    """Joins blocks and shuffles their rows; empties the pool, so rows are in memory only twice."""
-    rows = Rows.joined(pool)
-    pool.clear()
-    return rows if rng is None else rows[rng.permutation(len(rows.labels))]
-
-
-def _slices(rows: Rows, batch_size: int, stop: int) -> Iterator[Rows]:
-    for start in range(0, stop, batch_size):
-        yield rows[start : min(start + batch_size, stop)]

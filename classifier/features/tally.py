@@ -54,22 +54,6 @@ def note_views(pending: dict[str, int], keys: Iterable[str], views: int) -> None
             pending[key] = found
 
 
-def several_labels(
-    labels: np.ndarray | Sequence[Sequence[str]], classes: Sequence[str]
-) -> np.ndarray:
-    """Returns uint8 (n, len(classes)): 1 where a row has the class; unknown labels are left out.
-
-    Args:
-      labels: n sequences of str.
-      classes: names.
-    """
-    index = {name: number for number, name in enumerate(classes)}
-    result = np.zeros((len(labels), len(classes)), np.uint8)
-    for row, names in enumerate(labels):
-        result[row, [index[name] for name in names if name in index]] = 1
-    return result
-
-
 def notes_on(classes: Sequence[str], trained: Tally, validated: Tally) -> list[str]:
     """Returns one line each on rows that are left out, and on classes without rows."""
     notes = []

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classifier.features.division import class_numbers, names_of_split, single_labels
+from classifier.features.division import names_of_split, single_labels
 from classifier.features.sample import content_numbers
 from classifier.features.selection import Selection
-from classifier.features.tally import several_labels
 from classifier.heads.probabilities import log_probabilities
 from classifier.judgement.classes import class_figures
 from classifier.judgement.multilabel import MultiLabelScores
 from classifier.judgement.outcomes import ROW_COLUMNS, Outcomes
 from classifier.runs.run import Run
 from featurestore.errors import UsageError, unknown_choice
+from featurestore.labels.numbers import class_numbers, several_labels
 
 if TYPE_CHECKING:
     from featurestore import FeatureStore

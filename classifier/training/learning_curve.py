@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classifier.features.division import Division, class_numbers, divide, single_labels, tally
+from classifier.features.division import Division, divide, single_labels, tally
 from classifier.features.sample import content_numbers
 from classifier.features.selection import Selection
 from classifier.heads.data import prepare_data
@@ -27,6 +27,7 @@ from classifier.runs.run import FINETUNED, Run
 from classifier.training.trials import fit_all
 from featurestore.errors import HoarfrostError, UsageError, one_line
 from featurestore.io.storage import Storage
+from featurestore.labels.numbers import class_numbers
 
 if TYPE_CHECKING:
     from featurestore import FeatureStore

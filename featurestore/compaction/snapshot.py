@@ -10,14 +10,11 @@ import json
 import uuid
 from typing import Any
 
-import pyarrow as pa
-
+from featurestore.arrow.stream import rows_table
 from featurestore.errors import UsageError, cannot_write
 from featurestore.io.places import relation
 from featurestore.io.storage import Storage
-from featurestore.reading.scan import Columns
-from featurestore.schema import FEATURES, META_FIELDS, ROW_COLUMNS, encode_columns, row_schema
-from featurestore.spec import StoreSpec
+from featurestore.schema import ROW_COLUMNS, row_schema
 from featurestore.store import FeatureStore
 from featurestore.writer import ParquetFile, part_settings
 
@@ -55,7 +52,7 @@ def snapshot(
             with ParquetFile(path, row_schema(store.spec), **settings) as writer:
                 count = 0
                 while batch is not None and count < rows_per_file:
-                    table = _table(batch, store.spec).slice(0, rows_per_file - count)
+                    table = rows_table(batch, store.spec).slice(0, rows_per_file - count)
                     writer.write_table(table)
                     count += table.num_rows
                     rest = {name: values[table.num_rows :] for name, values in batch.items()}
@@ -73,12 +70,6 @@ def snapshot(
     }
     output.write(FACTS, json.dumps(facts, indent=2) + "\n")
     return facts
-
-
-def _table(batch: Columns, spec: StoreSpec) -> pa.Table:
-    arrays = [pa.array(batch[field.name].tolist(), field.type) for field in META_FIELDS]
-    arrays.extend(encode_columns(batch[FEATURES], spec))
-    return pa.Table.from_arrays(arrays, schema=row_schema(spec))
 
 
 def _require_empty(store: FeatureStore, output: Storage) -> None:

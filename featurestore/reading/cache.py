@@ -95,6 +95,10 @@ class DecodedCache:
         self._limit = limit
         self._reserve(0)
 
+    def __reduce__(self) -> tuple[type[DecodedCache], tuple[Storage, StoreSpec, int]]:
+        # Another process has a lock and an account of its own.
+        return DecodedCache, (self._storage, self._spec, self._limit)
+
     def open(self, marker: Marker, make: bool = True) -> CachedPart | None:
         """Opens a decoded part.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from itertools import chain
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from featurestore.commit import Marker
 from featurestore.errors import UsageError, unknown_choice
-from featurestore.io.readahead import in_order, interleaved
+from featurestore.io.readahead import OPEN_AT_ONCE, in_order, interleaved
 from featurestore.io.storage import Storage
 from featurestore.labels.overlay import Overlay
 from featurestore.reading.cache import DecodedCache
@@ -103,6 +104,60 @@ class Scanner:
             if rows is not None:
                 yield from rows.batches(options)
 
+    def scan_groups(
+        self, markers: Iterable[Marker], options: ScanOptions
+    ) -> Iterator[tuple[Marker, int, Columns | None]]:
+        """Yields every row group in the stored order: its commit, its number, its wanted rows.
+
+        Args:
+          markers: the commits to read.
+          options: which rows and columns to read; `batch_size` and `order` are ignored.
+
+        Yields:
+          The wanted rows as `scan` gives them, all in one batch, or None if there are none.
+        """
+        marked = [marker for marker in markers if marker.part]
+        parts = in_order(partial(self._open, marker, False) for marker in marked)
+
+        tasks = (
+            partial(self._block, marker, number, part, options)
+            for marker, part in zip(marked, parts, strict=True)
+            for number in range(part.groups)
+        )
+        return in_order(tasks)
+
+    def read_groups(
+        self, markers: Mapping[str, Marker], places: Iterable[tuple[str, int]], options: ScanOptions
+    ) -> Iterator[Columns | None]:
+        """Yields the wanted rows of single row groups, as `scan_groups` does.
+
+        Args:
+          markers: chunk_id -> commit.
+          places: chunk ids and numbers of row groups, in the order to read. Of `OPEN_AT_ONCE` parts
+            that take turns none is opened twice.
+          options: as for `scan_groups`.
+        """
+
+        # Twice as many, because finished parts stay until others need their room.
+        @lru_cache(2 * OPEN_AT_ONCE)
+        def opened(chunk_id: str) -> Part:
+            return self._open(markers[chunk_id], FEATURES in options.columns)
+
+        def block(chunk_id: str, number: int) -> Columns | None:
+            return self._block(markers[chunk_id], number, opened(chunk_id), options)[-1]
+
+        return in_order(partial(block, *place) for place in places)
+
+    def _block(
+        self, marker: Marker, number: int, part: Part, options: ScanOptions
+    ) -> tuple[Marker, int, Columns | None]:
+        rows = self._read(part, number, options, self._hide_before(marker))
+        whole = replace(options, batch_size=sys.maxsize)
+        return marker, number, None if rows is None else next(rows.batches(whole), None)
+
+    def _hide_before(self, marker: Marker) -> str:
+        return marker.run_id if self.visibility.concerns(marker) else ""
+
     def _tasks(
         self, markers: Iterable[Marker], options: ScanOptions
     ) -> Iterator[Callable[[], _Rows | None]]:
@@ -122,7 +177,7 @@ class Scanner:
     def _groups(
         self, marker: Marker, part: Part, options: ScanOptions, rng: np.random.Generator | None
     ) -> Iterator[Callable[[], _Rows | None]]:
-        hide_before = marker.run_id if self.visibility.concerns(marker) else ""
+        hide_before = self._hide_before(marker)
         numbers = range(part.groups) if rng is None else rng.permutation(part.groups).tolist()
         for number in numbers:
             yield partial(self._read, part, number, options, hide_before)

@@ -81,6 +81,44 @@ def test_other_programs_read_what_the_store_holds(tmp_path, reader, dtype, compa
     assert found["00007.png"][:2] == [["relabelled"], "test"]
 
 
+@pytest.mark.parametrize("streaming", [False, True], ids=["", "streaming"])
+def test_hugging_face_datasets_read_a_snapshot(tmp_path, monkeypatch, streaming):
+    """Embeddings come as vectors; maps as bytes, which one line shapes."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = optional("datasets")
+    for spec in (make_spec(), make_spec((2, 2, 3), "float16")):
+        store = build(tmp_path / spec.dtype / "store", spec)
+        out = tmp_path / spec.dtype / "snapshot"
+        command(["snapshot", store.url, "--output", str(out), "--rows_per_file", "10"])
+        rows = datasets.load_dataset(
+            "parquet",
+            data_files=str(out / "*.parquet"),
+            split="train",
+            cache_dir=str(tmp_path / "cache"),
+            streaming=streaming,
+        )
+        rows = rows.with_format("numpy")
+        if spec.is_map:
+            shape = spec.feature_shape
+            rows = rows.map(
+                lambda row, shape=shape: {
+                    "features": np.frombuffer(row["features"], np.float16).reshape(shape)
+                },
+                features=datasets.Features(
+                    rows.features | {"features": datasets.Array3D(shape, "float16")}
+                ),
+            )
+        found = {str(row["key"]): row for row in rows}
+        loaded = store.load()
+        assert found.keys() == set(loaded["key"])
+        for key, labels, features in zip(
+            loaded["key"], loaded["labels"], loaded["features"], strict=True
+        ):
+            assert list(found[key]["labels"]) == list(labels)
+            assert found[key]["features"].shape == features.shape
+            np.testing.assert_array_equal(found[key]["features"], features, err_msg=key)
+
+
 def test_a_snapshot_holds_what_counts_and_nothing_else(tmp_path, capsys):
     store = build(tmp_path / "store")
     before = visible(store)

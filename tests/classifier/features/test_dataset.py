@@ -6,9 +6,10 @@ from support.features import hash_of, make_store, numbered, row_numbers, spec_of
 
 from classifier.features.dataset import epoch_batches, labelled_batches, load_rows
 from classifier.features.division import class_weights, divide, tally
-from classifier.features.order import Order, Rows, cut
+from classifier.features.order import Order, Rows
 from classifier.features.selection import Selection
 from featurestore import UsageError
+from featurestore.reading.pool import cut
 
 
 def test_a_given_validation_split_is_used_as_it_is(tmp_path):

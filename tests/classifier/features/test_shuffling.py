@@ -8,8 +8,9 @@ from support.features import hash_of, make_store, numbered, row_numbers, spec_of
 
 from classifier.features.dataset import epoch_batches, epoch_blocks, epoch_index, load_rows
 from classifier.features.division import divide
-from classifier.features.order import LONE_VIEW, Order, Rows, cut
+from classifier.features.order import LONE_VIEW, Order, Rows
 from classifier.features.selection import Selection
+from featurestore.reading.pool import cut
 
 CLASSES = [f"class {number}" for number in range(10)]
 
