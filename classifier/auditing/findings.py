@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -128,6 +128,7 @@ class Findings:
                 "candidates": copies.candidates,
                 "images_not_read": copies.unread,
                 "left_out": copies.left_out,
+                "recall": asdict(copies.recall) if copies.recall else None,
                 "first": [plain(record) for record in leaks[:FIRST]],
             },
             "labels": {

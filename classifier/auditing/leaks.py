@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from classifier.auditing.cells import Recall, nearest_in_cells
 from classifier.auditing.likeness import likenesses, thumbnails
 from classifier.auditing.neighbours import Nearest, nearest
 from classifier.auditing.rows import AuditRows, image_records
@@ -66,6 +67,7 @@ class Copies:
       unread: those of them whose images could not be read.
       left_out: further candidates, beyond the number to compare.
       nearest: cosine of each row's nearest neighbour, float32 (n,); of exact copies, the next one.
+      recall: how well neighbours were found; None where all pairs were compared.
     """
 
     pairs: list[Pair]
@@ -74,6 +76,7 @@ class Copies:
     unread: int
     left_out: int
     nearest: np.ndarray
+    recall: Recall | None = None
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,12 @@ class CopyOptions:
       cosine: pairs of at least this cosine are near copies, whatever the images look like; None
         compares the images.
       compare: candidates whose images are read, at most; of each of two orders.
+      exact_rows: contents of which all pairs are compared; neighbours of more are sought in cells.
     """
 
     cosine: float | None = None
     compare: int = 5000
+    exact_rows: int = 50_000
 
 
 def find_copies(
@@ -108,7 +113,7 @@ def find_copies(
     exact = [
         Pair(EXACT, (group[0], other), 1.0) for group in groups.values() for other in group[1:]
     ]
-    near = nearest(lambda part: rows.units(firsts[part]), len(firsts), NEIGHBOURS)
+    near, recall = _neighbours(rows, firsts, options)
     seen = _candidates(near)
     chosen, left_out = _chosen(seen, options)
     named = [(int(a), int(b)) for a, b in firsts[np.stack([seen.one, seen.other], 1)[chosen]]]
@@ -131,7 +136,20 @@ def find_copies(
         if near.row[place, 0] >= 0:
             alone[group] = near.cosine[place, 0]
     words = _rule(options, fence, unread)
-    return Copies([*exact, *pairs], words, len(named), unread, left_out, alone)
+    return Copies([*exact, *pairs], words, len(named), unread, left_out, alone, recall)
+
+
+def _neighbours(
+    rows: AuditRows, firsts: np.ndarray, options: CopyOptions
+) -> tuple[Nearest, Recall | None]:
+    """Returns the neighbours of one row of each content, and how well they were found."""
+
+    def units(part: slice | np.ndarray) -> np.ndarray:
+        return rows.units(firsts[part])
+
+    if len(firsts) <= options.exact_rows:
+        return nearest(units, len(firsts), NEIGHBOURS), None
+    return nearest_in_cells(units, len(firsts), NEIGHBOURS)
 
 
 def _is_copy(

@@ -30,12 +30,31 @@ BLOCK = 4096
 
 
 @dataclass(frozen=True)
+class Vectors:
+    """Rows of numbers in a file, of which only those that are asked for come into memory.
+
+    The file is mapped anew for each access, so that the process never holds the pages of others.
+
+    Attributes:
+      path: of the file.
+      shape: (n, d).
+    """
+
+    path: Path
+    shape: tuple[int, int]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Returns float32 (m, d)."""
+        return np.array(np.memmap(self.path, np.float32, "r", shape=self.shape)[rows])
+
+
+@dataclass(frozen=True)
 class AuditRows:
     """The unaugmented rows of a store, in stored order.
 
     Attributes:
       key, split, labels, content_hash: object (n,), the store's columns; labels are lists.
-      vectors: float32 (n, d), in a file.
+      vectors: of (n, d).
       standard: mean and deviation of each of the d values.
     """
 
@@ -43,7 +62,7 @@ class AuditRows:
     split: np.ndarray
     labels: np.ndarray
     content_hash: np.ndarray
-    vectors: np.ndarray
+    vectors: Vectors
     standard: Standard
 
     def __len__(self) -> int:
@@ -131,8 +150,7 @@ def read_rows(store: FeatureStore) -> Iterator[AuditRows]:
                 f"the store at {store.url} has no rows to look at; extract images into it first"
             )
         columns = {name: np.concatenate(parts) for name, parts in names.items()}
-        shape = (len(columns["key"]), size)
-        vectors = np.memmap(path, np.float32, "r", shape=shape)
+        vectors = Vectors(path, (len(columns["key"]), size))
         yield AuditRows(**columns, vectors=vectors, standard=moments.standard())
 
 

@@ -177,7 +177,7 @@ def test_maps_are_audited_by_their_means(tmp_path, shape):
     wide = np.broadcast_to(features.reshape(30, *([1] * (len(shape) - 1)), 6), (30, *shape))
     store = make_store(tmp_path / "store", np.ascontiguousarray(wide), labels)
     with read_rows(store) as rows:
-        np.testing.assert_allclose(rows.vectors, features, rtol=1e-6)
+        np.testing.assert_allclose(rows.vectors[:], features, rtol=1e-6)
         doubts = find_doubts(rows)
         assert (doubts.margin > 0).mean() > 0.9
         outliers = find_outliers(rows, doubts.own, 2)
