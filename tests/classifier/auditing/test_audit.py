@@ -257,6 +257,7 @@ def test_a_store_without_rows_is_refused(tmp_path):
     [
         (["--duplicate_cosine", "95"], ["--duplicate_cosine", "95"]),
         (["--compare", "-1"], ["--compare"]),
+        (["--exact_rows", "0"], ["--exact_rows", "0"]),
         (["--head_id", "x"], ["--head_id", "--run"]),
         (["--output", "store/inside"], ["--output", "lies inside"]),
         (["--against", "nowhere"], ["no feature store"]),
