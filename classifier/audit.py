@@ -167,6 +167,8 @@ def _write(
 
 def _lines(record: Mapping[str, Any]) -> list[str]:
     """Returns the summary for a reader."""
+    from classifier.auditing.drift import describe
+
     leaks, labels, outliers = record["leaks"], record["labels"], record["outliers"]
     near = leaks["pairs"] - leaks["exact"]
     near_across = leaks["across_splits"] - leaks["exact_across_splits"]
@@ -208,11 +210,7 @@ def _lines(record: Mapping[str, Any]) -> list[str]:
         f"outliers: {outliers['found']:,} lie beyond {outliers['fence']:.2f} median distances"
     )
     if found := record["drift"]:
-        lines.append(
-            f"drift: {found['rows']:,} rows of {found['store']}: the mean has shifted by "
-            f"{found['shift']:.3f} deviations, and {found['beyond']:.1%} of the rows lie beyond "
-            f"what {found['expected_beyond']:.0%} of this store's do"
-        )
+        lines.append(f"drift: {describe(found)}")
     return [*lines, *(f"note: {note}" for note in record["notes"])]
 
 

@@ -39,7 +39,11 @@ class Findings:
       sides: object (n,) their splits, as a run divides them.
       copies, doubts, outliers: of the rows.
       restated: accuracies of a run, see `restated.restate`.
-      drift: see `outliers.drift`; None without another store.
+      drift: see `drift.drift`; None without another store.
+      places: float32 (n, 2), where the rows lie on the map.
+      share: of the whole variance, what the map shows.
+      judged: bool (n,) twice, whether the run's answer to a row is known to be right or wrong, and
+        whether it is right; None without a run, or with a multi-label run.
       run: address of the run, or "".
       notes: one line each on what was not done.
     """
@@ -50,8 +54,11 @@ class Findings:
     copies: Copies
     doubts: Doubts
     outliers: Outliers
+    places: np.ndarray
+    share: float
     restated: Sequence[Record] = ()
     drift: Record | None = None
+    judged: tuple[np.ndarray, np.ndarray] | None = None
     run: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -143,6 +150,7 @@ class Findings:
                 "first": [plain(record) for record in outliers[:FIRST]],
             },
             "restated": list(self.restated),
+            "map": {"share_of_variance": self.share},
             "drift": self.drift,
             "notes": self.notes,
         }

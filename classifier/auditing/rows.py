@@ -7,6 +7,7 @@ feature map only the mean over its places is kept, and of pixels the means of an
 from __future__ import annotations
 
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,6 +72,14 @@ class AuditRows:
     def label(self, row: int) -> str:
         """Returns a row's labels as one text."""
         return ", ".join(self.labels[row])
+
+    def rows_by_label(self) -> dict[str, np.ndarray]:
+        """Returns int64 (m,) row numbers of each label, of rows with exactly one."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for row, labels in enumerate(self.labels):
+            if len(labels) == 1:
+                found[labels[0]].append(row)
+        return {label: np.array(rows, np.int64) for label, rows in found.items()}
 
     def scaled(self, rows: slice | np.ndarray) -> np.ndarray:
         """Returns float32 (m, d): the standardised vectors of some rows."""

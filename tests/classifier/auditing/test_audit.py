@@ -17,10 +17,11 @@ from support.training import SPLITS, train_into
 
 from classifier.audit import run as audit_command
 from classifier.auditing.doubts import find_doubts
+from classifier.auditing.drift import drift
 from classifier.auditing.leaks import EXACT, Pair
 from classifier.auditing.likeness import SIDE, likeness
 from classifier.auditing.neighbours import nearest
-from classifier.auditing.outliers import drift, find_outliers
+from classifier.auditing.outliers import find_outliers
 from classifier.auditing.restated import leaked_rows
 from classifier.auditing.rows import image_records, read_rows, reduced
 from featurestore import UsageError, open_store
