@@ -187,9 +187,10 @@ def describe(found: Record) -> str:
     )
     if found["classes"]:
         apart = [record for record in found["classes"] if record["p"] < LEVEL]
-        first = ", ".join(f"{item['label']} {item['coefficient']:.3f}" for item in apart[:NAMED])
+        first = ", ".join(f"{item['label']} ({item['coefficient']:.3f})" for item in apart[:NAMED])
         more = f" and {len(apart) - NAMED:,} more" if len(apart) > NAMED else ""
-        words += f" Of {len(found['classes']):,} classes compared, {len(apart):,} differ"
+        words += f" Of {len(found['classes']):,} classes compared, {len(apart):,} "
+        words += "differs" if len(apart) == 1 else "differ"
         words += f": {first}{more}." if apart else "."
     for name, where in (("only_here", "in this store only"), ("only_there", "in the other only")):
         if labels := found[name]:

@@ -82,8 +82,8 @@ def point_record(findings: Findings, pictured: Iterable[int]) -> dict[str, Any]:
     return {
         "x": column(places[:, 0], np.float32),
         "y": column(places[:, 1], np.float32),
-        "rows": column(drawn, np.uint32),
-        "keys": rows.key[drawn].tolist(),
+        "row": column(drawn, np.uint32),
+        "key": rows.key[drawn].tolist(),
         "colourings": [way.to_record() for way in _colourings(findings, drawn)],
     }
 

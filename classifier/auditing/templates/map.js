@@ -6,7 +6,7 @@
   const column = (Kind, text) =>
     new Kind(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
   const x = column(Float32Array, data.x), y = column(Float32Array, data.y);
-  const rows = column(Uint32Array, data.rows), count = rows.length;
+  const rows = column(Uint32Array, data.row), count = rows.length;
   const ways = data.colourings.map((way) => ({ ...way, codes: column(Uint16Array, way.codes) }));
 
   const canvas = section.querySelector("canvas"), context = canvas.getContext("2d");
@@ -58,37 +58,37 @@
         else if (far <= radius + 0.5) edge.push(dy * canvas.width + dx);
       }
     }
-    return { reach, inner, edge };
+    return { reach, inner: Int32Array.from(inner), edge: Int32Array.from(edge) };
   }
 
   function draw() {
     queued = false;
-    const { width, height } = canvas, { reach, inner, edge } = disc(), codes = way.codes;
-    const colours = way.names.map((_, code) => variable(variableOf(code)));
-    const faint = variable("--line");
-    pixels.fill(0);
-    const put = (wanted) => {
-      for (let i = 0; i < count; i++) {
-        const code = codes[i];
-        if (!wanted(code)) continue;
-        const px = Math.round((x[i] - centre[0]) * scale + width / 2);
-        const py = Math.round((centre[1] - y[i]) * scale + height / 2);
-        if (px < reach || py < reach || px >= width - reach || py >= height - reach) continue;
-        const colour = only < 0 || code === only ? colours[code] : faint;
-        const solid = (colour | 0xff000000) >>> 0, soft = (colour | 0x80000000) >>> 0;
-        const place = py * width + px;
-        for (let k = 0; k < inner.length; k++) pixels[place + inner[k]] = solid;
-        for (let k = 0; k < edge.length; k++) {
-          if (!pixels[place + edge[k]]) pixels[place + edge[k]] = soft;
-        }
-      }
-    };
+    const { reach, inner, edge } = disc();
     // What is sought lies on top: the chosen group, or all that is not ordinary.
-    const below = only < 0 && way.variables.length ? (code) => code === 0 : (code) => code !== only;
-    put(below);
-    put((code) => !below(code));
+    const isOnTop = (code) => (only < 0 ? way.variables.length > 0 && code > 0 : code === only);
+    const layers = Uint8Array.from(way.names, (_, code) => isOnTop(code));
+    const colours = Uint32Array.from(way.names, (_, code) =>
+      variable(only < 0 || code === only ? variableOf(code) : "--line"));
+    pixels.fill(0);
+    for (const layer of new Set(layers.slice().sort())) put(layer, layers, colours, reach, inner, edge);
     context.putImageData(image, 0, 0);
     mark();
+  }
+
+  function put(layer, layers, colours, reach, inner, edge) {
+    const { width, height } = canvas, codes = way.codes, [cx, cy] = centre;
+    for (let i = 0; i < count; i++) {
+      const code = codes[i];
+      if (layers[code] !== layer) continue;
+      const px = ((x[i] - cx) * scale + width / 2) | 0, py = ((cy - y[i]) * scale + height / 2) | 0;
+      if (px < reach || py < reach || px >= width - reach || py >= height - reach) continue;
+      const solid = colours[code] | 0xff000000, soft = colours[code] | 0x80000000;
+      const place = py * width + px;
+      for (let k = 0; k < inner.length; k++) pixels[place + inner[k]] = solid;
+      for (let k = 0; k < edge.length; k++) {
+        if (pixels[place + edge[k]] === 0) pixels[place + edge[k]] = soft;
+      }
+    }
   }
 
   function later() {
@@ -128,7 +128,7 @@
     }));
     const key = document.createElement("span"), name = document.createElement("small");
     name.textContent = "key";
-    key.append(name, data.keys[at]);
+    key.append(name, data.key[at]);
     words.prepend(key);
     shown.replaceChildren(tile, words);
   }
