@@ -15,8 +15,8 @@ audit's lists as were planted. The pairs across splits count for the copies. The
 copies of each other already.
 
 With ``--rows`` the stores hold so many made-up rows of 512 values without images, and 0.5% of them
-are near copies of others. ``classifier.audit`` runs in a process of its own, of which the table
-gives processor time and peak memory.
+are near copies of others. The audit, and then a search for one row, run in a process of their own
+each, of which the table gives processor time and peak memory.
 """
 
 from __future__ import annotations

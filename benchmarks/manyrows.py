@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,22 +16,30 @@ import numpy as np
 
 from benchmarks.opening import write_store
 from benchmarks.tables import table
+from featurestore.cli.command import say
 from featurestore.spec import BaseSpec, Numerics, PixelSpec, StoreSpec
 
 FEATURES, BLOCK = 512, 10_000
 ROWS_PER_KIND, DIMENSIONS = 1000, 24
 # Near copies, as a share of the rows, and their cosines with their originals.
 SHARE, COSINES = 0.005, (0.98, 0.95, 0.9)
-# The audit in a process of its own, which tells what it needed.
+# A process of its own that tells what it needed at the end.
 SCRIPT = """
 import json, resource, sys
 from pathlib import Path
-from classifier.audit import run
-code = run(sys.argv[1:])
+{work}
 used = resource.getrusage(resource.RUSAGE_SELF)
 peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 print(json.dumps([used.ru_utime + used.ru_stime, peak * 1024]))
-raise SystemExit(code)
+"""
+AUDIT = "from classifier.audit import run; run(sys.argv[1:])"
+SEARCH = """
+from classifier.auditing.search import search
+from featurestore import open_store
+store = open_store(sys.argv[1])
+wanted = next(iter(store.scan(["features"])))["features"][7]
+found = search(store, wanted, 12)
+assert found[0].columns["key"] == "000007.jpg", found[0]
 """
 
 
@@ -84,12 +93,20 @@ def measure(folder: Path, count: int, is_noise: bool) -> list[str]:
     del rows
     (folder / "rows").unlink()
     where = ["--store", str(folder / "store"), "--output", str(folder / "audit")]
-    command = [sys.executable, "-c", SCRIPT, *where, "--compare", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    seconds, peak = json.loads(done.stdout.splitlines()[-1])
+    needed = _needed(AUDIT, *where, "--compare", "0") + _needed(SEARCH, str(folder / "store"))
     recall = json.loads((folder / "audit" / "audit.json").read_text())["leaks"]["recall"]
     found = _found(folder / "audit" / "leaks.csv", planted, recall)
-    return [*found, f"{seconds:,.0f}", f"{peak / 1e9:.2f}"]
+    return [*found, *needed]
+
+
+def _needed(work: str, *arguments: str) -> list[str]:
+    """Runs a script; returns its processor seconds and its peak memory in GB."""
+    # One thread computes: several would spend processor time waiting for each other.
+    alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SCRIPT.replace("{work}", work), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=alone)
+    seconds, peak = json.loads(done.stdout.splitlines()[-1])
+    return [f"{seconds:,.0f}", f"{peak / 1e9:.2f}"]
 
 
 def _found(path: Path, planted: np.ndarray, recall: dict[str, Any] | None) -> list[str]:
@@ -112,6 +129,9 @@ def report_rows(counts: Sequence[int], is_noise: bool) -> list[str]:
     for count in counts:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             rows.append([f"{count:,}", *measure(Path(folder), count, is_noise)])
+        say(f"  {' | '.join(rows[-1])}", to_stderr=True)
     header = ["rows", "planted", *(f"found of cosine {cosine}" for cosine in COSINES)]
     header += ["others", "cells looked through", "nearest found, as reported"]
-    return table([*header, "processor s", "peak GB"], rows)
+    for what in ("audit", "search"):
+        header += [f"{what}: processor s", "peak GB"]
+    return table(header, rows)

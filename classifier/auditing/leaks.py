@@ -11,7 +11,6 @@ than the outer fence of all images' margins (Tukey, "Exploratory data analysis",
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -106,13 +105,12 @@ def find_copies(
       options: how copies are sought.
       storage_options: for the images' file systems.
     """
-    groups: dict[str, list[int]] = defaultdict(list)
-    for row, content in enumerate(rows.content_hash):
-        groups[content].append(row)
-    firsts = np.array([group[0] for group in groups.values()])
-    exact = [
-        Pair(EXACT, (group[0], other), 1.0) for group in groups.values() for other in group[1:]
-    ]
+    contents: dict[str, int] = {}
+    numbers = (contents.setdefault(content, len(contents)) for content in rows.content_hash)
+    groups = np.fromiter(numbers, np.int64, len(rows))
+    firsts = np.unique(groups, return_index=True)[1]
+    copies = np.flatnonzero(firsts[groups] < np.arange(len(rows)))
+    exact = [Pair(EXACT, (int(firsts[groups[row]]), row), 1.0) for row in copies.tolist()]
     near, recall = _neighbours(rows, firsts, options)
     seen = _candidates(near)
     chosen, left_out = _chosen(seen, options)
@@ -131,10 +129,7 @@ def find_copies(
             pairs.append(Pair(NEAR, own, cosine, margin, like, mirrored))
     unread = len(named) - len(alike) if options.cosine is None and options.compare else 0
     pairs.sort(key=lambda pair: (-(pair.likeness or 0.0), -pair.cosine))
-    alone = np.full(len(rows), np.nan, np.float32)
-    for place, group in enumerate(groups.values()):
-        if near.row[place, 0] >= 0:
-            alone[group] = near.cosine[place, 0]
+    alone = np.where(near.row[:, 0] >= 0, near.cosine[:, 0], np.nan)[groups].astype(np.float32)
     words = _rule(options, fence, unread)
     return Copies([*exact, *pairs], words, len(named), unread, left_out, alone, recall)
 

@@ -34,7 +34,7 @@ BLOCK = 4096
 class Vectors:
     """Rows of numbers in a file, of which only those that are asked for come into memory.
 
-    The file is mapped anew for each access, so that the process never holds the pages of others.
+    It is read and not mapped, because the pages of a mapped file count as memory of the process.
 
     Attributes:
       path: of the file.
@@ -45,8 +45,18 @@ class Vectors:
     shape: tuple[int, int]
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Returns float32 (m, d)."""
-        return np.array(np.memmap(self.path, np.float32, "r", shape=self.shape)[rows])
+        """Returns float32 (m, d); slices are of consecutive rows."""
+        count, size = self.shape
+        with self.path.open("rb", buffering=0) as file:
+            if isinstance(rows, slice):
+                start, stop, _ = rows.indices(count)
+                file.seek(4 * start * size)
+                return np.fromfile(file, np.float32, (stop - start) * size).reshape(-1, size)
+            found = np.empty((len(rows), size), np.float32)
+            for place, row in enumerate(rows.tolist()):
+                file.seek(4 * row * size)
+                file.readinto(found[place])  # type: ignore[arg-type]
+        return found
 
 
 @dataclass(frozen=True)
