@@ -1,6 +1,7 @@
 """Does the audit of a store find faults that were planted on purpose?
 
     python -m benchmarks.auditing [--sets digits] [--seeds 3]
+    python -m benchmarks.auditing --rows 10000,100000,1000000 [--noise]
 
 Into each set of images go two kinds of faults: 2% of the images get a near copy in another split (a
 JPEG file of quality 70, a cut of 2% off each edge, or a mirror image, in turn), and 5% of the other
@@ -12,6 +13,10 @@ Precision at the planted number is the share of planted faults among as many fir
 audit's lists as were planted. The pairs across splits count for the copies. The patches of
 ``--sets photographs`` are no test of precision for copies: dark patches of one photograph are
 copies of each other already.
+
+With ``--rows`` the stores hold so many made-up rows of 512 values without images, and 0.5% of them
+are near copies of others. The audit, and then a search for one row, run in a process of their own
+each, of which the table gives processor time and peak memory.
 """
 
 from __future__ import annotations
@@ -26,8 +31,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from benchmarks.arguments import counted_parser
+from benchmarks.arguments import counted_parser, positive
 from benchmarks.bases import BASES, write_base
+from benchmarks.manyrows import report_rows
 from benchmarks.probing import SETS
 from benchmarks.tables import publish, table
 from benchmarks.views import answer
@@ -197,13 +203,27 @@ def report(sets: Sequence[str], seeds: int) -> list[str]:
     return table([*header, "precision", "recall"], rows)
 
 
+def counts(text: str) -> list[int]:
+    """Reads numbers of rows, separated by commas."""
+    return [positive(part) for part in text.split(",")]
+
+
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     quiet_libraries()
     parser = counted_parser("benchmarks.auditing", __doc__, seeds=3)
     text = "sets of images, separated by commas (default %(default)s)"
     parser.add_argument("--sets", default="digits", help=text)
+    text = "audit made-up stores of so many rows instead, separated by commas"
+    parser.add_argument("--rows", type=counts, metavar="N,N", help=text)
+    text = "with --rows: rows of noise alone, the worst case"
+    parser.add_argument("--noise", action="store_true", help=text)
     args = parser.parse_args(argv)
+    if args.rows:
+        command = f"benchmarks.auditing --rows {','.join(map(str, args.rows))}"
+        lines = report_rows(args.rows, args.noise)
+        publish(command + " --noise" * args.noise, lines, args.write)
+        return 0
     sets = args.sets.split(",")
     for name in sets:
         if name not in SETS:

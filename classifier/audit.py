@@ -44,6 +44,9 @@ def parser() -> Parser:
     text = "pairs whose images are compared, at most, in each of two orders; 0 decides by features "
     text += "alone (default %(default)s)"
     add("--compare", type=int, default=5000, metavar="N", help=text)
+    text = "images up to which all pairs of features are compared; of more, neighbours are sought "
+    text += "among alike ones, and the share that this finds is reported (default %(default)s)"
+    add("--exact_rows", type=int, default=50_000, metavar="N", help=text)
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
     add("--json", action="store_true", help="print the findings as JSON and nothing else")
     return result
@@ -70,7 +73,8 @@ def run(argv: Sequence[str]) -> int:
         from classifier.auditing.audit import audit
         from classifier.auditing.leaks import CopyOptions
 
-        options = CopyOptions(arguments.duplicate_cosine, arguments.compare)
+        cosine, compare = arguments.duplicate_cosine, arguments.compare
+        options = CopyOptions(cosine, compare, arguments.exact_rows)
         findings = audit(store, rows, options, trained, head_id, other)
         record = findings.to_record()
         problem = _write(output, findings, record, store, tell)
@@ -91,6 +95,8 @@ def _check(arguments: Namespace) -> None:
         raise UsageError(f"--duplicate_cosine must be from -1 to 1, got {cosine:g}; try 0.95")
     if arguments.compare < 0:
         raise UsageError(f"--compare must be at least 0, got {arguments.compare}")
+    if arguments.exact_rows < 1:
+        raise UsageError(f"--exact_rows must be at least 1, got {arguments.exact_rows}")
     if arguments.head_id and not arguments.run:
         raise UsageError("--head_id is for a --run, and there is none; add --run or leave it out")
 
@@ -166,6 +172,8 @@ def _write(
 
 def _lines(record: Mapping[str, Any]) -> list[str]:
     """Returns the summary for a reader."""
+    from classifier.auditing.drift import describe
+
     leaks, labels, outliers = record["leaks"], record["labels"], record["outliers"]
     near = leaks["pairs"] - leaks["exact"]
     near_across = leaks["across_splits"] - leaks["exact_across_splits"]
@@ -175,6 +183,13 @@ def _lines(record: Mapping[str, Any]) -> list[str]:
         f"splits; {near:,} near pairs, {near_across:,} of them across splits",
         f"  near copies are pairs with {leaks['rule']}",
     ]
+    if found := leaks["recall"]:
+        lines.append(
+            f"  note: not all pairs of features were compared, each row's only with those in "
+            f"{found['probed']:,} of {found['cells']:,} cells; of {found['drawn']:,} rows drawn, "
+            f"this finds the nearest neighbour of {found['nearest']:.1%}; --exact_rows "
+            f"{record['rows']} compares all"
+        )
     if leaks["labels_differ"]:
         lines.append(f"  {leaks['labels_differ']:,} pairs have different labels")
     if leaks["images_not_read"]:
@@ -200,11 +215,7 @@ def _lines(record: Mapping[str, Any]) -> list[str]:
         f"outliers: {outliers['found']:,} lie beyond {outliers['fence']:.2f} median distances"
     )
     if found := record["drift"]:
-        lines.append(
-            f"drift: {found['rows']:,} rows of {found['store']}: the mean has shifted by "
-            f"{found['shift']:.3f} deviations, and {found['beyond']:.1%} of the rows lie beyond "
-            f"what {found['expected_beyond']:.0%} of this store's do"
-        )
+        lines.append(f"drift: {describe(found)}")
     return [*lines, *(f"note: {note}" for note in record["notes"])]
 
 

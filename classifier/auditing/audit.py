@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from classifier.auditing.doubts import find_doubts
+from classifier.auditing.drift import drift
 from classifier.auditing.findings import Findings
 from classifier.auditing.leaks import CopyOptions, find_copies
-from classifier.auditing.outliers import drift, find_outliers
-from classifier.auditing.restated import leaked_rows, restate, sides_of
+from classifier.auditing.outliers import find_outliers
+from classifier.auditing.places import places_of
+from classifier.auditing.restated import judge_rows, leaked_rows, restate, sides_of
 from classifier.auditing.rows import AuditRows
 from classifier.runs.run import Run
 
@@ -43,12 +45,15 @@ def audit(
     if unchecked and not doubts.note:
         notes.append(f"{unchecked:,} rows without exactly one label had no label checked")
     restated: list[dict[str, Any]] = []
+    judged = None
     if run and run.multi_label:
         notes.append("the accuracy of multi-label heads is not restated")
     elif run:
-        restated = restate(run, head_id, store, sides, leaked_rows(copies.pairs, sides))
+        judged = judge_rows(run, head_id, store, len(rows))
+        restated = restate(*judged, sides, leaked_rows(copies.pairs, sides))
         if not restated:
             notes.append("the store has no rows beside the training's to restate an accuracy on")
+    places, share = places_of(rows)
     return Findings(
         store=store.url,
         rows=rows,
@@ -56,8 +61,11 @@ def audit(
         copies=copies,
         doubts=doubts,
         outliers=outliers,
+        places=places,
+        share=share,
         restated=restated,
         drift=drift(rows, other) if other else None,
+        judged=judged,
         run=run.url if run else "",
         notes=notes,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,11 @@ class Findings:
       sides: object (n,) their splits, as a run divides them.
       copies, doubts, outliers: of the rows.
       restated: accuracies of a run, see `restated.restate`.
-      drift: see `outliers.drift`; None without another store.
+      drift: see `drift.drift`; None without another store.
+      places: float32 (n, 2), where the rows lie on the map.
+      share: of the whole variance, what the map shows.
+      judged: bool (n,) twice, whether the run's answer to a row is known to be right or wrong, and
+        whether it is right; None without a run, or with a multi-label run.
       run: address of the run, or "".
       notes: one line each on what was not done.
     """
@@ -50,8 +54,11 @@ class Findings:
     copies: Copies
     doubts: Doubts
     outliers: Outliers
+    places: np.ndarray
+    share: float
     restated: Sequence[Record] = ()
     drift: Record | None = None
+    judged: tuple[np.ndarray, np.ndarray] | None = None
     run: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -128,6 +135,7 @@ class Findings:
                 "candidates": copies.candidates,
                 "images_not_read": copies.unread,
                 "left_out": copies.left_out,
+                "recall": asdict(copies.recall) if copies.recall else None,
                 "first": [plain(record) for record in leaks[:FIRST]],
             },
             "labels": {
@@ -142,6 +150,7 @@ class Findings:
                 "first": [plain(record) for record in outliers[:FIRST]],
             },
             "restated": list(self.restated),
+            "map": {"share_of_variance": self.share},
             "drift": self.drift,
             "notes": self.notes,
         }

@@ -11,13 +11,13 @@ than the outer fence of all images' margins (Tukey, "Exploratory data analysis",
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from classifier.auditing.cells import Recall, nearest_in_cells
 from classifier.auditing.likeness import likenesses, thumbnails
 from classifier.auditing.neighbours import Nearest, nearest
 from classifier.auditing.rows import AuditRows, image_records
@@ -66,6 +66,7 @@ class Copies:
       unread: those of them whose images could not be read.
       left_out: further candidates, beyond the number to compare.
       nearest: cosine of each row's nearest neighbour, float32 (n,); of exact copies, the next one.
+      recall: how well neighbours were found; None where all pairs were compared.
     """
 
     pairs: list[Pair]
@@ -74,6 +75,7 @@ class Copies:
     unread: int
     left_out: int
     nearest: np.ndarray
+    recall: Recall | None = None
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,12 @@ class CopyOptions:
       cosine: pairs of at least this cosine are near copies, whatever the images look like; None
         compares the images.
       compare: candidates whose images are read, at most; of each of two orders.
+      exact_rows: contents of which all pairs are compared; neighbours of more are sought in cells.
     """
 
     cosine: float | None = None
     compare: int = 5000
+    exact_rows: int = 50_000
 
 
 def find_copies(
@@ -101,14 +105,13 @@ def find_copies(
       options: how copies are sought.
       storage_options: for the images' file systems.
     """
-    groups: dict[str, list[int]] = defaultdict(list)
-    for row, content in enumerate(rows.content_hash):
-        groups[content].append(row)
-    firsts = np.array([group[0] for group in groups.values()])
-    exact = [
-        Pair(EXACT, (group[0], other), 1.0) for group in groups.values() for other in group[1:]
-    ]
-    near = nearest(lambda part: rows.units(firsts[part]), len(firsts), NEIGHBOURS)
+    contents: dict[str, int] = {}
+    numbers = (contents.setdefault(content, len(contents)) for content in rows.content_hash)
+    groups = np.fromiter(numbers, np.int64, len(rows))
+    firsts = np.unique(groups, return_index=True)[1]
+    copies = np.flatnonzero(firsts[groups] < np.arange(len(rows)))
+    exact = [Pair(EXACT, (int(firsts[groups[row]]), row), 1.0) for row in copies.tolist()]
+    near, recall = _neighbours(rows, firsts, options)
     seen = _candidates(near)
     chosen, left_out = _chosen(seen, options)
     named = [(int(a), int(b)) for a, b in firsts[np.stack([seen.one, seen.other], 1)[chosen]]]
@@ -126,12 +129,22 @@ def find_copies(
             pairs.append(Pair(NEAR, own, cosine, margin, like, mirrored))
     unread = len(named) - len(alike) if options.cosine is None and options.compare else 0
     pairs.sort(key=lambda pair: (-(pair.likeness or 0.0), -pair.cosine))
-    alone = np.full(len(rows), np.nan, np.float32)
-    for place, group in enumerate(groups.values()):
-        if near.row[place, 0] >= 0:
-            alone[group] = near.cosine[place, 0]
+    alone = np.where(near.row[:, 0] >= 0, near.cosine[:, 0], np.nan)[groups].astype(np.float32)
     words = _rule(options, fence, unread)
-    return Copies([*exact, *pairs], words, len(named), unread, left_out, alone)
+    return Copies([*exact, *pairs], words, len(named), unread, left_out, alone, recall)
+
+
+def _neighbours(
+    rows: AuditRows, firsts: np.ndarray, options: CopyOptions
+) -> tuple[Nearest, Recall | None]:
+    """Returns the neighbours of one row of each content, and how well they were found."""
+
+    def units(part: slice | np.ndarray) -> np.ndarray:
+        return rows.units(firsts[part])
+
+    if len(firsts) <= options.exact_rows:
+        return nearest(units, len(firsts), NEIGHBOURS), None
+    return nearest_in_cells(units, len(firsts), NEIGHBOURS)
 
 
 def _is_copy(

@@ -1,4 +1,4 @@
-"""How far images lie from their class and from the training rows, and one store from another.
+"""How far images lie from their class and from the training rows.
 
 Distances are root mean squares over the standardised values of a row, so they are in deviations of
 the whole store and do not depend on the number of values.
@@ -7,20 +7,12 @@ the whole store and do not depend on the number of values.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from classifier.auditing.leaks import outer_fence
-from classifier.auditing.rows import AuditRows, reduced, scaled
-from featurestore.errors import UsageError
+from classifier.auditing.rows import AuditRows
 from featurestore.labels.splits import split_of
-
-if TYPE_CHECKING:
-    from featurestore import FeatureStore
-
-# Of a store's own rows so many lie beyond the distance that `drift` compares with.
-BEYOND = 0.01
 
 
 @dataclass(frozen=True)
@@ -89,41 +81,3 @@ def distance(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
       array([3.536], dtype=float32)
     """
     return np.sqrt(np.square(vectors - centres).mean(axis=1)).astype(np.float32)
-
-
-def drift(rows: AuditRows, other: FeatureStore) -> dict[str, Any]:
-    """Compares another store with this one.
-
-    Args:
-      rows: of this store.
-      other: of the same features.
-
-    Returns:
-      JSON values: number of rows; ``shift``, the root mean square of the differences of the means,
-      in deviations of this store; median distances of both stores' rows from this store's mean; and
-      the share of the other's rows that lie beyond the distance of all but 1% of this store's.
-
-    Raises:
-      UsageError: when the other store has no rows.
-    """
-    zero = np.zeros(rows.vectors.shape[1])
-    here = np.concatenate([distance(rows.scaled(block), zero) for block in rows.blocks()])
-    there, total = [], np.zeros(len(zero))
-    for batch in other.scan(("features",), views=[0]):
-        vectors = scaled(reduced(batch["features"], other.spec.is_pixels), rows.standard)
-        there.append(distance(vectors, zero))
-        total += vectors.sum(axis=0, dtype=np.float64)
-    if not there:
-        raise UsageError(f"--against: the store at {other.url} has no rows to compare with")
-    distances = np.concatenate(there)
-    limit = float(np.quantile(here, 1 - BEYOND))
-    return {
-        "store": other.url,
-        "rows": len(distances),
-        "shift": float(np.sqrt(np.square(total / len(distances)).mean())),
-        "median_distance": float(np.median(here)),
-        "other_median_distance": float(np.median(distances)),
-        "limit": limit,
-        "expected_beyond": BEYOND,
-        "beyond": float((distances > limit).mean()),
-    }

@@ -53,20 +53,19 @@ def leaked_rows(pairs: Iterable[Pair], sides: np.ndarray) -> np.ndarray:
     return named & (splits[groups] > 1)
 
 
-def restate(
-    run: Run, head_id: str, store: FeatureStore, sides: np.ndarray, leaked: np.ndarray
-) -> list[dict[str, Any]]:
-    """Returns accuracies with and without leaked rows, a record for each split but the training's.
+def judge_rows(
+    run: Run, head_id: str, store: FeatureStore, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns bool (count,) twice: which rows have one class of the run, and where the head is right.
 
     Args:
       run: with one label per row.
       head_id: of the head.
       store: of the same features, at the moment at which its rows were read.
-      sides: from `sides_of`.
-      leaked: from `leaked_rows`.
+      count: of its rows.
     """
     logits_of = run.logits_of(head_id)
-    right, known = np.zeros(len(sides), bool), np.zeros(len(sides), bool)
+    right, known = np.zeros(count, bool), np.zeros(count, bool)
     start = 0
     for batch in store.scan(("labels", "features"), views=[0], batch_size=BATCH_SIZE):
         own = slice(start, start + len(batch["labels"]))
@@ -76,6 +75,19 @@ def restate(
         numbers = class_numbers(single, run.classes)
         guesses = log_probabilities(logits_of(batch["features"])).argmax(axis=1)
         known[own], right[own] = numbers >= 0, guesses == numbers
+    return known, right
+
+
+def restate(
+    known: np.ndarray, right: np.ndarray, sides: np.ndarray, leaked: np.ndarray
+) -> list[dict[str, Any]]:
+    """Returns accuracies with and without leaked rows, a record for each split but the training's.
+
+    Args:
+      known, right: from `judge_rows`.
+      sides: from `sides_of`.
+      leaked: from `leaked_rows`.
+    """
     records = []
     trained = set(names_of_split("train", set(sides)))
     for side in sorted(set(sides) - trained - {""}):

@@ -7,6 +7,7 @@ feature map only the mean over its places is kept, and of pixels the means of an
 from __future__ import annotations
 
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,12 +31,41 @@ BLOCK = 4096
 
 
 @dataclass(frozen=True)
+class Vectors:
+    """Rows of numbers in a file, of which only those that are asked for come into memory.
+
+    It is read and not mapped, because the pages of a mapped file count as memory of the process.
+
+    Attributes:
+      path: of the file.
+      shape: (n, d).
+    """
+
+    path: Path
+    shape: tuple[int, int]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Returns float32 (m, d); slices are of consecutive rows."""
+        count, size = self.shape
+        with self.path.open("rb", buffering=0) as file:
+            if isinstance(rows, slice):
+                start, stop, _ = rows.indices(count)
+                file.seek(4 * start * size)
+                return np.fromfile(file, np.float32, (stop - start) * size).reshape(-1, size)
+            found = np.empty((len(rows), size), np.float32)
+            for place, row in enumerate(rows.tolist()):
+                file.seek(4 * row * size)
+                file.readinto(found[place])  # type: ignore[arg-type]
+        return found
+
+
+@dataclass(frozen=True)
 class AuditRows:
     """The unaugmented rows of a store, in stored order.
 
     Attributes:
       key, split, labels, content_hash: object (n,), the store's columns; labels are lists.
-      vectors: float32 (n, d), in a file.
+      vectors: of (n, d).
       standard: mean and deviation of each of the d values.
     """
 
@@ -43,7 +73,7 @@ class AuditRows:
     split: np.ndarray
     labels: np.ndarray
     content_hash: np.ndarray
-    vectors: np.ndarray
+    vectors: Vectors
     standard: Standard
 
     def __len__(self) -> int:
@@ -52,6 +82,14 @@ class AuditRows:
     def label(self, row: int) -> str:
         """Returns a row's labels as one text."""
         return ", ".join(self.labels[row])
+
+    def rows_by_label(self) -> dict[str, np.ndarray]:
+        """Returns int64 (m,) row numbers of each label, of rows with exactly one."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for row, labels in enumerate(self.labels):
+            if len(labels) == 1:
+                found[labels[0]].append(row)
+        return {label: np.array(rows, np.int64) for label, rows in found.items()}
 
     def scaled(self, rows: slice | np.ndarray) -> np.ndarray:
         """Returns float32 (m, d): the standardised vectors of some rows."""
@@ -131,8 +169,7 @@ def read_rows(store: FeatureStore) -> Iterator[AuditRows]:
                 f"the store at {store.url} has no rows to look at; extract images into it first"
             )
         columns = {name: np.concatenate(parts) for name, parts in names.items()}
-        shape = (len(columns["key"]), size)
-        vectors = np.memmap(path, np.float32, "r", shape=shape)
+        vectors = Vectors(path, (len(columns["key"]), size))
         yield AuditRows(**columns, vectors=vectors, standard=moments.standard())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -50,9 +52,14 @@ def environment(*packages: str) -> Environment:
     return found
 
 
-def asset(name: str) -> str:
-    """Returns the text of a file beside the templates, such as ``page.css``."""
-    return resources.files(PACKAGE).joinpath("templates", name).read_text(encoding="utf-8")
+def asset(name: str, package: str = PACKAGE) -> str:
+    """Returns the text of a file beside a package's templates, such as ``page.css``."""
+    return resources.files(package).joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def script_hash(script: str) -> str:
+    """Returns what a page names its script by: the browser runs no other one."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def page_or_note(write: Callable[[], str], name: str, tell: Tell) -> bool:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from classifier.reporting import facts, sections
-from classifier.reporting.frame import asset, environment
+from classifier.reporting.frame import asset, environment, script_hash
 from classifier.reporting.material import Material
 from classifier.reporting.pictures import Picture
 from classifier.reporting.tables import leaderboard_table
@@ -51,8 +49,7 @@ def _content(material: Material) -> dict[str, Any]:
     return {
         "style": style,
         "script": script,
-        # The browser runs no other script, even if a name contains one.
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "script_hash": script_hash(script),
         "kind": "training report",
         "title": url.rstrip("/").rpartition("/")[2] or url,
         "url": url,

@@ -17,10 +17,11 @@ from support.training import SPLITS, train_into
 
 from classifier.audit import run as audit_command
 from classifier.auditing.doubts import find_doubts
+from classifier.auditing.drift import drift
 from classifier.auditing.leaks import EXACT, Pair
 from classifier.auditing.likeness import SIDE, likeness
 from classifier.auditing.neighbours import nearest
-from classifier.auditing.outliers import drift, find_outliers
+from classifier.auditing.outliers import find_outliers
 from classifier.auditing.restated import leaked_rows
 from classifier.auditing.rows import image_records, read_rows, reduced
 from featurestore import UsageError, open_store
@@ -177,7 +178,7 @@ def test_maps_are_audited_by_their_means(tmp_path, shape):
     wide = np.broadcast_to(features.reshape(30, *([1] * (len(shape) - 1)), 6), (30, *shape))
     store = make_store(tmp_path / "store", np.ascontiguousarray(wide), labels)
     with read_rows(store) as rows:
-        np.testing.assert_allclose(rows.vectors, features, rtol=1e-6)
+        np.testing.assert_allclose(rows.vectors[:], features, rtol=1e-6)
         doubts = find_doubts(rows)
         assert (doubts.margin > 0).mean() > 0.9
         outliers = find_outliers(rows, doubts.own, 2)
@@ -257,6 +258,7 @@ def test_a_store_without_rows_is_refused(tmp_path):
     [
         (["--duplicate_cosine", "95"], ["--duplicate_cosine", "95"]),
         (["--compare", "-1"], ["--compare"]),
+        (["--exact_rows", "0"], ["--exact_rows", "0"]),
         (["--head_id", "x"], ["--head_id", "--run"]),
         (["--output", "store/inside"], ["--output", "lies inside"]),
         (["--against", "nowhere"], ["no feature store"]),
