@@ -45,30 +45,25 @@ def _adam(
     weights: np.ndarray, slots: Slots, gradient: np.ndarray, spare: np.ndarray, rate: Rate
 ) -> None:
     mean, square = slots
-    np.multiply(mean, np.float32(BETA_1), out=mean)
-    np.add(mean, gradient, out=mean)
-    np.multiply(square, np.float32(BETA_2), out=square)
+    _fade(mean, BETA_1, gradient)
     np.multiply(gradient, gradient, out=gradient)
-    np.add(square, gradient, out=square)
+    _fade(square, BETA_2, gradient)
     np.sqrt(square, out=spare)
     np.add(spare, np.float32(EPSILON / math.sqrt(1 - BETA_2)), out=spare)
     np.divide(mean, spare, out=spare)
-    np.multiply(spare, rate, out=spare)
-    np.subtract(weights, spare, out=weights)
+    _descend(weights, spare, rate)
 
 
 def _rmsprop(
     weights: np.ndarray, slots: Slots, gradient: np.ndarray, spare: np.ndarray, rate: Rate
 ) -> None:
     (square,) = slots
-    np.multiply(square, np.float32(RHO), out=square)
     np.multiply(gradient, gradient, out=spare)
-    np.add(square, spare, out=square)
+    _fade(square, RHO, spare)
     np.add(square, np.float32(EPSILON / (1 - RHO)), out=spare)
     np.sqrt(spare, out=spare)
     np.divide(gradient, spare, out=spare)
-    np.multiply(spare, rate, out=spare)
-    np.subtract(weights, spare, out=weights)
+    _descend(weights, spare, rate)
 
 
 def _momentum(
@@ -80,10 +75,35 @@ def _momentum(
     momentum: float,
 ) -> None:
     (mean,) = slots
-    np.multiply(mean, np.float32(momentum), out=mean)
-    np.add(mean, gradient, out=mean)
-    np.multiply(mean, rate, out=spare)
-    np.subtract(weights, spare, out=weights)
+    _fade(mean, momentum, gradient)
+    np.copyto(spare, mean)
+    _descend(weights, spare, rate)
+
+
+def _fade(slot: np.ndarray, factor: float, new: np.ndarray) -> None:
+    """Sets a slot to ``factor * slot + new``."""
+    _add_scaled(slot, factor, new, slot)
+
+
+def _descend(weights: np.ndarray, direction: np.ndarray, rate: Rate) -> None:
+    """Subtracts ``rate * direction`` from the weights; overwrites the direction."""
+    if isinstance(rate, np.ndarray):
+        np.multiply(direction, rate, out=direction)
+        np.subtract(weights, direction, out=weights)
+    else:
+        _add_scaled(direction, -rate, weights, weights)
+
+
+def _add_scaled(array: np.ndarray, factor: float, other: np.ndarray, out: np.ndarray) -> None:
+    """Sets `out` to ``factor * array + other`` in one pass; all are contiguous float32.
+
+    NumPy would take a pass for the product and another for the sum.
+    """
+    # Imported here, so that reading the options stays quick.
+    from cv2 import scaleAdd
+
+    # As a vector, because OpenCV would take a third axis for channels, of which it allows few.
+    scaleAdd(array.reshape(-1), float(factor), other.reshape(-1), out.reshape(-1))
 
 
 _RULES = {
