@@ -25,12 +25,14 @@ class EngineOptions:
       engine: ``auto``, ``tensorflow`` or ``openvino``.
       precision: ``auto``, ``float32``, ``float16``, ``bfloat16`` or ``int8``.
       allow_inexact: whether int8 features may differ much from float32's.
+      remeasure: whether to try the precisions although this machine remembers a trial.
       reason: for the engine, for the user.
     """
 
     engine: str = AUTO
     precision: str = AUTO
     allow_inexact: bool = False
+    remeasure: bool = False
     reason: str = "as asked for"
 
     def __post_init__(self) -> None:

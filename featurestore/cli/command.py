@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from featurestore.cli import interrupts, logs, streams
+from featurestore.cli.absent import keep_pandas_out
 from featurestore.cli.streams import say
 from featurestore.errors import HoarfrostError, UsageError, did_you_mean, one_line
 
@@ -78,6 +79,7 @@ def main(
     """
     streams.escape_names()
     try:
+        keep_pandas_out()
         logs.start()
         with interrupts.caught(kept):
             code = command(sys.argv[1:] if argv is None else argv) or 0
