@@ -13,7 +13,7 @@ import io
 import json
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from classifier.base.stored import zipped
@@ -69,11 +69,12 @@ def trial_key(spec: StoreSpec, found: Candidates, batch_size: int, lanes: int) -
       batch_size: images per call.
       lanes: concurrent calls.
     """
-    base = spec.base
-    network = (base.weights_hash, base.preprocess, base.pooling, spec.pixels.image_size)
+    # The same network under another name is the same network.
+    named = ("model", "weights", "request")
+    base = {name: value for name, value in asdict(spec.base).items() if name not in named}
     settings = (found.engine, found.precisions, batch_size, lanes)
     releases = {"hoarfrost": __version__, **EngineChoice(found.engine).numerics.versions}
-    return [1, network, settings, processor(), releases]
+    return [1, base, spec.pixels.image_size, settings, processor(), releases]
 
 
 def recall(key: Sequence[Any]) -> Trial | None:
