@@ -83,6 +83,7 @@ PERFORMANCE := docs/performance.md
 
 bench: $(STAMP) ## measure every figure in docs/performance.md (about an hour on 2 cores)
 	$(BIN)/python -m benchmarks.textbook --write $(PERFORMANCE)
+	$(BIN)/python -m benchmarks.firstuse --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.throughput --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.precisions --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.allocation --write $(PERFORMANCE)

@@ -8,10 +8,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.abc import MetaPathFinder
 from typing import Any
 
 from featurestore.cli import interrupts
+from featurestore.cli.absent import absent
 from featurestore.cli.command import VERBOSE, quiet_libraries
 from featurestore.errors import HoarfrostError, UsageError
 
@@ -43,7 +43,7 @@ def import_keras() -> Any:
     # Your other projects may have set JAX or PyTorch as Keras's backend.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     if "keras" not in sys.modules:
-        if _is_ours():
+        if is_ours():
             keep_freed_memory()
         with standard_error_held(), _without_extras():
             import tensorflow as tf
@@ -74,14 +74,6 @@ def import_openvino() -> Any:
     return openvino
 
 
-class _Absent(MetaPathFinder):
-    """Makes Keras's optional packages look as if they were not installed."""
-
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
-        if fullname.partition(".")[0] in EXTRAS:
-            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
-
-
 @contextmanager
 def _without_extras() -> Iterator[None]:
     """Hides `EXTRAS` from Keras's import, in processes that run our commands.
@@ -90,18 +82,14 @@ def _without_extras() -> Iterator[None]:
     and 140 MB. A command can still import them later, as it does Matplotlib. `WHOLE_KERAS` switches
     the hiding off, and your own programs always get the whole of Keras.
     """
-    if not _is_ours() or os.environ.get(WHOLE_KERAS):
+    if not is_ours() or os.environ.get(WHOLE_KERAS):
         yield
         return
-    absent = _Absent()
-    sys.meta_path.insert(0, absent)
-    try:
+    with absent(*EXTRAS):
         yield
-    finally:
-        sys.meta_path.remove(absent)
 
 
-def _is_ours() -> bool:
+def is_ours() -> bool:
     """Returns whether this process runs one of our commands, or is a worker of one."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     return spec is not None and spec.name.partition(".")[0] in OURS

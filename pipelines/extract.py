@@ -20,6 +20,7 @@ from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
 from featurestore.ignored import note_lines
 from featurestore.taps import rows_text
+from pipelines.beam.loading import load_beam
 from pipelines.deriver import derive
 from pipelines.driver import SAMPLE_FOLDER, Say, extract
 from pipelines.finishing.detached import Submitted
@@ -57,6 +58,7 @@ def parse_options(argv: Sequence[str]) -> tuple[ExtractOptions, bool]:
         if not rest:
             return extract_options(args, ()), args.json
         # Imported only where needed: Beam takes a second.
+        load_beam(rest)
         from pipelines.beam.options import check_beam_arguments, refuse_local
 
         options = extract_options(args, check_beam_arguments(parser, rest))

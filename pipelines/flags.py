@@ -135,6 +135,7 @@ GROUPS = {
         "engine": Flag(EngineOptions, ("auto", *ENGINES)),
         "precision": Flag(EngineOptions, ("auto", *PRECISIONS), _PRECISION),
         "allow_inexact": Flag(EngineOptions, help="keep int8 features that are far from float32's"),
+        "remeasure": Flag(EngineOptions, help="try the precisions again, although a trial is kept"),
         "trust_model": Flag(BaseRequest, help="allow Python code inside a model file"),
     },
     "augmented views of the training images": {

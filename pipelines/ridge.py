@@ -30,6 +30,7 @@ from featurestore.cli.streams import say_unless
 from featurestore.io.storage import Storage
 from featurestore.store import open_tap
 from featurestore.taps import TAP
+from pipelines.beam.loading import load_beam
 from pipelines.flags import BEAM_HELP
 
 KEPT = "no head was saved; give the same command again"
@@ -59,6 +60,7 @@ def run(argv: Sequence[str]) -> int:
     args, rest = parser.parse_known_args(argv)
     if rest:
         # Imported only if needed, as importing Beam takes a second.
+        load_beam(rest)
         from pipelines.beam.options import check_beam_arguments, refuse_local
 
         check_beam_arguments(parser, rest)
@@ -105,6 +107,7 @@ def fit_by_beam(
       options: penalties, folds, weights.
       beam_arguments: Beam's own flags.
     """
+    load_beam(beam_arguments)
     from pipelines.beam import options as beam_options
     from pipelines.beam.ridge import FitRidge, RidgeSource
     from pipelines.beam.run import run_pipeline

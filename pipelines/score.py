@@ -29,6 +29,7 @@ from featurestore.io.places import relation
 from featurestore.io.storage import Storage
 from featurestore.io.urls import public_url
 from pipelines.beam.job import Job
+from pipelines.beam.loading import load_beam
 from pipelines.driver import Say, common_settings, planned, run_pipeline
 from pipelines.extraction.commits import commit_ref
 from pipelines.finishing.record import finish_run, write_record
@@ -90,6 +91,7 @@ def _beam_arguments(parser: Parser, args: Namespace, rest: Sequence[str]) -> tup
     if not rest:
         return ()
     # Imported only if needed, as importing Beam takes a second.
+    load_beam(rest)
     from pipelines.beam.options import check_beam_arguments, refuse_local
 
     beam = check_beam_arguments(parser, rest)

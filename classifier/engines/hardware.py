@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -71,6 +72,13 @@ def cpu_precisions(cpuinfo: str) -> tuple[str, ...]:
     """
     flags = set(cpuinfo.split())
     return tuple(name for name, any_of in _FLAGS.items() if any_of & flags)
+
+
+def processor() -> str:
+    """Returns the model and the instructions of this machine's processor, as the system says."""
+    shown = ("model name", "flags", "CPU part", "Features")
+    lines = [line for line in _read_cpuinfo().splitlines() if line.startswith(shown)]
+    return "; ".join([platform.machine(), *(dict.fromkeys(lines) or [platform.processor()])])
 
 
 def _read_cpuinfo() -> str:

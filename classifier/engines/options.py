@@ -26,6 +26,7 @@ class EngineOptions:
       engine: ``auto``, ``tensorflow`` or ``openvino``.
       precision: ``auto``, ``float32``, ``float16``, ``bfloat16`` or ``int8``.
       allow_inexact: whether int8 features may differ much from float32's.
+      remeasure: whether to try the precisions although this machine remembers a trial.
       reason: for the engine, for the user.
       only: the one engine that runs the base; "" if all do. See `for_base`.
     """
@@ -33,6 +34,7 @@ class EngineOptions:
     engine: str = AUTO
     precision: str = AUTO
     allow_inexact: bool = False
+    remeasure: bool = False
     reason: str = "as asked for"
     only: str = ""
 

@@ -19,6 +19,8 @@ from featurestore.taps import divided
 
 # How close rows must be to float32's for `auto` to choose a precision.
 MEDIAN_COSINE, LOWEST_COSINE = 0.9998, 0.999
+# Beyond that factor from a bound, another sample would hardly change the verdict.
+CLEAR = 2.0
 # A small gain in speed is not worth the error.
 WORTHWHILE = 1.05
 # A fast base is timed several times, a slow one once.
@@ -40,6 +42,11 @@ class Closeness:
     cosine_minimum: float
     error_median: float
 
+    @property
+    def line(self) -> str:
+        """The cosines in words, for the user."""
+        return f"cosine {self.cosine_median:.5f}, lowest {self.cosine_minimum:.5f}"
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -58,24 +65,47 @@ class Measured:
     @property
     def is_close(self) -> bool:
         """Whether `auto` may choose it."""
+        return self._used <= 1
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it used at most half of the distance that `auto` allows, or at least twice it."""
+        return not 1 / CLEAR < self._used < CLEAR
+
+    @property
+    def _used(self) -> float:
+        """The largest distance from float32 in units of what `auto` allows."""
         close = self.closeness
-        return close is None or (
-            close.cosine_median >= MEDIAN_COSINE and close.cosine_minimum >= LOWEST_COSINE
+        if close is None:
+            return 0.0
+        return max(
+            (1 - close.cosine_median) / (1 - MEDIAN_COSINE),
+            (1 - close.cosine_minimum) / (1 - LOWEST_COSINE),
         )
 
     @property
     def line(self) -> str:
         """The measurement in words, for the user."""
         text = f"{self.precision} {self.images_per_second:,.0f} images/s"
-        if self.closeness is not None:
-            found = self.closeness
-            text += f" (cosine {found.cosine_median:.5f}, lowest {found.cosine_minimum:.5f})"
-        return text
+        return text + (f" ({self.closeness.line})" if self.closeness else "")
 
     def to_record(self) -> dict[str, Any]:
         """Returns the measurement as JSON values."""
         record = {"precision": self.precision, "images_per_second": self.images_per_second}
         return record | (dataclasses.asdict(self.closeness) if self.closeness else {})
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Measured:
+        """Makes a measurement from what `to_record` returned.
+
+        Example:
+          >>> measured = Measured("float16", 90.0, Closeness(64, 0.9999, 0.9995, 0.01))
+          >>> Measured.from_record(measured.to_record()) == measured
+          True
+        """
+        facts = dict(record)
+        precision, rate = facts.pop("precision"), facts.pop("images_per_second")
+        return cls(precision, rate, Closeness(**facts) if facts else None)
 
 
 def closeness(rows: np.ndarray, truth: np.ndarray) -> Closeness:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from classifier.figures.curves import BLUE, draw_history
+from classifier.runtime import is_ours
+from featurestore.cli.absent import absent
 from featurestore.errors import UsageError
 from featurestore.io.lookup import is_folder
 from featurestore.io.storage import Storage, connect, public_url
@@ -42,8 +45,10 @@ def new_figure(width: float, height: float) -> Figure:
       PlotsMissing: naming what to install.
     """
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        # Matplotlib imports its plots in three dimensions too, if it finds them.
+        with absent("mpl_toolkits") if is_ours() else nullcontext():
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            from matplotlib.figure import Figure
     except ImportError as error:
         raise PlotsMissing(
             "plots need matplotlib, which is not installed: pip install 'hoarfrost[report]'"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from featurestore.cli import interrupts, logs, streams
+from featurestore.cli.absent import keep_pandas_out
 from featurestore.cli.streams import say
 from featurestore.errors import HoarfrostError, UsageError, did_you_mean, one_line
 
@@ -78,6 +80,7 @@ def main(
     """
     streams.escape_names()
     try:
+        keep_pandas_out()
         logs.start()
         with interrupts.caught(kept):
             code = command(sys.argv[1:] if argv is None else argv) or 0
@@ -95,6 +98,8 @@ def main(
         code = 2
     finally:
         streams.flush()
+    # The end of a process searches all that it has imported for cycles, which frees nothing here.
+    gc.freeze()
     sys.exit(code)
 
 

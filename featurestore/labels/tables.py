@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from featurestore.cli.absent import pandas_for
 from featurestore.errors import UsageError
 from featurestore.io.retry import retrying
 from featurestore.io.storage import connect, public_url
@@ -94,5 +95,6 @@ def _names(schema: pa.Schema) -> list[str]:
 
 
 def _parquet_rows(table: pq.ParquetFile) -> Iterator[Row]:
+    pandas_for(table.schema_arrow)
     for batch in table.iter_batches(4096, use_threads=False):
         yield from batch.to_pylist()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from featurestore.commit import commit_count
 from featurestore.errors import UsageError
 from featurestore.io.storage import Storage
+from pipelines.beam.loading import load_beam
 from pipelines.beam.run import run_pipeline
 from pipelines.options import ExtractOptions
 from pipelines.settings import WorkerSettings
@@ -52,6 +53,7 @@ class Job:
             _refuse("--no_wait", remote.no_wait, "DirectRunner", "a job on a cluster")
             _refuse("--accelerator and --min_ram", bool(remote.hints), "DirectRunner", "Dataflow")
             return cls(None)
+        load_beam(options.beam_arguments)
         from pipelines.beam import options as beam_options
 
         made = beam_options.make_options(options.beam_arguments)
@@ -74,6 +76,7 @@ class Job:
           settings: for the workers.
           chunks: number of chunks in the plan.
         """
+        load_beam(())
         from pipelines.beam import options as beam_options
         from pipelines.beam.transforms import ExtractFeatures
 

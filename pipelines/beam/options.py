@@ -34,10 +34,10 @@ from featurestore.errors import UsageError, one_line, unknown_choice
 from featurestore.io.cores import cores
 from featurestore.io.urls import is_on_disk
 from pipelines.beam import dask
+from pipelines.beam.loading import is_local_runner
 
 DEFAULT_RUNNER = "DirectRunner"
 DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"
-LOCAL_RUNNERS = ("directrunner", "direct", "switchingdirectrunner", "bundlebaseddirectrunner")
 # What installs the packages that a runner of Beam imports.
 PACKAGES = {"dask": "; pip install 'hoarfrost[dask]'"}
 # How similar an unknown flag must be to a known one to be its misspelling, out of 1. Flags of
@@ -232,7 +232,7 @@ def _class_name(options: PipelineOptions) -> str:
 
 def is_local(options: PipelineOptions) -> bool:
     """Whether the pipeline runs on Beam's local runner."""
-    return runner_name(options).rsplit(".", 1)[-1].lower() in LOCAL_RUNNERS
+    return is_local_runner(runner_name(options))
 
 
 def is_portable(options: PipelineOptions) -> bool:

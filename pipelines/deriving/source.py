@@ -88,7 +88,8 @@ def _tail_engine(asked: EngineOptions) -> EngineOptions:
                 "int8; leave the flag out"
             )
     precision = "float32" if asked.precision == AUTO else asked.precision
-    return EngineOptions("tensorflow", precision, reason="it goes on from stored maps")
+    reason = "it goes on from stored maps"
+    return EngineOptions("tensorflow", precision, remeasure=asked.remeasure, reason=reason)
 
 
 def require_colours(source: StoreSpec, channels: int) -> None:

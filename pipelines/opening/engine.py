@@ -21,7 +21,14 @@ from classifier.engines.options import (
     for_base,
     require_quantiser,
 )
-from classifier.engines.precision import choose, features_of, measure, throughput
+from classifier.engines.precision import (
+    Measured,
+    choose,
+    features_of,
+    lowest,
+    measure,
+    throughput,
+)
 from classifier.engines.quantisation import (
     CALIBRATION_IMAGES,
     HELD_OUT_IMAGES,
@@ -32,8 +39,10 @@ from classifier.engines.quantisation import (
 from featurestore import layout
 from featurestore.fields import Tap
 from pipelines.extraction.share import lane_count
+from pipelines.opening.trials import SAMPLE_IMAGES, Trial, recall, remember, trial_key
 
-SAMPLE_IMAGES = 64
+# Of a further input, on which a remembered choice of a low precision is checked.
+CHECKED_IMAGES = 16
 # How many images of the input at most -> uint8 (n, H, W, 3).
 Sample = Callable[[int], np.ndarray]
 
@@ -95,11 +104,54 @@ def choose_engine(
         return _quantised(asked, batch_size, base, load("float32"), images)
     if found.precisions == ("float32",):
         return Chosen.of(EngineChoice(found.engine), found.reason)
-    return _measured(found, load, sample(SAMPLE_IMAGES), base.spec.base.taps)
+    key, taps = None, base.spec.base.taps
+    if not (found.engine == "tensorflow" and hardware().gpu):
+        key = trial_key(base.spec, found, batch_size, lane_count(1))
+        chosen = None if asked.remeasure else _remembered(found, load, sample, recall(key), taps)
+        if chosen:
+            return chosen
+    return _measured(found, load, sample(SAMPLE_IMAGES), key, taps)
+
+
+def _remembered(
+    found: Candidates,
+    load: Callable[[str], Engine],
+    sample: Sample,
+    trial: Trial | None,
+    taps: Sequence[Tap],
+) -> Chosen | None:
+    """Takes the choice of an earlier trial; None if this input does not clearly bear it out."""
+    if trial is None:
+        return None
+    taken, why = _taken(found, trial)
+    checked = ""
+    if len(found.precisions) > 1 and taken.closeness is not None:
+        images = sample(CHECKED_IMAGES)
+        if not len(images):
+            return None
+        rows, truth = (
+            features_of(load(name), images, lane_count(1)) for name in (taken.precision, "float32")
+        )
+        close = lowest(taps, rows, truth)
+        here = dataclasses.replace(taken, closeness=close)
+        if not (here.is_close and here.is_clear):
+            return None
+        checked = f"; on {len(images)} images of this input: {close.line}"
+    return Chosen.of(
+        EngineChoice(found.engine, taken.precision),
+        f"{why}; remembered from {trial.day}, on {trial.images} images: {trial.line}{checked}; "
+        "--remeasure tries again",
+        **_facts(trial),
+        remembered=trial.day,
+    )
 
 
 def _measured(
-    found: Candidates, load: Callable[[str], Engine], images: np.ndarray, taps: Sequence[Tap]
+    found: Candidates,
+    load: Callable[[str], Engine],
+    images: np.ndarray,
+    key: list[Any] | None,
+    taps: Sequence[Tap],
 ) -> Chosen:
     """Measures precisions on images of the input; takes yours, or else the fastest good one."""
     if not len(images):
@@ -108,19 +160,30 @@ def _measured(
             f"{found.reason}; no image of the input could be read to try the other precisions",
         )
     tried = {name: load(name) for name in dict.fromkeys(("float32", *found.precisions))}
-    measured = measure(tried, images, lane_count(1), taps)
-    if len(found.precisions) > 1:
-        taken = choose(measured).precision
-        why = "the fastest that agrees with float32"
-    else:
-        taken, why = found.precisions[0], found.reason
-    trials = ", ".join(each.line for each in measured)
+    trial = Trial.today(len(images), measure(tried, images, lane_count(1), taps))
+    if key:
+        remember(key, trial)
+    taken, why = _taken(found, trial)
     return Chosen.of(
-        EngineChoice(found.engine, taken),
-        f"{why}; on {len(images)} images of the input: {trials}",
-        images=len(images),
-        measured=[each.to_record() for each in measured],
+        EngineChoice(found.engine, taken.precision),
+        f"{why}; on {len(images)} images of the input: {trial.line}",
+        **_facts(trial),
     )
+
+
+def _taken(found: Candidates, trial: Trial) -> tuple[Measured, str]:
+    """Returns the precision that a trial speaks for, or the one that was asked for, and why."""
+    if len(found.precisions) > 1:
+        return choose(trial.measured), "the fastest that agrees with float32"
+    asked = found.precisions[0]
+    return next(each for each in trial.measured if each.precision == asked), found.reason
+
+
+def _facts(trial: Trial) -> dict[str, Any]:
+    return {
+        "images": trial.images,
+        "measured": [each.to_record() for each in trial.measured],
+    }
 
 
 def _quantised(

@@ -19,6 +19,7 @@ from classifier.inputs.refs import (
     UniqueNames,
     too_large,
 )
+from featurestore.cli.absent import pandas_for
 from featurestore.errors import UsageError, one_line
 from featurestore.ignored import Ignored
 from featurestore.io.steady import SteadyFile
@@ -96,6 +97,7 @@ def parquet_columns(shard: ShardRef, storage_options: Mapping[str, Any] | None) 
 def _rows(
     shard: ShardRef, file: pq.ParquetFile, columns: Columns
 ) -> Iterator[tuple[ImageRef, bytes | OSError]]:
+    pandas_for(file.schema_arrow)
     names, first, damage = UniqueNames(), 0, None
     for group in range(file.num_row_groups):
         try:

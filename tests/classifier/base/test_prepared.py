@@ -19,7 +19,7 @@ LOADED = """
 import runpy, sys
 sys.argv = ["extract", *sys.argv[1:]]
 try:
-    runpy.run_module("pipelines.extract", run_name="__main__")
+    runpy.run_module("pipelines.extract", run_name="__main__", alter_sys=True)
 finally:
     print(*{name.partition(".")[0] for name in sys.modules}, file=sys.stderr)
 """
@@ -83,7 +83,9 @@ def test_changed_weights_and_releases_are_noticed(built, cache, tmp_path, monkey
     assert kept_base(request) is None
 
 
-def test_the_second_use_of_a_base_starts_no_tensorflow(cache, tmp_path, monkeypatch):
+def test_the_second_use_of_a_base_imports_neither_tensorflow_nor_what_no_extraction_needs(
+    cache, tmp_path, monkeypatch
+):
     if "openvino" not in this_machine().installed:
         pytest.skip("only OpenVINO runs a base without TensorFlow")
     # An engine that another test has loaded would leave nothing in this test's cache.
@@ -102,7 +104,10 @@ def test_the_second_use_of_a_base_starts_no_tensorflow(cache, tmp_path, monkeypa
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert not {"tensorflow", "keras", "sklearn"} & set(done.stderr.split())
+    loaded = set(done.stderr.split())
+    assert {"apache_beam", "openvino", "pyarrow"} < loaded
+    assert not {"tensorflow", "keras", "sklearn", "scipy", "mpl_toolkits"} & loaded
+    assert not {"pandas", "pymongo", "boto3", "apitools"} & loaded
     from featurestore import open_store
 
     assert_same_rows(first.store, open_store(str(tmp_path / "second")))

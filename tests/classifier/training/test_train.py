@@ -499,6 +499,25 @@ def test_a_whole_run_is_quiet(store, tmp_path):
     assert open_store(store.url).spec == load_run(str(tmp_path / "run")).spec
 
 
+def test_a_whole_run_imports_only_what_it_uses(store, tmp_path):
+    for module, flags in (
+        ("classifier.train", ("--output", "run", "--epochs", "2")),
+        ("classifier.evaluate", ("--run", "run", "--split", "train")),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", module, "--store", store.url, *flags],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+        assert "pyarrow" in names
+        assert not {"tensorflow", "keras", "pandas", "sklearn", "scipy.optimize"} & names
+        assert not {"apache_beam", "mpl_toolkits.mplot3d"} & names
+
+
 @pytest.mark.slow
 def test_a_store_ten_times_the_memory_it_may_use_trains_in_bounded_memory(tmp_path):
     peaks = []
