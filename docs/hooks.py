@@ -22,6 +22,7 @@ PAGES = {
     "docs/operations.md": ("operations.md", "Operations"),
     "docs/scoring.md": ("scoring.md", "Labels for images"),
     "docs/audit.md": ("audit.md", "Audit and search"),
+    "docs/taps.md": ("taps.md", "Several layers"),
     "docs/finetuning.md": ("finetuning.md", "Fine-tuning"),
     "docs/deploy.md": ("deploy.md", "Deploy"),
     "docs/dask.md": ("dask.md", "Dask"),
