@@ -14,7 +14,7 @@ from classifier.runs import output
 from classifier.runs import run as run_folder
 from classifier.training.flags import add_flags, add_run_flags, options_of
 from classifier.training.run import train_run
-from classifier.training.taps import check_taps, resume_taps, train_taps
+from classifier.training.taps import check_taps, prepare_taps, train_taps
 from featurestore import UsageError, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
@@ -101,7 +101,7 @@ def run(argv: Sequence[str]) -> int:
     check_augment(options.augment, whole.spec.is_pixels, options.heads)
     if len(stores) > 1:
         check_taps(stores, options, division)
-        resume_taps(storage, stores, arguments.overwrite)
+        prepare_taps(storage, stores, arguments.overwrite)
         summary = train_taps(stores, storage, division, options, tell, arguments.checkpoint)
     else:
         (store,) = stores.values()

@@ -24,6 +24,7 @@ PAGES = {
     "docs/scoring.md": ("scoring.md", "Labels for images"),
     "docs/tournament.md": ("tournament.md", "Tournament of bases"),
     "docs/audit.md": ("audit.md", "Audit and search"),
+    "docs/taps.md": ("taps.md", "Several layers"),
     "docs/finetuning.md": ("finetuning.md", "Fine-tuning"),
     "docs/deploy.md": ("deploy.md", "Deploy"),
     "docs/dask.md": ("dask.md", "Dask"),

@@ -88,13 +88,12 @@ def format_info(facts: dict[str, Any]) -> str:
     )
     if not base["weights_hash"]:
         made = f"none: the images themselves, {base['layer']}, {height}x{width} pixels"
-    made_of = f"{shape} {facts['dtype']}"
-    if taps:
-        made_of = "; ".join(map(_tap_line, taps))
+    made_of = f"of {len(taps)} taps" if taps else f"{shape} {facts['dtype']}"
     lines = [
         f"store      {facts['store']}",
         f"base       {made}",
-        f"features   {made_of}, identity {facts['identity_hash']}",
+        f"features   {made_of}, identity {facts['identity_hash']}"
+        + "".join(f"\n           {_tap_line(tap)}" for tap in taps),
         f"rows       {facts['rows']:,}{augmented} in {facts['parts']:,} parts, "
         f"{size_text(facts['bytes'])}, from {facts['runs']} finished "
         f"run{'s' if facts['runs'] != 1 else ''}",

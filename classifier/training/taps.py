@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,9 +14,10 @@ from classifier.judgement.judge import VALIDATION, compare, comparison_line, jud
 from classifier.runs import output
 from classifier.runs import run as run_folder
 from classifier.runs.sweep import folders_of, write_taps
-from classifier.training.run import leaderboard, train_run
+from classifier.training.run import decisive_of, leaderboard, train_run
 from featurestore import FeatureStore, UsageError
 from featurestore.io.storage import Storage
+from featurestore.numerics import digest
 
 Record = dict[str, Any]
 
@@ -28,30 +30,31 @@ def train_taps(
     tell: Callable[[str], None],
     checkpoint_seconds: float,
 ) -> Record:
-    """Trains every head of `options` on every tap.
+    """Trains every head of `options` on every tap; other arguments as in `train_run`.
 
     Args:
       stores: name of a tap -> the store as one of this tap; at least two.
       storage: the folder of the training, prepared.
-      division: which rows train and validate.
-      options: hyperparameters.
-      tell: takes lines for the user.
-      checkpoint_seconds: at least between two checkpoints.
 
     Returns:
       The summary that is written as ``summary.json``.
     """
-    # The runs of an older training have the same folders.
-    output.clear_output(storage, ())
     folders, rows = folders_of(stores), list[Record]()
+    decisive = {tap: digest(decisive_of(store, division, options)) for tap, store in stores.items()}
+    done = {tap: found for tap in stores if (found := _done(storage, folders[tap], decisive[tap]))}
+    # The runs of an older training have the same folders.
+    kept = tuple(f"{folders[tap]}/" for tap in done)
+    output.clear_output(storage, [f.name for f in storage.list("") if f.name.startswith(kept)])
     for tap, store in stores.items():
         own = Storage(f"{storage.url}/{folders[tap]}", storage.options)
-        # Whatever is there belongs to this training, whose folder was claimed.
-        own.create(output.STARTED, "{}\n")
-        output.prepare_output(own, store, overwrite=True)
-        tell(f"tap {tap}:")
-        summary = train_run(store, own, division, options, tell, checkpoint_seconds)
-        rows += [{"tap": tap, **row} for row in summary["leaderboard"]]
+        tell(f"tap {tap}:" + (" trained before the interruption" if tap in done else ""))
+        if tap not in done:
+            # Whatever is there belongs to this training, whose folder was claimed.
+            own.create(output.STARTED, "{}\n")
+            output.prepare_output(own, store, overwrite=True)
+            done[tap] = train_run(store, own, division, options, tell, checkpoint_seconds)
+            storage.write(_mark(folders[tap]), json.dumps(decisive[tap]))
+        rows += [{"tap": tap, **row} for row in done[tap]["leaderboard"]]
     for row in rows:
         del row["rank"]
     board = leaderboard(rows)
@@ -70,6 +73,7 @@ def train_taps(
     run_folder.write_leaderboard(storage, board)
     storage.write(run_folder.SUMMARY, run_folder.dump_json(summary))
     write_taps(storage, {row["tap"]: folders[row["tap"]] for row in best})
+    _forget(storage, folders)
     output.finish_output(storage)
     for row in best:
         tell(
@@ -81,6 +85,26 @@ def train_taps(
         tell(comparison_line(first, second, summary["comparison"]))
     tell(f"best tap: {best[0]['tap']}; runs written to {storage.public_url}")
     return summary
+
+
+def _mark(folder: str) -> str:
+    """Returns the file of an unfinished training that says how the run of a tap was made."""
+    return f"{folder}.json"
+
+
+def _forget(storage: Storage, folders: Mapping[str, str]) -> None:
+    for folder in folders.values():
+        storage.remove(_mark(folder))
+
+
+def _done(storage: Storage, folder: str, decisive: str) -> Record | None:
+    """Returns the summary of a tap's run, if an interrupted training has made just that one."""
+    try:
+        if json.loads(storage.read(_mark(folder))) == decisive:
+            return json.loads(storage.read(f"{folder}/{run_folder.SUMMARY}"))
+    except (FileNotFoundError, ValueError):
+        pass
+    return None
 
 
 def _comparison(
@@ -116,13 +140,14 @@ def check_taps(
             raise UsageError(f"--tap {tap}: {error}") from error
 
 
-def resume_taps(storage: Storage, stores: Mapping[str, FeatureStore], overwrite: bool) -> None:
-    """Prepares the folder of the training; --overwrite drops the checkpoints of an older one.
+def prepare_taps(storage: Storage, stores: Mapping[str, FeatureStore], overwrite: bool) -> None:
+    """Prepares the folder of the training; --overwrite drops what an older one would go on from.
 
     Raises:
       UsageError: for a folder that must not be written.
     """
     output.prepare_output(storage, next(iter(stores.values())), overwrite)
     if overwrite:
+        _forget(storage, folders_of(stores))
         for folder in folders_of(stores).values():
             remove_checkpoint(Storage(f"{storage.url}/{folder}", storage.options))

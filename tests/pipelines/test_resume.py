@@ -18,12 +18,22 @@ def run_to_the_end(*arguments):
     return extract(options, lambda line: None)
 
 
+TAPS = ("block_13_expand_relu:max", "out_relu:avg")
+
+
 @pytest.mark.parametrize(
-    "kills", [2, pytest.param(10, marks=pytest.mark.slow)], ids=["twice", "ten-times"]
+    ("kills", "taps"),
+    [
+        (2, ()),
+        pytest.param(10, (), marks=pytest.mark.slow),
+        pytest.param(3, TAPS, marks=pytest.mark.slow),
+    ],
+    ids=["twice", "ten-times", "several-taps"],
 )
-def test_killed_at_random_moments_then_run_to_the_end(tmp_path, kills):
+def test_killed_at_random_moments_then_run_to_the_end(tmp_path, kills, taps):
     write_images(tmp_path / "photos", 800)
-    arguments = ("--input", tmp_path / "photos", "--output")
+    layers = (part for tap in taps for part in ("--layer", tap))
+    arguments = (*layers, "--input", tmp_path / "photos", "--output")
     undisturbed = run_to_the_end(*arguments, tmp_path / "undisturbed").store
     store = tmp_path / "store"
     random = np.random.default_rng(0)
@@ -38,9 +48,10 @@ def test_killed_at_random_moments_then_run_to_the_end(tmp_path, kills):
         )
     outcome = run_to_the_end(*arguments, store)
     assert outcome.exit_code == 0
-    one, other = (s.load(["key", "features"]) for s in (undisturbed, outcome.store))
-    assert sorted(other["key"]) == sorted(one["key"]) and len(set(other["key"])) == 800
-    assert_same_rows(undisturbed, outcome.store)
+    for tap in taps or ("",):
+        one, other = undisturbed.tap(tap), outcome.store.tap(tap)
+        assert len(other.load(["key"])["key"]) == 800
+        assert_same_rows(one, other)
     storage = outcome.store.storage
     assert find_orphans(storage, outcome.store.markers()) == set()
     assert storage.list("tmp") == [] and storage.list("plans") == []

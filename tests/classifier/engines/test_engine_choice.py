@@ -9,9 +9,10 @@ from support.stores import make_spec
 from classifier.engines.engine import EngineChoice
 from classifier.engines.hardware import Hardware, cpu_precisions
 from classifier.engines.options import EngineOptions, candidates, for_stored
-from classifier.engines.precision import Measured, choose, closeness, throughput
+from classifier.engines.precision import Measured, choose, closeness, lowest, throughput
 from classifier.engines.quantisation import divide, pooled, require_close
 from featurestore.errors import SpecMismatch, UsageError
+from featurestore.fields import Tap
 from featurestore.numerics import Numerics
 from pipelines.opening.sample import spread
 
@@ -99,6 +100,19 @@ def measured(precision, rate, median=None, lowest=None):
 def test_the_fastest_that_is_close_and_worth_it(trials, taken):
     every = [measured("float32", 10.0), *(measured(*trial) for trial in trials)]
     assert choose(every).precision == taken
+
+
+def test_the_worst_tap_decides():
+    taps = [Tap("a", "avg", "0" * 32, (97,), 0), Tap("b", "none", "1" * 32, (1, 1, 3), 1)]
+    truth = np.ones((4, 100), np.float32)
+    rows = truth.copy()
+    rows[:, 97] = -1.0
+    # Among the values of the other tap the difference would hardly show.
+    assert closeness(rows, truth).cosine_minimum == pytest.approx(0.98)
+    assert lowest(taps, rows, truth).cosine_minimum == pytest.approx(1 / 3)
+    assert lowest((), rows, truth) == closeness(rows, truth)
+    with pytest.raises(UsageError, match="allowed"):
+        require_close(rows, truth, False, taps)
 
 
 def test_closeness_of_odd_rows():

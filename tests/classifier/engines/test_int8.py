@@ -11,7 +11,10 @@ from support.images import write_images
 from support.optional import optional
 
 from classifier.base.weights import packaged_weights
+from classifier.engines import StoredBase, serving_engine
+from classifier.engines.probes import largest_difference
 from classifier.predict import run as predict
+from classifier.runs.run import load_run
 from classifier.train import run as train
 from classifier.verify import run as verify
 from featurestore import layout
@@ -51,6 +54,25 @@ def test_features_are_near_and_the_model_is_in_the_store(world):
     assert record["pooled"]["error_median"] == pytest.approx(np.median(errors), rel=1)
     assert record["calibration_images"] + record["pooled"]["images"] == 40
     assert quantised.record["numerics"][0]["model"] == quantised.store.spec.numerics.model
+
+
+def test_one_int8_model_serves_every_tap(world, tmp_path):
+    """A run of a tap, or of several, takes its outputs of the one model, and so the same rows."""
+    _, flags, *_ = world
+    taps = ("block2_pool:max", "block3_pool:avg")
+    at, layers = flags.index("--layer"), [part for tap in taps for part in ("--layer", tap)]
+    flags = [*flags[:at], *layers, *flags[at + 2 :], "--precision", "int8"]
+    store = run(*flags, "--output", tmp_path / "taps").store
+    for tap in (*taps, "+".join(taps)):
+        folder = str(tmp_path / tap)
+        train(["--store", store.url, "--output", folder, "--head", "ridge", "--tap", tap])
+        trained = load_run(folder)
+        engine = serving_engine(StoredBase(trained.storage, trained.spec), 8)
+        assert engine.numerics.hash == store.spec.numerics.hash
+        assert (
+            engine.feature_shape == trained.spec.feature_shape == store.tap(tap).spec.feature_shape
+        )
+        assert largest_difference(trained.storage, trained.spec, engine) < 1e-5
 
 
 def test_later_runs_use_the_very_same_model(world, tmp_path):

@@ -13,6 +13,7 @@ from classifier.judgement.evaluation import evaluate as evaluated
 from classifier.report import run as report
 from classifier.runs.run import load_run
 from classifier.train import run as train
+from classifier.training import taps
 from featurestore import BaseSpec, UsageError
 from featurestore.errors import CorruptStore
 from featurestore.fields import Tap
@@ -145,3 +146,27 @@ def test_another_training_replaces_that_of_the_taps(store, tmp_path):
     (folder / "taps.json").write_text("{}")
     with pytest.raises(CorruptStore, match="taps.json: not the taps of a training"):
         load_run(str(folder))
+
+
+def test_an_interrupted_training_goes_on_with_the_next_tap(store, tmp_path, monkeypatch, capsys):
+    real, trained = taps.train_run, []
+
+    def until_the_second(store, *arguments):
+        trained.append(store.spec.tap)
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return real(store, *arguments)
+
+    monkeypatch.setattr(taps, "train_run", until_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        train_on(store, tmp_path / "run", "deep", "noise:max")
+    with pytest.raises(UsageError, match="no finished training run"):
+        load_run(str(tmp_path / "run"))
+    train_on(store, tmp_path / "run", "deep", "noise:max")
+    assert trained == ["deep", "noise:max", "noise:max"]
+    assert "tap deep: trained before the interruption" in capsys.readouterr().out
+    board = json.loads((tmp_path / "run" / "leaderboard.json").read_text())
+    assert [row["rank"] for row in board] == [1, 2, 3, 4]
+    assert sorted(path.name for path in (tmp_path / "run" / "taps").iterdir()) == [
+        "deep", "noise_max"
+    ]  # fmt: skip
