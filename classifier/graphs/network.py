@@ -24,6 +24,8 @@ from featurestore.errors import UsageError, did_you_mean
 OUTPUT = "output"
 FIRST, LAST = "NCHW", "NHWC"
 _TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+# A graph is measured with so many images: an axis of this length is that of the images.
+_IMAGES = 7
 # These take and give channels first, by the definition of ONNX and OpenVINO.
 _CHANNELS_FIRST = frozenset(
     {
@@ -95,6 +97,7 @@ class Network:
                 problems.append(error)
                 continue
             self._model = model
+            self._fix_images()
             return
         height, width = self.image_size
         raise UsageError(
@@ -102,6 +105,17 @@ class Network:
             f"({reason(problems[0])}); give the size that it was exported for, or export "
             "it with free axes"
         )
+
+    def _fix_images(self) -> None:
+        """Fixes the number of images, so that the shapes of all tensors are known."""
+        shape = [_IMAGES, *self.image_size, 3]
+        try:
+            self._model.reshape({self._pixels.output(0): shape})
+        except RuntimeError as error:
+            raise UsageError(
+                f"--model: {self._name!r} was exported for a fixed number of images "
+                f"({reason(error)}); export it again with a free first axis"
+            ) from error
 
     @property
     def outputs(self) -> list[str]:
@@ -132,13 +146,12 @@ class Network:
     def _shape(self, output: Any) -> tuple[tuple[int, ...], str]:
         """Returns (shape of one row, "") of an output, or why it cannot be a layer."""
         partial = output.get_partial_shape()
-        if partial.rank.is_dynamic or any(axis.is_dynamic for axis in list(partial)[1:]):
+        if partial.is_dynamic:
             return (), "no fixed shape"
-        if not len(partial):
-            return (), "one value"
-        shape = tuple(axis.get_length() for axis in list(partial)[1:])
-        if partial[0].is_static:
-            return shape, "the first axis is not that of the images, or is fixed"
+        images, *rest = tuple(partial.to_shape()) or (0,)
+        shape = tuple(rest)
+        if images != _IMAGES:
+            return shape, "the first axis is not that of the images"
         if not output.get_element_type().is_real():
             return shape, f"values of {output.get_element_type().get_type_name()}"
         if len(shape) not in (1, 2, 3):
@@ -242,7 +255,9 @@ class Network:
         if rank == 4 and self._layout(found) == FIRST:
             x = ops.transpose(x, np.array(_TO_LAST))
         x = _pooled(ops, x, pooling, list(range(1, rank - 1)))
-        return openvino.Model([ops.result(x)], [self._pixels], "features")
+        model = openvino.Model([ops.result(x)], [self._pixels], "features")
+        model.reshape([-1, *self.image_size, 3])
+        return model
 
     def _require_only_pixels(self, node: Any, asked: str) -> None:
         waiting, seen = [node], set()
