@@ -53,13 +53,48 @@ def whole_model(
     x = preprocess_graph(spec.base.preprocess, base.input_shape[-1])(x)
     x = base(x, training=False)
     x = pool_graph(spec.base.pooling, len(base.output_shape))(ops.cast(x, "float32"))
+    outputs = _classified(x, head, spec, multi_label, temperature, keeps_casts)
+    return keras.Model(pixels, outputs, name="classifier")
+
+
+def model_of_features(
+    head: keras.Model, spec: StoreSpec, multi_label: bool, temperature: float = 1.0
+) -> keras.Model:
+    """Builds what follows an ONNX or OpenVINO graph, which no network of Keras can hold.
+
+    Args:
+      head: from stored features to probabilities.
+      spec: of the features.
+      multi_label: whether each class has a probability of its own.
+      temperature: by which logits are divided; 1 leaves them as they are.
+
+    Returns:
+      A functional model from float32 (n, *feature_shape) ``features`` to float32 (n, classes)
+      ``probabilities``, for a format that drops casts.
+    """
+    keras = import_keras()
+    features = keras.Input(spec.feature_shape, dtype="float32", name="features")
+    outputs = _classified(features, head, spec, multi_label, temperature, keeps_casts=False)
+    return keras.Model(features, outputs, name="classifier")
+
+
+def _classified(
+    x: Any,
+    head: keras.Model,
+    spec: StoreSpec,
+    multi_label: bool,
+    temperature: float,
+    keeps_casts: bool,
+) -> Any:
+    """Returns the probabilities for features; for the arguments see `whole_model`."""
+    ops = import_keras().ops
     if spec.dtype == "float16":
         # The head learned from rounded features.
         x = ops.cast(ops.cast(x, "float16"), "float32") if keeps_casts else _rounded(x)
     logits = logits_model(head)(x, training=False)
     if temperature != 1:
         logits = logits / temperature
-    return keras.Model(pixels, _probabilities(keras, logits, multi_label), name="classifier")
+    return _probabilities(import_keras(), logits, multi_label)
 
 
 def _rounded(x: Any) -> Any:

@@ -66,7 +66,10 @@ def test_from_a_folder_of_hugging_face_to_a_prediction(command, photos, clip, tm
     predicted = command("classifier.predict", "--run", "r", *images, "--json")
     assert predicted.code == 0 and len(json.loads(predicted.out)["predictions"]) == 2, predicted
     refused = command("classifier.export", "--run", "r", "--format", "tflite", "--output", "x")
-    assert_one_line_error(refused, 2, "--format tflite", "model.onnx")
+    assert_one_line_error(refused, 2, "--format tflite", "model.onnx", "--format openvino")
+    flags = ("--format", "openvino", "--output", "x.xml", "--input", photos, "--rows", "8")
+    exported = command("classifier.export", "--run", "r", *flags, "--json")
+    assert exported.code == 0 and json.loads(exported.out)["top_1_agreement"] == 1.0, exported
 
 
 def test_no_tensorflow_starts(clip, photos, tmp_path):
