@@ -11,8 +11,8 @@ from classifier.graphs.described import CHOICES
 from classifier.runs.run import dump_json
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
+from featurestore.fields import ALPHAS, EXIFS, FITS, RESIZES
 from featurestore.io.storage import Storage
-from featurestore.spec import ALPHAS, EXIFS, FITS, RESIZES
 
 KEPT = "no run was written; give the same command again"
 _BASE = ("weights", "preprocess", "image_size", "seed", "trust_model")

@@ -19,7 +19,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from featurestore.errors import CorruptStore, SpecMismatch, UsageError, unknown_choice
+from featurestore.errors import CorruptStore, SpecMismatch, UsageError
+from featurestore.fields import PixelSpec, require_choice
 from featurestore.numerics import Numerics, digest
 
 FORMAT_VERSION = 1
@@ -30,10 +31,6 @@ PREPROCESS_MODES = ("none", "unit", "tf", "caffe", "torch")
 SCALED = "scaled:"
 # Bases in files that OpenVINO reads, and TensorFlow does not.
 GRAPH_SUFFIXES = (".onnx", ".xml")
-FITS = ("squash", "crop", "pad")
-RESIZES = ("bilinear", "bicubic", "area", "nearest", "pillow-bilinear", "pillow-bicubic")
-ALPHAS = ("drop", "white", "black")
-EXIFS = ("ignore", "apply")
 DTYPES = ("float16", "float32")
 # Of a store of pixels, and of no other.
 PIXEL_DTYPE = "uint8"
@@ -41,11 +38,6 @@ ITEM_BYTES = {"uint8": 1, "float16": 2, "float32": 4}
 # The view column is int8.
 MOST_VIEWS = 128
 _PLAIN_FIELDS = ("dtype", "views", "augment", "seed", "tolerance")
-
-
-def _require(what: str, got: str, choices: tuple[str, ...]) -> None:
-    if got not in choices:
-        raise unknown_choice(what, got, choices)
 
 
 def check_views(views: int) -> None:
@@ -56,51 +48,6 @@ def check_views(views: int) -> None:
     """
     if not 1 <= views <= MOST_VIEWS:
         raise UsageError(f"--views must be 1 (the unaugmented image) to {MOST_VIEWS}, got {views}")
-
-
-@dataclass(frozen=True)
-class PixelSpec:
-    """How image bytes become ``uint8 (H, W, 3)`` RGB pixels.
-
-    Attributes:
-      image_size: (height, width) in pixels.
-      fit: ``squash`` ignores the aspect ratio, like Keras; ``crop`` cuts out the centre, then
-        resizes; ``crop:256`` resizes the shorter side to 256, then cuts out the centre, like
-        torchvision; ``pad`` adds black borders.
-      resize: a method of ``tf.image.resize(antialias=False)``, rounded and clipped; or Pillow's,
-        which is antialiased.
-      alpha: ``drop`` ignores transparency; ``white`` and ``black`` put that colour behind it.
-      exif: ``apply`` or ``ignore`` the EXIF orientation.
-    """
-
-    image_size: tuple[int, int]
-    fit: str = "squash"
-    resize: str = "bilinear"
-    alpha: str = "drop"
-    exif: str = "ignore"
-
-    def __post_init__(self) -> None:
-        height, width = self.image_size
-        if not (1 <= height <= 4096 and 1 <= width <= 4096):
-            raise UsageError(
-                f"--image_size: height and width must be 1 to 4096 pixels, got {height}x{width}"
-            )
-        if self.shorter_side is None:
-            _require("--fit", self.fit, FITS)
-        elif self.shorter_side < max(height, width):
-            raise UsageError(
-                f"--fit {self.fit}: the shorter side must be at least that of the images that are "
-                f"cut out, got --image_size {height}x{width}"
-            )
-        _require("--resize", self.resize, RESIZES)
-        _require("--alpha", self.alpha, ALPHAS)
-        _require("--exif", self.exif, EXIFS)
-
-    @property
-    def shorter_side(self) -> int | None:
-        """The shorter side before the cut, of ``crop:256``; None for every other fit."""
-        name, colon, side = self.fit.partition(":")
-        return int(side) if name == "crop" and colon and side.isdecimal() else None
 
 
 @dataclass(frozen=True)
@@ -129,9 +76,9 @@ class BaseSpec:
     request: str = ""
 
     def __post_init__(self) -> None:
-        _require("--pooling", self.pooling, POOLINGS)
+        require_choice("--pooling", self.pooling, POOLINGS)
         if not self.preprocess.startswith(SCALED):
-            _require("--preprocess", self.preprocess, PREPROCESS_MODES)
+            require_choice("--preprocess", self.preprocess, PREPROCESS_MODES)
 
     @property
     def is_graph(self) -> bool:
@@ -172,7 +119,7 @@ class StoreSpec:
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        _require("--dtype", self.dtype, (*DTYPES, PIXEL_DTYPE))
+        require_choice("--dtype", self.dtype, (*DTYPES, PIXEL_DTYPE))
         if not self.feature_shape or min(self.feature_shape) < 1:
             raise UsageError(f"feature shape must have positive sides, got {self.feature_shape!r}")
         check_views(self.views)

@@ -20,14 +20,10 @@ from classifier.inputs.labels import LabelOptions
 from classifier.inputs.layouts import LAYOUTS
 from classifier.pixels.views import BOOK, LAYERS
 from featurestore.cli.command import key_values
+from featurestore.fields import ALPHAS, EXIFS, FITS, RESIZES, PixelSpec
 from featurestore.spec import (
-    ALPHAS,
     DTYPES,
-    EXIFS,
-    FITS,
     POOLINGS,
-    RESIZES,
-    PixelSpec,
 )
 from pipelines.options import (
     SPLITS_EXAMPLE,

@@ -12,8 +12,8 @@ from support.commands import ROOT
 # A room imports from itself and from rooms named before it. Commands stand on all of them.
 ROOMS = {
     "featurestore": (
-        "errors units ignored cli io labels numerics spec schema layout decision checksums ledger "
-        "writer commit reading index store reuse quarantine runs relabel export info "
+        "errors units ignored cli io labels numerics fields spec schema layout decision checksums "
+        "ledger writer commit reading index store reuse quarantine runs relabel export info "
         "checking compaction __main__"
     ).split(),
     "classifier": (

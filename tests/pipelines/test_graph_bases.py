@@ -65,7 +65,9 @@ def test_from_a_folder_of_hugging_face_to_a_prediction(command, photos, clip, tm
     images = sorted(photos.rglob("*.jpeg"))[:2]
     predicted = command("classifier.predict", "--run", "r", *images, "--json")
     assert predicted.code == 0 and len(json.loads(predicted.out)["predictions"]) == 2, predicted
-    refused = command("classifier.export", "--run", "r", "--format", "tflite", "--output", "x")
+    refused = command(
+        "classifier.export", "--run", "r", "--format", "tflite", "--output", "x.tflite"
+    )
     assert_one_line_error(refused, 2, "--format tflite", "model.onnx", "--format openvino")
     flags = ("--format", "openvino", "--output", "x.xml", "--input", photos, "--rows", "8")
     exported = command("classifier.export", "--run", "r", *flags, "--json")

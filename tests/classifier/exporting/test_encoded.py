@@ -12,7 +12,7 @@ from classifier.exporting.encoded import decode_graph, obstacle
 from classifier.exporting.resizing import METHODS
 from classifier.pixels.decoder import decode
 from classifier.runtime import import_keras
-from featurestore.spec import FITS, PixelSpec
+from featurestore.fields import FITS, PixelSpec
 
 PHOTO = Image.fromarray(load_sample_images().images[0])  # 640 x 427
 KINDS = {
