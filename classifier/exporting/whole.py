@@ -53,7 +53,10 @@ def whole_model(
     x = preprocess_graph(spec.base.preprocess, base.input_shape[-1])(x)
     x = base(x, training=False)
     x = pool_graph(spec.base.pooling, len(base.output_shape))(ops.cast(x, "float32"))
-    outputs = _classified(x, head, spec, multi_label, temperature, keeps_casts)
+    if spec.dtype == "float16":
+        # The head learned from rounded features.
+        x = ops.cast(ops.cast(x, "float16"), "float32") if keeps_casts else _rounded(x)
+    outputs = _classified(head, x, multi_label, temperature)
     return keras.Model(pixels, outputs, name="classifier")
 
 
@@ -74,23 +77,12 @@ def model_of_features(
     """
     keras = import_keras()
     features = keras.Input(spec.feature_shape, dtype="float32", name="features")
-    outputs = _classified(features, head, spec, multi_label, temperature, keeps_casts=False)
-    return keras.Model(features, outputs, name="classifier")
+    x = _rounded(features) if spec.dtype == "float16" else features
+    return keras.Model(features, _classified(head, x, multi_label, temperature), name="classifier")
 
 
-def _classified(
-    x: Any,
-    head: keras.Model,
-    spec: StoreSpec,
-    multi_label: bool,
-    temperature: float,
-    keeps_casts: bool,
-) -> Any:
-    """Returns the probabilities for features; for the arguments see `whole_model`."""
-    ops = import_keras().ops
-    if spec.dtype == "float16":
-        # The head learned from rounded features.
-        x = ops.cast(ops.cast(x, "float16"), "float32") if keeps_casts else _rounded(x)
+def _classified(head: keras.Model, x: Any, multi_label: bool, temperature: float) -> Any:
+    """Returns the probabilities of a head for stored features."""
     logits = logits_model(head)(x, training=False)
     if temperature != 1:
         logits = logits / temperature
