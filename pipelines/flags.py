@@ -116,9 +116,7 @@ GROUPS = {
         "model": Flag(BaseRequest, "NAME|PATH", _MODEL),
         "channels": Flag(BaseRequest, "3|1", "of --model pixels: RGB, or grey"),
         "weights": Flag(BaseRequest, "imagenet|none|PATH"),
-        "layer": Flag(
-            BaseRequest, "NAME", "cut here; outer/inner if nested, or a tensor of a graph"
-        ),
+        "layer": Flag(BaseRequest, "NAME", "cut here; outer/inner if nested; a tensor of a graph"),
         "pooling": Flag(BaseRequest, POOLINGS),
         "image_size": Flag(
             BaseRequest,

@@ -96,8 +96,9 @@ def test_what_cannot_be_is_refused(photos, clip, tmp_path):
         run(*flags, "--model", clip, "--engine", "tensorflow")
     with pytest.raises(UsageError, match="no tensor 'blok1'; did you mean block1"):
         run(*flags, "--model", clip, "--layer", "blok1")
+    free = convolutional(clip.parent / "free.onnx")
     with pytest.raises(UsageError, match="describes images of 32x32; for others"):
-        run(*flags, "--model", clip, "--image_size", "64")
+        run(*flags, "--model", free, "--image_size", "64")
     assert not (tmp_path / "s" / "store.json").exists()
 
 
