@@ -7,12 +7,12 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from classifier.base.request import BaseRequest, parse_image_size
+from classifier.graphs.described import CHOICES
 from classifier.runs.run import dump_json
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
 from featurestore.fields import ALPHAS, EXIFS, FITS, RESIZES
 from featurestore.io.storage import Storage
-from featurestore.spec import PREPROCESS_MODES
 
 KEPT = "no run was written; give the same command again"
 _BASE = ("weights", "preprocess", "image_size", "seed", "trust_model")
@@ -47,8 +47,7 @@ def parser() -> Parser:
     add("--activation", default="auto", metavar="auto|none|softmax|sigmoid", help=text)
     default = "default %(default)s"
     add("--weights", default="imagenet", metavar="imagenet|none|PATH", help=default)
-    modes = "|".join(("auto", *PREPROCESS_MODES))
-    add("--preprocess", default="auto", metavar=modes, help=default)
+    add("--preprocess", default="auto", metavar="|".join(CHOICES), help=default)
     text = "height x width; default: the model's own"
     add("--image_size", type=parse_image_size, metavar="224|224x256", help=text)
     for name, choices in zip(_PIXELS, (FITS, RESIZES, ALPHAS, EXIFS), strict=True):

@@ -288,11 +288,7 @@ class ExtractOptions:
 
     @property
     def pixel_fields(self) -> dict[str, str]:
-        """The fields of `PixelSpec` without the size: your flags, then what the base's file says.
-
-        Raises:
-          UsageError: where that file describes images of another size.
-        """
+        """The fields of `PixelSpec` without the size: your flags, or what the base's file says."""
         given = dict(self.pixels)
         return given if {"fit", "resize"} <= set(given) else {**self.base.pixels, **given}
 

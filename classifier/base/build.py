@@ -147,7 +147,8 @@ def _build_graph(request: BaseRequest) -> FrozenBase:
         )
     network = Network(files, request.asked_size, scaling_of(found.mode))
     layer = network.layer(request.layer)
-    features = network.features(request.layer, request.pooling)
+    # Refuses a layer that needs more than the image.
+    network.features(request.layer, request.pooling)
     spec = BaseSpec(
         model=files.name,
         weights="file",
@@ -158,7 +159,7 @@ def _build_graph(request: BaseRequest) -> FrozenBase:
         request=request.digest,
     )
     notes = (found.note,) if found.source else ()
-    shape = tuple(axis.get_length() for axis in list(features.output(0).partial_shape)[1:])
+    shape = preprocess.pooled_shape(layer.shape, request.pooling)
     return FrozenBase(files, spec, network.image_size, shape, notes)
 
 

@@ -57,8 +57,8 @@ class StoredBase:
         if self.spec.base.is_graph:
             raise UsageError(
                 f"the base {self.spec.base.model!r} is an ONNX or OpenVINO graph, and only "
-                "networks of Keras are fine-tuned, exported, or continued from stored maps; "
-                "extract, train, predict, score and verify run it as it is"
+                "networks of Keras are fine-tuned or continued from stored maps; extract, train, "
+                "predict, score and verify run it as it is"
             )
         if self.model is not None:
             return self.model

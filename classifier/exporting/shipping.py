@@ -17,7 +17,7 @@ from classifier.exporting.encoded import obstacle
 from classifier.exporting.images import Named, drawn_images, probe_images, store_images
 from classifier.exporting.options import ExportOptions, limits_of
 from classifier.exporting.served import Served
-from classifier.exporting.whole import DROP_CASTS, whole_model
+from classifier.exporting.whole import DROP_CASTS, model_of_features, whole_model
 from classifier.exporting.writers import Package, require_packages, write
 from classifier.judgement.prediction import classifier_of
 from classifier.reporting.card import card_of, read_card
@@ -70,11 +70,10 @@ def ship(run: Run, head_id: str, temperature: float, options: ExportOptions, tel
       UsageError: for a format that cannot hold this model, or a place that is taken.
       RunFailed: when the file does not run in a process of its own.
     """
-    if run.spec.base.is_graph:
+    if run.spec.base.is_graph and options.format != "openvino":
         raise UsageError(
             f"--format {options.format}: the base {run.spec.base.model!r} is an ONNX or OpenVINO "
-            "graph, and exports are written from networks of Keras; classifier.predict and "
-            "pipelines.score run this run as it is"
+            "graph, which this format is not written from; use --format openvino"
         )
     require_packages(options.format)
     place.require_free(options.output, options.overwrite)
@@ -86,15 +85,15 @@ def ship(run: Run, head_id: str, temperature: float, options: ExportOptions, tel
         drawn = store_images(run, wanted, tell)
     calibration, held_out = _divided(drawn, options)
     card = card_of(gather(run), read_card(run), head_id)
-    base = StoredBase(run.storage, run.spec, options.trust_model).load()
-    head = run.load_head(head_id)
-    keeps_casts = options.format not in DROP_CASTS
-    package = Package(
-        whole_model(base, head, run.spec, run.multi_label, temperature, keeps_casts),
-        run.spec.pixels,
-        texts_of(run, head_id, temperature, options, card),
-        calibration,
-    )
+    base = StoredBase(run.storage, run.spec, options.trust_model)
+    head, rest = run.load_head(head_id), (run.spec, run.multi_label, temperature)
+    if run.spec.base.is_graph:
+        model, graph = model_of_features(head, *rest), base.graph()
+    else:
+        keeps_casts = options.format not in DROP_CASTS
+        model, graph = whole_model(base.load(), head, *rest, keeps_casts), None
+    texts = texts_of(run, head_id, temperature, options, card)
+    package = Package(model, run.spec.pixels, texts, calibration, graph)
     if options.format == "savedmodel" and (reason := obstacle(run.spec.pixels)):
         tell(f"note: without the signature serving_bytes, which takes image files: {reason}")
     with place.drafts(options.output) as folder:

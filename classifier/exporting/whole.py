@@ -64,10 +64,37 @@ def whole_model(
         parts.append(x)
     if spec.base.taps:
         x = ops.concatenate([ops.reshape(part, (-1, math.prod(part.shape[1:]))) for part in parts])
+    outputs = _classified(head, x, multi_label, temperature)
+    return keras.Model(pixels, outputs, name="classifier")
+
+
+def model_of_features(
+    head: keras.Model, spec: StoreSpec, multi_label: bool, temperature: float = 1.0
+) -> keras.Model:
+    """Builds what follows an ONNX or OpenVINO graph, which no network of Keras can hold.
+
+    Args:
+      head: from stored features to probabilities.
+      spec: of the features.
+      multi_label: whether each class has a probability of its own.
+      temperature: by which logits are divided; 1 leaves them as they are.
+
+    Returns:
+      A functional model from float32 (n, *feature_shape) ``features`` to float32 (n, classes)
+      ``probabilities``, for a format that drops casts.
+    """
+    keras = import_keras()
+    features = keras.Input(spec.feature_shape, dtype="float32", name="features")
+    x = _rounded(features) if spec.dtype == "float16" else features
+    return keras.Model(features, _classified(head, x, multi_label, temperature), name="classifier")
+
+
+def _classified(head: keras.Model, x: Any, multi_label: bool, temperature: float) -> Any:
+    """Returns the probabilities of a head for stored features."""
     logits = logits_model(head)(x, training=False)
     if temperature != 1:
         logits = logits / temperature
-    return keras.Model(pixels, _probabilities(keras, logits, multi_label), name="classifier")
+    return _probabilities(import_keras(), logits, multi_label)
 
 
 def _rounded(x: Any) -> Any:

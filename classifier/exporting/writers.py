@@ -41,16 +41,18 @@ class Package:
     """What goes into a file.
 
     Attributes:
-      model: the whole model.
+      model: the whole model; behind a `graph`, what follows it.
       pixels: how its pixels are made.
       texts: what the file says of itself, by name.
       calibration: uint8 (n, H, W, 3) images for int8.
+      graph: an OpenVINO model from uint8 (n, H, W, 3) to the features that `model` takes, or None.
     """
 
     model: keras.Model
     pixels: PixelSpec
     texts: Mapping[str, str]
     calibration: np.ndarray = field(repr=False)
+    graph: Any = field(default=None, repr=False)
 
 
 def require_packages(format: str) -> None:
@@ -114,6 +116,7 @@ def _write_savedmodel(package: Package, path: Path, options: ExportOptions) -> N
 
     model, pixels = package.model, package.pixels
     height, width = pixels.image_size
+    (given,) = model.inputs
     archive = import_keras().export.ExportArchive()
     archive.track(model)
 
@@ -126,9 +129,9 @@ def _write_savedmodel(package: Package, path: Path, options: ExportOptions) -> N
         )
         return serve(tf.ensure_shape(images, (None, height, width, 3)))
 
-    signature = [tf.TensorSpec((None, height, width, 3), tf.uint8, name="pixels")]
+    signature = [tf.TensorSpec(given.shape, given.dtype, name=given.name)]
     archive.add_endpoint(SERVING, serve, input_signature=signature)
-    if not obstacle(pixels):
+    if package.graph is None and not obstacle(pixels):
         signature = [tf.TensorSpec((None,), tf.string, name="image_bytes")]
         archive.add_endpoint(SERVING_BYTES, serve_bytes, input_signature=signature)
     archive.write_out(str(path), verbose=False)
@@ -165,8 +168,20 @@ def _write_openvino(package: Package, path: Path, options: ExportOptions) -> Non
     openvino = import_openvino()
     with _savedmodel(package, options) as folder:
         model = openvino.convert_model(folder)
+        if package.graph is not None:
+            model = _joined(openvino, package.graph, model)
         about.put_into_openvino(model, package.texts)
         openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def _joined(openvino: Any, graph: Any, rest: Any) -> Any:
+    """Returns a graph and the model that follows it as one OpenVINO model."""
+    features = graph.get_results()[0].input_value(0)
+    for target in rest.inputs[0].get_target_inputs():
+        target.replace_source_output(features)
+    (pixels,) = graph.get_parameters()
+    pixels.output(0).set_names({"pixels"})
+    return openvino.Model(rest.get_results(), [pixels], "classifier")
 
 
 def _write_onnx(package: Package, path: Path, options: ExportOptions) -> None:

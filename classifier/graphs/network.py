@@ -15,15 +15,25 @@ from typing import Any
 import numpy as np
 
 from classifier.graphs.files import GraphFiles, reason
-from classifier.graphs.pooling import GEM_LEAST, GEM_POWER, require_pooling
+from classifier.graphs.input import (
+    FIRST,
+    LAST,
+    TO_FIRST,
+    TO_LAST,
+    image_input,
+    layouts,
+    own_size,
+    replace_input,
+)
+from classifier.graphs.pooling import pool, require_pooling
 from classifier.graphs.scaling import Scaling
 from classifier.runtime import import_openvino
 from featurestore.errors import UsageError, did_you_mean
 
 # Stands for a graph's one output, whatever its name is, as it does for networks of Keras.
 OUTPUT = "output"
-FIRST, LAST = "NCHW", "NHWC"
-_TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+# A graph is measured with so many images: an axis of this length is that of the images.
+_IMAGES = 7
 # These take and give channels first, by the definition of ONNX and OpenVINO.
 _CHANNELS_FIRST = frozenset(
     {
@@ -78,16 +88,15 @@ class Network:
         self._name = files.name
         problems: list[RuntimeError] = []
         model = files.open()
-        layouts = _layouts(_image_input(model, files.name))
-        for layout in layouts:
+        for layout in layouts(image_input(model, files.name)):
             # A graph that was changed cannot be used again.
             model = files.open() if problems else model
-            image = _image_input(model, files.name)
+            image = image_input(model, files.name)
             self.layout = layout
-            self.image_size = image_size or _own_size(image, layout, files.name)
+            self.image_size = image_size or own_size(image, layout, files.name)
             self._outputs = [result.input_value(0) for result in model.get_results()]
             try:
-                self._pixels = _replace_input(image, self.image_size, layout, scaling)
+                self._pixels = replace_input(image, self.image_size, layout, scaling)
                 model.add_parameters([self._pixels])
                 model.remove_parameter(image)
                 model.validate_nodes_and_infer_types()
@@ -95,6 +104,7 @@ class Network:
                 problems.append(error)
                 continue
             self._model = model
+            self._fix_images()
             return
         height, width = self.image_size
         raise UsageError(
@@ -102,6 +112,17 @@ class Network:
             f"({reason(problems[0])}); give the size that it was exported for, or export "
             "it with free axes"
         )
+
+    def _fix_images(self) -> None:
+        """Fixes the number of images, so that the shapes of all tensors are known."""
+        shape = [_IMAGES, *self.image_size, 3]
+        try:
+            self._model.reshape({self._pixels.output(0): shape})
+        except RuntimeError as error:
+            raise UsageError(
+                f"--model: {self._name!r} was exported for a fixed number of images "
+                f"({reason(error)}); export it again with a free first axis"
+            ) from error
 
     @property
     def outputs(self) -> list[str]:
@@ -132,13 +153,12 @@ class Network:
     def _shape(self, output: Any) -> tuple[tuple[int, ...], str]:
         """Returns (shape of one row, "") of an output, or why it cannot be a layer."""
         partial = output.get_partial_shape()
-        if partial.rank.is_dynamic or any(axis.is_dynamic for axis in list(partial)[1:]):
+        if partial.is_dynamic:
             return (), "no fixed shape"
-        if not len(partial):
-            return (), "one value"
-        shape = tuple(axis.get_length() for axis in list(partial)[1:])
-        if partial[0].is_static:
-            return shape, "the first axis is not that of the images, or is fixed"
+        images, *rest = tuple(partial.to_shape()) or (0,)
+        shape = tuple(rest)
+        if images != _IMAGES:
+            return shape, "the first axis is not that of the images"
         if not output.get_element_type().is_real():
             return shape, f"values of {output.get_element_type().get_type_name()}"
         if len(shape) not in (1, 2, 3):
@@ -175,9 +195,9 @@ class Network:
         """Returns the layout behind a transposition that turns one into the other."""
         order = transpose.input_value(1).get_node()
         turned = order.get_data().tolist() if hasattr(order, "get_data") else None
-        if turned not in (_TO_LAST, _TO_FIRST):
+        if turned not in (TO_LAST, TO_FIRST):
             return None
-        before, behind = (FIRST, LAST) if turned == _TO_LAST else (LAST, FIRST)
+        before, behind = (FIRST, LAST) if turned == TO_LAST else (LAST, FIRST)
         return behind if self._layout(transpose.input_value(0)) == before else None
 
     def layer(self, asked: str) -> Tensor:
@@ -240,9 +260,11 @@ class Network:
         require_pooling(pooling, rank)
         x = ops.convert(found, "f32")
         if rank == 4 and self._layout(found) == FIRST:
-            x = ops.transpose(x, np.array(_TO_LAST))
-        x = _pooled(ops, x, pooling, list(range(1, rank - 1)))
-        return openvino.Model([ops.result(x)], [self._pixels], "features")
+            x = ops.transpose(x, np.array(TO_LAST))
+        x = pool(ops, x, pooling, list(range(1, rank - 1)))
+        model = openvino.Model([ops.result(x)], [self._pixels], "features")
+        model.reshape([-1, *self.image_size, 3])
+        return model
 
     def _require_only_pixels(self, node: Any, asked: str) -> None:
         waiting, seen = [node], set()
@@ -263,83 +285,3 @@ def _rank(value: Any) -> int:
     """Returns the number of axes; 0 where it is not known."""
     rank = value.get_partial_shape().rank
     return rank.get_length() if rank.is_static else 0
-
-
-def _image_input(model: Any, name: str) -> Any:
-    """Returns the node of the one input that takes images."""
-    fitting = [node for node in model.get_parameters() if _layouts(node)]
-    if len(fitting) != 1:
-        shapes = [f"{node.get_friendly_name()} {node.get_partial_shape()}" for node in
-                  model.get_parameters()]  # fmt: skip
-        raise UsageError(
-            f"--model: {name!r} has {len(fitting) or 'no'} inputs for images of three channels, "
-            f"(n, 3, height, width) or (n, height, width, 3), and needs one; its inputs are "
-            f"{', '.join(shapes) or 'none'}"
-        )
-    return fitting[0]
-
-
-def _layouts(node: Any) -> list[str]:
-    """Returns the layouts that an input can have, the likelier first; [] if it takes no image."""
-    shape = node.get_partial_shape()
-    if shape.rank.is_dynamic or len(shape) != 4:
-        return []
-    sides = [axis.get_length() if axis.is_static else None for axis in shape]
-    # PyTorch exports NCHW, sometimes with no axis fixed; a wrong guess does not fit the weights.
-    if sides[1] == 3 or sides[3] == 3:
-        return [FIRST if sides[1] == 3 else LAST]
-    return [FIRST, LAST] if None in (sides[1], sides[3]) else []
-
-
-def _own_size(node: Any, layout: str, name: str) -> tuple[int, int]:
-    axes = list(node.get_partial_shape())
-    height, width = axes[2:] if layout == FIRST else axes[1:3]
-    if height.is_dynamic or width.is_dynamic:
-        raise UsageError(
-            f"--image_size: {name!r} takes images of any size; give the one that it was trained "
-            "with, such as --image_size 224"
-        )
-    return height.get_length(), width.get_length()
-
-
-def _replace_input(image: Any, image_size: tuple[int, int], layout: str, scaling: Scaling) -> Any:
-    """Puts a uint8 (n, H, W, 3) input and its preprocessing before a network; returns the input."""
-    openvino = import_openvino()
-    ops = openvino.opset13
-    pixels = ops.parameter([-1, *image_size, 3], np.uint8, name="pixels")
-    x = ops.convert(pixels, "f32")
-    if scaling.reverses:
-        x = ops.gather(x, np.array([2, 1, 0]), np.array(3))
-    if any(scaling.mean):
-        x = ops.subtract(x, np.array(scaling.mean, np.float32))
-    if set(scaling.deviation) != {1.0}:
-        x = ops.divide(x, np.array(scaling.deviation, np.float32))
-    if layout == FIRST:
-        x = ops.transpose(x, np.array(_TO_FIRST))
-    if image.get_element_type() != openvino.Type.f32:
-        x = ops.convert(x, image.get_element_type().get_type_name())
-    for target in image.output(0).get_target_inputs():
-        target.replace_source_output(x.output(0))
-    return pixels
-
-
-def _pooled(ops: Any, x: Any, pooling: str, axes: list[int]) -> Any:
-    """Pools over axes, or chooses tokens; the pooling was checked."""
-    over = np.array(axes)
-    if pooling == "none":
-        return x
-    if pooling == "max":
-        return ops.reduce_max(x, over)
-    if pooling == "cls":
-        return ops.gather(x, np.array(0), np.array(1))
-    if pooling == "mean-patch":
-        ends = (np.array([1]), np.array([np.iinfo(np.int64).max]), np.array([1]), np.array([1]))
-        x = ops.slice(x, *ends)
-    if pooling != "gem":
-        return ops.reduce_mean(x, over)
-    x = ops.maximum(x, np.float32(GEM_LEAST))
-    # Divided by the largest, so that cubes do not overflow in float16.
-    most = ops.reduce_max(x, over, keep_dims=True)
-    power = ops.power(ops.divide(x, most), np.float32(GEM_POWER))
-    mean = ops.power(ops.reduce_mean(power, over), np.float32(1 / GEM_POWER))
-    return ops.multiply(mean, ops.squeeze(most, over))

@@ -7,6 +7,10 @@ of values that are at least 1e-6.
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.spec import POOLINGS
 
@@ -40,3 +44,35 @@ def require_pooling(pooling: str, rank: int) -> None:
             f"--pooling {pooling} is for token sequences, (tokens, values) per image, and the "
             f"chosen layer gives a map of {rank - 1} axes; use --pooling avg, max or gem"
         )
+
+
+def pool(ops: Any, x: Any, pooling: str, axes: list[int]) -> Any:
+    """Adds a pooling to an OpenVINO graph.
+
+    Args:
+      ops: OpenVINO's operations.
+      x: a float32 node of maps, channels last, or of tokens.
+      pooling: one that `require_pooling` took.
+      axes: all axes but the first and the last.
+
+    Returns:
+      The node of float32 (n, values); `x` itself for ``none``.
+    """
+    over = np.array(axes)
+    if pooling == "none":
+        return x
+    if pooling == "max":
+        return ops.reduce_max(x, over)
+    if pooling == "cls":
+        return ops.gather(x, np.array(0), np.array(1))
+    if pooling == "mean-patch":
+        ends = (np.array([1]), np.array([np.iinfo(np.int64).max]), np.array([1]), np.array([1]))
+        x = ops.slice(x, *ends)
+    if pooling != "gem":
+        return ops.reduce_mean(x, over)
+    x = ops.maximum(x, np.float32(GEM_LEAST))
+    # Divided by the largest, so that cubes do not overflow in float16.
+    most = ops.reduce_max(x, over, keep_dims=True)
+    power = ops.power(ops.divide(x, most), np.float32(GEM_POWER))
+    mean = ops.power(ops.reduce_mean(power, over), np.float32(1 / GEM_POWER))
+    return ops.multiply(mean, ops.squeeze(most, over))

@@ -65,8 +65,13 @@ def test_from_a_folder_of_hugging_face_to_a_prediction(command, photos, clip, tm
     images = sorted(photos.rglob("*.jpeg"))[:2]
     predicted = command("classifier.predict", "--run", "r", *images, "--json")
     assert predicted.code == 0 and len(json.loads(predicted.out)["predictions"]) == 2, predicted
-    refused = command("classifier.export", "--run", "r", "--format", "tflite", "--output", "x")
-    assert_one_line_error(refused, 2, "--format tflite", "model.onnx")
+    refused = command(
+        "classifier.export", "--run", "r", "--format", "tflite", "--output", "x.tflite"
+    )
+    assert_one_line_error(refused, 2, "--format tflite", "model.onnx", "--format openvino")
+    flags = ("--format", "openvino", "--output", "x.xml", "--input", photos, "--rows", "8")
+    exported = command("classifier.export", "--run", "r", *flags, "--json")
+    assert exported.code == 0 and json.loads(exported.out)["top_1_agreement"] == 1.0, exported
 
 
 def test_no_tensorflow_starts(clip, photos, tmp_path):
@@ -91,8 +96,9 @@ def test_what_cannot_be_is_refused(photos, clip, tmp_path):
         run(*flags, "--model", clip, "--engine", "tensorflow")
     with pytest.raises(UsageError, match="no tensor 'blok1'; did you mean block1"):
         run(*flags, "--model", clip, "--layer", "blok1")
+    free = convolutional(clip.parent / "free.onnx")
     with pytest.raises(UsageError, match="describes images of 32x32; for others"):
-        run(*flags, "--model", clip, "--image_size", "64")
+        run(*flags, "--model", free, "--image_size", "64")
     assert not (tmp_path / "s" / "store.json").exists()
 
 

@@ -50,14 +50,14 @@ class Maker:
         return path
 
 
-def convolutional(path: Path, shape=FREE, nhwc: bool = False, reshape: bool = False) -> Path:
+def convolutional(path: Path, shape=FREE, nhwc: bool = False, flat: tuple = ()) -> Path:
     """Two convolutions, (n, 3, H, W) to (n, 8, H / 4, W / 4); or from and to channels last.
 
     Args:
       path: of the file.
       shape: of the input.
       nhwc: whether both sides have the channels last, as tf2onnx writes them.
-      reshape: whether the graph is written for a batch of one image.
+      flat: the shape that the maps are brought to at the end.
     """
     make = Maker()
     source, order = "image", [0, 3, 1, 2]
@@ -71,9 +71,9 @@ def convolutional(path: Path, shape=FREE, nhwc: bool = False, reshape: bool = Fa
     output = make.node("Relu", ["top"], "maps")
     if nhwc:
         output = make.node("Transpose", ["maps"], "maps.last", perm=[0, 2, 3, 1])
-    if reshape:
-        output = make.node("Reshape", ["maps", make.constant("one", np.array([1, -1]))], "flat")
-    rank = 2 if reshape else 4
+    if flat:
+        output = make.node("Reshape", ["maps", make.constant("shape", np.array(flat))], "flat")
+    rank = len(flat) or 4
     return make.save(path, {"image": shape}, {output: [f"o{axis}" for axis in range(rank)]})
 
 

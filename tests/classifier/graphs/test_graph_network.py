@@ -149,9 +149,14 @@ def test_several_outputs_and_inputs(folder, vit, pixels):
 def test_a_graph_that_takes_no_such_images_is_refused(folder, vit):
     with pytest.raises(UsageError, match="cannot take images of 40x40"):
         network(vit, (40, 40))
-    path = convolutional(folder / "one.onnx", (1, 3, SIDE, SIDE), reshape=True)
-    with pytest.raises(UsageError, match="exported again with a free first axis"):
-        network(path).layer("")
+    # Written for one image; and rows of all images in one.
+    for name, flat in (("one", (1, -1)), ("rows", (-1, 8))):
+        path = convolutional(folder / f"{name}.onnx", (1, 3, SIDE, SIDE), flat=flat)
+        with pytest.raises(UsageError, match="not that of the images.* exported again with a free"):
+            network(path).layer("")
+    path = convolutional(folder / "baked.onnx", (1, 3, SIDE, SIDE), flat=(1, 8, 8, 8))
+    with pytest.raises(UsageError, match="for a fixed number of images .* with a free first axis"):
+        network(path)
     make = Maker()
     make.node("Relu", ["words"], "y")
     bad = make.save(folder / "words.onnx", {"words": ["n", 5]}, {"y": ["n", 5]})
