@@ -149,7 +149,9 @@ def energy_test(
 
     together = np.concatenate([one, other])
     apart = cdist(together, together)
-    weights = np.concatenate([np.full(len(one), 1 / len(one)), np.full(len(other), -1 / len(other))])
+    weights = np.concatenate(
+        [np.full(len(one), 1 / len(one)), np.full(len(other), -1 / len(other))]
+    )
     drawn = np.tile(weights, (PERMUTATIONS, 1))
     every = np.vstack([weights, random.permuted(drawn, axis=1)])
     energies = -np.einsum("pi,pi->p", every @ apart, every)

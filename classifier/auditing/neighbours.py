@@ -65,9 +65,7 @@ def _largest(cosines: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(found, axis=1), np.stack(places, axis=1)
 
 
-def nearest(
-    units: Units, count: int, most: int, block: int = 4096
-) -> Nearest:
+def nearest(units: Units, count: int, most: int, block: int = 4096) -> Nearest:
     """Finds the nearest other rows of each row, exactly.
 
     Args:

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from support.features import clusters, make_store, spec_of
 from support.commands import assert_one_line_error, run_command
+from support.features import clusters, make_store, spec_of
 
 from classifier.audit import run as audit_command
 from classifier.auditing.directions import directions
