@@ -367,6 +367,7 @@ def test_throughput_end_to_end(command, tmp_path):
         ("benchmarks.textbook", "--images", "32", "--epochs", "1"),
         ("benchmarks.views", "--per_class", "2", "--epochs", "1", "--seeds", "1"),
         ("benchmarks.scoring", "--images", "48", "--rounds", "1"),
+        ("benchmarks.auditing", "--rows", "600,1200,1800"),
     ],
     ids=lambda arguments: arguments[0],
 )
