@@ -117,7 +117,7 @@ def _found(path: Path, planted: np.ndarray, recall: dict[str, Any] | None) -> li
     shares = []
     for number in range(len(COSINES)):
         of = keys[number :: len(COSINES)]
-        shares.append(f"{sum(pair in found for pair in of) / len(of):.3f}")
+        shares.append(f"{sum(pair in found for pair in of) / max(len(of), 1):.3f}")
     cells = f"{recall['probed']} of {recall['cells']:,}" if recall else "all pairs"
     measured = f"{recall['nearest']:.3f}" if recall else "1"
     return [f"{len(keys):,}", *shares, f"{len(found - set(keys)):,}", cells, measured]

@@ -368,6 +368,7 @@ def test_throughput_end_to_end(command, tmp_path):
         ("benchmarks.firstuse", "--images", "64", "--epochs", "1", "--rounds", "1"),
         ("benchmarks.views", "--per_class", "2", "--epochs", "1", "--seeds", "1"),
         ("benchmarks.scoring", "--images", "48", "--rounds", "1"),
+        ("benchmarks.auditing", "--rows", "600,1200,1800"),
     ],
     ids=lambda arguments: arguments[0],
 )

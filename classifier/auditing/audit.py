@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from classifier.auditing.doubts import find_doubts
+from classifier.auditing.doubts import Doubts, find_doubts
 from classifier.auditing.drift import drift
 from classifier.auditing.findings import Findings
 from classifier.auditing.leaks import CopyOptions, find_copies
@@ -40,10 +40,7 @@ def audit(
     doubts = find_doubts(rows)
     outliers = find_outliers(rows, doubts.own, len(doubts.classes))
     sides = sides_of(rows, run)
-    notes = [doubts.note] if doubts.note else []
-    unchecked = int((doubts.own < 0).sum())
-    if unchecked and not doubts.note:
-        notes.append(f"{unchecked:,} rows without exactly one label had no label checked")
+    notes = _notes(doubts)
     restated: list[dict[str, Any]] = []
     judged = None
     if run and run.multi_label:
@@ -69,3 +66,11 @@ def audit(
         run=run.url if run else "",
         notes=notes,
     )
+
+
+def _notes(doubts: Doubts) -> list[str]:
+    """Returns what is to say of labels that were not checked."""
+    unchecked = int((doubts.own < 0).sum())
+    if doubts.note:
+        return [doubts.note]
+    return [f"{unchecked:,} rows without exactly one label had no label checked"] * bool(unchecked)

@@ -1,14 +1,14 @@
 """Nearest neighbours by cosine of many rows: each row looks through a few cells of alike rows.
 
 The number of all products grows with the square of the number of rows. Here rows are sorted into
-the cells of k-means on the sphere, and each row is compared with the rows of the cells whose centres
-are nearest to it, as in an inverted file (Sivic and Zisserman, "Video Google", 2003; Jegou, Douze
-and Schmid, "Product quantization for nearest neighbor search", 2011). A neighbour in another cell is
-missed. So some rows are drawn and their neighbours are found exactly: half of them decide how many
-cells are looked through, the other half measures which share of neighbours this finds.
+the cells of k-means on the sphere, and each row is compared with the rows of the cells whose
+centres are nearest to it, as in an inverted file (Sivic and Zisserman, "Video Google", 2003; Jegou,
+Douze and Schmid, "Product quantization for nearest neighbor search", 2011). A neighbour in another
+cell is missed. So some rows are drawn and their neighbours are found exactly: half of them decide
+how many cells are looked through, the other half measures which share of neighbours this finds.
 
-With 2 sqrt(n) cells, time grows with n ** 1.5. Features in the order of the cells lie in a temporary
-file; in memory are a few blocks of them.
+With 2 sqrt(n) cells, time grows with n ** 1.5. Features in the order of the cells lie in a
+temporary file; in memory are a few blocks of them.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def leaked_rows(pairs: Iterable[Pair], sides: np.ndarray) -> np.ndarray:
 def judge_rows(
     run: Run, head_id: str, store: FeatureStore, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns bool (count,) twice: which rows have one class of the run, and where the head is right.
+    """Returns bool (count,) twice: which rows have one class of the run, and which it gets right.
 
     Args:
       run: with one label per row.

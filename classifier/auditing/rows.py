@@ -55,7 +55,7 @@ class Vectors:
             found = np.empty((len(rows), size), np.float32)
             for place, row in enumerate(rows.tolist()):
                 file.seek(4 * row * size)
-                file.readinto(found[place])  # type: ignore[arg-type]
+                file.readinto(found[place])
         return found
 
 
@@ -169,8 +169,8 @@ def read_rows(store: FeatureStore) -> Iterator[AuditRows]:
                 f"the store at {store.url} has no rows to look at; extract images into it first"
             )
         columns = {name: np.concatenate(parts) for name, parts in names.items()}
-        vectors = Vectors(path, (len(columns["key"]), size))
-        yield AuditRows(**columns, vectors=vectors, standard=moments.standard())
+        in_file = Vectors(path, (len(columns["key"]), size))
+        yield AuditRows(**columns, vectors=in_file, standard=moments.standard())
 
 
 def image_records(store: FeatureStore, wanted: Iterable[int]) -> dict[int, dict[str, Any]]:

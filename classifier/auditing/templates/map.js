@@ -9,7 +9,9 @@
   const rows = column(Uint32Array, data.row), count = rows.length;
   const ways = data.colourings.map((way) => ({ ...way, codes: column(Uint16Array, way.codes) }));
 
-  const canvas = section.querySelector("canvas"), context = canvas.getContext("2d");
+  const canvas = section.querySelector("canvas");
+  // This script sets every pixel, so that the canvas may as well stay in main memory.
+  const context = canvas.getContext("2d", { willReadFrequently: true });
   const ring = section.querySelector(".ring"), select = section.querySelector("select");
   const legend = section.querySelector(".legend"), shown = section.querySelector(".shown");
   const PALETTE = 10, LEGEND = 24;

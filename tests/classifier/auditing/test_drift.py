@@ -115,7 +115,7 @@ def test_another_base_is_refused_in_one_line(tmp_path):
     make_store(tmp_path / "other", features, labels, spec=spec_of((12,), base=base))
     flags = ["--store", "one", "--against", "other"]
     done = run_command("classifier.audit", *flags, cwd=tmp_path)
-    assert_one_line_error(done, 2, "--against", "weights_hash", "cdcdcd")
+    assert_one_line_error(done, 2, "--against", "weights: ", "cdcdcd")
 
 
 def test_the_command_tells_the_drift_in_its_page_and_summary(tmp_path, capsys):
