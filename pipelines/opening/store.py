@@ -25,6 +25,7 @@ from featurestore.io.storage import Storage
 from featurestore.numerics import UNDECIDED, Numerics
 from featurestore.spec import PIXEL_DTYPE, PixelSpec, StoreSpec
 from featurestore.store import FeatureStore, create_store
+from pipelines.extraction.worker import share_engine
 from pipelines.opening.engine import Chosen, choose_engine
 from pipelines.opening.existing import existing_store
 from pipelines.opening.sample import Samples
@@ -108,6 +109,8 @@ def _settle(
     if chosen is None or chosen.choice.numerics.hash != store.spec.numerics.hash:
         choice, reason = for_stored(store.spec.numerics, this_machine, options.engine)
         chosen = Chosen.of(choice, reason or "the store's own")
+    elif chosen.engine and chosen.choice.engine == "openvino":
+        share_engine(store, dataclasses.replace(settings, engine=chosen.choice), chosen.engine)
     say(chosen.line)
     first = partial(samples.first, pixels=store.spec.pixels)
     difference = check_numerics(store, settings, chosen, first)
