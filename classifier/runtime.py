@@ -15,7 +15,7 @@ from featurestore.cli.absent import absent
 from featurestore.cli.command import VERBOSE, quiet_libraries
 from featurestore.errors import HoarfrostError, UsageError
 
-EXTRAS = ("matplotlib", "pandas", "sklearn")
+EXTRAS = ("jax", "matplotlib", "pandas", "scipy", "sklearn")
 # If you set this variable, Keras imports every optional package that it finds.
 WHOLE_KERAS = "HOARFROST_WHOLE_KERAS"
 # The packages that `python -m` starts; Beam starts its workers.
@@ -78,8 +78,8 @@ def import_openvino() -> Any:
 def _without_extras() -> Iterator[None]:
     """Hides `EXTRAS` from Keras's import, in processes that run our commands.
 
-    Keras uses them for wrappers and galleries that no command needs, at 40% of the import's time
-    and 140 MB. A command can still import them later, as it does Matplotlib. `WHOLE_KERAS` switches
+    TensorFlow and Keras use them for wrappers and galleries that no command needs, at about half of
+    the import's time. A command can still import them later, as it does Matplotlib. `WHOLE_KERAS` switches
     the hiding off, and your own programs always get the whole of Keras.
     """
     if not is_ours() or os.environ.get(WHOLE_KERAS):

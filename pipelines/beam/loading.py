@@ -16,7 +16,7 @@ from featurestore.cli.absent import absent
 LOCAL_RUNNERS = ("directrunner", "direct", "switchingdirectrunner", "bundlebaseddirectrunner")
 # Beam imports each one that it finds, which is half of its own import's time. No command reads or
 # writes by Beam's connectors.
-CLIENTS = ("apitools", "boto3", "google.cloud", "pandas", "pymongo")
+CLIENTS = ("apitools", "azure", "boto3", "google.cloud", "hdfs", "pandas", "pymongo")
 
 
 def load_beam(arguments: Sequence[str]) -> None:

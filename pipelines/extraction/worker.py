@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from classifier.engines import Engine, EngineChoice, StoredBase, load_engine
+from classifier.engines import Engine, StoredBase, load_engine
 from classifier.engines.batching import device_totals, lanes_for
 from classifier.engines.device import claim_device
 from classifier.engines.engine import IDENTITY
@@ -20,7 +20,6 @@ from classifier.engines.probes import require_numerics
 from classifier.pixels.views import Views
 from featurestore.io.retry import repeats
 from featurestore.reuse import StoredFeatures
-from featurestore.spec import BaseSpec
 from featurestore.store import FeatureStore, open_store
 from featurestore.writer import PartWriter
 from pipelines.extraction.attempt import ChunkWork
@@ -34,7 +33,7 @@ from pipelines.watching.timing import LaneClock
 from pipelines.watching.watch import Watch
 
 _LOADING, _SHARING = threading.Lock(), threading.Lock()
-_ENGINES: dict[tuple[BaseSpec, tuple[int, int], EngineChoice, int], Engine] = {}
+_ENGINES: dict[Any, Engine] = {}
 
 _SHARED: dict[WorkerSettings, AnyWorker] = {}
 
@@ -171,10 +170,10 @@ def shared_engine(store: FeatureStore, settings: WorkerSettings) -> Engine:
 
     Only the newest engine is kept, because a process works for one store at a time.
     """
-    spec, batch_size, choice = store.spec, settings.batch_size, settings.engine
+    choice = settings.engine
     assert choice is not None, "the engine is settled before a base is loaded"
-    name = (spec.base, spec.pixels.image_size, choice, batch_size)
     with _LOADING:
+        name = _name_of(store, settings)
         if name not in _ENGINES:
             # The driver may run on another machine. An engine that lacks a precision here would
             # silently compute in another one.
@@ -182,9 +181,21 @@ def shared_engine(store: FeatureStore, settings: WorkerSettings) -> Engine:
                 require_able(choice, this_machine())
             if choice.engine == "tensorflow":
                 claim_device()
-            base = StoredBase(store.storage, spec, settings.trust_model)
+            base = StoredBase(store.storage, store.spec, settings.trust_model)
             lanes = lane_count(settings.processes)
-            engine = load_engine(base, choice, batch_size, lanes)
+            engine = load_engine(base, choice, settings.batch_size, lanes)
             _ENGINES.clear()
             _ENGINES[name] = engine
         return _ENGINES[name]
+
+
+def share_engine(store: FeatureStore, settings: WorkerSettings, engine: Engine) -> None:
+    """Makes an engine that was loaded for a trial the one that `shared_engine` returns."""
+    with _LOADING:
+        _ENGINES.clear()
+        _ENGINES[_name_of(store, settings)] = engine
+
+
+def _name_of(store: FeatureStore, settings: WorkerSettings) -> Any:
+    spec = store.spec
+    return spec.base, spec.pixels.image_size, settings.engine, settings.batch_size

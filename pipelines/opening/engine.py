@@ -56,12 +56,14 @@ class Chosen:
       line: the choice and its reason, for the user.
       record: the same, JSON-ready, for the run's record.
       quantised: the int8 model, to be stored; or b"".
+      engine: the engine itself, if it was loaded for a trial.
     """
 
     choice: EngineChoice
     line: str
     record: Mapping[str, Any] = field(default_factory=dict)
     quantised: bytes = field(default=b"", repr=False)
+    engine: Engine | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, choice: EngineChoice, reason: str, **facts: Any) -> Chosen:
@@ -124,26 +126,26 @@ def _remembered(
     if trial is None:
         return None
     taken, why = _taken(found, trial)
-    checked = ""
+    checked, engine = "", None
     if len(found.precisions) > 1 and taken.closeness is not None:
         images = sample(CHECKED_IMAGES)
         if not len(images):
             return None
-        rows, truth = (
-            features_of(load(name), images, lane_count(1)) for name in (taken.precision, "float32")
-        )
+        engine, exact = load(taken.precision), load("float32")
+        rows, truth = (features_of(each, images, lane_count(1)) for each in (engine, exact))
         close = lowest(taps, rows, truth)
         here = dataclasses.replace(taken, closeness=close)
         if not (here.is_close and here.is_clear):
             return None
         checked = f"; on {len(images)} images of this input: {close.line}"
-    return Chosen.of(
+    chosen = Chosen.of(
         EngineChoice(found.engine, taken.precision),
         f"{why}; remembered from {trial.day}, on {trial.images} images: {trial.line}{checked}; "
         "--remeasure tries again",
         **_facts(trial),
         remembered=trial.day,
     )
+    return dataclasses.replace(chosen, engine=engine)
 
 
 def _measured(
@@ -164,11 +166,12 @@ def _measured(
     if key:
         remember(key, trial)
     taken, why = _taken(found, trial)
-    return Chosen.of(
+    chosen = Chosen.of(
         EngineChoice(found.engine, taken.precision),
         f"{why}; on {len(images)} images of the input: {trial.line}",
         **_facts(trial),
     )
+    return dataclasses.replace(chosen, engine=tried[taken.precision])
 
 
 def _taken(found: Candidates, trial: Trial) -> tuple[Measured, str]:

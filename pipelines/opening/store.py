@@ -26,6 +26,7 @@ from featurestore.numerics import UNDECIDED, Numerics
 from featurestore.spec import PIXEL_DTYPE, BaseSpec, PixelSpec, StoreSpec
 from featurestore.store import FeatureStore, create_store
 from featurestore.taps import cut_hashes, taps_of
+from pipelines.extraction.worker import share_engine
 from pipelines.opening.engine import Chosen, choose_engine
 from pipelines.opening.existing import existing_store
 from pipelines.opening.sample import Samples
@@ -110,6 +111,8 @@ def _settle(
         asked = for_base(options.engine, store.spec.base)
         choice, reason = for_stored(store.spec.numerics, this_machine, asked)
         chosen = Chosen.of(choice, reason or "the store's own")
+    elif chosen.engine and chosen.choice.engine == "openvino":
+        share_engine(store, dataclasses.replace(settings, engine=chosen.choice), chosen.engine)
     say(chosen.line)
     first = partial(samples.first, pixels=store.spec.pixels)
     difference = check_numerics(store, settings, chosen, first)

@@ -512,10 +512,12 @@ def test_a_whole_run_imports_only_what_it_uses(store, tmp_path):
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         assert done.returncode == 0, done.stderr[-2000:]
+        # A package that was looked for in vain is listed too, but no module of it.
         names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-        assert "pyarrow" in names
-        assert not {"tensorflow", "keras", "pandas", "sklearn", "scipy.optimize"} & names
-        assert not {"apache_beam", "mpl_toolkits.mplot3d"} & names
+        assert {"pyarrow.lib", "scipy.special._ufuncs", "matplotlib.figure"} < names
+        assert not {"tensorflow.python", "keras.src", "pandas.core", "sklearn.base"} & names
+        assert not {"apache_beam.io", "mpl_toolkits.mplot3d.axes3d"} & names
+        assert "scipy.optimize._optimize" not in names
 
 
 @pytest.mark.slow
