@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,8 @@ import pyarrow.parquet as pq
 
 from featurestore.io.storage import Storage
 from featurestore.reading.pages import map_block, plain_block
-from featurestore.schema import FEATURES, decode_features
+from featurestore.reading.splits import split_lists
+from featurestore.schema import FEATURES, decode_features, feature_field
 from featurestore.spec import StoreSpec
 
 
@@ -75,12 +77,27 @@ class ParquetPart:
 
     def features(self, group: int) -> np.ndarray:
         """Returns a row group's features, read-only; local maps are not copied."""
-        if self._spec.is_map and self._remote is None:
-            path, width = self._storage.path(self._name), self._spec.feature_bytes
+        found = None
+        if self._remote is None:
             with self._storage.readable(self._name):
-                block = plain_block(path, self._metadata, group, FEATURES, width)
-                if block:
-                    return map_block(path, *block, self._spec.dtype).reshape(
-                        -1, *self._spec.feature_shape
-                    )
-        return decode_features(self.table(group, [FEATURES])[FEATURES], self._spec)
+                found = self._maps(group) if self._spec.is_map else self._lists(group)
+        if found is None:
+            return decode_features(self.table(group, [FEATURES])[FEATURES], self._spec)
+        return found.reshape(-1, *self._spec.feature_shape)
+
+    def _maps(self, group: int) -> np.ndarray | None:
+        path, width = self._storage.path(self._name), self._spec.feature_bytes
+        block = plain_block(path, self._metadata, group, FEATURES, width)
+        return map_block(path, *block, self._spec.dtype) if block else None
+
+    def _lists(self, group: int) -> np.ndarray | None:
+        if not self._has_lists:
+            return None
+        path, length = self._storage.path(self._name), self._spec.feature_size
+        return split_lists(path, self._metadata, group, FEATURES, length)
+
+    @cached_property
+    def _has_lists(self) -> bool:
+        schema = self._metadata.schema.to_arrow_schema()
+        expected = feature_field(self._spec).type
+        return FEATURES in schema.names and schema.field(FEATURES).type == expected
