@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,8 @@ import pyarrow.parquet as pq
 
 from featurestore.io.storage import Storage
 from featurestore.reading.pages import map_block, plain_block
-from featurestore.schema import decode_columns
+from featurestore.reading.splits import split_lists
+from featurestore.schema import decode_columns, feature_field
 from featurestore.spec import StoreSpec
 from featurestore.taps import columns_of
 
@@ -76,13 +78,28 @@ class ParquetPart:
 
     def features(self, group: int) -> np.ndarray:
         """Returns a row group's features, read-only; local maps are not copied."""
-        if self._spec.is_map and self._remote is None:
-            path, width = self._storage.path(self._name), self._spec.feature_bytes
+        columns, found = columns_of(self._spec), None
+        if self._remote is None:
             with self._storage.readable(self._name):
-                block = plain_block(path, self._metadata, group, self._spec.column, width)
-                if block:
-                    return map_block(path, *block, self._spec.dtype).reshape(
-                        -1, *self._spec.feature_shape
-                    )
-        names = [each.column for each in columns_of(self._spec)]
-        return decode_columns(self.table(group, names), self._spec)
+                if len(columns) == 1:
+                    found = self._maps(group) if self._spec.is_map else self._lists(group)
+        if found is None:
+            return decode_columns(self.table(group, [c.column for c in columns]), self._spec)
+        return found.reshape(-1, *self._spec.feature_shape)
+
+    def _maps(self, group: int) -> np.ndarray | None:
+        path, width = self._storage.path(self._name), self._spec.feature_bytes
+        block = plain_block(path, self._metadata, group, self._spec.column, width)
+        return map_block(path, *block, self._spec.dtype) if block else None
+
+    def _lists(self, group: int) -> np.ndarray | None:
+        if not self._has_lists:
+            return None
+        path, length = self._storage.path(self._name), self._spec.feature_size
+        return split_lists(path, self._metadata, group, self._spec.column, length)
+
+    @cached_property
+    def _has_lists(self) -> bool:
+        """Whether the column is of the type that Hoarfrost writes, as it may not be elsewhere."""
+        schema, name = self._metadata.schema.to_arrow_schema(), self._spec.column
+        return name in schema.names and schema.field(name).type == feature_field(self._spec).type
