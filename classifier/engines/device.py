@@ -50,6 +50,11 @@ def sees_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
+def may_use_gpu() -> bool:
+    """Whether workers may compute on a GPU, or on the processor in its place; starts nothing."""
+    return asked() == CPU or (asked() == AUTO and _may_have_gpu())
+
+
 def _may_have_gpu() -> bool:
     return sys.platform != "linux" or bool(glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/kfd"))
 

@@ -11,6 +11,7 @@ from featurestore.errors import UsageError
 from featurestore.io.storage import Storage
 from pipelines.beam.loading import load_beam
 from pipelines.beam.run import run_pipeline
+from pipelines.extraction.share import default_processes
 from pipelines.options import ExtractOptions
 from pipelines.settings import WorkerSettings
 
@@ -52,7 +53,7 @@ class Job:
         if not options.beam_arguments:
             _refuse("--no_wait", remote.no_wait, "DirectRunner", "a job on a cluster")
             _refuse("--accelerator and --min_ram", bool(remote.hints), "DirectRunner", "Dataflow")
-            return cls(None)
+            return cls(None, processes=default_processes())
         load_beam(options.beam_arguments)
         from pipelines.beam import options as beam_options
 

@@ -35,9 +35,12 @@ from featurestore.io.cores import cores
 from featurestore.io.urls import is_on_disk
 from pipelines.beam import dask
 from pipelines.beam.loading import is_local_runner
+from pipelines.extraction.share import default_processes
 
 DEFAULT_RUNNER = "DirectRunner"
 DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"
+# A user who gives one of these has chosen the processes.
+_PROCESS_FLAGS = ("--direct_num_workers", "--direct_running_mode")
 # What installs the packages that a runner of Beam imports.
 PACKAGES = {"dask": "; pip install 'hoarfrost[dask]'"}
 # How similar an unknown flag must be to a known one to be its misspelling, out of 1. Flags of
@@ -205,9 +208,7 @@ def make_options(arguments: Sequence[str]) -> PipelineOptions:
         level = "CRITICAL" if is_local(options) else "ERROR"
         options.view_as(WorkerOptions).default_sdk_harness_log_level = level
     if is_local(options):
-        direct = options.view_as(DirectOptions)
-        # Beam would count the machine's cores, of which this process may use only a few.
-        direct.direct_num_workers = direct.direct_num_workers or cores()
+        set_processes(options, arguments)
         # The local runner first tries Prism, which needs a download. Beam does not try it for a
         # pipeline that allows unsafe triggers, and ours have no triggers at all.
         options.view_as(TypeOptions).allow_unsafe_triggers = True
@@ -218,6 +219,21 @@ def make_options(arguments: Sequence[str]) -> PipelineOptions:
         # processes uses all cores of its machine.
         options.view_as(DebugOptions).add_experiment("no_use_multiple_sdk_containers")
     return options
+
+
+def set_processes(options: PipelineOptions, arguments: Sequence[str]) -> None:
+    """Sets how many worker processes the local runner starts, as the user or this machine says.
+
+    Args:
+      options: made of the arguments.
+      arguments: Beam's own flags.
+    """
+    direct = options.view_as(DirectOptions)
+    # Beam would count the machine's cores, of which this process may use only a few.
+    direct.direct_num_workers = direct.direct_num_workers or cores()
+    is_asked = any(argument.split("=")[0] in _PROCESS_FLAGS for argument in arguments)
+    if not is_asked and (processes := default_processes()) > 1:
+        direct.direct_running_mode, direct.direct_num_workers = "multi_processing", processes
 
 
 def runner_name(options: PipelineOptions) -> str:

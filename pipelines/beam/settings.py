@@ -10,7 +10,7 @@ from typing import Any
 from apache_beam import version
 from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions
 
-from pipelines.beam.options import runner_name, runs_here
+from pipelines.beam.options import is_local, runner_name, runs_here, set_processes
 
 
 def read_settings(arguments: Sequence[str]) -> dict[str, Any]:
@@ -29,6 +29,8 @@ def read_settings(arguments: Sequence[str]) -> dict[str, Any]:
     """
     with contextlib.redirect_stderr(io.StringIO()):
         options = PipelineOptions(list(arguments))
+        if is_local(options):
+            set_processes(options, arguments)
         flags = options.get_all_options()
     return {
         "runner": runner_name(options).rsplit(".", 1)[-1].lower().removesuffix("runner"),

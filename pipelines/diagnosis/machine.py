@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import glob
 import math
-import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from packaging.version import Version
 
-from featurestore.io.cores import GROUPS, container_limit, cores
+from featurestore.io.cores import container_limit, cores
+from featurestore.io.memory import memory
 from featurestore.units import size_text
 from pipelines.diagnosis.finding import ERROR, OK, WARNING, Case, Finding
 from pipelines.diagnosis.packages import extra, has_module
+from pipelines.extraction.share import PROCESS_BYTES
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 # CUDA 12 runs on every driver from this one (CUDA Toolkit's release notes, minor version
 # compatibility).
 OLDEST_DRIVER = "525.60.13"
-# What a process with VGG16 took at its peak, rounded up; see docs/performance.md.
-PROCESS_BYTES = 2 << 30
 
 
 def machine_findings(case: Case) -> Iterator[Finding]:
@@ -36,19 +34,9 @@ def machine_findings(case: Case) -> Iterator[Finding]:
     processes = 1
     if case.flag("direct_running_mode") == "multi_processing":
         processes = case.flag("direct_num_workers") or cores()
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield from memory_findings(min(total, memory_limit(GROUPS) or total), processes)
+    yield from memory_findings(memory(), processes)
     driver = _DRIVER.read_text() if _DRIVER.exists() else ""
     yield from gpu_findings(glob.glob("/dev/nvidia[0-9]*"), driver, has_module("nvidia.cudnn"))
-
-
-def memory_limit(folder: Path) -> int | None:
-    """Returns how many bytes the container may hold; None without a limit."""
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):
-            # "max" stands for no limit, and is no number.
-            return int((folder / name).read_text())
-    return None
 
 
 def memory_findings(total: int, processes: int) -> Iterator[Finding]:

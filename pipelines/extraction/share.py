@@ -1,14 +1,44 @@
-"""How many of its machine's cores one worker process takes."""
+"""How many worker processes share a machine, and how many of its cores each takes."""
 
 from __future__ import annotations
 
 import os
 import sys
 
+from classifier.engines.device import may_use_gpu
 from featurestore.errors import UsageError
 from featurestore.io.cores import cores
+from featurestore.io.memory import memory
 
 PROCESSES = "HOARFROST_PROCESSES"
+# A process in Python feeds about so many lanes of a fast base; see docs/performance.md, Many cores.
+LANES_FED = 8
+# What a process with VGG16 took at its peak, rounded up; see docs/performance.md.
+PROCESS_BYTES = 2 << 30
+
+
+def default_processes() -> int:
+    """Returns how many worker processes the local runner uses on this machine, if none are asked.
+
+    A GPU gets a single process, whose queue fills its batches.
+    """
+    return 1 if may_use_gpu() else processes_for(cores(), memory())
+
+
+def processes_for(lanes: int, held: int) -> int:
+    """Returns how many processes it takes to feed lanes, within the memory.
+
+    Args:
+      lanes: cores that decode and infer.
+      held: bytes that all processes may hold.
+
+    Example:
+      >>> [processes_for(lanes, 256 << 30) for lanes in (1, 15, 16, 64)]
+      [1, 1, 2, 8]
+      >>> processes_for(64, 5 << 30)
+      2
+    """
+    return max(1, min(lanes // LANES_FED, held // PROCESS_BYTES))
 
 
 def lane_count(processes: int) -> int:

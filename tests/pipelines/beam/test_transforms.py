@@ -119,3 +119,28 @@ def test_all_cores_are_those_that_this_process_may_use(monkeypatch, asked, proce
     options = beam_options.make_options(flags)
     assert options.view_as(DirectOptions).direct_num_workers == processes
     assert beam_options.process_count(options) == processes
+
+
+@pytest.mark.parametrize(
+    ("flags", "processes"),
+    [
+        ((), 4),
+        (("--direct_num_workers=1",), 1),
+        (("--direct_num_workers", "2", "--direct_running_mode=multi_processing"), 2),
+        (("--direct_running_mode=multi_threading",), 1),
+        (("--runner=FlinkRunner",), 1),
+    ],
+)
+def test_the_local_runner_takes_as_many_processes_as_the_machine_suggests(
+    monkeypatch, flags, processes
+):
+    from pipelines.beam import job, settings
+    from pipelines.beam import options as beam_options
+    from pipelines.options import ExtractOptions
+
+    for module in (job, beam_options):
+        monkeypatch.setattr(module, "default_processes", lambda: 4)
+    assert beam_options.process_count(beam_options.make_options(flags)) == processes
+    assert job.Job.of(ExtractOptions(beam_arguments=flags)).processes == processes
+    several = settings.read_settings(flags)["flags"]["direct_running_mode"] == "multi_processing"
+    assert several == (processes > 1)

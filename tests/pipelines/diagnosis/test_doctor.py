@@ -269,22 +269,6 @@ def test_servers_that_only_this_machine_knows_are_found():
     assert not list(addresses.endpoint_findings({"endpoint_url": "http://store:9000"}, set_here))
 
 
-@pytest.mark.parametrize(
-    "files, size",
-    [
-        ({}, None),
-        ({"memory.max": "max"}, None),
-        ({"memory.max": "1073741824"}, 1 << 30),
-        ({"memory/memory.limit_in_bytes": "4096"}, 4096),
-    ],
-)
-def test_the_memory_of_the_container_is_read(files, size, tmp_path):
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(f"{text}\n")
-    assert machine.memory_limit(tmp_path) == size
-
-
 def test_limits_of_the_container_are_shown(monkeypatch):
     monkeypatch.setattr(machine, "container_limit", lambda: 1.5)
     assert_found(findings(), OK, "limit of 1.5")

@@ -3,7 +3,13 @@ from support.optional import optional
 
 from featurestore.errors import UsageError
 from pipelines.extraction import share
-from pipelines.extraction.share import PROCESSES, lane_count
+from pipelines.extraction.share import (
+    PROCESS_BYTES,
+    PROCESSES,
+    default_processes,
+    lane_count,
+    processes_for,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +48,32 @@ def test_a_dask_worker_has_as_many_lanes_as_threads(threads, lanes):
     ):
         assert client.submit(lane_count, 1).result(60) == lanes
     assert lane_count(1) == 8
+
+
+PLENTY = 512 << 30
+
+
+@pytest.mark.parametrize(
+    ("lanes", "held", "processes"),
+    [
+        (1, PLENTY, 1),
+        (15, PLENTY, 1),
+        (16, PLENTY, 2),
+        (23, PLENTY, 2),
+        (24, PLENTY, 3),
+        (64, PLENTY, 8),
+        (64, 0, 1),
+        (64, 3 * PROCESS_BYTES - 1, 2),
+        (64, 3 * PROCESS_BYTES, 3),
+    ],
+)
+def test_processes_are_as_many_as_the_lanes_need_and_the_memory_holds(lanes, held, processes):
+    assert processes_for(lanes, held) == processes
+
+
+@pytest.mark.parametrize(("device", "processes"), [("none", 4), ("cpu", 1)])
+def test_a_device_has_one_process(monkeypatch, device, processes):
+    monkeypatch.setenv("HOARFROST_DEVICE", device)
+    monkeypatch.setattr(share, "cores", lambda: 32)
+    monkeypatch.setattr(share, "memory", lambda: PLENTY)
+    assert default_processes() == processes
