@@ -78,8 +78,8 @@ _LABEL = f"column of --labels if you give that, else {_COLUMN}; default label"
 _SPLITS = "divide an input without splits, by the content of its images"
 _MODEL = """a keras.applications name (python -m classifier.bases lists them), a saved model, or
 pixels to store the images themselves as uint8"""
-_LAYER = """cut here; outer/inner if nested. Given several times, or several: all of them in one
-pass, each with the pooling behind its colon or that of --pooling"""
+_LAYER = """cut here (outer/inner if nested); several layers are taken in one pass, each with the
+pooling behind its colon, else that of --pooling"""
 _PRECISION = "auto: the fastest whose features agree with float32's on a sample of the input"
 _AUGMENT = f"{', '.join(LAYERS)} as in keras.layers, in this order; default {BOOK}"
 _ACCELERATOR = "of Dataflow's workers: type:nvidia-tesla-t4;count:1;install-nvidia-driver"

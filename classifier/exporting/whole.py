@@ -63,7 +63,8 @@ def whole_model(
             x = ops.cast(ops.cast(x, "float16"), "float32") if keeps_casts else _rounded(x)
         parts.append(x)
     if spec.base.taps:
-        x = ops.concatenate([ops.reshape(part, (-1, math.prod(part.shape[1:]))) for part in parts])
+        flat = [ops.reshape(part, (-1, math.prod(part.shape[1:]))) for part in parts]
+        x = ops.concatenate(flat, axis=1)
     logits = logits_model(head)(x, training=False)
     if temperature != 1:
         logits = logits / temperature
