@@ -79,8 +79,8 @@ _LABEL = f"column of --labels if you give that, else {_COLUMN}; default label"
 _SPLITS = "divide an input without splits, by the content of its images"
 _MODEL = """a keras.applications name (python -m classifier.bases lists them), a saved model, an
 ONNX or OpenVINO graph (.onnx, .xml), or pixels to store the images themselves as uint8"""
-_LAYER = """cut here; outer/inner if nested; a tensor of a graph. Given several times, or several:
-all of them in one pass, each with the pooling behind its colon or that of --pooling"""
+_LAYER = """cut here (outer/inner if nested, a tensor of a graph); several layers are taken in one
+pass, each with the pooling behind its colon, else that of --pooling"""
 _FIT = """crop:256 resizes the shorter side to 256, then cuts; default squash, or what the file of
 --preprocess says"""
 _RESIZE = """pillow-* are antialiased, as in PyTorch; default bilinear, or what the file of

@@ -62,8 +62,12 @@ def convert(model: keras.Model, base_spec: BaseSpec, image_size: tuple[int, int]
         next(node for node in result.results if output.name in node.input_value(0).get_names())
         for output in graph.outputs
     ]
-    for node, tap in zip(outputs, base_spec.taps, strict=False):
-        node.set_friendly_name(tap.name)
+    if base_spec.taps:
+        # New ones, because a layer that does nothing shares its tensor with the one before it.
+        sources = [node.input_value(0) for node in outputs]
+        outputs = [openvino.opset8.result(source) for source in sources]
+        for node, tap in zip(outputs, base_spec.taps, strict=True):
+            node.set_friendly_name(tap.name)
     return pack(openvino.Model(outputs, result.get_parameters()))
 
 

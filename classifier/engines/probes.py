@@ -82,7 +82,8 @@ def read_probes(storage: Storage, spec: StoreSpec) -> tuple[np.ndarray, np.ndarr
     try:
         with storage.open_parquet(layout.PROBES) as file:
             table = file.read()
-        pixels = np.frombuffer(b"".join(table["pixels"].to_pylist()), np.uint8)
+        # Writable, because an engine may share the memory of a batch.
+        pixels = np.frombuffer(bytearray().join(table["pixels"].to_pylist()), np.uint8)
         pixels = pixels.reshape(-1, *spec.pixels.image_size, 3)
         names = _columns(spec.base.taps)
         if names == [FEATURES] and FEATURES not in table.column_names:

@@ -63,7 +63,8 @@ def whole_model(
             x = ops.cast(ops.cast(x, "float16"), "float32") if keeps_casts else _rounded(x)
         parts.append(x)
     if spec.base.taps:
-        x = ops.concatenate([ops.reshape(part, (-1, math.prod(part.shape[1:]))) for part in parts])
+        flat = [ops.reshape(part, (-1, math.prod(part.shape[1:]))) for part in parts]
+        x = ops.concatenate(flat, axis=1)
     outputs = _classified(head, x, multi_label, temperature)
     return keras.Model(pixels, outputs, name="classifier")
 

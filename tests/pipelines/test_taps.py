@@ -12,12 +12,18 @@ from support.extraction import distance, run
 from support.images import write_images
 from support.optional import optional
 
+from classifier.engines import StoredBase, run_padded, serving_engine
+from classifier.engines.probes import synthetic_images
+from classifier.exporting.whole import whole_model
+from classifier.runs.run import load_run
+from classifier.train import run as train
 from featurestore import open_store
 from featurestore.__main__ import run as featurestore_command
 from featurestore.checking.verify import verify_storage
 from featurestore.compaction.compact import compact
 from featurestore.errors import SpecMismatch, UsageError
 from featurestore.reuse import StoredFeatures
+from featurestore.taps import columns_of, divided
 from pipelines import extract as extract_command
 from pipelines.deriver import derive
 
@@ -194,6 +200,25 @@ def test_views_moved_images_and_a_resume(folder, tmp_path, monkeypatch):
         contents = {(name[1], name[2]): features for name, features in before[tap].items()}
         assert len(after) == 60 + 2
         assert all((contents[name[1], name[2]] == f).all() for name, f in after.items())
+
+
+@pytest.mark.parametrize("tap", ["inner", "last:avg+inner"])
+def test_a_run_of_taps_predicts_and_exports_what_its_head_learned_from(several, tmp_path, tap):
+    folder = str(tmp_path / "run")
+    train(["--store", several.url, "--output", folder, "--tap", tap, "--epochs", "2"])
+    trained = load_run(folder)
+    assert trained.spec.base.tap == tap
+    base, images = StoredBase(trained.storage, trained.spec), synthetic_images(4, (32, 32))
+    features = run_padded(serving_engine(base, 4), images).copy()
+    for part, column in zip(
+        divided(trained.spec.base.taps, features), columns_of(trained.spec), strict=True
+    ):
+        # The head learned from rounded features.
+        part[...] = part.astype(column.dtype)
+    learned = trained.logits_of("linear")(features)
+    whole = whole_model(base.load(), trained.load_head("linear"), trained.spec, False)
+    shipped = whole.predict(images, verbose=0)[:, 1]
+    np.testing.assert_allclose(shipped, 1 / (1 + np.exp(-learned[:, 0])), atol=1e-5)
 
 
 def test_a_later_layer_is_derived_from_the_maps_of_a_tap(folder, tmp_path, singles):

@@ -13,7 +13,8 @@ from support.extraction import run
 from support.images import write_images
 from support.optional import optional
 
-from classifier.base.build import FrozenBase
+from classifier.base.build import FrozenBase, build_base
+from classifier.base.request import BaseRequest
 from classifier.base.weights import weights_hash
 from classifier.cachefolder import CACHE_VARIABLE
 from classifier.engines import EngineChoice, conversion, run_padded
@@ -23,6 +24,7 @@ from classifier.engines.openvino import OpenVINOEngine
 from classifier.engines.tensorflow import TensorFlowEngine
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError
 from featurestore.spec import BaseSpec
+from featurestore.taps import divided
 
 optional("openvino")
 keras = optional("keras")
@@ -207,3 +209,21 @@ def test_an_asked_precision_is_measured_and_taken(base, tmp_path):
     assert 0.99 < outcome.record["engine"]["measured"][1]["cosine_minimum"] < 1
     with pytest.raises(SpecMismatch, match="openvino float32.*more than its tolerance"):
         run(*flags, "--engine", "openvino", "--precision", "float32")
+
+
+def test_a_layer_that_does_nothing_is_a_tap_of_its_own(tmp_path):
+    """Dropout shares its tensor with the layer before it."""
+    image = keras.Input((16, 16, 3))
+    same = keras.layers.Dropout(0.5, name="same")(keras.layers.Conv2D(4, 3, name="first")(image))
+    last = keras.layers.Conv2D(2, 3, name="last")(same)
+    keras.Model(image, last).save(tmp_path / "base.keras")
+    taps = ("first", "same", "last:avg")
+    request = BaseRequest(str(tmp_path / "base.keras"), taps=taps, preprocess="unit")
+    base = build_base(request)
+    packed = convert(base.model, base.spec, base.image_size)
+    assert {node.get_friendly_name() for node in unpack(packed, "x").get_results()} == set(taps)
+    images = np.random.default_rng(0).integers(0, 255, (2, 16, 16, 3), np.uint8)
+    ours, theirs = openvino_of(base, 2)(images), engine_of(base, 2)(images)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    rows = dict(zip(["first", "last:avg", "same"], divided(base.spec.taps, ours), strict=True))
+    assert (rows["first"] == rows["same"]).all() and rows["last:avg"].shape == (2, 2)

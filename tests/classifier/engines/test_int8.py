@@ -69,9 +69,7 @@ def test_one_int8_model_serves_every_tap(world, tmp_path):
         trained = load_run(folder)
         engine = serving_engine(StoredBase(trained.storage, trained.spec), 8)
         assert engine.numerics.hash == store.spec.numerics.hash
-        assert (
-            engine.feature_shape == trained.spec.feature_shape == store.tap(tap).spec.feature_shape
-        )
+        assert engine.feature_shape == store.tap(tap).spec.feature_shape
         assert largest_difference(trained.storage, trained.spec, engine) < 1e-5
 
 
