@@ -20,17 +20,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError
-from featurestore.fields import PixelSpec, require_choice
+from featurestore.fields import SCALED, PixelSpec, require_choice
 from featurestore.numerics import Numerics, digest
 
 FORMAT_VERSION = 1
-# The last four are for token sequences, `gem` for maps as well.
 POOLINGS = ("none", "avg", "max", "gem", "cls", "mean", "mean-patch")
 PREPROCESS_MODES = ("none", "unit", "tf", "caffe", "torch")
-# A preprocessing without a name: "scaled:" and its numbers, see `classifier.graphs.scaling`.
-SCALED = "scaled:"
-# Bases in files that OpenVINO reads, and TensorFlow does not.
-GRAPH_SUFFIXES = (".onnx", ".xml")
 DTYPES = ("float16", "float32")
 # Of a store of pixels, and of no other.
 PIXEL_DTYPE = "uint8"
@@ -79,11 +74,6 @@ class BaseSpec:
         require_choice("--pooling", self.pooling, POOLINGS)
         if not self.preprocess.startswith(SCALED):
             require_choice("--preprocess", self.preprocess, PREPROCESS_MODES)
-
-    @property
-    def is_graph(self) -> bool:
-        """Whether the base is an ONNX or OpenVINO file, which only OpenVINO runs."""
-        return self.model.casefold().endswith(GRAPH_SUFFIXES)
 
     @property
     def label(self) -> str:

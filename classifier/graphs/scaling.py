@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from featurestore.errors import UsageError
-from featurestore.spec import SCALED
+from featurestore.fields import SCALED
 
 Colours = tuple[float, float, float]
 # Names for --preprocess beside Keras's own, as (mean, deviation) of values from 0 to 1.
