@@ -10,8 +10,8 @@ FITS = ("squash", "crop", "pad")
 RESIZES = ("bilinear", "bicubic", "area", "nearest", "pillow-bilinear", "pillow-bicubic")
 ALPHAS = ("drop", "white", "black")
 EXIFS = ("ignore", "apply")
-# A preprocessing without a name: "scaled:" and its numbers, see `classifier.graphs.scaling`.
-SCALED = "scaled:"
+# A preprocessing that is said by its numbers, behind a colon; see `classifier.graphs.scaling`.
+SCALED = "scaled"
 
 
 def require_choice(what: str, got: str, choices: tuple[str, ...]) -> None:

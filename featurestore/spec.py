@@ -72,8 +72,7 @@ class BaseSpec:
 
     def __post_init__(self) -> None:
         require_choice("--pooling", self.pooling, POOLINGS)
-        if not self.preprocess.startswith(SCALED):
-            require_choice("--preprocess", self.preprocess, PREPROCESS_MODES)
+        require_choice("--preprocess", self.preprocess.split(":")[0], (*PREPROCESS_MODES, SCALED))
 
     @property
     def label(self) -> str:
