@@ -15,6 +15,8 @@ ALPHAS = ("drop", "white", "black")
 EXIFS = ("ignore", "apply")
 # Between the names of taps that are read side by side.
 JOINED = "+"
+# A preprocessing that is said by its numbers, behind a colon; see `classifier.graphs.scaling`.
+SCALED = "scaled"
 
 
 def require_choice(what: str, got: str, choices: tuple[str, ...]) -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError
-from featurestore.fields import JOINED, PixelSpec, Tap, require_choice, tap_name
+from featurestore.fields import JOINED, SCALED, PixelSpec, Tap, require_choice, tap_name
 from featurestore.numerics import Numerics, digest
 
 # The second is that of a store of several taps, which older releases refuse to read.
@@ -29,10 +29,6 @@ FORMAT_VERSION, TAPS_VERSION = 1, 2
 # The last four are for token sequences, `gem` for maps as well.
 POOLINGS = ("none", "avg", "max", "gem", "cls", "mean", "mean-patch")
 PREPROCESS_MODES = ("none", "unit", "tf", "caffe", "torch")
-# A preprocessing without a name: "scaled:" and its numbers, see `classifier.graphs.scaling`.
-SCALED = "scaled:"
-# Bases in files that OpenVINO reads, and TensorFlow does not.
-GRAPH_SUFFIXES = (".onnx", ".xml")
 DTYPES = ("float16", "float32")
 # Of a store of pixels, and of no other.
 PIXEL_DTYPE = "uint8"
@@ -82,13 +78,7 @@ class BaseSpec:
 
     def __post_init__(self) -> None:
         require_choice("--pooling", self.pooling, POOLINGS)
-        if not self.preprocess.startswith(SCALED):
-            require_choice("--preprocess", self.preprocess, PREPROCESS_MODES)
-
-    @property
-    def is_graph(self) -> bool:
-        """Whether the base is an ONNX or OpenVINO file, which only OpenVINO runs."""
-        return self.model.casefold().endswith(GRAPH_SUFFIXES)
+        require_choice("--preprocess", self.preprocess.split(":")[0], (*PREPROCESS_MODES, SCALED))
 
     @property
     def tap(self) -> str:

@@ -14,7 +14,8 @@ from classifier.graphs.scaling import scaling_of
 from classifier.pixels.grey import WEIGHTS
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, unknown_choice
-from featurestore.spec import PREPROCESS_MODES, SCALED
+from featurestore.fields import SCALED
+from featurestore.spec import PREPROCESS_MODES
 
 if TYPE_CHECKING:
     import keras

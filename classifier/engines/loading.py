@@ -17,7 +17,7 @@ from classifier.engines.identity import IdentityEngine
 from classifier.engines.openvino import OpenVINOEngine
 from classifier.engines.options import for_base, for_stored
 from classifier.engines.tensorflow import TensorFlowEngine, limit_threads, out_of_memory
-from classifier.graphs.files import GraphFiles
+from classifier.graphs.files import GraphFiles, is_graph_file
 from classifier.graphs.network import Network
 from classifier.graphs.scaling import scaling_of
 from classifier.runtime import import_keras
@@ -47,6 +47,11 @@ class StoredBase:
     trust_model: bool = False
     model: keras.Model | GraphFiles | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def is_graph(self) -> bool:
+        """Whether the base is an ONNX or OpenVINO file, which only OpenVINO runs."""
+        return is_graph_file(self.spec.base.model)
+
     def load(self) -> keras.Model:
         """Returns the base in Keras.
 
@@ -54,7 +59,7 @@ class StoredBase:
           CorruptStore: when the file is missing, damaged, or holds other weights.
           UsageError: when the base has Lambda layers and is not trusted, and for a graph.
         """
-        if self.spec.base.is_graph:
+        if self.is_graph:
             raise UsageError(
                 f"the base {self.spec.base.model!r} is an ONNX or OpenVINO graph, and only "
                 "networks of Keras are fine-tuned or continued from stored maps; extract, train, "
@@ -94,7 +99,7 @@ class StoredBase:
           CorruptStore: when the file is missing, damaged, or holds another base.
           UsageError: when the base has Lambda layers and is not trusted.
         """
-        if self.spec.base.is_graph:
+        if self.is_graph:
             self.graph()
         else:
             self.load()
@@ -110,7 +115,7 @@ class StoredBase:
 
     def packed(self) -> bytes:
         """Returns the float32 base as a packed OpenVINO model."""
-        if self.spec.base.is_graph:
+        if self.is_graph:
             return pack(self.graph())
         if self.model is None and not self.is_whole():
             # Raises an error that explains the damage.
@@ -158,7 +163,7 @@ def load_engine(
         return IdentityEngine(base.spec, batch_size)
     image_size = base.spec.pixels.image_size
     if choice.engine == "openvino":
-        if base.spec.base.is_graph and choice.precision != "int8":
+        if base.is_graph and choice.precision != "int8":
             model = base.graph()
         else:
             data = base.quantised(choice.model) if choice.precision == "int8" else base.packed()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from classifier.engines.engine import ENGINES, IDENTITY, PRECISIONS, EngineChoice
 from classifier.engines.hardware import Hardware
+from classifier.graphs.files import is_graph_file
 from featurestore.errors import SpecMismatch, UsageError, unknown_choice
 from featurestore.numerics import Numerics
 from featurestore.spec import BaseSpec
@@ -67,7 +68,7 @@ def for_base(asked: EngineOptions | None, base: BaseSpec) -> EngineOptions:
       UsageError: when the base cannot run in the engine that was asked for.
     """
     asked = asked or EngineOptions()
-    if not base.is_graph:
+    if not is_graph_file(base.model):
         return asked
     if asked.engine not in (AUTO, "openvino"):
         raise UsageError(

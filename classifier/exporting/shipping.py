@@ -70,7 +70,8 @@ def ship(run: Run, head_id: str, temperature: float, options: ExportOptions, tel
       UsageError: for a format that cannot hold this model, or a place that is taken.
       RunFailed: when the file does not run in a process of its own.
     """
-    if run.spec.base.is_graph and options.format != "openvino":
+    base = StoredBase(run.storage, run.spec, options.trust_model)
+    if base.is_graph and options.format != "openvino":
         raise UsageError(
             f"--format {options.format}: the base {run.spec.base.model!r} is an ONNX or OpenVINO "
             "graph, which this format is not written from; use --format openvino"
@@ -85,9 +86,8 @@ def ship(run: Run, head_id: str, temperature: float, options: ExportOptions, tel
         drawn = store_images(run, wanted, tell)
     calibration, held_out = _divided(drawn, options)
     card = card_of(gather(run), read_card(run), head_id)
-    base = StoredBase(run.storage, run.spec, options.trust_model)
     head, rest = run.load_head(head_id), (run.spec, run.multi_label, temperature)
-    if run.spec.base.is_graph:
+    if base.is_graph:
         model, graph = model_of_features(head, *rest), base.graph()
     else:
         keeps_casts = options.format not in DROP_CASTS

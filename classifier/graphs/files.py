@@ -21,20 +21,21 @@ from typing import Any
 from classifier.cachefolder import zipped
 from classifier.runtime import import_openvino, standard_error_held
 from featurestore.errors import CorruptStore, UsageError, cause, did_you_mean, one_line
-from featurestore.spec import GRAPH_SUFFIXES
 
+# Files that OpenVINO reads, and TensorFlow does not.
+_SUFFIXES = (".onnx", ".xml")
 # ONNX's field `external_data`, an entry of key "location", as Protocol Buffers write it.
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
 
 
 def is_graph_file(address: str) -> bool:
-    """Returns whether a ``--model`` is an ONNX or OpenVINO graph, by its suffix.
+    """Returns whether a base is an ONNX or OpenVINO graph, by the suffix of its file.
 
     Example:
       >>> is_graph_file("vit.ONNX"), is_graph_file("VGG16")
       (True, False)
     """
-    return address.casefold().endswith(GRAPH_SUFFIXES)
+    return address.casefold().endswith(_SUFFIXES)
 
 
 @dataclass(frozen=True)

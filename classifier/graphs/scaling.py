@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from featurestore.errors import UsageError
-from featurestore.spec import SCALED
+from featurestore.fields import SCALED
 
 Colours = tuple[float, float, float]
 # Names for --preprocess beside Keras's own, as (mean, deviation) of values from 0 to 1.
@@ -63,7 +63,7 @@ def mode_of(mean: Colours, deviation: Colours) -> str:
         if not known.reverses and all(abs(ours - its / 255) < 1e-7 for ours, its in pairs):
             return name
     sides = [",".join(f"{value:.9g}" for value in values) for values in (mean, deviation)]
-    return f"{SCALED}mean={sides[0]};deviation={sides[1]}"
+    return f"{SCALED}:mean={sides[0]};deviation={sides[1]}"
 
 
 def scaling_of(mode: str) -> Scaling:
@@ -84,7 +84,7 @@ def scaling_of(mode: str) -> Scaling:
     try:
         mean, deviation = (
             tuple(float(value) * 255 for value in side.split("=")[1].split(","))
-            for side in mode.removeprefix(SCALED).split(";")
+            for side in mode.removeprefix(f"{SCALED}:").split(";")
         )
         (r, g, b), (x, y, z) = mean, deviation
     except (ValueError, IndexError) as error:
