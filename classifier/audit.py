@@ -45,6 +45,11 @@ def parser() -> Parser:
     text = "images up to which all pairs of features are compared; of more, neighbours are sought "
     text += "among alike ones, and the share that this finds is reported (default %(default)s)"
     add("--exact_rows", type=int, default=50_000, metavar="N", help=text)
+    text = (
+        "how the page's map is made: by principal directions, or by UMAP (hoarfrost[umap]), which "
+    )
+    text += "takes minutes for 100,000 images (default %(default)s)"
+    add("--map", choices=("pca", "umap"), default="pca", help=text)
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
     add("--json", action="store_true", help="print the findings as JSON and nothing else")
     return result
@@ -57,7 +62,7 @@ def run(argv: Sequence[str]) -> int:
     _check(arguments)
     file_system = key_values(arguments.storage_options, "--storage_options")
     store = open_store(arguments.store, file_system).at_this_moment()
-    trained, head_id = _run_of(arguments, store, file_system)
+    trained = _run_of(arguments, store, file_system)
     other = _other(arguments, store, file_system)
     output = Storage(arguments.output, file_system)
     _check_output(output, store)
@@ -68,10 +73,12 @@ def run(argv: Sequence[str]) -> int:
     with read_rows(store) as rows:
         from classifier.auditing.audit import audit
         from classifier.auditing.leaks import CopyOptions
+        from classifier.auditing.places import check_way
 
+        check_way(arguments.map, len(rows))
         cosine, compare = arguments.duplicate_cosine, arguments.compare
         options = CopyOptions(cosine, compare, arguments.exact_rows)
-        findings = audit(store, rows, options, trained, head_id, other)
+        findings = audit(store, rows, options, trained, other, arguments.map)
         record = findings.to_record()
         problem = _write(output, findings, record, store, tell)
     if arguments.json:
