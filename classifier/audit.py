@@ -45,8 +45,8 @@ def parser() -> Parser:
     text = "images up to which all pairs of features are compared; of more, neighbours are sought "
     text += "among alike ones, and the share that this finds is reported (default %(default)s)"
     add("--exact_rows", type=int, default=50_000, metavar="N", help=text)
-    text = "how the page's map is made: by principal directions, or by UMAP, which takes longer and "
-    text += "needs hoarfrost[umap] (default %(default)s)"
+    text = "how the page's map is made: by principal directions, or by UMAP, which takes longer "
+    text += "and needs hoarfrost[umap] (default %(default)s)"
     add("--map", choices=("pca", "umap"), default="pca", help=text)
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
     add("--json", action="store_true", help="print the findings as JSON and nothing else")
