@@ -17,6 +17,8 @@ EXTRAS = {
     "gcp": ["gcsfs>=2024.9", "apache-beam[gcp]>=2.77,<2.78"],
     # The faster engine on a CPU, and what quantises for it.
     "openvino": ["openvino>=2026.4,<2027", "nncf>=3.4,<4"],
+    # classifier.audit --map umap.
+    "umap": ["umap-learn>=0.5.12,<1"],
     # A scheduler and workers of your own: --runner=DaskRunner. Both need this extra, too.
     "dask": ["dask[distributed]>=2026.1,<2027"],
     # Exports to ONNX: the converter, and the runtime that an export is checked in.
@@ -51,6 +53,7 @@ EXTRAS["test"] = [
     *EXTRAS["onnx"],
     *EXTRAS["lance"],
     *EXTRAS["milvus"],
+    *EXTRAS["umap"],
     *EXTRAS["docs"],
     # What Beam builds a job for Dataflow with; the rest of apache-beam[gcp] only talks to servers.
     "google-apitools>=0.5.31,<0.5.32",

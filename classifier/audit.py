@@ -47,6 +47,9 @@ def parser() -> Parser:
     text = "images up to which all pairs of features are compared; of more, neighbours are sought "
     text += "among alike ones, and the share that this finds is reported (default %(default)s)"
     add("--exact_rows", type=int, default=50_000, metavar="N", help=text)
+    text = "how the page's map is made: by principal directions, or by UMAP, which takes longer "
+    text += "and needs hoarfrost[umap] (default %(default)s)"
+    add("--map", choices=("pca", "umap"), default="pca", help=text)
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
     add("--json", action="store_true", help="print the findings as JSON and nothing else")
     return result
@@ -59,8 +62,8 @@ def run(argv: Sequence[str]) -> int:
     _check(arguments)
     file_system = key_values(arguments.storage_options, "--storage_options")
     store = open_store(arguments.store, file_system, arguments.tap).at_this_moment()
-    trained, head_id = _run_of(arguments, store, file_system)
-    store = store.tap_of(trained.spec.base) if trained else store
+    trained = _run_of(arguments, store, file_system)
+    store = store.tap_of(trained[0].spec.base) if trained[0] else store
     require_one(store.spec, store.url)
     other = _other(arguments, store, file_system)
     output = Storage(arguments.output, file_system)
@@ -72,10 +75,12 @@ def run(argv: Sequence[str]) -> int:
     with read_rows(store) as rows:
         from classifier.auditing.audit import audit
         from classifier.auditing.leaks import CopyOptions
+        from classifier.auditing.places import check_way
 
+        check_way(arguments.map, len(rows))
         cosine, compare = arguments.duplicate_cosine, arguments.compare
         options = CopyOptions(cosine, compare, arguments.exact_rows)
-        findings = audit(store, rows, options, trained, head_id, other)
+        findings = audit(store, rows, options, trained, other, arguments.map)
         record = findings.to_record()
         problem = _write(output, findings, record, store, tell)
     if arguments.json:

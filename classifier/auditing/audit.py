@@ -9,7 +9,7 @@ from classifier.auditing.drift import drift
 from classifier.auditing.findings import Findings
 from classifier.auditing.leaks import CopyOptions, find_copies
 from classifier.auditing.outliers import find_outliers
-from classifier.auditing.places import places_of
+from classifier.auditing.places import PCA, places_of
 from classifier.auditing.restated import judge_rows, leaked_rows, restate, sides_of
 from classifier.auditing.rows import AuditRows
 from classifier.runs.run import Run
@@ -22,9 +22,9 @@ def audit(
     store: FeatureStore,
     rows: AuditRows,
     options: CopyOptions,
-    run: Run | None = None,
-    head_id: str = "",
+    trained: tuple[Run | None, str] = (None, ""),
     other: FeatureStore | None = None,
+    map_way: str = PCA,
 ) -> Findings:
     """Returns everything that is found.
 
@@ -32,10 +32,11 @@ def audit(
       store: at the moment at which its rows were read.
       rows: of the store.
       options: how copies are sought.
-      run: of the same features, whose accuracy is restated.
-      head_id: of the run.
+      trained: a run of the same features and one of its heads, whose accuracy is restated.
       other: store of the same features, to compare with.
+      map_way: one of `places.WAYS`.
     """
+    run, head_id = trained
     copies = find_copies(store, rows, options, store.storage.options)
     doubts = find_doubts(rows)
     outliers = find_outliers(rows, doubts.own, len(doubts.classes))
@@ -50,7 +51,6 @@ def audit(
         restated = restate(*judged, sides, leaked_rows(copies.pairs, sides))
         if not restated:
             notes.append("the store has no rows beside the training's to restate an accuracy on")
-    places, share = places_of(rows)
     return Findings(
         store=store.url,
         rows=rows,
@@ -58,8 +58,7 @@ def audit(
         copies=copies,
         doubts=doubts,
         outliers=outliers,
-        places=places,
-        share=share,
+        places=places_of(rows, map_way),
         restated=restated,
         drift=drift(rows, other) if other else None,
         judged=judged,

@@ -13,6 +13,7 @@ import numpy as np
 from classifier.auditing.doubts import Doubts
 from classifier.auditing.leaks import EXACT, Copies
 from classifier.auditing.outliers import Outliers
+from classifier.auditing.places import Places
 from classifier.auditing.rows import AuditRows
 
 LEAK_COLUMNS = (
@@ -40,8 +41,7 @@ class Findings:
       copies, doubts, outliers: of the rows.
       restated: accuracies of a run, see `restated.restate`.
       drift: see `drift.drift`; None without another store.
-      places: float32 (n, 2), where the rows lie on the map.
-      share: of the whole variance, what the map shows.
+      places: where the rows lie on the map.
       judged: bool (n,) twice, whether the run's answer to a row is known to be right or wrong, and
         whether it is right; None without a run, or with a multi-label run.
       run: address of the run, or "".
@@ -54,8 +54,7 @@ class Findings:
     copies: Copies
     doubts: Doubts
     outliers: Outliers
-    places: np.ndarray
-    share: float
+    places: Places
     restated: Sequence[Record] = ()
     drift: Record | None = None
     judged: tuple[np.ndarray, np.ndarray] | None = None
@@ -150,7 +149,7 @@ class Findings:
                 "first": [plain(record) for record in outliers[:FIRST]],
             },
             "restated": list(self.restated),
-            "map": {"share_of_variance": self.share},
+            "map": {"way": self.places.way, "share_of_variance": self.places.share},
             "drift": self.drift,
             "notes": self.notes,
         }

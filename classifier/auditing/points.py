@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from classifier.auditing.findings import Findings
+from classifier.auditing.places import MOST_POINTS
 
-# A browser draws so many in a few milliseconds, and they need a few megabytes of the page.
-MOST_POINTS = 100_000
 NOTHING, DOUBTFUL, COPY, OUTLIER = "nothing", "doubtful label", "copy", "outlier"
 # The page's colour variables of a map's findings, and of a head's mistakes.
 FINDINGS = {NOTHING: "--soft", DOUBTFUL: "--warm", COPY: "--cool", OUTLIER: "--p3"}
@@ -78,7 +77,7 @@ def point_record(findings: Findings, pictured: Iterable[int]) -> dict[str, Any]:
     """
     rows = findings.rows
     drawn = drawn_rows(len(rows), pictured)
-    places = findings.places[drawn]
+    places = findings.places.xy[drawn]
     return {
         "x": column(places[:, 0], np.float32),
         "y": column(places[:, 1], np.float32),

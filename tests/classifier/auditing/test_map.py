@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from support import chromium
 from support.features import clusters, hash_of, make_store
 from support.images import encode
+from support.optional import optional
 from support.training import SPLITS, train_into
 
 from classifier.audit import run as audit_command
-from classifier.auditing.places import places_of
+from classifier.auditing.places import check_way, places_of
 from classifier.auditing.points import drawn_rows
 from classifier.auditing.rows import read_rows
+from featurestore import UsageError
 
 COUNT, WRONG = 120, 10
 EVIL = "</script><script>alert(1)</script>"
@@ -63,9 +65,10 @@ def test_each_image_is_a_point_where_its_features_are(mapped):
     assert sorted(points["row"]) == list(range(COUNT)) and len(points["x"]) == COUNT
     assert [f"{row:05d}.png" for row in points["row"]] == points["key"]
     with read_rows(store) as rows:
-        places, share = places_of(rows)
-    np.testing.assert_array_equal(np.stack([points["x"], points["y"]], 1), places[points["row"]])
-    assert 0.2 < share <= 1
+        places = places_of(rows)
+    drawn = np.stack([points["x"], points["y"]], 1)
+    np.testing.assert_array_equal(drawn, places.xy[points["row"]])
+    assert 0.2 < places.share <= 1
 
 
 def test_points_have_a_class_a_split_a_finding_and_a_mistake(mapped):
@@ -99,9 +102,33 @@ def test_the_drawn_rows_hold_the_wanted_ones(count, most, data):
 def test_rows_of_one_value_have_a_map(tmp_path, channels):
     features, labels = clusters(20, 2, channels=channels)
     with read_rows(make_store(tmp_path / "store", features, labels)) as rows:
-        places, share = places_of(rows)
-    assert places.shape == (20, 2) and share == pytest.approx(1)
-    assert (places[:, 1] == 0).all() == (channels == 1)
+        places = places_of(rows)
+    assert places.xy.shape == (20, 2) and places.share == pytest.approx(1)
+    assert (places.xy[:, 1] == 0).all() == (channels == 1)
+
+
+@pytest.mark.slow
+def test_umap_keeps_classes_together(mapped, tmp_path):
+    optional("umap")
+    store, _ = mapped
+    flags = ["--store", store.url, "--compare", "0", "--output", str(tmp_path)]
+    assert audit_command([*flags, "--map", "umap"]) == 0
+    assert "by UMAP" in (tmp_path / "audit.html").read_text()
+    points = points_in(tmp_path)
+    xy = np.stack([points["x"], points["y"]], 1)
+    apart = np.linalg.norm(xy[:, None] - xy[None], axis=2) + 1e9 * np.eye(COUNT)
+    classes = decoded(points["colourings"][0]["codes"], np.uint16)
+    assert (classes[apart.argmin(axis=1)] == classes).mean() > 0.9
+
+
+def test_umap_is_refused_without_its_package_and_for_many_images(monkeypatch):
+    monkeypatch.setattr("classifier.auditing.places.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"--map umap needs umap-learn.*hoarfrost\[umap\]"):
+        check_way("umap", 10)
+    check_way("pca", 10**9)
+    monkeypatch.setattr("classifier.auditing.places.find_spec", lambda name: name)
+    with pytest.raises(UsageError, match="up to 100,000 images, and the store has 100,001"):
+        check_way("umap", 100_001)
 
 
 # What the canvas shows: how many pixels of each opaque colour.
