@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -154,6 +155,15 @@ def test_the_key_holds_all_that_a_trial_depends_on(monkeypatch):
     trial = Trial.today(64, [Measured("float32", 9.0), Measured("b", 1.0, Closeness(64, 1, 1, 0))])
     remember(key, trial)
     assert recall(key) == trial and not any(map(recall, others))
+
+
+def test_a_reader_sees_whole_trials_only_while_others_write():
+    trials = [Trial.today(64, [Measured("float32", float(rate))] * 50) for rate in range(20)]
+    with ThreadPoolExecutor(4) as pool:
+        written = [pool.submit(remember, ["one"], trial) for trial in trials]
+        while not all(each.done() for each in written):
+            assert recall(["one"]) in (None, *trials)
+    assert recall(["one"]) in trials
 
 
 def test_the_processor_is_named_without_what_changes_by_the_second():
