@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from featurestore.schema import decode_columns, feature_fields
+from featurestore.reading.parts import ParquetPart
 from featurestore.store import FeatureStore
 
 # At most half of the free disk, too; further row groups are decoded again for each request.
@@ -120,11 +120,8 @@ class RowGroups:
 
     def _decode(self, group: int) -> np.ndarray:
         part_name, number = self.places[group]
-        with self.store.storage.open_parquet(f"parts/{part_name}") as part:
-            names = [field.name for field in feature_fields(self.store.spec)]
-            table = part.read_row_group(number, columns=names)
         self.decoded += 1
-        return decode_columns(table, self.store.spec)
+        return ParquetPart(self.store.storage, part_name, self.store.spec).features(number)
 
     def _keep(self, group: int, block: np.ndarray) -> None:
         """Appends a row group to the temporary file if there is room."""

@@ -1,4 +1,4 @@
-"""Decodes the embeddings of a part without their levels, in two thirds of Arrow's time.
+"""Decodes the embeddings of a part without their levels, which is faster than Arrow's reader.
 
 Embeddings are lists of one length in byte-stream split pages that zstd has compressed. Parquet
 keeps a level for every number, to say where its list begins. Arrow decodes all of them, which
