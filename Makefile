@@ -88,6 +88,7 @@ bench: $(STAMP) ## measure every figure in docs/performance.md (about an hour on
 	$(BIN)/python -m benchmarks.precisions --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.allocation --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.scaling --write $(PERFORMANCE)
+	$(BIN)/python -m benchmarks.manycores --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.layouts --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.opening --write $(PERFORMANCE)
 	$(BIN)/python -m benchmarks.heads --write $(PERFORMANCE)

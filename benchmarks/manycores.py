@@ -73,7 +73,8 @@ class Fed(NamedTuple):
 class SleepingEngine:
     """An engine that sleeps for as long as a core would compute, and gives random features."""
 
-    batch_size, feature_shape = BATCH, (FEATURES,)
+    batch_size = BATCH
+    feature_shape: tuple[int, ...] = (FEATURES,)
 
     def __init__(self) -> None:
         self.numerics: Numerics = EngineChoice().numerics

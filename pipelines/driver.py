@@ -136,6 +136,8 @@ def planned(
         pruned = prune(store, run_id, gone_inputs(store, inventory, options.storage_options))
         say(f"{pruned:,} stored images are no longer in the input; their rows were dropped")
     say(plan_line(plan, verb))
+    if plan.chunks and facts.workers > 1:
+        say(f"{facts.workers} processes share the cores; --direct_num_workers=1 takes one")
     if line := splits_line(options, plan):
         say(line)
     for line in listing.found.lines():

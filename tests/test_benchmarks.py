@@ -364,6 +364,7 @@ def test_throughput_end_to_end(command, tmp_path):
         ("benchmarks.exact", "--rows", "100", "--features", "16", "--rounds", "1"),
         ("benchmarks.smallruns", "--rows", "100", "--rounds", "1"),
         ("benchmarks.scaling", "--images", "32", "--times", "2", "--rounds", "1"),
+        ("benchmarks.manycores", "--images", "64", "--rounds", "1"),
         ("benchmarks.textbook", "--images", "32", "--epochs", "1"),
         ("benchmarks.firstuse", "--images", "64", "--epochs", "1", "--rounds", "1"),
         ("benchmarks.views", "--per_class", "2", "--epochs", "1", "--seeds", "1"),

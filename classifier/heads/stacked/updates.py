@@ -91,7 +91,7 @@ def _descend(weights: np.ndarray, direction: np.ndarray, rate: Rate) -> None:
         np.multiply(direction, rate, out=direction)
         np.subtract(weights, direction, out=weights)
     else:
-        _add_scaled(direction, -rate, weights, weights)
+        _add_scaled(direction, -float(rate), weights, weights)
 
 
 def _add_scaled(array: np.ndarray, factor: float, other: np.ndarray, out: np.ndarray) -> None:
@@ -102,8 +102,9 @@ def _add_scaled(array: np.ndarray, factor: float, other: np.ndarray, out: np.nda
     # Imported here, so that reading the options stays quick.
     from cv2 import scaleAdd
 
+    assert out.flags.c_contiguous, "a flat view of it would be a copy"
     # As a vector, because OpenCV would take a third axis for channels, of which it allows few.
-    scaleAdd(array.reshape(-1), float(factor), other.reshape(-1), out.reshape(-1))
+    scaleAdd(array.reshape(-1), factor, other.reshape(-1), out.reshape(-1))
 
 
 _RULES = {
