@@ -79,8 +79,8 @@ def _without_extras() -> Iterator[None]:
     """Hides `EXTRAS` from Keras's import, in processes that run our commands.
 
     TensorFlow and Keras use them for wrappers and galleries that no command needs, at about half of
-    the import's time. A command can still import them later, as it does Matplotlib. `WHOLE_KERAS` switches
-    the hiding off, and your own programs always get the whole of Keras.
+    the import's time. A command can still import them later, as it does Matplotlib. `WHOLE_KERAS`
+    switches the hiding off, and your own programs always get the whole of Keras.
     """
     if not is_ours() or os.environ.get(WHOLE_KERAS):
         yield
