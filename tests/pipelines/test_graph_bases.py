@@ -8,7 +8,7 @@ import sys
 import pytest
 from support.commands import ROOT, assert_one_line_error
 from support.extraction import assert_same_rows, rows_of, run
-from support.graphs import SIDE, convolutional, transformer
+from support.graphs import FREE, SIDE, Maker, convolutional, transformer
 from support.images import write_images
 from support.optional import optional
 
@@ -150,3 +150,26 @@ def test_the_packaged_mobilenet_by_onnx_gives_the_rows_that_keras_gives(photos, 
                "--preprocess", "tf").store  # fmt: skip
     assert ours.spec.feature_shape == keras.spec.feature_shape == (5, 5, 1280)
     assert_same_rows(ours, keras)
+
+
+def test_a_whole_classifier_is_adopted(photos, tmp_path, capsys):
+    from classifier import adopt, predict
+
+    make = Maker()
+    make.node("Conv", ["image", make.weight("w", 3, 3, 4, 4)], "conv", strides=[4, 4])
+    make.node("GlobalAveragePool", ["conv"], "pooled")
+    make.node("Flatten", ["pooled"], "logits")
+    model = make.save(tmp_path / "whole.onnx", {"image": FREE}, {"logits": ["n", 3]})
+    (tmp_path / "names.txt").write_text("cat\ndog\nowl\n")
+    (tmp_path / "p.json").write_text(json.dumps(CLIP))
+    flags = ["--model", str(model), "--labels", str(tmp_path / "names.txt")]
+    flags += ["--output", str(tmp_path / "r"), "--preprocess", str(tmp_path / "p.json")]
+    with pytest.raises(UsageError, match="--fit squash: the file .* asks for crop:40"):
+        adopt.run(flags)
+    flags += ["--fit", "crop:40", "--resize", "pillow-bicubic"]
+    assert adopt.run(flags) == 0
+    image = str(next(photos.rglob("*.jpeg")))
+    capsys.readouterr()
+    assert predict.run(["--run", str(tmp_path / "r"), image, "--json"]) == 0
+    top = json.loads(capsys.readouterr().out)["predictions"][0]["top"]
+    assert {one["class"] for one in top} == {"cat", "dog", "owl"}
