@@ -195,7 +195,7 @@ def _create(
     with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
         # Nothing is written to the output before the engine is chosen, which may fail.
         draft = Storage(folder)
-        write_model(draft, base, spec)
+        write_model(draft, dataclasses.replace(base, cuts={}), spec)
         stored = StoredBase(draft, spec, options.base.trust_model, base.model)
         chosen = choose_engine(
             options.engine, options.chunks.batch_size, stored, sample, this_machine
