@@ -91,7 +91,7 @@ def test_a_store_of_embeddings_is_read_this_way(tmp_path, monkeypatch, count, dt
     values = np.random.default_rng(0).normal(size=(count, 40)).astype(np.float32)
     add_chunk(store, make_rows(count), values)
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "decode_features", None)
+        patch.setattr(parts, "decode_columns", None)
         got = store.load(["features"])["features"]
     np.testing.assert_array_equal(got, values.astype(dtype).astype(np.float32))
 
