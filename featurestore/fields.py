@@ -15,6 +15,8 @@ ALPHAS = ("drop", "white", "black")
 EXIFS = ("ignore", "apply")
 # Between the names of taps that are read side by side.
 JOINED = "+"
+# Of the flag --tap.
+TAP = "of a store of several taps: the one to read, or several side by side, joined by +"
 
 
 def require_choice(what: str, got: str, choices: tuple[str, ...]) -> None:
