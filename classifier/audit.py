@@ -11,9 +11,10 @@ from featurestore import FeatureStore, UsageError, layout, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
 from featurestore.errors import cannot_write
+from featurestore.fields import TAP
 from featurestore.io.places import relation
 from featurestore.io.storage import Storage
-from featurestore.taps import TAP, require_one
+from featurestore.taps import require_one
 
 if TYPE_CHECKING:
     from classifier.auditing.findings import Findings

@@ -15,9 +15,9 @@ from classifier.training.flags import add_flags, add_run_flags, options_of
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
 from featurestore.errors import UsageError
+from featurestore.fields import TAP
 from featurestore.io.storage import Storage
 from featurestore.store import open_tap
-from featurestore.taps import TAP
 
 KEPT = "the last checkpoint stays in --output; the same command resumes from there"
 EPILOG = """\

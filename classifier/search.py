@@ -13,8 +13,8 @@ from classifier.runs.run import dump_json
 from featurestore import FeatureStore, UsageError
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.errors import one_line, unknown_choice
+from featurestore.fields import TAP
 from featurestore.store import open_tap
-from featurestore.taps import TAP
 
 if TYPE_CHECKING:
     from classifier.auditing.search import Match

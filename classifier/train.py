@@ -18,9 +18,10 @@ from classifier.training.taps import check_taps, prepare_taps, train_taps
 from featurestore import UsageError, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
+from featurestore.fields import TAP
 from featurestore.io.storage import Storage
 from featurestore.reading.cache import AUTO, VARIABLE, parse_limit
-from featurestore.taps import TAP, require_one
+from featurestore.taps import require_one
 
 KEPT = "the last checkpoint stays in --output; the same command resumes from there"
 EPILOG = """\

@@ -17,7 +17,7 @@ from classifier.engines.reextraction import BATCH_SIZE, Extract, Report, compare
 from classifier.runs.run import dump_json, load_run
 from featurestore import FeatureStore, UsageError, open_store
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
-from featurestore.taps import TAP
+from featurestore.fields import TAP
 
 KEPT = "verifying changes nothing; give the same command again"
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from featurestore.cli.command import Parser, key_values, main, say
 from featurestore.errors import UsageError
+from featurestore.fields import TAP
 
 LISTED = 20
 Command = Callable[[argparse.Namespace, dict[str, Any]], int]
@@ -48,8 +49,6 @@ def build_parser() -> Parser:
     add("--label_column", default="", metavar="NAME", help=text)
     text = "column of splits, such as train and test (default: splits stay as they are)"
     add("--split_column", default="", metavar="NAME", help=text)
-    from featurestore.taps import TAP
-
     add = command("export", _export, "write embeddings to .npy files, metadata to Parquet files")
     add("--tap", default="", metavar="NAME", help=TAP)
     add("--output", required=True, metavar="DIR", help="an empty folder, or any fsspec URL")

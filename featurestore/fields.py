@@ -17,6 +17,8 @@ EXIFS = ("ignore", "apply")
 JOINED = "+"
 # A preprocessing that is said by its numbers, behind a colon; see `classifier.graphs.scaling`.
 SCALED = "scaled"
+# Of the flag --tap.
+TAP = "of a store of several taps: the one to read, or several side by side, joined by +"
 
 
 def require_choice(what: str, got: str, choices: tuple[str, ...]) -> None:

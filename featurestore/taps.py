@@ -18,9 +18,6 @@ from featurestore.errors import UsageError, unknown_choice
 from featurestore.fields import JOINED, Tap
 from featurestore.spec import BaseSpec, StoreSpec
 
-# Of the flag --tap.
-TAP = "of a store of several taps: the one to read, or several side by side, joined by +"
-
 
 def divided(taps: Sequence[Tap], rows: np.ndarray) -> list[np.ndarray]:
     """Divides rows into those of each tap.

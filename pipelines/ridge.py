@@ -27,9 +27,9 @@ from classifier.training.trials import choices_line, keep_head
 from featurestore import FeatureStore
 from featurestore.cli.command import Parser, key_values, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
+from featurestore.fields import TAP
 from featurestore.io.storage import Storage
 from featurestore.store import open_tap
-from featurestore.taps import TAP
 from pipelines.beam.loading import load_beam
 from pipelines.flags import BEAM_HELP
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from classifier.base.stored import RESTORE
 from classifier.runs.run import CONTENT, REPORT, RUN, SUMMARY, dump_json
-from classifier.runs.sweep import TAPS, read_taps
+from classifier.runs.sweep import FOLDER, TAPS, read_taps
 from featurestore import layout
 from featurestore.errors import CorruptStore, UsageError, cannot_write
 from featurestore.io.places import relation
@@ -25,7 +25,8 @@ STARTED = "run.started.json"
 # The names of a run's files; other files in its folder belong to somebody else. The model card
 # stays, because its last section is filled in by hand.
 _OURS = re.compile(
-    rf"{TAPS}|(taps/[^/]+/)?({RUN}|heads/[^/]+\.keras|history/[^/]+\.json|plots/[^/]+-history\.png"
+    rf"{TAPS}|{FOLDER}/[^/]+\.json|({FOLDER}/[^/]+/)?({RUN}"
+    rf"|heads/[^/]+\.keras|history/[^/]+\.json|plots/[^/]+-history\.png"
     rf"|model/[0-9a-f]{{32}}(\.keras|\.int8\.zip)"
     rf"|{re.escape(layout.PROBES)}|evaluation/[^/]+\.(json|png)|leaderboard\.(json|csv)"
     rf"|(calibration|learning)/[^/]+\.json|{re.escape(SUMMARY)}|{re.escape(REPORT)})"

@@ -63,12 +63,7 @@ def compose(
     _require_same_pixels(run, store)
     if FINETUNED in run.config.options:
         return _continued(run, head, store, unfreeze)
-    if run.spec.base.taps:
-        raise UsageError(
-            f"--run: its head takes {len(run.spec.base.taps)} taps side by side "
-            f"({run.spec.base.tap}), and only a base of one can be trained further; begin with the "
-            "run of one tap"
-        )
+    _require_one_tap(run)
     base = StoredBase(run.storage, run.spec, trust_model).load()
     if getattr(base, "packed_savedmodel", None) is not None or not run.spec.base.weights_hash:
         what = "is a SavedModel" if run.spec.base.weights_hash else "has no layers"
@@ -95,6 +90,14 @@ def compose(
     return Composed(
         keras.Model(features, outputs, name="head"), cut or "pixels", tuple(paths), len(held)
     )
+
+
+def _require_one_tap(run: Run) -> None:
+    if taps := run.spec.base.taps:
+        raise UsageError(
+            f"--run: its head takes {len(taps)} taps side by side ({run.spec.base.tap}), and only "
+            "a base of one can be trained further; begin with the run of one tap"
+        )
 
 
 def _continued(run: Run, head: keras.Model, store: FeatureStore, unfreeze: str) -> Composed:

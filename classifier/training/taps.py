@@ -39,24 +39,13 @@ def train_taps(
     Returns:
       The summary that is written as ``summary.json``.
     """
-    folders, rows = folders_of(stores), list[Record]()
+
+    def train(store: FeatureStore, own: Storage) -> Record:
+        return train_run(store, own, division, options, tell, checkpoint_seconds)
+
+    folders = folders_of(stores)
     decisive = {tap: digest(decisive_of(store, division, options)) for tap, store in stores.items()}
-    done = {tap: found for tap in stores if (found := _done(storage, folders[tap], decisive[tap]))}
-    # The runs of an older training have the same folders.
-    kept = tuple(f"{folders[tap]}/" for tap in done)
-    output.clear_output(storage, [f.name for f in storage.list("") if f.name.startswith(kept)])
-    for tap, store in stores.items():
-        own = Storage(f"{storage.url}/{folders[tap]}", storage.options)
-        tell(f"tap {tap}:" + (" trained before the interruption" if tap in done else ""))
-        if tap not in done:
-            # Whatever is there belongs to this training, whose folder was claimed.
-            own.create(output.STARTED, "{}\n")
-            output.prepare_output(own, store, overwrite=True)
-            done[tap] = train_run(store, own, division, options, tell, checkpoint_seconds)
-            storage.write(_mark(folders[tap]), json.dumps(decisive[tap]))
-        rows += [{"tap": tap, **row} for row in done[tap]["leaderboard"]]
-    for row in rows:
-        del row["rank"]
+    rows = _train_each(stores, storage, decisive, train, tell)
     board = leaderboard(rows)
     firsts: dict[str, Record] = {}
     for row in board:
@@ -85,6 +74,33 @@ def train_taps(
         tell(comparison_line(first, second, summary["comparison"]))
     tell(f"best tap: {best[0]['tap']}; runs written to {storage.public_url}")
     return summary
+
+
+def _train_each(
+    stores: Mapping[str, FeatureStore],
+    storage: Storage,
+    decisive: Mapping[str, str],
+    train: Callable[[FeatureStore, Storage], Record],
+    tell: Callable[[str], None],
+) -> list[Record]:
+    """Trains on each tap, unless an interrupted training has; returns the rows of their heads."""
+    folders, rows = folders_of(stores), list[Record]()
+    done = {tap: found for tap in stores if (found := _done(storage, folders[tap], decisive[tap]))}
+    # The runs of an older training have the same folders.
+    kept = tuple(name for tap in done for name in (f"{folders[tap]}/", _mark(folders[tap])))
+    output.clear_output(storage, [f.name for f in storage.list("") if f.name.startswith(kept)])
+    for tap, store in stores.items():
+        own = Storage(f"{storage.url}/{folders[tap]}", storage.options)
+        tell(f"tap {tap}:" + (" trained before the interruption" if tap in done else ""))
+        if tap not in done:
+            # Whatever is there belongs to this training, whose folder was claimed.
+            own.create(output.STARTED, "{}\n")
+            output.prepare_output(own, store, overwrite=True)
+            done[tap] = train(store, own)
+            storage.write(_mark(folders[tap]), json.dumps(decisive[tap]))
+        for row in done[tap]["leaderboard"]:
+            rows.append({"tap": tap, **{name: row[name] for name in row if name != "rank"}})
+    return rows
 
 
 def _mark(folder: str) -> str:
