@@ -84,7 +84,8 @@ def restate(
     """Returns accuracies with and without leaked rows, a record for each split but the training's.
 
     Args:
-      known, right: from `judge_rows`.
+      known: from `judge_rows`.
+      right: from `judge_rows`.
       sides: from `sides_of`.
       leaked: from `leaked_rows`.
     """
