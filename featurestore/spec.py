@@ -26,7 +26,6 @@ from featurestore.numerics import Numerics, digest
 
 # The second is that of a store of several taps, which older releases refuse to read.
 FORMAT_VERSION, TAPS_VERSION = 1, 2
-# The last four are for token sequences, `gem` for maps as well.
 POOLINGS = ("none", "avg", "max", "gem", "cls", "mean", "mean-patch")
 PREPROCESS_MODES = ("none", "unit", "tf", "caffe", "torch")
 DTYPES = ("float16", "float32")
