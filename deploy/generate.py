@@ -56,7 +56,8 @@ def parameter(name: str) -> dict[str, Any]:
         about["paramType"] = "BOOLEAN"
     elif isinstance(default, int | float):
         about["paramType"] = "NUMBER"
-    elif isinstance(flag.values, tuple):
+    # A choice with a part in capitals, such as crop:N, stands for many.
+    elif isinstance(flag.values, tuple) and all(map(str.islower, flag.values)):
         options = [{"value": value, "label": value} for value in flag.values]
         about |= {"paramType": "ENUM", "enumOptions": options}
     if isinstance(default, list):

@@ -6,8 +6,9 @@ imports the first of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 
 from classifier.runtime import is_ours
@@ -28,8 +29,19 @@ def load_beam(arguments: Sequence[str]) -> None:
     runners = [value for flag, value in pairwise([*arguments, ""]) if flag == "--runner"]
     runners += [each.partition("=")[2] for each in arguments if each.startswith("--runner=")]
     here = is_ours() and all(map(is_local_runner, runners))
-    with absent(*CLIENTS) if here else nullcontext():
+    with absent(*CLIENTS) if here else nullcontext(), _unwarned():
         import apache_beam  # noqa: F401
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Drops Beam's warnings about absent clients, the first of which would set up logging."""
+    root, silent = logging.getLogger(), logging.NullHandler()
+    root.addHandler(silent)
+    try:
+        yield
+    finally:
+        root.removeHandler(silent)
 
 
 def is_local_runner(runner: str) -> bool:

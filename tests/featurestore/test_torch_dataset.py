@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 from support.clusters import free_port
-from support.optional import optional
+from support.optional import optional, unrequired
 from support.stores import add_chunk, make_rows, make_spec, make_store
 
 from featurestore import open_store
@@ -27,7 +27,7 @@ def store(tmp_path):
 @pytest.fixture
 def torch():
     # PyTorch is an extra that CI does not have; `test_epochs` tests what it is fed there.
-    return pytest.importorskip("torch")
+    return unrequired("torch")
 
 
 def test_without_pytorch_the_error_says_what_to_do(store, monkeypatch):

@@ -24,3 +24,8 @@ def optional(name: str) -> ModuleType:
     if os.environ.get("CI", "").lower() not in ("", "0", "false"):
         return importlib.import_module(name)
     return pytest.importorskip(name)
+
+
+def unrequired(name: str) -> ModuleType:
+    """Imports a package that is too large for CI; where it is missing the test is skipped."""
+    return pytest.importorskip(name)

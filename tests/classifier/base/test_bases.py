@@ -484,7 +484,7 @@ def test_mistakes_in_the_request(tmp_path, small):
     refused("there is no file or folder 'my.keras'", model="my.keras")
     refused("VGG16 needs at least 32 pixels", image_size=(31, 32))
     refused("InceptionV3 needs at least 75", model="InceptionV3", image_size=(32, 32))
-    refused("--pooling", pooling="mean")
+    refused("--pooling", pooling="median")
     refused("--preprocess", preprocess="vgg")
     refused("did you mean block5_pool", layer="block5_pol", weights="none")
     refused("did you mean inner/conv", model=small.path, layer="conv")
