@@ -53,7 +53,6 @@ EXTRAS["test"] = [
     *EXTRAS["onnx"],
     *EXTRAS["lance"],
     *EXTRAS["milvus"],
-    *EXTRAS["umap"],
     *EXTRAS["docs"],
     # What Beam builds a job for Dataflow with; the rest of apache-beam[gcp] only talks to servers.
     "google-apitools>=0.5.31,<0.5.32",

@@ -310,7 +310,7 @@ def test_finite_values_beyond_float16_fail_the_run_in_one_line(scaling_model, tm
         (["--dtype", "float64"], "float64"),
         (["--image_size", "x"], "--image_size"),
         (["--batch_size", "many"], "--batch_size"),
-        (["--pooling", "median"], "choose from avg, "),
+        (["--pooling", "median"], "(all: avg, cls, gem, "),
         (["--output", "broken"], "not a store's spec"),
         (["--output", "nope://x"], "nope://x"),
         (["--model", "MobileNetV2", "--image_size", "16"], "at least 32"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support import chromium
 from support.features import clusters, hash_of, make_store
 from support.images import encode
-from support.optional import optional
+from support.optional import unrequired
 from support.training import SPLITS, train_into
 
 from classifier.audit import run as audit_command
@@ -109,7 +109,7 @@ def test_rows_of_one_value_have_a_map(tmp_path, channels):
 
 @pytest.mark.slow
 def test_umap_keeps_classes_together(mapped, tmp_path):
-    optional("umap")
+    unrequired("umap")
     store, _ = mapped
     flags = ["--store", store.url, "--compare", "0", "--output", str(tmp_path)]
     assert audit_command([*flags, "--map", "umap"]) == 0
