@@ -178,6 +178,7 @@ def test_the_hash_survives_saving(tmp_path):
         assert weights_hash(loaded) == before
 
 
+@pytest.mark.slow
 def test_the_hash_is_the_same_in_another_process(tmp_path):
     code = """
 from classifier.base.build import build_base

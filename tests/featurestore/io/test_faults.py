@@ -104,6 +104,7 @@ def test_transient_faults_are_not_seen_in_the_result(
     assert list(verify_storage(store.storage)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "fault"),
     list(itertools.product(["0.tar", "photos"], TRANSIENT))
@@ -201,6 +202,7 @@ def everything_in(storage: Storage) -> str:
     return "".join(texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verbose", ["", "1"] if SOAK else ["1"])
 def test_credentials_reach_neither_store_nor_logs_nor_errors(
     verbose, proxy, remote, some, tmp_path
