@@ -22,7 +22,7 @@ from featurestore.cli.streams import say_unless
 from featurestore.io.storage import Storage
 from pipelines.driver import SAMPLE_FOLDER
 from pipelines.execution import in_process_of_its_own, run_steps
-from pipelines.steps import EXTRACTIONS, RUNS, Step, steps_of
+from pipelines.steps import EXTRACTIONS, RUNS, Step, add_step_flags, say_plan, steps_of
 
 KEPT = "finished steps stay in --output; give the same command again"
 REPORT = "report.html"
@@ -31,15 +31,11 @@ REPORT = "report.html"
 def build_parser() -> Parser:
     """Returns the command's parser."""
     parser = Parser(prog="python -m pipelines.recipe", description=__doc__)
-    add = parser.add_argument
-    add("recipe", metavar="NAME|FILE.yaml", help="python -m classifier.recipes lists the names")
-    text = "images, as for pipelines.extract; default: the built-in handwritten digits"
-    add("--input", nargs="+", action="extend", default=[], metavar="URI", help=text)
-    add("--output", required=True, metavar="DIR", help="folder of the store, the run and the rest")
-    text = "change the recipe, such as train.epochs=5 extract.limit=100"
-    add("--set", nargs="+", action="extend", default=[], metavar="SECTION.FLAG=VALUE", help=text)
-    add("--plan", action="store_true", help="print the commands and run nothing")
-    add("--json", action="store_true", help="print the summary as JSON and nothing else")
+    parser.add_argument(
+        "recipe", metavar="NAME|FILE.yaml", help="python -m classifier.recipes lists the names"
+    )
+    changes = "change the recipe, such as train.epochs=5 extract.limit=100"
+    add_step_flags(parser, "folder of the store, the run and the rest", changes)
     return parser
 
 
@@ -51,9 +47,7 @@ def run(argv: Sequence[str]) -> int:
     steps = steps_of(recipe, args.input, args.output)
     tell = say_unless(args.json)
     if args.plan:
-        commands = [step.typed for step in steps]
-        for line in [json.dumps({"commands": commands}, indent=2)] if args.json else commands:
-            say(line)
+        say_plan(steps, args.json)
         return 0
     # What the steps print is not the summary.
     sink = sys.stderr if args.json else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from classifier.exporting.options import SUFFIXES
 from classifier.recipes.arguments import arguments_of, located
 from classifier.recipes.recipe import COMMANDS, Recipe
 from classifier.training.flags import options_of
-from featurestore.cli.command import Parser
+from featurestore.cli.command import Parser, say
 from featurestore.errors import UsageError
 from pipelines.flags import extract_options
 
@@ -82,6 +83,30 @@ def steps_of(recipe: Recipe, inputs: Sequence[str], output: str) -> list[Step]:
             typed = _typed(recipe, section, folder, own)
             steps.append(Step(section, (*own, *_output(section, result), *typed), result))
     return steps
+
+
+def add_step_flags(parser: Parser, output: str, changes: str) -> None:
+    """Adds the flags of a command that runs steps.
+
+    Args:
+      parser: of the command.
+      output: help of ``--output``.
+      changes: help of ``--set``.
+    """
+    add = parser.add_argument
+    text = "images, as for pipelines.extract; default: the built-in handwritten digits"
+    add("--input", nargs="+", action="extend", default=[], metavar="URI", help=text)
+    add("--output", required=True, metavar="DIR", help=output)
+    add("--set", nargs="+", action="extend", default=[], metavar="SECTION.FLAG=VALUE", help=changes)
+    add("--plan", action="store_true", help="print the commands and run nothing")
+    add("--json", action="store_true", help="print the summary as JSON and nothing else")
+
+
+def say_plan(steps: Sequence[Step], as_json: bool) -> None:
+    """Prints the commands that would run."""
+    commands = [step.typed for step in steps]
+    for line in [json.dumps({"commands": commands}, indent=2)] if as_json else commands:
+        say(line)
 
 
 def parser_of(section: str) -> Parser:

@@ -27,6 +27,7 @@ from pipelines.execution import Execute, StepFailed, in_process_of_its_own, run_
 from pipelines.ranking import page
 from pipelines.ranking.entrants import Entrant, entrants_of, sampled
 from pipelines.ranking.standings import Judged, advised, judged, standing_lines, standings
+from pipelines.steps import add_step_flags, say_plan
 
 KEPT = "finished steps stay in --output; give the same command again"
 SAMPLE = 2000
@@ -37,17 +38,12 @@ def build_parser() -> Parser:
     """Returns the command's parser."""
     parser = Parser(prog="python -m pipelines.tournament", description=__doc__)
     add = parser.add_argument
-    text = "images, as for pipelines.extract; default: the built-in handwritten digits"
-    add("--input", nargs="+", action="extend", default=[], metavar="URI", help=text)
     text = "bases separated by commas, as for --model of pipelines.extract, or MODEL:LAYER"
     add("--models", required=True, metavar="A,B:LAYER", help=text)
     text = "images at most, evenly from all splits and classes; 0 for all (default %(default)s)"
     add("--sample", type=int, default=SAMPLE, metavar="N", help=text)
-    add("--output", required=True, metavar="DIR", help="folder of the stores, runs and the page")
-    text = "flags for every base, such as extract.image_size=96 train.head=ridge"
-    add("--set", nargs="+", action="extend", default=[], metavar="SECTION.FLAG=VALUE", help=text)
-    add("--plan", action="store_true", help="print the commands and run nothing")
-    add("--json", action="store_true", help="print the summary as JSON and nothing else")
+    changes = "flags for every base, such as extract.image_size=96 train.head=ridge"
+    add_step_flags(parser, "folder of the stores, runs and the page", changes)
     return parser
 
 
@@ -65,9 +61,7 @@ def run(argv: Sequence[str]) -> int:
         tell(f"sample: {per_class:,} images of each split and class at most")
         entrants = entrants_of(args.models, args.input, output, args.set, per_class)
     if args.plan:
-        commands = [step.typed for entrant in entrants for step in entrant.steps]
-        for line in [json.dumps({"commands": commands}, indent=2)] if args.json else commands:
-            say(line)
+        say_plan([step for entrant in entrants for step in entrant.steps], args.json)
         return 0
     # What the steps print is not the summary.
     execute = partial(in_process_of_its_own, sink=sys.stderr if args.json else None)

@@ -64,16 +64,20 @@ def train_taps(
     write_taps(storage, {row["tap"]: folders[row["tap"]] for row in best})
     _forget(storage, folders)
     output.finish_output(storage)
+    _tell_best(best, summary["comparison"], tell)
+    tell(f"best tap: {best[0]['tap']}; runs written to {storage.public_url}")
+    return summary
+
+
+def _tell_best(best: list[Record], comparison: Any, tell: Callable[[str], None]) -> None:
     for row in best:
         tell(
             f"tap {row['tap']}: {row['head_id']}, validation accuracy {row['val_accuracy']:.4f}, "
             f"loss {row['val_loss']:.4f}"
         )
-    if summary["comparison"]:
+    if comparison:
         first, second = (f"{row['tap']} {row['head_id']}" for row in best[:2])
-        tell(comparison_line(first, second, summary["comparison"]))
-    tell(f"best tap: {best[0]['tap']}; runs written to {storage.public_url}")
-    return summary
+        tell(comparison_line(first, second, comparison))
 
 
 def _train_each(
