@@ -15,6 +15,8 @@ KEY_COLUMNS = (
     *("key", "id", "image_id", "imageid", "image", "img", "image_name", "name"),
     *("filename", "file_name", "file", "fname", "path", "filepath", "image_path", "uri", "url"),
 )
+# Image suffixes, which a table's keys may lack; other dots in a key are part of its name.
+IMAGE_SUFFIX = re.compile(r"\.(jpe?g|jpe|jfif|png|gif|bmp|dib|webp|tiff?)$", re.IGNORECASE)
 # Names that pandas gives an index without a name: `to_csv`, `read_csv` and `to_parquet`.
 _UNNAMED = re.compile(r"|Unnamed: \d+(_level_\d+)?|__index_level_\d+__|level_\d+")
 
@@ -99,7 +101,38 @@ def key_and_label(
         )
     for name, flag in ((key, "--key_column"), (label, "--label_column")):
         require_column(name, flag, names)
+    if not key_column and (IMAGE_SUFFIX.search(key) or (key.isdigit() and not label.isdigit())):
+        raise UsageError(
+            f"--labels: the first line of {where!r} must name the columns, but looks like a row: "
+            f"{key!r} and {label!r}; put a line such as id,label before it, or choose the columns "
+            "with --key_column and --label_column"
+        )
     return key, label
+
+
+def require_classes(
+    where: str, names: Sequence[str], label_column: str, labels: Collection[str]
+) -> None:
+    """Refuses a table with a column for each class, which is marked with 0 and 1.
+
+    Args:
+      where: the table's address, for messages.
+      names: all columns but that of keys.
+      label_column: the one that was taken, and not named by the user.
+      labels: that were found in it.
+
+    Raises:
+      UsageError: when the labels are only 0 and 1, and there are further columns.
+    """
+    others = [name for name in names if name != label_column and not is_unnamed(name)]
+    others = [name for name in others if not find_column([name], SPLIT_COLUMNS)]
+    known = find_column([label_column], LABEL_COLUMNS)
+    if others and not known and {*labels} <= {"0", "1"}:
+        raise UsageError(
+            f"--labels: a single column of {where!r} must hold the labels, but {label_column!r} "
+            f"holds only 0 and 1, as if each class had a column ({', '.join(others[:3])} ...); "
+            "write the classes into one column, a row for each, or name it with --label_column"
+        )
 
 
 def _key_column(where: str, names: Sequence[str], named: Sequence[str]) -> str:

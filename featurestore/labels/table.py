@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +10,15 @@ from featurestore.errors import UsageError
 from featurestore.ignored import Ignored
 from featurestore.io.urls import public_url
 from featurestore.labels.cells import composed, labels_of, same_text, text_of
-from featurestore.labels.columns import SPLIT_COLUMNS, find_column, is_unnamed, key_and_label
+from featurestore.labels.columns import (
+    IMAGE_SUFFIX,
+    SPLIT_COLUMNS,
+    find_column,
+    is_unnamed,
+    key_and_label,
+    require_classes,
+)
 from featurestore.labels.tables import open_table
-
-# Image suffixes, which a table's keys may lack; other dots in a key are part of its name.
-_STEM = re.compile(r"\.(jpe?g|jpe|jfif|png|gif|bmp|dib|webp|tiff?)$", re.IGNORECASE)
 
 
 def stem_of(key: str) -> str:
@@ -25,7 +28,7 @@ def stem_of(key: str) -> str:
       >>> stem_of("train/000bec180eb1.jpg"), stem_of("img.v2"), stem_of("a.tar/7")
       ('000bec180eb1', 'img.v2', '7')
     """
-    return _STEM.sub("", posixpath.basename(key))
+    return IMAGE_SUFFIX.sub("", posixpath.basename(key))
 
 
 class LabelTable:
@@ -46,7 +49,7 @@ class LabelTable:
         self._by_text: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
         for key in self._labels:
-            if (text := same_text(key)) != key:
+            if (text := _row_text(key)) != key:
                 self._by_text.setdefault(text, []).append(key)
             self._by_stem.setdefault(stem_of(text), []).append(key)
         self._joined: dict[str, str] = {}
@@ -71,20 +74,23 @@ class LabelTable:
           storage_options: for the file system.
 
         Raises:
-          UsageError: when the table cannot be read or has no such column.
+          UsageError: when the table cannot be read, has no such column, or seems to have a column
+            for each class.
         """
+        shown = public_url(url)
         with open_table(url, "--labels", storage_options) as (names, rows):
             if not names:
-                raise UsageError(f"--labels: {public_url(url)!r} has no columns")
-            key_column, label_column = key_and_label(
-                public_url(url), names, key_column, label_column
-            )
+                raise UsageError(f"--labels: {shown!r} has no columns")
+            key_column, label = key_and_label(shown, names, key_column, label_column)
             found: dict[str, dict[str, None]] = {}
             for row in rows:
                 if key := member_name(text_of(row[key_column])):
-                    found.setdefault(key, {}).update(dict.fromkeys(labels_of(row[label_column])))
+                    found.setdefault(key, {}).update(dict.fromkeys(labels_of(row[label])))
+        if not label_column:
+            others = [name for name in names if name != key_column]
+            require_classes(shown, others, label, {name for key in found for name in found[key]})
         labels = {key: tuple(labels) for key, labels in found.items()}
-        return cls(public_url(url), labels, _columns_line(url, names, key_column, label_column))
+        return cls(shown, labels, _columns_line(url, names, key_column, label))
 
     def match(self, key: str) -> tuple[str, ...] | None:
         """Returns an image's labels, or None when the table has none.
@@ -106,7 +112,7 @@ class LabelTable:
     def _row(self, key: str) -> str | None:
         tail = key
         while tail:
-            for candidate in (tail, _STEM.sub("", tail)):
+            for candidate in (tail, IMAGE_SUFFIX.sub("", tail)):
                 rows = self._rows(candidate)
                 if rows:
                     return self._only(rows, key, "as equal text")
@@ -139,10 +145,15 @@ class LabelTable:
         return unused
 
 
+def _row_text(key: str) -> str:
+    """Returns one text for all spellings of a row's key; Windows separates folders by ``\\``."""
+    return same_text(key).replace("\\", "/")
+
+
 def _may_be(row: str, key: str) -> bool:
     """Whether one of a row's folders and an image's folders is a tail of the other."""
     row_folder, folder = (
-        ("/" + posixpath.dirname(composed(path))).rstrip("/") for path in (row, key)
+        ("/" + posixpath.dirname(path)).rstrip("/") for path in (_row_text(row), composed(key))
     )
     return row_folder.endswith(folder) or folder.endswith(row_folder)
 

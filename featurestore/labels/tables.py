@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +22,9 @@ from featurestore.labels.cells import text_of
 from featurestore.labels.columns import is_unnamed
 
 TEXT_SUFFIXES = {".csv": ",", ".tsv": "\t"}
+# Spreadsheets write these instead, where a comma stands in decimals.
+_FURTHER_DELIMITERS = ";\t|,"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 Row = Mapping[str, Any]
 
 
@@ -51,9 +55,11 @@ def open_table(
                 with pq.ParquetFile(file, pre_buffer=False) as table:
                     yield _names(table.schema_arrow), _parquet_rows(table)
                 return
-            delimiter = TEXT_SUFFIXES.get(posixpath.splitext(path)[1].lower(), ",")
-            text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-            reader = csv.DictReader(text, delimiter=delimiter)
+            text = io.TextIOWrapper(file, encoding=_encoding(file), newline="")
+            header = text.readline()
+            usual = TEXT_SUFFIXES.get(posixpath.splitext(path)[1].lower(), ",")
+            lines = itertools.chain([header], text)
+            reader = csv.DictReader(lines, delimiter=_delimiter(header, usual))
             names = [text_of(name) for name in reader.fieldnames or ()]
             if not any(names):
                 raise UsageError(
@@ -63,8 +69,32 @@ def open_table(
             yield names, _text_rows(reader, f"{flag}: {shown!r}")
             # Without this, the wrapper would close the file a second time.
             text.detach()
-    except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        found = f"has the byte {error.object[error.start]:#04x}"
+        raise UsageError(
+            f"{flag}: {shown!r} must be in UTF-8, but {found}; save it as UTF-8"
+        ) from error
+    except (OSError, pa.ArrowException, csv.Error) as error:
         raise UsageError(f"{flag}: cannot read {shown!r}: {error}") from error
+
+
+def _encoding(file: IO[bytes]) -> str:
+    """Returns UTF-16 for a file that begins with its mark, as Excel writes it, or UTF-8."""
+    mark = file.read(2)
+    file.seek(0)
+    return "utf-16" if mark in _UTF_16 else "utf-8-sig"
+
+
+def _delimiter(header: str, usual: str) -> str:
+    """Returns the usual delimiter, or that of a header that has only another one.
+
+    Example:
+      >>> _delimiter("id;label", ","), _delimiter("id,a;b", ","), _delimiter("id", ",")
+      (';', ',', ',')
+    """
+    if usual in header:
+        return usual
+    return next((other for other in _FURTHER_DELIMITERS if other in header), usual)
 
 
 def _text_rows(reader: csv.DictReader[str], where: str) -> Iterator[Row]:

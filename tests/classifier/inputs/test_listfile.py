@@ -126,5 +126,5 @@ def test_the_same_row_again_is_passed_over(tmp_path):
     (tmp_path / "n.csv").write_text("path\n")
     assert listed(tmp_path / "n.csv") == []
     (tmp_path / "b.csv").write_bytes(b"path\n\xff\xfe\n")
-    with pytest.raises(UsageError, match="cannot read"):
+    with pytest.raises(UsageError, match="must be in UTF-8"):
         listed(tmp_path / "b.csv")

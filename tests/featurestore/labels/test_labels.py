@@ -66,13 +66,18 @@ def test_the_full_key_beats_its_tails_and_stem():
         ("/a/1", "s.tar/a/1.jpg"),
         ("a/1.png", "a/1.jpg"),
         ("a/b/1", "1.jpg"),
+        ("root\\a\\1.jpg", "a/1.jpg"),
+        ("a\\1", "root/a/1.jpg"),
     ],
 )
 def test_path_variants(tmp_path, row, key):
     assert read(tmp_path / "l.csv", f"id,label\n{row},x\n").match(key) == ("x",)
 
 
-@pytest.mark.parametrize("row, key", [("a/1.jpg", "b/1.jpg"), ("1.jpg.png", "1.jpg"), ("1", "11")])
+@pytest.mark.parametrize(
+    "row, key",
+    [("a/1.jpg", "b/1.jpg"), ("a\\1.jpg", "b/1.jpg"), ("1.jpg.png", "1.jpg"), ("1", "11")],
+)
 def test_what_is_not_the_same(row, key):
     assert LabelTable("t", {row: ("x",)}).match(key) is None
 
@@ -113,6 +118,21 @@ def test_mistaken_tables(tmp_path, text, columns, words):
         read(tmp_path / "l.csv", text, *columns)
     with pytest.raises(UsageError, match="--labels: cannot read"):
         LabelTable.read(str(tmp_path / "gone.csv"))
+
+
+def test_tables_in_other_encodings(tmp_path):
+    text = "id\tlabel\né1\tchat\n"
+    (tmp_path / "l.csv").write_bytes(text.encode("utf-16"))
+    assert LabelTable.read(str(tmp_path / "l.csv")).match("é1.jpg") == ("chat",)
+    (tmp_path / "l.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match="must be in UTF-8, but has the byte 0xe9; save it"):
+        LabelTable.read(str(tmp_path / "l.csv"))
+
+
+def test_a_column_of_0_and_1_may_be_named(tmp_path):
+    text = "image,MEL,NV\n1,1.0,0.0\n2,0.0,1.0\n"
+    assert read(tmp_path / "l.csv", text, "", "MEL").match("1.jpg") == ("1",)
+    assert read(tmp_path / "l.csv", "image,ill\n1,1\n2,0\n").match("2.jpg") == ("0",)
 
 
 def test_labels_from_names():
@@ -173,6 +193,9 @@ def write_parquet(path, **columns):
         "label,image\ncat,1.jpg\ndog,2\n",
         "id , label\n1.0, cat\n2.0,dog\u00a0\n",
         "id,label,\n1,cat,\n2,dog,\n",
+        "id;label\n1;cat\n2;dog\n",
+        "id\tlabel\n1\tcat\n2\tdog\n",
+        "0,1\n1.jpg,cat\n2.jpg,dog\n",
     ],
 )
 def test_the_columns_of_tables_as_other_programs_write_them(tmp_path, text):
@@ -194,6 +217,9 @@ def test_the_columns_of_tables_as_other_programs_write_them(tmp_path, text):
         ("id,label\n1,cat, tabby\n", "quote cells that contain the delimiter"),
         ("label,split,note\na,b,c\n", "is 'label', which does not hold keys"),
         ("id,label,label\n1,a,b\n", "--label_column: two columns are called 'label'"),
+        ("1.jpg,cat\n2.jpg,dog\n", "first line of '.*' must name the columns.*'1.jpg' and 'cat'"),
+        ("1,cat\n2,dog\n", "must name the columns, but looks like a row"),
+        ("image,MEL,NV\n1,1.0,0.0\n2,0.0,1.0\n", "'MEL' holds only 0 and 1.*NV"),
     ],
 )
 def test_a_table_that_would_be_taken_wrongly_is_refused(tmp_path, text, words):
