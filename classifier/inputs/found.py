@@ -29,8 +29,8 @@ class Found:
       splits: the number of images of each split.
       beside: the number of images in each folder beside the splits, or beside the folder that wraps
         the classes.
-      suspects: the number of images in each folder that is named like a split, but is a class or
-        lies in one.
+      suspects: the number of images in each folder that is named like a split or a part, but is a
+        class or lies in one.
     """
 
     ignored: Ignored = field(default_factory=Ignored)
@@ -86,9 +86,9 @@ class Found:
             )
         if self.suspects:
             lines.append(
-                f"note: {_shown(self.suspects)}: named like splits, and taken for classes or parts "
-                "of classes; if they are splits, say so with --layout split, or give their folder "
-                "as --input"
+                f"note: {_shown(self.suspects)}: named like splits or parts of a set, and taken "
+                "for classes or parts of classes; if they are splits, say so with --layout split; "
+                "if the folders in them are the classes, give each as an --input of its own"
             )
         return lines
 

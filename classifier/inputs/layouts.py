@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from classifier.inputs.refs import ShardDamaged
 from classifier.inputs.trees import Folder, MemberTree, Tree
 from featurestore.labels.cells import composed
-from featurestore.labels.splits import split_of
+from featurestore.labels.splits import may_be_split, split_of
 
 LAYOUTS = ("auto", "class", "split", "flat")
 # The layout of an archive in whose set images lie at the top: nothing wraps the whole.
@@ -79,18 +79,20 @@ class Layout:
         return "/".join(folders[:depth]) + "/"
 
     def suspect(self, path: str) -> str:
-        """Returns a folder of a path that is named like a split but counts as something else.
+        """Returns a folder of a path that may be a split but counts as something else.
 
         Example:
           >>> Layout("class").suspect("test/1.jpg"), Layout("class").suspect("a/val/1.jpg")
           ('test/', 'a/val/')
+          >>> Layout("class").suspect("seg_train/cat/1.jpg"), Layout("class").suspect("cat/1.jpg")
+          ('seg_train/', '')
         """
         folders = path.split("/")[:-1]
         first = len(self.above) + (self.kind == "split")
         if self.kind == "flat" or not self.is_found:
             return ""
         for depth in range(first, min(first + 2, len(folders))):
-            if split_of(folders[depth]):
+            if may_be_split(folders[depth]):
                 return "/".join(folders[: depth + 1]) + "/"
         return ""
 

@@ -354,9 +354,23 @@ def test_the_layout_of_a_set_of_archives_is_said(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("train, test", [("training_set", "test_set"), ("TrainImages", "Test")])
+def test_splits_with_a_longer_name(tmp_path, train, test):
+    root = write_folder(tmp_path / "in", labelled([f"{train}/cat/1.png", f"{test}/dog/2.png"]))
+    assert said(root)[1] == "found: 2 classes (cat 1, dog 1), splits test 1, train 1"
+
+
+@pytest.mark.parametrize("first, second", [("seg_train", "seg_test"), ("fold1", "fold2")])
+def test_folders_that_may_be_splits_or_parts_are_said(tmp_path, first, second):
+    root = write_folder(tmp_path / "in", labelled([f"{first}/cat/1.png", f"{second}/cat/2.png"]))
+    assert all(f"{name}/ 1" in said(root)[2] for name in (first, second))
+
+
 def test_doubtful_names_are_said(tmp_path):
     root = write_folder(tmp_path / "in", labelled(["cat/1.png", "test/2.png", "dog/val/3.png"]))
-    assert said(root)[2].startswith("note: dog/val/ 1, test/ 1: named like splits, and taken for")
+    assert said(root)[2].startswith(
+        "note: dog/val/ 1, test/ 1: named like splits or parts of a set, and taken for"
+    )
     assert len(said(root, layout="class")) == 2
     flat = write_folder(tmp_path / "flat", labelled(["1.png"]))
     assert said(flat)[1] == "found: 0 classes, no splits; 1 of 1 images have no label"
