@@ -11,6 +11,7 @@ feature's mean is large compared to its deviation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +20,10 @@ import numpy as np
 
 from classifier.heads.head import Standard, standard_of
 
+# Further directions than the rank, so that a random basis misses none of the scatter.
+_SPARE = 8
+# What a basis may leave out of the scatter, as a fraction of its trace.
+_LEFT_OUT = 1e-10
 # Directions with less than this fraction of the largest scatter are rounding errors, not data.
 LEAST_RELATIVE_SCATTER = 1e-12
 
@@ -206,13 +211,40 @@ def fit_path(
     else:
         deviation = np.resize(standard.deviation.astype(np.float64), features)
     share = max(statistics.weight, 1e-300)
-    values, vectors = np.linalg.eigh(statistics.scatter / share / deviation / deviation[:, None])
+    scatter = statistics.scatter / share / deviation / deviation[:, None]
+    values, vectors = eigen(scatter, math.ceil(statistics.weight))
     projected = vectors.T @ (statistics.cross / share / deviation[:, None])
     floor = LEAST_RELATIVE_SCATTER * max(values[-1], 1e-300)
     damped = np.maximum(values, 0)[:, None] + np.asarray(l2, np.float64)
     gains = np.divide(1, damped, out=np.zeros_like(damped), where=damped > floor)
-    solved = vectors @ (gains[:, :, None] * projected[:, None, :]).reshape(features, -1)
+    solved = vectors @ (gains[:, :, None] * projected[:, None, :]).reshape(len(values), -1)
     solved /= deviation[:, None]
     return RidgePath(
         statistics.mean, statistics.target_mean, solved.reshape(features, len(l2), targets)
     )
+
+
+def eigen(scatter: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the eigenvalues and eigenvectors of a scatter; of value 0 perhaps only some.
+
+    The scatter of fewer rows than features has no more directions than rows. Products with random
+    vectors span them (Halko, Martinsson and Tropp 2011, https://arxiv.org/abs/0909.4061), so that
+    only a small matrix is decomposed. If they miss a part, because the rank is larger, the whole
+    scatter is decomposed.
+
+    Args:
+      scatter: float64 (d, d), positive semidefinite.
+      rank: that it probably has at most.
+
+    Returns:
+      (float64 (r,) ascending, float64 (d, r)).
+    """
+    size, width = len(scatter), rank + _SPARE
+    if 2 * width < size:
+        probes = np.random.default_rng(0).standard_normal((size, width))
+        basis = np.linalg.qr(scatter @ probes).Q
+        values, vectors = np.linalg.eigh(basis.T @ (scatter @ basis))
+        if np.trace(scatter) - values.sum() <= _LEFT_OUT * np.trace(scatter):
+            return values, basis @ vectors
+    values, vectors = np.linalg.eigh(scatter)
+    return values, vectors

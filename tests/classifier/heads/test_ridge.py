@@ -1,5 +1,6 @@
 """Ridge regression from sufficient statistics, beside scikit-learn and explicit fits."""
 
+import math
 import os
 import pickle
 from dataclasses import replace
@@ -15,7 +16,7 @@ from classifier.heads.ridge.fit import fit_ridge, gathered
 from classifier.heads.ridge.passes import PenaltyErrors, ScaleLosses
 from classifier.heads.ridge.settings import RidgeSettings
 from classifier.heads.ridge.solution import FoldStatistics, Solved, solve
-from classifier.heads.ridge.statistics import RidgePath, Statistics, fit_path
+from classifier.heads.ridge.statistics import RidgePath, Statistics, eigen, fit_path
 from featurestore.errors import UsageError
 
 L2 = (1e-4, 1e-2, 1.0, 100.0)
@@ -322,3 +323,19 @@ def test_what_a_fold_leaves_of_a_nearly_constant_feature_is_no_nan():
         standard = rest.standard(3)
         assert np.isfinite(standard.deviation).all() and (standard.deviation > 0).all()
         assert np.isfinite(fit_path(rest, L2, standard).weights).all()
+
+
+@pytest.mark.parametrize("weights, is_small", [((1.0, 1.0), True), ((0.01, 0.01), False)])
+def test_few_rows_of_many_features_are_solved_in_their_span(weights, is_small):
+    random = np.random.default_rng(4)
+    features = random.normal(size=(40, 300)) * np.geomspace(1, 1e-4, 300)
+    classes = random.integers(0, 2, 40)
+    found = Statistics.of(features, np.eye(2)[classes], np.array(weights)[classes])
+    scatter = found.scatter / found.weight
+    values, vectors = eigen(scatter, math.ceil(found.weight))
+    assert (len(values) < 300) is is_small
+    np.testing.assert_allclose((vectors * values) @ vectors.T, scatter, atol=1e-12)
+    path = fit_path(found, (0.0, 1e-4, 1.0))
+    for number, penalty in enumerate((1e-4, 1.0), 1):
+        exact = np.linalg.solve(scatter + penalty * np.eye(300), found.cross / found.weight)
+        np.testing.assert_allclose(path.weights[:, number], exact, atol=1e-8)
