@@ -78,6 +78,11 @@ class Found:
             if self.unlabelled:
                 text += f"; {self.unlabelled:,} of {self.images:,} images have no label"
             lines.append(f"found: {text}")
+            if self.unlabelled == self.images and (tables := self._tables()):
+                lines.append(
+                    f"note: no image has a label; {tables[0]!r} lies beside them: if it holds the "
+                    "labels, name it with --labels"
+                )
         if self.beside:
             lines.append(
                 f"note: images beside the other folders got no label and no split: "
@@ -91,6 +96,10 @@ class Found:
                 "if the folders in them are the classes, give each as an --input of its own"
             )
         return lines
+
+    def _tables(self) -> list[str]:
+        """Returns the ignored files that may be tables of labels."""
+        return [name for name in self.ignored.names if name.lower().endswith((".csv", ".tsv"))]
 
 
 def _add(counts: Counter[str], name: str) -> None:

@@ -366,6 +366,16 @@ def test_folders_that_may_be_splits_or_parts_are_said(tmp_path, first, second):
     assert all(f"{name}/ 1" in said(root)[2] for name in (first, second))
 
 
+def test_a_table_beside_images_without_labels_is_said(tmp_path):
+    root = write_folder(
+        tmp_path / "in", {**labelled(["1.png"]), "metadata.csv": b"file_name,label"}
+    )
+    assert said(root)[2] == (
+        "note: no image has a label; 'metadata.csv' lies beside them: if it holds the labels, name "
+        "it with --labels"
+    )
+
+
 def test_doubtful_names_are_said(tmp_path):
     root = write_folder(tmp_path / "in", labelled(["cat/1.png", "test/2.png", "dog/val/3.png"]))
     assert said(root)[2].startswith(
