@@ -125,5 +125,9 @@ def taps_of(base: BaseSpec) -> list[str]:
 
 
 def cut_hashes(base: BaseSpec) -> tuple[str, ...]:
-    """Returns the hash of the base cut at each tap alone, each once; a store keeps these too."""
-    return tuple(dict.fromkeys(tap.weights_hash for tap in base.taps))
+    """Returns the hash of the base cut at each tap alone, each once; a store keeps these too.
+
+    Without that of the base itself, whose file a graph has for all of its taps.
+    """
+    found = dict.fromkeys(tap.weights_hash for tap in base.taps)
+    return tuple(each for each in found if each != base.weights_hash)

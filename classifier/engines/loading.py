@@ -90,7 +90,8 @@ class StoredBase:
                 raise CorruptStore(f"{where} is missing; {RESTORE}") from error
             files = GraphFiles.unpacked(data, base.model, base.weights_hash, where)
         network = Network(files, self.spec.pixels.image_size, scaling_of(base.preprocess))
-        return network.features(base.layer, base.pooling)
+        taps = [(tap.layer, tap.pooling) for tap in base.taps]
+        return network.features(taps or [(base.layer, base.pooling)])
 
     def check(self) -> None:
         """Loads the stored base itself, where an engine would take a converted copy.

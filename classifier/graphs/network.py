@@ -1,14 +1,12 @@
 """One OpenVINO graph from pixels to features: preprocessing, an exported network, and pooling.
 
 An exported network takes NCHW or NHWC, and its feature maps have either layout. Features are always
-stored channels-last, like those of every other base, so the layout of a map is found by a walk back
-through the graph, to the operation that decides it: a convolution gives NCHW, and a transposition
-turns one layout into the other.
+stored channels-last, like those of every other base.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,34 +15,23 @@ import numpy as np
 from classifier.graphs.files import GraphFiles, reason
 from classifier.graphs.input import (
     FIRST,
-    LAST,
-    TO_FIRST,
     TO_LAST,
     image_input,
     layouts,
     own_size,
     replace_input,
 )
+from classifier.graphs.layout import layout_of
 from classifier.graphs.pooling import pool, require_pooling
 from classifier.graphs.scaling import Scaling
 from classifier.runtime import import_openvino
 from featurestore.errors import UsageError, did_you_mean
+from featurestore.fields import tap_name
 
 # Stands for a graph's one output, whatever its name is, as it does for networks of Keras.
 OUTPUT = "output"
 # A graph is measured with so many images: an axis of this length is that of the images.
 _IMAGES = 7
-# These take and give channels first, by the definition of ONNX and OpenVINO.
-_CHANNELS_FIRST = frozenset(
-    {
-        "Convolution", "GroupConvolution", "ConvolutionBackpropData",
-        "GroupConvolutionBackpropData", "MaxPool", "AvgPool", "AdaptiveAvgPool",
-        "AdaptiveMaxPool", "DeformableConvolution", "DepthToSpace", "SpaceToDepth",
-        "BatchNormInference",
-    }
-)  # fmt: skip
-# The layout behind these is not that of what they take.
-_REARRANGES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Transpose"})
 
 
 @dataclass(frozen=True)
@@ -164,41 +151,12 @@ class Network:
         if len(shape) not in (1, 2, 3):
             return shape, f"{len(shape)} axes"
         if len(shape) == 3:
-            layout = self._layout(output)
+            layout = layout_of(output, self._pixels.get_name())
             if layout is None:
                 return shape, "no convolution says which axis is that of the channels"
             if layout == FIRST:
                 shape = (*shape[1:], shape[0])
         return shape, ""
-
-    def _layout(self, output: Any) -> str | None:
-        """Returns the layout of a map by a walk back through the graph; None if none is found."""
-        waiting, seen = [output], set()
-        for value in waiting:
-            node = value.get_node()
-            kind, name = node.get_type_name(), node.get_name()
-            if kind in _CHANNELS_FIRST:
-                return FIRST
-            if name == self._pixels.get_name():
-                return LAST
-            if kind == "Transpose" and (turned := self._turned(node)):
-                return turned
-            if kind in _REARRANGES or name in seen:
-                continue
-            seen.add(name)
-            maps = [one for one in node.input_values() if _rank(one) == 4]
-            # A product of two maps, as in attention, has axes of both.
-            waiting += [] if kind == "MatMul" and len(maps) > 1 else maps
-        return None
-
-    def _turned(self, transpose: Any) -> str | None:
-        """Returns the layout behind a transposition that turns one into the other."""
-        order = transpose.input_value(1).get_node()
-        turned = order.get_data().tolist() if hasattr(order, "get_data") else None
-        if turned not in (TO_LAST, TO_FIRST):
-            return None
-        before, behind = (FIRST, LAST) if turned == TO_LAST else (LAST, FIRST)
-        return behind if self._layout(transpose.input_value(0)) == before else None
 
     def layer(self, asked: str) -> Tensor:
         """Finds the tensor to cut at.
@@ -238,33 +196,42 @@ class Network:
             )
         return found
 
-    def features(self, asked: str, pooling: str) -> Any:
-        """Returns the graph from pixels to features.
+    def features(self, taps: Sequence[tuple[str, str]]) -> Any:
+        """Returns the graph from pixels to features; to be called once.
 
         Args:
-          asked: the tensor to cut at.
-          pooling: of maps or tokens.
+          taps: the tensor to cut at, and its pooling; several are computed in one pass.
 
         Returns:
-          An `openvino.Model` from uint8 (n, H, W, 3) to float32 (n, \\*feature_shape).
+          An `openvino.Model` from uint8 (n, H, W, 3) to float32 (n, \\*feature_shape); with an
+          output for each tap, of its name.
 
         Raises:
           UsageError: for a layer or a pooling that does not fit, and for a layer that needs more
             than the image.
         """
         openvino = import_openvino()
-        ops = openvino.opset13
+        outputs = [self._pooled(*tap) for tap in taps]
+        if len(outputs) > 1:
+            outputs = [_copied(openvino.opset13, output) for output in outputs]
+        results = [openvino.opset13.result(output) for output in outputs]
+        for result, tap in zip(results, taps, strict=True):
+            result.set_friendly_name(tap_name(*tap))
+        model = openvino.Model(results, [self._pixels], "features")
+        model.reshape([-1, *self.image_size, 3])
+        return model
+
+    def _pooled(self, asked: str, pooling: str) -> Any:
+        """Returns the node of a tap: float32, channels last, pooled."""
+        ops = import_openvino().opset13
         found = self._find(asked)
         self._require_only_pixels(found.get_node(), asked)
         rank = len(found.get_partial_shape())
         require_pooling(pooling, rank)
         x = ops.convert(found, "f32")
-        if rank == 4 and self._layout(found) == FIRST:
+        if rank == 4 and layout_of(found, self._pixels.get_name()) == FIRST:
             x = ops.transpose(x, np.array(TO_LAST))
-        x = pool(ops, x, pooling, list(range(1, rank - 1)))
-        model = openvino.Model([ops.result(x)], [self._pixels], "features")
-        model.reshape([-1, *self.image_size, 3])
-        return model
+        return pool(ops, x, pooling, list(range(1, rank - 1)))
 
     def _require_only_pixels(self, node: Any, asked: str) -> None:
         waiting, seen = [node], set()
@@ -281,7 +248,11 @@ class Network:
                 )
 
 
-def _rank(value: Any) -> int:
-    """Returns the number of axes; 0 where it is not known."""
-    rank = value.get_partial_shape().rank
-    return rank.get_length() if rank.is_static else 0
+def _copied(ops: Any, x: Any) -> Any:
+    """Adds an operation that changes nothing, and gives its output a memory of its own.
+
+    OpenVINO 2026.4 lets the transposed output of a convolution and a concatenation behind the same
+    convolution write into one memory: the tokens of a vision transformer beside its patches were
+    other numbers than alone.
+    """
+    return ops.roll(x, np.array([0]), np.array([0]))
