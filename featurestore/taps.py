@@ -104,6 +104,11 @@ def outputs_of(base: BaseSpec) -> list[tuple[int, str]]:
     return [(tap.output, tap.pooling) for tap in base.taps] or [(0, base.pooling)]
 
 
+def layers_of(base: BaseSpec) -> list[tuple[str, str]]:
+    """Returns (layer, pooling) of each tap; of a base without taps, its own."""
+    return [(tap.layer, tap.pooling) for tap in base.taps] or [(base.layer, base.pooling)]
+
+
 def require_one(spec: StoreSpec, where: str) -> None:
     """Refuses a store of several taps, of which none was chosen.
 

@@ -44,6 +44,7 @@ class Tensor:
       operation: what computes it.
       shape: of one image's values, channels last; () where it has no fixed one.
       obstacle: why it cannot be a layer, or "".
+      layout: of a map in the graph, NCHW or NHWC; "" of other tensors.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Tensor:
     operation: str
     shape: tuple[int, ...]
     obstacle: str = ""
+    layout: str = ""
 
 
 class Network:
@@ -64,6 +66,7 @@ class Network:
     Attributes:
       image_size: (height, width) in pixels.
       layout: of the network's input, ``NCHW`` or ``NHWC``.
+      input_names: of that input in the file.
 
     Raises:
       UsageError: for a graph without an image input, or one that cannot take this size.
@@ -79,7 +82,7 @@ class Network:
             # A graph that was changed cannot be used again.
             model = files.open() if problems else model
             image = image_input(model, files.name)
-            self.layout = layout
+            self.layout, self.input_names = layout, image.output(0).get_names()
             self.image_size = image_size or own_size(image, layout, files.name)
             self._outputs = [result.input_value(0) for result in model.get_results()]
             try:
@@ -132,13 +135,20 @@ class Network:
             yield from (output for output in operation.outputs() if output.get_names())
 
     def _describe(self, output: Any) -> Tensor:
-        name, *aliases = sorted(output.get_names())
+        name, *aliases = sorted(output.get_names()) or ["?"]
         kind = output.get_node().get_type_name()
         shape, obstacle = self._shape(output)
-        return Tensor(name, tuple(aliases), kind, shape, obstacle)
+        if obstacle or len(shape) != 3:
+            return Tensor(name, tuple(aliases), kind, shape, obstacle)
+        layout = layout_of(output, self._pixels.get_name())
+        if layout is None:
+            obstacle = "no convolution says which axis is that of the channels"
+        elif layout == FIRST:
+            shape = (*shape[1:], shape[0])
+        return Tensor(name, tuple(aliases), kind, shape, obstacle, layout or "")
 
     def _shape(self, output: Any) -> tuple[tuple[int, ...], str]:
-        """Returns (shape of one row, "") of an output, or why it cannot be a layer."""
+        """Returns (shape of one row in the graph's order, why it cannot be a layer or "")."""
         partial = output.get_partial_shape()
         if partial.is_dynamic:
             return (), "no fixed shape"
@@ -150,12 +160,6 @@ class Network:
             return shape, f"values of {output.get_element_type().get_type_name()}"
         if len(shape) not in (1, 2, 3):
             return shape, f"{len(shape)} axes"
-        if len(shape) == 3:
-            layout = layout_of(output, self._pixels.get_name())
-            if layout is None:
-                return shape, "no convolution says which axis is that of the channels"
-            if layout == FIRST:
-                shape = (*shape[1:], shape[0])
         return shape, ""
 
     def layer(self, asked: str) -> Tensor:
@@ -186,11 +190,12 @@ class Network:
                 f"{did_you_mean(asked, list(named))} (all {len(known)}: {listing})"
             )
         found = named[asked] if asked else self._outputs[0]
-        _, obstacle = self._shape(found)
-        if obstacle:
-            name = asked or min(found.get_names(), default="its output")
+        tensor = self._describe(found)
+        if tensor.obstacle:
+            name = asked or tensor.name
             raise UsageError(
-                f"--layer: {name!r} of {self._name!r} cannot be features: {obstacle}; {listing} "
+                f"--layer: {name!r} of {self._name!r} cannot be features: {tensor.obstacle}; "
+                f"{listing} "
                 "marks those that can. A graph with a fixed number of images is exported again "
                 "with a free first axis"
             )
@@ -229,7 +234,7 @@ class Network:
         rank = len(found.get_partial_shape())
         require_pooling(pooling, rank)
         x = ops.convert(found, "f32")
-        if rank == 4 and layout_of(found, self._pixels.get_name()) == FIRST:
+        if self._describe(found).layout == FIRST:
             x = ops.transpose(x, np.array(TO_LAST))
         return pool(ops, x, pooling, list(range(1, rank - 1)))
 
