@@ -21,7 +21,8 @@ EXTRAS = {
     "umap": ["umap-learn>=0.5.12,<1"],
     # A scheduler and workers of your own: --runner=DaskRunner. Both need this extra, too.
     "dask": ["dask[distributed]>=2026.1,<2027"],
-    # Exports to ONNX: the converter, and the runtime that an export is checked in.
+    # Exports to ONNX: the converter, and the runtime that an export is checked in. With openvino,
+    # which reads a graph: --engine onnxruntime.
     "onnx": ["onnx>=1.23,<2", "onnxruntime>=1.32,<2", "tf2onnx>=1.17,<2"],
     # A store as a dataset of Lance; the package is its Python binding.
     "lance": ["pylance>=14,<15"],

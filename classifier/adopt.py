@@ -53,7 +53,8 @@ def parser() -> Parser:
     for name, choices in zip(_PIXELS, (FITS, RESIZES, ALPHAS, EXIFS), strict=True):
         first = "ignore" if name == "exif" else choices[0]
         add(f"--{name}", default=first, metavar="|".join(choices), help=default)
-    add("--engine", default="auto", metavar="auto|tensorflow|openvino", help=default)
+    engines = "auto|tensorflow|openvino|onnxruntime"
+    add("--engine", default="auto", metavar=engines, help=default)
     add("--seed", type=int, default=0, help="of random weights (default %(default)s)")
     add("--overwrite", action="store_true", help="replace a run that is at --output")
     add("--trust_model", action="store_true", help="allow Python code inside the model file")

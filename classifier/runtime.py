@@ -1,8 +1,9 @@
-"""Loads TensorFlow and OpenVINO without chatter, and keeps the memory that TensorFlow frees."""
+"""Loads engines' libraries without chatter, and keeps the memory that TensorFlow frees."""
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from typing import Any
 from featurestore.cli import interrupts
 from featurestore.cli.absent import absent
 from featurestore.cli.command import VERBOSE, quiet_libraries
-from featurestore.errors import HoarfrostError, UsageError
+from featurestore.errors import HoarfrostError, UsageError, one_line
 
 EXTRAS = ("jax", "matplotlib", "pandas", "scipy", "sklearn")
 # If you set this variable, Keras imports every optional package that it finds.
@@ -72,6 +73,34 @@ def import_openvino() -> Any:
             "'hoarfrost[openvino]', or use --engine tensorflow"
         ) from error
     return openvino
+
+
+def import_onnx() -> Any:
+    """Imports the package that edits ONNX graphs.
+
+    Raises:
+      UsageError: when it is not installed.
+    """
+    return _of_onnx("onnx")
+
+
+def import_onnxruntime() -> Any:
+    """Imports ONNX Runtime, for processors or for GPUs, whichever is installed.
+
+    Raises:
+      UsageError: when neither is.
+    """
+    return _of_onnx("onnxruntime")
+
+
+def _of_onnx(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UsageError(
+            f"--engine onnxruntime: the package {name} is not installed here, or cannot be loaded "
+            f"({one_line(error, 200)}); pip install 'hoarfrost[onnx]'"
+        ) from error
 
 
 @contextmanager

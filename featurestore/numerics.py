@@ -14,7 +14,7 @@ class Numerics:
     """How features were computed, to explain differences in the last digits.
 
     Attributes:
-      engine: ``tensorflow`` or ``openvino``, or ``identity`` for pixels.
+      engine: ``tensorflow``, ``openvino`` or ``onnxruntime``, or ``identity`` for pixels.
       precision: ``float32``, ``float16``, ``bfloat16`` or ``int8``, or ``uint8`` for pixels.
       decoder: the libraries that decoded the images, with their versions.
       versions: library name -> version.

@@ -104,6 +104,11 @@ def outputs_of(base: BaseSpec) -> list[tuple[int, str]]:
     return [(tap.output, tap.pooling) for tap in base.taps] or [(0, base.pooling)]
 
 
+def layers_of(base: BaseSpec) -> list[tuple[str, str]]:
+    """Returns (layer, pooling) of each tap; of a base without taps, its own."""
+    return [(tap.layer, tap.pooling) for tap in base.taps] or [(base.layer, base.pooling)]
+
+
 def require_one(spec: StoreSpec, where: str) -> None:
     """Refuses a store of several taps, of which none was chosen.
 
@@ -125,5 +130,9 @@ def taps_of(base: BaseSpec) -> list[str]:
 
 
 def cut_hashes(base: BaseSpec) -> tuple[str, ...]:
-    """Returns the hash of the base cut at each tap alone, each once; a store keeps these too."""
-    return tuple(dict.fromkeys(tap.weights_hash for tap in base.taps))
+    """Returns the hash of the base cut at each tap alone, each once; a store keeps these too.
+
+    Without that of the base itself, whose file a graph has for all of its taps.
+    """
+    found = dict.fromkeys(tap.weights_hash for tap in base.taps)
+    return tuple(each for each in found if each != base.weights_hash)

@@ -86,6 +86,8 @@ _FIT = """crop:256 resizes the shorter side to 256, then cuts; default squash, o
 _RESIZE = """pillow-* are antialiased, as in PyTorch; default bilinear, or what the file of
 --preprocess says"""
 _PREPROCESS = """FILE.json: of Hugging Face or timm; with an ONNX graph, auto takes one beside it"""
+_ENGINE = """onnxruntime is for ONNX graphs; auto: TensorFlow on a GPU (ONNX graphs: ONNX Runtime),
+else OpenVINO if it is installed"""
 _PRECISION = "auto: the fastest whose features agree with float32's on a sample of the input"
 _AUGMENT = f"{', '.join(LAYERS)} as in keras.layers, in this order; default {BOOK}"
 _ACCELERATOR = "of Dataflow's workers: type:nvidia-tesla-t4;count:1;install-nvidia-driver"
@@ -132,7 +134,7 @@ GROUPS = {
         "dtype": Flag(
             ExtractOptions, ("auto", *DTYPES), "auto: float16 for maps, float32 for embeddings"
         ),
-        "engine": Flag(EngineOptions, ("auto", *ENGINES)),
+        "engine": Flag(EngineOptions, ("auto", *ENGINES), _ENGINE),
         "precision": Flag(EngineOptions, ("auto", *PRECISIONS), _PRECISION),
         "allow_inexact": Flag(EngineOptions, help="keep int8 features that are far from float32's"),
         "remeasure": Flag(EngineOptions, help="try the precisions again, although a trial is kept"),

@@ -38,7 +38,7 @@ def build_parser() -> Parser:
     """Returns the command's parser."""
     parser = Parser(prog="python -m pipelines.tournament", description=__doc__)
     add = parser.add_argument
-    text = "bases separated by commas, as for --model of pipelines.extract, or MODEL:LAYER"
+    text = "bases between commas, as for --model of pipelines.extract, or MODEL:LAYER[:POOLING]"
     add("--models", required=True, metavar="A,B:LAYER", help=text)
     text = "images at most, evenly from all splits and classes; 0 for all (default %(default)s)"
     add("--sample", type=int, default=SAMPLE, metavar="N", help=text)

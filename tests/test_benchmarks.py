@@ -400,6 +400,13 @@ def test_crops_are_distinct_photographs_of_random_sizes(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_engines_of_one_onnx_file_agree(command):
+    finished = command("benchmarks.onnxengines", "--images", "8", "--rounds", "2")
+    assert finished.code == 0, finished
+    assert {"openvino", "onnxruntime"} <= {*table_names(finished.out)}
+
+
+@pytest.mark.slow
 def test_the_gpu_report_is_rehearsed_on_the_processor(command):
     finished = command(
         *("benchmarks.gpu", "--bases", "MobileNetV2", "--images", "64"), HOARFROST_DEVICE="cpu"

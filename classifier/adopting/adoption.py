@@ -42,7 +42,7 @@ class AdoptOptions:
       pixels: how images are decoded, besides their size.
       label_offset: see `classifier.adopting.labels.classes_of`.
       activation: that the model ends in, or ``auto``.
-      engine: ``auto``, ``tensorflow`` or ``openvino``.
+      engine: ``auto``, ``tensorflow``, ``openvino`` or ``onnxruntime``.
     """
 
     base: BaseRequest

@@ -80,30 +80,47 @@ def build_base(request: BaseRequest, *, allow_packaged: bool = False) -> FrozenB
         _base_of(each, single, name)
         for each, single in zip(request.singles, part.singles, strict=True)
     ]
-    return _with_taps(request, part, singles)
-
-
-def _with_taps(request: BaseRequest, part: cut.Cut, singles: Sequence[FrozenBase]) -> FrozenBase:
-    """Returns the base with the taps of several bases of one layer each."""
-    taps = tuple(
-        Tap(base.spec.layer, base.spec.pooling, base.spec.weights_hash, base.feature_shape, output)
-        for base, output in zip(singles, part.outputs, strict=True)
-    )
-    spec = dataclasses.replace(
-        singles[0].spec,
-        weights_hash=weights_hash(part.model),
-        layer=JOINED.join(tap.name for tap in taps),
-        pooling="none",
-        request=request.digest,
-        taps=taps,
-    )
-    return dataclasses.replace(
+    whole = dataclasses.replace(
         singles[0],
         model=part.model,
+        spec=dataclasses.replace(
+            singles[0].spec, weights_hash=weights_hash(part.model), request=request.digest
+        ),
+    )
+    return _with_taps(whole, singles, part.outputs)
+
+
+def _with_taps(
+    whole: FrozenBase, singles: Sequence[FrozenBase], outputs: Sequence[int]
+) -> FrozenBase:
+    """Returns the base with the taps of several bases of one layer each.
+
+    Args:
+      whole: the base with all outputs, of which shape, layer and taps are yet to be told.
+      singles: the same base cut at each layer alone.
+      outputs: the number of the output of each.
+    """
+    taps = tuple(
+        Tap(base.spec.layer, base.spec.pooling, base.spec.weights_hash, base.feature_shape, output)
+        for base, output in zip(singles, outputs, strict=True)
+    )
+    names = [tap.name for tap in taps]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UsageError(
+            f"--layer {repeated[0]}: is given twice, once by another name of the same layer; give "
+            "it once"
+        )
+    spec = dataclasses.replace(whole.spec, layer=JOINED.join(names), pooling="none", taps=taps)
+    return dataclasses.replace(
+        whole,
         spec=spec,
         feature_shape=(sum(tap.size for tap in taps),),
         notes=tuple(dict.fromkeys(note for base in singles for note in base.notes)),
-        cuts={base.spec.weights_hash: base.model for base in singles},
+        cuts={
+            base.spec.weights_hash: base.model
+            for base in singles
+            if base.spec.weights_hash != spec.weights_hash
+        },
     )
 
 
@@ -146,21 +163,31 @@ def _build_graph(request: BaseRequest) -> FrozenBase:
             f"into its folder, or give --preprocess {'|'.join(CHOICES[1:])}"
         )
     network = Network(files, request.asked_size, scaling_of(found.mode))
-    layer = network.layer(request.layer)
-    # Refuses a layer that needs more than the image.
-    network.features(request.layer, request.pooling)
-    spec = BaseSpec(
-        model=files.name,
-        weights="file",
-        weights_hash=files.digest,
-        layer=layer.name,
-        pooling=request.pooling,
-        preprocess=found.mode,
-        request=request.digest,
-    )
     notes = (found.note,) if found.source else ()
-    shape = preprocess.pooled_shape(layer.shape, request.pooling)
-    return FrozenBase(files, spec, network.image_size, shape, notes)
+    # By the names that the spec has: a tensor may have several.
+    cuts = sorted(
+        ((network.layer(each.layer), each.pooling) for each in request.singles),
+        key=lambda cut: (cut[0].name, cut[1]),
+    )
+    # Refuses layers that need more than the image.
+    network.features([(layer.name, pooling) for layer, pooling in cuts])
+    singles = []
+    for layer, pooling in cuts:
+        spec = BaseSpec(
+            model=files.name,
+            weights="file",
+            weights_hash=files.digest,
+            layer=layer.name,
+            pooling=pooling,
+            preprocess=found.mode,
+            request=request.digest,
+        )
+        shape = preprocess.pooled_shape(layer.shape, pooling)
+        singles.append(FrozenBase(files, spec, network.image_size, shape, notes))
+    if not request.taps:
+        return singles[0]
+    distinct = list(dict.fromkeys(layer.name for layer, _ in cuts))
+    return _with_taps(singles[0], singles, [distinct.index(layer.name) for layer, _ in cuts])
 
 
 def _preprocessing(request: BaseRequest, part: cut.Cut) -> tuple[str, tuple[str, ...]]:

@@ -70,11 +70,6 @@ class BaseRequest:
                 f"--channels {self.channels} is for --model pixels, got --model {self.model!r}; a "
                 "base that takes one channel is given grey pixels without it"
             )
-        if self.is_graph and self.taps:
-            raise UsageError(
-                "--layer: several layers in one pass are for networks of Keras, and "
-                f"{self.model!r} is a graph; extract each layer into a store of its own"
-            )
         if self.is_graph and self.weights != "imagenet":
             raise UsageError(
                 f"--weights {self.weights}: {self.model!r} holds its own weights; leave it out"
@@ -194,7 +189,7 @@ class BaseRequest:
             found = self.described
             mode = found.mode if found else self.preprocess
             files = read_graph(self.model).digest
-            return _digest(files, "graph", self.layer, self.pooling, self.asked_size, mode)
+            return _digest(files, "graph", *self._cuts, self.asked_size, mode)
         application, random = self.application, self.weights == "none"
         if application is not None:
             model = application.name
@@ -207,10 +202,14 @@ class BaseRequest:
             source = "file"
         seed = self.seed if random else 0
         mode = self.described.mode if self.described else self.preprocess
-        cuts: list[Any] = [self.layer, self.pooling]
+        return _digest(model, source, *self._cuts, self.size, mode, seed)
+
+    @property
+    def _cuts(self) -> list[Any]:
+        """Layer and pooling; of several layers, those of each, in the order of their names."""
         if self.taps:
-            cuts = [[each.layer, each.pooling] for each in self.singles]
-        return _digest(model, source, *cuts, self.size, mode, seed)
+            return [[each.layer, each.pooling] for each in self.singles]
+        return [self.layer, self.pooling]
 
 
 def _digest(*record: Any) -> str:

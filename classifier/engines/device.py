@@ -1,9 +1,9 @@
-"""Which device TensorFlow computes on, and one device per process.
+"""Which device an engine computes on, and one device per process.
 
-``HOARFROST_DEVICE`` decides: by default a GPU where TensorFlow sees one; ``none`` leaves GPUs
-alone; ``cpu`` treats the processor as if it were a GPU, so that everything that is done for a GPU
-(large batches found by doubling, a queue before the device, low precisions as candidates) can be
-tried without one. Records then say that the processor stood in.
+``HOARFROST_DEVICE`` decides: by default a GPU where TensorFlow, or ONNX Runtime, sees one; ``none``
+leaves GPUs alone; ``cpu`` treats the processor as if it were a GPU, so that everything that is done
+for a GPU (large batches found by doubling, a queue before the device, low precisions as candidates)
+can be tried without one. Records then say that the processor stood in.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import glob
 import os
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import IO
 
-from classifier.runtime import import_keras
+from classifier.runtime import import_keras, import_onnxruntime
 from featurestore.errors import unknown_choice
 
 try:
@@ -25,6 +26,7 @@ except ImportError:  # Windows has no flock; there all processes use all devices
 
 VARIABLE = "HOARFROST_DEVICE"
 AUTO, NONE, CPU = "auto", "none", "cpu"
+CUDA_PROVIDER = "CUDAExecutionProvider"
 _CLAIMED: list[IO[str]] = []
 
 
@@ -48,6 +50,13 @@ def sees_gpu() -> bool:
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))
+
+
+def sees_cuda() -> bool:
+    """Whether ONNX Runtime may use a GPU; imports it only where there may be one."""
+    if asked() != AUTO or not _may_have_gpu():
+        return False
+    return CUDA_PROVIDER in import_onnxruntime().get_available_providers()
 
 
 def may_use_gpu() -> bool:
@@ -103,6 +112,14 @@ def claim_device() -> str:
         # The driver's own process has started its devices; it is the only worker then.
         return ""
     return devices[number].name
+
+
+@cache
+def claimed_gpu() -> int:
+    """Gives this process a GPU for ONNX Runtime, if there are several; returns its number."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = visible.split(",") if visible else sorted(glob.glob("/dev/nvidia[0-9]*"))
+    return claim(names) if len(names) > 1 else 0
 
 
 def claim(names: list[str]) -> int:

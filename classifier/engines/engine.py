@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
 import numpy as np
@@ -13,13 +14,22 @@ from featurestore.errors import UsageError
 from featurestore.numerics import Numerics
 from featurestore.spec import PIXEL_DTYPE
 
-ENGINES = ("tensorflow", "openvino")
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
+# Engine -> the precisions that it has, on whatever machine.
+COMPUTED = {
+    "tensorflow": ("float32", "float16", "bfloat16"),
+    "openvino": PRECISIONS,
+    "onnxruntime": ("float32",),
+}
+ENGINES = tuple(COMPUTED)
 _LIBRARIES = {
     "tensorflow": ("tensorflow", "keras", "numpy"),
     "openvino": ("openvino", "numpy"),
+    "onnxruntime": ("onnxruntime", "numpy"),
     "identity": ("numpy",),
 }
+# Distributions of one library, which install the same module.
+_VARIANTS = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime")}
 
 
 class Engine(Protocol):
@@ -48,7 +58,7 @@ class EngineChoice:
     """The engine and precision that every worker of a run uses.
 
     Attributes:
-      engine: ``tensorflow`` or ``openvino``, or ``identity`` for pixels.
+      engine: ``tensorflow``, ``openvino`` or ``onnxruntime``, or ``identity`` for pixels.
       precision: ``float32``, ``float16``, ``bfloat16`` or ``int8``, or ``uint8`` for pixels.
       model: hash of the store's quantised model for int8, otherwise "".
     """
@@ -70,10 +80,19 @@ class EngineChoice:
     @property
     def numerics(self) -> Numerics:
         """The numerics of the installed engine; does not start it."""
-        versions = {name: version(name) for name in _LIBRARIES[self.engine]}
+        versions = dict(_installed(name) for name in _LIBRARIES[self.engine])
         return Numerics(
             self.engine, self.precision, pixels.decoder_label(), versions, model=self.model
         )
+
+
+def _installed(library: str) -> tuple[str, str]:
+    """Returns the name and the version of the distribution of a library that is installed."""
+    *others, last = _VARIANTS.get(library, (library,))
+    for name in others:
+        with contextlib.suppress(PackageNotFoundError):
+            return name, version(name)
+    return last, version(last)
 
 
 # Of pixels that are stored as they are, see `classifier.engines.identity`.

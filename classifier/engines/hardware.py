@@ -9,7 +9,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from classifier.engines.device import CPU, asked, sees_gpu
+from classifier.engines.device import CPU, asked, sees_cuda, sees_gpu
 from classifier.runtime import import_openvino
 from featurestore.errors import UsageError
 
@@ -28,15 +28,17 @@ class Hardware:
 
     Attributes:
       gpu: whether TensorFlow computes on a GPU, or on the processor in its place.
-      installed: which of ``openvino`` and ``nncf`` can be imported.
+      installed: which of ``openvino``, ``nncf`` and ``onnxruntime`` can be imported.
       native: engine -> low precisions that it computes natively, perhaps faster than float32.
       stands_in: whether the processor stands in for a GPU (``HOARFROST_DEVICE=cpu``).
+      cuda: whether ONNX Runtime computes on a GPU, or on the processor in its place.
     """
 
     gpu: bool = False
     installed: frozenset[str] = frozenset()
     native: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     stands_in: bool = False
+    cuda: bool = False
 
 
 @cache
@@ -44,7 +46,16 @@ def this_machine() -> Hardware:
     """Inspects this machine; starts TensorFlow only where there may be a GPU."""
     stands_in = asked() == CPU
     gpu = stands_in or sees_gpu()
-    installed = frozenset(name for name in ("openvino", "nncf") if find_spec(name))
+    installed = frozenset(name for name in ("openvino", "nncf", "onnxruntime") if find_spec(name))
+    if not find_spec("onnx"):
+        # Which puts preprocessing and pooling into the graph.
+        installed -= {"onnxruntime"}
+    cuda = False
+    if "onnxruntime" in installed:
+        try:
+            cuda = stands_in or sees_cuda()
+        except UsageError:
+            installed -= {"onnxruntime"}
     # Tensor cores compute both precisions; on a CPU TensorFlow uses oneDNN's kernels.
     native = {"tensorflow": ("float16", "bfloat16") if gpu else cpu_precisions(_read_cpuinfo())}
     if stands_in:
@@ -57,7 +68,7 @@ def this_machine() -> Hardware:
         except UsageError:
             # An OpenVINO that cannot be loaded counts as absent.
             installed -= {"openvino"}
-    return Hardware(gpu, installed, native, stands_in)
+    return Hardware(gpu, installed, native, stands_in, cuda)
 
 
 def cpu_precisions(cpuinfo: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from classifier.base.pixels import pixel_model
 from classifier.base.stored import RESTORE, load_base
+from classifier.engines import onnxruntime
 from classifier.engines.batching import DeviceQueue, fastest_batch
 from classifier.engines.conversion import converted, pack, unpack, with_taps
 from classifier.engines.engine import IDENTITY, Engine, EngineChoice
@@ -26,6 +27,7 @@ from featurestore.errors import CorruptStore, UsageError
 from featurestore.io.cores import cores
 from featurestore.io.storage import Storage
 from featurestore.spec import StoreSpec
+from featurestore.taps import layers_of
 
 if TYPE_CHECKING:
     import keras
@@ -73,6 +75,23 @@ class StoredBase:
         with self.storage.local_copy(name) as path:
             return load_base(path, self.spec.base, self.trust_model)
 
+    def files(self) -> GraphFiles:
+        """Returns the ONNX or OpenVINO file of the base, with its weights.
+
+        Raises:
+          CorruptStore: when the file is missing, damaged, or holds another graph.
+        """
+        if isinstance(self.model, GraphFiles):
+            return self.model
+        base = self.spec.base
+        name = layout.model_file(base.weights_hash)
+        where = f"{self.storage.public_url}/{name}"
+        try:
+            data = self.storage.read(name)
+        except FileNotFoundError as error:
+            raise CorruptStore(f"{where} is missing; {RESTORE}") from error
+        return GraphFiles.unpacked(data, base.model, base.weights_hash, where)
+
     def graph(self) -> Any:
         """Returns the base of an ONNX or OpenVINO file, from uint8 pixels to float32 features.
 
@@ -80,17 +99,8 @@ class StoredBase:
           CorruptStore: when the file is missing, damaged, or holds another graph.
         """
         base = self.spec.base
-        files = self.model
-        if files is None:
-            name = layout.model_file(base.weights_hash)
-            where = f"{self.storage.public_url}/{name}"
-            try:
-                data = self.storage.read(name)
-            except FileNotFoundError as error:
-                raise CorruptStore(f"{where} is missing; {RESTORE}") from error
-            files = GraphFiles.unpacked(data, base.model, base.weights_hash, where)
-        network = Network(files, self.spec.pixels.image_size, scaling_of(base.preprocess))
-        return network.features(base.layer, base.pooling)
+        network = Network(self.files(), self.spec.pixels.image_size, scaling_of(base.preprocess))
+        return network.features(layers_of(base))
 
     def check(self) -> None:
         """Loads the stored base itself, where an engine would take a converted copy.
@@ -170,6 +180,8 @@ def load_engine(
             model = unpack(data, f"the OpenVINO model of {base.storage.public_url}")
             model = with_taps(model, base.spec.base)
         return OpenVINOEngine(model, choice, image_size, batch_size, lanes, threads)
+    if choice.engine == "onnxruntime":
+        return _in_onnxruntime(base, batch_size, lanes, threads or lanes)
     import_keras()
     limit_threads(threads or lanes, lanes)
     make = partial(
@@ -178,6 +190,18 @@ def load_engine(
     if lanes == 1 or not this_machine().gpu:
         return make(batch_size)
     engine, trials = fastest_batch(make, image_size, batch_size, out_of_memory())
+    return DeviceQueue(engine, batch_size, trials)
+
+
+def _in_onnxruntime(base: StoredBase, batch_size: int, lanes: int, threads: int) -> Engine:
+    machine = this_machine()
+    gpu = machine.cuda and not machine.stands_in
+    session = onnxruntime.open_session(base.files(), base.spec, max(1, threads // lanes), gpu)
+    make = partial(onnxruntime.OnnxRuntimeEngine, session, base.spec)
+    if lanes == 1 or not machine.cuda:
+        return make(batch_size)
+    size, memory = base.spec.pixels.image_size, onnxruntime.out_of_memory()
+    engine, trials = fastest_batch(make, size, batch_size, memory)
     return DeviceQueue(engine, batch_size, trials)
 
 

@@ -8,15 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from classifier.engines.engine import ENGINES, IDENTITY, PRECISIONS, EngineChoice
+from classifier.engines.engine import COMPUTED, ENGINES, IDENTITY, PRECISIONS, EngineChoice
 from classifier.engines.hardware import Hardware
-from classifier.graphs.files import is_graph_file
+from classifier.graphs.files import is_graph_file, is_onnx_file
 from featurestore.errors import SpecMismatch, UsageError, unknown_choice
 from featurestore.numerics import Numerics
 from featurestore.spec import BaseSpec
 
 AUTO = "auto"
 _INSTALL = "pip install 'hoarfrost[openvino]'"
+_INSTALL_ONNX = "pip install 'hoarfrost[openvino,onnx]'"
+# What runs networks of Keras, graphs of ONNX, and graphs of OpenVINO.
+_KERAS: tuple[str, ...] = ("tensorflow", "openvino")
+_ONNX: tuple[str, ...] = ("openvino", "onnxruntime")
+_GRAPH: tuple[str, ...] = ("openvino",)
 
 
 @dataclass(frozen=True)
@@ -24,12 +29,12 @@ class EngineOptions:
     """The user's flags; checked on construction.
 
     Attributes:
-      engine: ``auto``, ``tensorflow`` or ``openvino``.
+      engine: ``auto``, ``tensorflow``, ``openvino`` or ``onnxruntime``.
       precision: ``auto``, ``float32``, ``float16``, ``bfloat16`` or ``int8``.
       allow_inexact: whether int8 features may differ much from float32's.
       remeasure: whether to try the precisions although this machine remembers a trial.
       reason: for the engine, for the user.
-      only: the one engine that runs the base; "" if all do. See `for_base`.
+      able: the engines that run the base; see `for_base`.
     """
 
     engine: str = AUTO
@@ -37,7 +42,7 @@ class EngineOptions:
     allow_inexact: bool = False
     remeasure: bool = False
     reason: str = "as asked for"
-    only: str = ""
+    able: tuple[str, ...] = _KERAS
 
     def __post_init__(self) -> None:
         for flag, got, known in (
@@ -46,8 +51,12 @@ class EngineOptions:
         ):
             if got not in (AUTO, *known):
                 raise unknown_choice(flag, got, (AUTO, *known))
-        if (self.engine, self.precision) == ("tensorflow", "int8"):
-            raise UsageError("--precision int8 needs --engine openvino, got --engine 'tensorflow'")
+        if AUTO not in (self.engine, self.precision) and not _has(self.engine, self.precision):
+            others = " or ".join(engine for engine in ENGINES if _has(engine, self.precision))
+            raise UsageError(
+                f"--precision {self.precision} needs --engine {others}, got --engine "
+                f"{self.engine!r}, which has {', '.join(COMPUTED[self.engine])}"
+            )
         if self.allow_inexact and self.precision != "int8":
             raise UsageError("--allow_inexact is for --precision int8 only")
 
@@ -55,6 +64,11 @@ class EngineOptions:
     def is_open(self) -> bool:
         """Whether Hoarfrost chooses both."""
         return (self.engine, self.precision) == (AUTO, AUTO)
+
+
+def _has(engine: str, precision: str) -> bool:
+    """Returns whether an engine has a precision, on whatever machine."""
+    return precision in COMPUTED[engine]
 
 
 def for_base(asked: EngineOptions | None, base: BaseSpec) -> EngineOptions:
@@ -68,14 +82,16 @@ def for_base(asked: EngineOptions | None, base: BaseSpec) -> EngineOptions:
       UsageError: when the base cannot run in the engine that was asked for.
     """
     asked = asked or EngineOptions()
-    if not is_graph_file(base.model):
-        return asked
-    if asked.engine not in (AUTO, "openvino"):
+    able = _KERAS
+    if is_graph_file(base.model):
+        able = _ONNX if is_onnx_file(base.model) else _GRAPH
+    if asked.engine not in (AUTO, *able):
+        kinds = {_KERAS: "no ONNX graph", _ONNX: "an ONNX graph", _GRAPH: "an OpenVINO graph"}
         raise UsageError(
-            f"--engine {asked.engine}: {base.model!r} is an ONNX or OpenVINO graph, which only "
-            "--engine openvino runs; leave the flag out"
+            f"--engine {asked.engine}: {base.model!r} is {kinds[able]}, and runs in "
+            f"{' or '.join(able)} only; leave the flag out"
         )
-    return replace(asked, only="openvino")
+    return replace(asked, able=able)
 
 
 @dataclass(frozen=True)
@@ -83,7 +99,7 @@ class Candidates:
     """An engine, and the precisions to measure on this machine.
 
     Attributes:
-      engine: ``tensorflow`` or ``openvino``.
+      engine: ``tensorflow``, ``openvino`` or ``onnxruntime``.
       precisions: several with float32 first, or one when there is no choice.
       reason: for the choice, for the user.
     """
@@ -107,6 +123,9 @@ def candidates(asked: EngineOptions, hardware: Hardware) -> Candidates:
     native = hardware.native.get(engine, ())
     wanted = "float32" if asked.precision == AUTO else asked.precision
     require_able(EngineChoice(engine, wanted), hardware)
+    if engine == "onnxruntime":
+        where = "a GPU" if hardware.cuda and not hardware.stands_in else "the processor"
+        return Candidates(engine, ("float32",), f"{reason}; on {where}, in float32 only")
     if asked.precision != AUTO:
         if engine == "tensorflow" and asked.precision not in ("float32", *native):
             reason = f"this processor has no native {asked.precision}: expect it to be slow"
@@ -120,15 +139,19 @@ def candidates(asked: EngineOptions, hardware: Hardware) -> Candidates:
 
 
 def _engine(asked: EngineOptions, hardware: Hardware) -> tuple[str, str]:
-    if asked.only:
-        return asked.only, "the engine of ONNX and OpenVINO graphs"
     if asked.engine != AUTO:
         return asked.engine, asked.reason
+    stands_in = "the processor stands in for a GPU (HOARFROST_DEVICE=cpu)"
+    there = stands_in if hardware.stands_in else "there is a GPU"
+    if asked.able != _KERAS:
+        exact = asked.precision in (AUTO, "float32")
+        if "onnxruntime" in asked.able and hardware.cuda and exact:
+            return "onnxruntime", there
+        return "openvino", "the engine of ONNX and OpenVINO graphs"
     if asked.precision == "int8":
         return "openvino", "the only engine with int8"
     if hardware.gpu:
-        stands_in = "the processor stands in for a GPU (HOARFROST_DEVICE=cpu)"
-        return "tensorflow", stands_in if hardware.stands_in else "there is a GPU"
+        return "tensorflow", there
     if "openvino" not in hardware.installed:
         return "tensorflow", f"OpenVINO, often faster on a CPU, is not installed: {_INSTALL}"
     return "openvino", "no GPU, and OpenVINO is installed"
@@ -140,6 +163,11 @@ def require_able(choice: EngineChoice, hardware: Hardware) -> None:
     Raises:
       UsageError: naming the fix.
     """
+    if choice.engine == "onnxruntime" and "onnxruntime" not in hardware.installed:
+        raise UsageError(
+            "--engine onnxruntime: it or the package onnx is not installed here, or cannot be "
+            f"loaded; {_INSTALL_ONNX}"
+        )
     if choice.engine != "openvino":
         return
     if "openvino" not in hardware.installed:
@@ -189,22 +217,11 @@ def for_stored(
         try:
             require_able(own, hardware())
         except UsageError as error:
-            exact = EngineOptions(precision="float32", only=asked.only)
+            exact = EngineOptions(precision="float32", able=asked.able)
             fallback = candidates(exact, hardware()).engine
             return EngineChoice(fallback, "float32"), str(error)
         return own, ""
-    engine, precision = asked.engine, asked.precision
-    if engine == AUTO:
-        engine = "openvino" if precision == "int8" else own.engine
-    if precision == AUTO:
-        impossible = (engine, own.precision) == ("tensorflow", "int8")
-        precision = "float32" if impossible else own.precision
-    if precision == "int8" and own.precision != "int8":
-        raise SpecMismatch(
-            f"--precision int8: the store holds {own.label} features, and an int8 model is made "
-            "only when a store is created; leave the flag out, or choose another --output"
-        )
-    choice = EngineChoice(engine, precision, own.model if precision == "int8" else "")
+    choice = _as_asked(asked, own)
     try:
         require_able(choice, hardware())
     except UsageError as error:
@@ -216,3 +233,19 @@ def for_stored(
             "--output"
         ) from error
     return choice, "" if choice == own else "as asked for"
+
+
+def _as_asked(asked: EngineOptions, own: EngineChoice) -> EngineChoice:
+    """Returns a store's own engine and precision but for what the flags say."""
+    engine, precision = asked.engine, asked.precision
+    if engine == AUTO:
+        # OpenVINO has all precisions, and runs every base.
+        engine = own.engine if precision == AUTO or _has(own.engine, precision) else "openvino"
+    if precision == AUTO:
+        precision = own.precision if _has(engine, own.precision) else "float32"
+    if precision == "int8" and own.precision != "int8":
+        raise SpecMismatch(
+            f"--precision int8: the store holds {own.label} features, and an int8 model is made "
+            "only when a store is created; leave the flag out, or choose another --output"
+        )
+    return EngineChoice(engine, precision, own.model if precision == "int8" else "")

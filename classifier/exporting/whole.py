@@ -82,11 +82,19 @@ def model_of_features(
 
     Returns:
       A functional model from float32 (n, *feature_shape) ``features`` to float32 (n, classes)
-      ``probabilities``, for a format that drops casts.
+      ``probabilities``, for a format that drops casts. Several taps are flattened and joined.
     """
     keras = import_keras()
     features = keras.Input(spec.feature_shape, dtype="float32", name="features")
-    x = _rounded(features) if spec.dtype == "float16" else features
+    columns, parts, start = columns_of(spec), [], 0
+    for column in columns:
+        # A part of the values of a map would be a part of its rows.
+        part = features
+        if len(columns) > 1:
+            part = features[:, start : start + column.feature_size]
+        parts.append(_rounded(part) if column.dtype == "float16" else part)
+        start += column.feature_size
+    x = keras.ops.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
     return keras.Model(features, _classified(head, x, multi_label, temperature), name="classifier")
 
 

@@ -176,7 +176,12 @@ def _write_openvino(package: Package, path: Path, options: ExportOptions) -> Non
 
 def _joined(openvino: Any, graph: Any, rest: Any) -> Any:
     """Returns a graph and the model that follows it as one OpenVINO model."""
-    features = graph.get_results()[0].input_value(0)
+    outputs = [result.input_value(0) for result in graph.get_results()]
+    features = outputs[0]
+    if len(outputs) > 1:
+        ops = openvino.opset13
+        flat = [ops.reshape(output, np.array([0, -1]), True) for output in outputs]
+        features = ops.concat(flat, 1).output(0)
     for target in rest.inputs[0].get_target_inputs():
         target.replace_source_output(features)
     (pixels,) = graph.get_parameters()

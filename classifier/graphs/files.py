@@ -12,7 +12,8 @@ import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -23,7 +24,8 @@ from classifier.runtime import import_openvino, standard_error_held
 from featurestore.errors import CorruptStore, UsageError, cause, did_you_mean, one_line
 
 # Files that OpenVINO reads, and TensorFlow does not.
-_SUFFIXES = (".onnx", ".xml")
+ONNX = ".onnx"
+_SUFFIXES = (ONNX, ".xml")
 # ONNX's field `external_data`, an entry of key "location", as Protocol Buffers write it.
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
 
@@ -36,6 +38,11 @@ def is_graph_file(address: str) -> bool:
       (True, False)
     """
     return address.casefold().endswith(_SUFFIXES)
+
+
+def is_onnx_file(address: str) -> bool:
+    """Returns whether a base is an ONNX graph, which ONNX Runtime can run too."""
+    return address.casefold().endswith(ONNX)
 
 
 @dataclass(frozen=True)
@@ -69,15 +76,11 @@ class GraphFiles:
           UsageError: when it cannot be read.
         """
         openvino = import_openvino()
-        with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
-            for name, data in self.files.items():
-                path = Path(folder, name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
+        with self.written() as path:
             # Its frontends print their guesses at a damaged file.
             with standard_error_held():
                 try:
-                    return openvino.Core().read_model(Path(folder, next(iter(self.files))))
+                    return openvino.Core().read_model(path)
                 # They have no exception class of their own.
                 except Exception as error:
                     raise UsageError(
@@ -85,6 +88,16 @@ class GraphFiles:
                         "it again, with an ONNX opset of 18, and check it by "
                         "onnx.checker.check_model"
                     ) from error
+
+    @contextmanager
+    def written(self) -> Iterator[Path]:
+        """Writes all files into a temporary folder; yields the path of the graph's own."""
+        with tempfile.TemporaryDirectory(prefix="hoarfrost-") as folder:
+            for name, data in self.files.items():
+                path = Path(folder, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+            yield Path(folder, next(iter(self.files)))
 
     def packed(self) -> bytes:
         """Returns all files as one zip, the graph's own first; equal files give equal bytes."""

@@ -1,14 +1,12 @@
 """One OpenVINO graph from pixels to features: preprocessing, an exported network, and pooling.
 
 An exported network takes NCHW or NHWC, and its feature maps have either layout. Features are always
-stored channels-last, like those of every other base, so the layout of a map is found by a walk back
-through the graph, to the operation that decides it: a convolution gives NCHW, and a transposition
-turns one layout into the other.
+stored channels-last, like those of every other base.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,34 +15,23 @@ import numpy as np
 from classifier.graphs.files import GraphFiles, reason
 from classifier.graphs.input import (
     FIRST,
-    LAST,
-    TO_FIRST,
     TO_LAST,
     image_input,
     layouts,
     own_size,
     replace_input,
 )
+from classifier.graphs.layout import layout_of
 from classifier.graphs.pooling import pool, require_pooling
 from classifier.graphs.scaling import Scaling
 from classifier.runtime import import_openvino
 from featurestore.errors import UsageError, did_you_mean
+from featurestore.fields import tap_name
 
 # Stands for a graph's one output, whatever its name is, as it does for networks of Keras.
 OUTPUT = "output"
 # A graph is measured with so many images: an axis of this length is that of the images.
 _IMAGES = 7
-# These take and give channels first, by the definition of ONNX and OpenVINO.
-_CHANNELS_FIRST = frozenset(
-    {
-        "Convolution", "GroupConvolution", "ConvolutionBackpropData",
-        "GroupConvolutionBackpropData", "MaxPool", "AvgPool", "AdaptiveAvgPool",
-        "AdaptiveMaxPool", "DeformableConvolution", "DepthToSpace", "SpaceToDepth",
-        "BatchNormInference",
-    }
-)  # fmt: skip
-# The layout behind these is not that of what they take.
-_REARRANGES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Transpose"})
 
 
 @dataclass(frozen=True)
@@ -57,6 +44,7 @@ class Tensor:
       operation: what computes it.
       shape: of one image's values, channels last; () where it has no fixed one.
       obstacle: why it cannot be a layer, or "".
+      layout: of a map in the graph, NCHW or NHWC; "" of other tensors.
     """
 
     name: str
@@ -64,6 +52,7 @@ class Tensor:
     operation: str
     shape: tuple[int, ...]
     obstacle: str = ""
+    layout: str = ""
 
 
 class Network:
@@ -77,6 +66,7 @@ class Network:
     Attributes:
       image_size: (height, width) in pixels.
       layout: of the network's input, ``NCHW`` or ``NHWC``.
+      input_names: of that input in the file.
 
     Raises:
       UsageError: for a graph without an image input, or one that cannot take this size.
@@ -92,7 +82,7 @@ class Network:
             # A graph that was changed cannot be used again.
             model = files.open() if problems else model
             image = image_input(model, files.name)
-            self.layout = layout
+            self.layout, self.input_names = layout, image.output(0).get_names()
             self.image_size = image_size or own_size(image, layout, files.name)
             self._outputs = [result.input_value(0) for result in model.get_results()]
             try:
@@ -145,13 +135,20 @@ class Network:
             yield from (output for output in operation.outputs() if output.get_names())
 
     def _describe(self, output: Any) -> Tensor:
-        name, *aliases = sorted(output.get_names())
+        name, *aliases = sorted(output.get_names()) or ["?"]
         kind = output.get_node().get_type_name()
         shape, obstacle = self._shape(output)
-        return Tensor(name, tuple(aliases), kind, shape, obstacle)
+        if obstacle or len(shape) != 3:
+            return Tensor(name, tuple(aliases), kind, shape, obstacle)
+        layout = layout_of(output, self._pixels.get_name())
+        if layout is None:
+            obstacle = "no convolution says which axis is that of the channels"
+        elif layout == FIRST:
+            shape = (*shape[1:], shape[0])
+        return Tensor(name, tuple(aliases), kind, shape, obstacle, layout or "")
 
     def _shape(self, output: Any) -> tuple[tuple[int, ...], str]:
-        """Returns (shape of one row, "") of an output, or why it cannot be a layer."""
+        """Returns (shape of one row in the graph's order, why it cannot be a layer or "")."""
         partial = output.get_partial_shape()
         if partial.is_dynamic:
             return (), "no fixed shape"
@@ -163,42 +160,7 @@ class Network:
             return shape, f"values of {output.get_element_type().get_type_name()}"
         if len(shape) not in (1, 2, 3):
             return shape, f"{len(shape)} axes"
-        if len(shape) == 3:
-            layout = self._layout(output)
-            if layout is None:
-                return shape, "no convolution says which axis is that of the channels"
-            if layout == FIRST:
-                shape = (*shape[1:], shape[0])
         return shape, ""
-
-    def _layout(self, output: Any) -> str | None:
-        """Returns the layout of a map by a walk back through the graph; None if none is found."""
-        waiting, seen = [output], set()
-        for value in waiting:
-            node = value.get_node()
-            kind, name = node.get_type_name(), node.get_name()
-            if kind in _CHANNELS_FIRST:
-                return FIRST
-            if name == self._pixels.get_name():
-                return LAST
-            if kind == "Transpose" and (turned := self._turned(node)):
-                return turned
-            if kind in _REARRANGES or name in seen:
-                continue
-            seen.add(name)
-            maps = [one for one in node.input_values() if _rank(one) == 4]
-            # A product of two maps, as in attention, has axes of both.
-            waiting += [] if kind == "MatMul" and len(maps) > 1 else maps
-        return None
-
-    def _turned(self, transpose: Any) -> str | None:
-        """Returns the layout behind a transposition that turns one into the other."""
-        order = transpose.input_value(1).get_node()
-        turned = order.get_data().tolist() if hasattr(order, "get_data") else None
-        if turned not in (TO_LAST, TO_FIRST):
-            return None
-        before, behind = (FIRST, LAST) if turned == TO_LAST else (LAST, FIRST)
-        return behind if self._layout(transpose.input_value(0)) == before else None
 
     def layer(self, asked: str) -> Tensor:
         """Finds the tensor to cut at.
@@ -228,43 +190,53 @@ class Network:
                 f"{did_you_mean(asked, list(named))} (all {len(known)}: {listing})"
             )
         found = named[asked] if asked else self._outputs[0]
-        _, obstacle = self._shape(found)
-        if obstacle:
-            name = asked or min(found.get_names(), default="its output")
+        tensor = self._describe(found)
+        if tensor.obstacle:
+            name = asked or tensor.name
             raise UsageError(
-                f"--layer: {name!r} of {self._name!r} cannot be features: {obstacle}; {listing} "
+                f"--layer: {name!r} of {self._name!r} cannot be features: {tensor.obstacle}; "
+                f"{listing} "
                 "marks those that can. A graph with a fixed number of images is exported again "
                 "with a free first axis"
             )
         return found
 
-    def features(self, asked: str, pooling: str) -> Any:
-        """Returns the graph from pixels to features.
+    def features(self, taps: Sequence[tuple[str, str]]) -> Any:
+        """Returns the graph from pixels to features; to be called once.
 
         Args:
-          asked: the tensor to cut at.
-          pooling: of maps or tokens.
+          taps: the tensor to cut at, and its pooling; several are computed in one pass.
 
         Returns:
-          An `openvino.Model` from uint8 (n, H, W, 3) to float32 (n, \\*feature_shape).
+          An `openvino.Model` from uint8 (n, H, W, 3) to float32 (n, \\*feature_shape); with an
+          output for each tap, of its name.
 
         Raises:
           UsageError: for a layer or a pooling that does not fit, and for a layer that needs more
             than the image.
         """
         openvino = import_openvino()
-        ops = openvino.opset13
+        outputs = [self._pooled(*tap) for tap in taps]
+        if len(outputs) > 1:
+            outputs = [_copied(openvino.opset13, output) for output in outputs]
+        results = [openvino.opset13.result(output) for output in outputs]
+        for result, tap in zip(results, taps, strict=True):
+            result.set_friendly_name(tap_name(*tap))
+        model = openvino.Model(results, [self._pixels], "features")
+        model.reshape([-1, *self.image_size, 3])
+        return model
+
+    def _pooled(self, asked: str, pooling: str) -> Any:
+        """Returns the node of a tap: float32, channels last, pooled."""
+        ops = import_openvino().opset13
         found = self._find(asked)
         self._require_only_pixels(found.get_node(), asked)
         rank = len(found.get_partial_shape())
         require_pooling(pooling, rank)
         x = ops.convert(found, "f32")
-        if rank == 4 and self._layout(found) == FIRST:
+        if self._describe(found).layout == FIRST:
             x = ops.transpose(x, np.array(TO_LAST))
-        x = pool(ops, x, pooling, list(range(1, rank - 1)))
-        model = openvino.Model([ops.result(x)], [self._pixels], "features")
-        model.reshape([-1, *self.image_size, 3])
-        return model
+        return pool(ops, x, pooling, list(range(1, rank - 1)))
 
     def _require_only_pixels(self, node: Any, asked: str) -> None:
         waiting, seen = [node], set()
@@ -281,7 +253,11 @@ class Network:
                 )
 
 
-def _rank(value: Any) -> int:
-    """Returns the number of axes; 0 where it is not known."""
-    rank = value.get_partial_shape().rank
-    return rank.get_length() if rank.is_static else 0
+def _copied(ops: Any, x: Any) -> Any:
+    """Adds an operation that changes nothing, and gives its output a memory of its own.
+
+    OpenVINO 2026.4 lets the transposed output of a convolution and a concatenation behind the same
+    convolution write into one memory: the tokens of a vision transformer beside its patches were
+    other numbers than alone.
+    """
+    return ops.roll(x, np.array([0]), np.array([0]))

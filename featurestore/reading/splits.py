@@ -19,6 +19,8 @@ from featurestore.reading.pages import varint, zigzag
 # Enums of parquet.thrift: PageType, Encoding.
 _DATA_PAGE, _BYTE_STREAM_SPLIT = 0, 9
 _PLANES = 4  # bytes of a float32
+# What Parquet adds to the name of a column of lists; older releases of Arrow write the second one.
+_NESTED = (".list.element", ".list.item")
 # Numbers that are joined at once, so that they stay in a core's cache.
 _BLOCK = 1 << 16
 
@@ -40,7 +42,9 @@ def split_lists(
     """
     footer = metadata.row_group(group)
     chunks = map(footer.column, range(metadata.num_columns))
-    column = next((chunk for chunk in chunks if chunk.path_in_schema.startswith(f"{name}.")), None)
+    # A dot may also be part of the name of another column.
+    paths = [name + end for end in _NESTED]
+    column = next((chunk for chunk in chunks if chunk.path_in_schema in paths), None)
     count = footer.num_rows * length
     if column is None or column.compression != "ZSTD" or column.has_dictionary_page:
         return None

@@ -82,7 +82,7 @@ def _contradiction(flag: str, asked: Any, own: Any) -> UsageError:
 def _tail_engine(asked: EngineOptions) -> EngineOptions:
     """Returns how a store of maps is continued: in TensorFlow, in float32 if you leave it open."""
     for flag, given in (("engine", asked.engine), ("precision", asked.precision)):
-        if given in ("openvino", "int8"):
+        if given in ("openvino", "onnxruntime", "int8"):
             raise UsageError(
                 f"--{flag} {given}: a base goes on from stored maps in TensorFlow, which has no "
                 "int8; leave the flag out"

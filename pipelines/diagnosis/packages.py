@@ -79,7 +79,11 @@ def _engine_findings(case: Case) -> Iterator[Finding]:
         return
     if not has_module("openvino"):
         message = "OpenVINO, the faster engine on most CPUs, is not installed"
-        severity = ERROR if engine == "openvino" else WARNING
+        # ONNX Runtime computes what OpenVINO has read.
+        severity = ERROR if engine in ("openvino", "onnxruntime") else WARNING
         yield Finding(severity, TOPIC, message, extra("openvino"))
     elif precision == "int8" and not has_module("nncf"):
         yield Finding(ERROR, TOPIC, "--precision int8 needs NNCF", extra("openvino"))
+    if engine == "onnxruntime" and not (has_module("onnx") and has_module("onnxruntime")):
+        message = "--engine onnxruntime needs the packages onnx and onnxruntime"
+        yield Finding(ERROR, TOPIC, message, extra("onnx"))

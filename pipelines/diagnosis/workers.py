@@ -14,7 +14,7 @@ from pipelines.diagnosis.finding import ERROR, OK, WARNING, Case, Finding
 TOPIC = "workers"
 _STOCK = re.compile(r"(?:^|/)beam_python(?P<python>3\.\d+)_sdk:(?P<beam>\S+)$")
 # The package of each extra that a worker imports.
-_PACKAGES = {"gcp": "gcsfs", "s3": "s3fs", "openvino": "openvino"}
+_PACKAGES = {"gcp": "gcsfs", "s3": "s3fs", "openvino": "openvino", "onnx": "onnxruntime"}
 _IMAGE = "--sdk_container_image=IMAGE, built from deploy/docker/cpu.Dockerfile"
 
 
@@ -22,8 +22,11 @@ def worker_extras(case: Case) -> list[str]:
     """Returns the extras of Hoarfrost that workers need for a command."""
     urls = [url for named in addresses(case).values() for url in named]
     extras = {EXTRAS[protocol] for url in urls if (protocol := protocol_of(url)) in EXTRAS}
-    if case.options.engine.engine == "openvino":
+    engine = case.options.engine.engine
+    if engine in ("openvino", "onnxruntime"):
         extras.add("openvino")
+    if engine == "onnxruntime":
+        extras.add("onnx")
     return sorted(extras)
 
 

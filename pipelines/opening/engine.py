@@ -13,6 +13,7 @@ from classifier.engines import Engine, EngineChoice, StoredBase, load_engine
 from classifier.engines.conversion import unpack
 from classifier.engines.engine import IDENTITY
 from classifier.engines.hardware import Hardware
+from classifier.engines.onepass import require_same_alone
 from classifier.engines.openvino import OpenVINOEngine
 from classifier.engines.options import (
     Candidates,
@@ -89,11 +90,23 @@ def choose_engine(
       hardware: inspects this machine; not called for pixels.
 
     Raises:
-      UsageError: when the engine or precision cannot run here, or when int8 is too inexact.
+      UsageError: when the engine or precision cannot run here, when int8 is too inexact, or when
+        layers are other numbers beside each other than alone.
     """
     if base.spec.is_pixels:
         return Chosen.of(IDENTITY, "pixels are stored as they are")
-    asked = for_base(asked, base.spec.base)
+    chosen = _chosen(for_base(asked, base.spec.base), batch_size, base, sample, hardware)
+    require_same_alone(base, chosen.choice)
+    return chosen
+
+
+def _chosen(
+    asked: EngineOptions,
+    batch_size: int,
+    base: StoredBase,
+    sample: Sample,
+    hardware: Callable[[], Hardware],
+) -> Chosen:
     found = candidates(asked, hardware())
 
     def load(precision: str) -> Engine:

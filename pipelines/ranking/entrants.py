@@ -17,6 +17,8 @@ from pipelines.steps import Step, parser_of, steps_of
 
 HEADS = ("ridge", "logistic")
 POOLING = "avg"
+# The end of a model's file, before a layer, whose name may hold colons and slashes.
+_FILE = re.compile(r"\.(onnx|xml|keras|h5):", re.IGNORECASE)
 
 
 class Entrant(NamedTuple):
@@ -79,7 +81,8 @@ def entrants_of(
             raise UsageError(
                 f"--set: a tournament has no step {min(extra)!r}; it has extract, train"
             )
-        name = re.sub(r"[^\w.-]+", "-", typed.rstrip("/").rpartition("/")[2])
+        name = model.rstrip("/").rpartition("/")[2] + (f":{layer}" if layer else "")
+        name = re.sub(r"[^\w.-]+", "-", name)
         if any(name == other.name for other in entrants):
             raise UsageError(f"--models: {typed!r} would use the folder {name!r} a second time")
         entrants.append(Entrant(name, typed, tuple(steps_of(recipe, inputs, f"{output}/{name}"))))
@@ -87,7 +90,14 @@ def entrants_of(
 
 
 def _divided(typed: str) -> tuple[str, str]:
-    """Returns the base and its layer; the colon of an address is not the one before a layer."""
+    """Returns the base and its layer; colons may also be part of an address or of a layer's name.
+
+    Example:
+      >>> _divided("gs://nets/vit.onnx:/blocks.0/Add:mean"), _divided("gs://nets/own.keras")
+      (('gs://nets/vit.onnx', '/blocks.0/Add:mean'), ('gs://nets/own.keras', ''))
+    """
+    if end := _FILE.search(typed):
+        return typed[: end.end() - 1], typed[end.end() :]
     model, colon, layer = typed.rpartition(":")
     return (model, layer) if colon and "/" not in layer else (typed, "")
 

@@ -122,6 +122,33 @@ def test_a_store_keeps_the_file_and_refuses_another(photos, tmp_path):
         load_extractor(store, trust_model=False)
 
 
+def test_onnx_runtime_extracts_what_openvino_does_and_verifies_it(photos, clip, tmp_path, command):
+    optional("onnxruntime")
+    flags = ("--output", tmp_path / "s", "--model", clip, "--layer", "block0:cls")
+    flags += ("--layer", "patch:avg")
+    flags = ("--input", photos, *flags)
+    few = ("--limit", 12)
+    store = run(*flags, *few, "--engine", "onnxruntime").store
+    assert store.spec.numerics.label == "onnxruntime float32"
+    theirs = run(*flags, *few, "--output", tmp_path / "o", *FLOAT).store
+    for tap in ("block0:cls", "patch:avg"):
+        assert_same_rows(store.tap(tap), theirs.tap(tap))
+    # Another engine may join, because the probe images agree; another run takes the store's own.
+    joined = run(*flags, "--engine", "openvino", *FLOAT).store
+    labels = {marker.numerics["engine"] for marker in joined.markers().values()}
+    assert labels == {"onnxruntime", "openvino"}
+    verified = command("classifier.verify", "--store", tmp_path / "s", "--rows", "20", "--json")
+    assert verified.code == 0 and json.loads(verified.out)["compared"] > 10, verified
+    trained = ("--store", tmp_path / "s", "--output", "r", "--head", "ridge", "--tap", "block0:cls")
+    assert command("classifier.train", *trained).code == 0
+    image = next(photos.rglob("*.jpeg"))
+    predicted = command("classifier.predict", "--run", "r", image, "--json")
+    assert predicted.code == 0 and len(json.loads(predicted.out)["predictions"]) == 1, predicted
+    wrong = ("--engine", "onnxruntime", "--precision", "float16")
+    refused = command("pipelines.extract", *flags, *wrong)
+    assert_one_line_error(refused, 2, "--precision float16 needs --engine tensorflow or openvino")
+
+
 def test_int8_is_calibrated_on_the_input(photos, tmp_path):
     optional("nncf")
     model = convolutional(tmp_path / "conv.onnx")

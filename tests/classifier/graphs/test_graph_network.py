@@ -52,9 +52,17 @@ def network(path, size=(SIDE, SIDE), mode="torch"):
 
 
 def features(path, pixels, layer="", pooling="none", mode="torch"):
-    made = network(path, pixels.shape[1:3], mode).features(layer, pooling)
+    made = network(path, pixels.shape[1:3], mode).features([(layer, pooling)])
     compiled = openvino.compile_model(made, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return compiled(pixels)[0]
+
+
+def together(path, pixels, *taps):
+    """The features of several taps in one pass."""
+    made = network(path, pixels.shape[1:3]).features(taps)
+    compiled = openvino.compile_model(made, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compiled(pixels)
+    return [found[output] for output in compiled.outputs]
 
 
 def truth(path, pixels, nhwc=False):
@@ -102,6 +110,22 @@ def test_pixels_are_prepared_as_keras_does(folder, pixels, mode):
     assert row_distance(found, maps.transpose(0, 2, 3, 1)) < 1e-5
 
 
+@pytest.mark.parametrize(
+    "taps",
+    [
+        # Each of these pairs shared its memory in OpenVINO 2026.4.
+        [("patch", "none"), ("tokens", "none")],
+        [("patch", "none"), ("block0", "none")],
+        [("patch", "none"), ("patches", "cls")],
+        [("patch", "none"), ("last_hidden_state", "cls")],
+        [("block0", "none"), ("block0", "cls"), ("block0", "gem"), ("patch", "max")],
+    ],
+)
+def test_layers_in_one_pass_are_what_each_is_alone(vit, pixels, taps):
+    for found, tap in zip(together(vit, pixels, *taps), taps, strict=True):
+        np.testing.assert_allclose(found, features(vit, pixels, *tap), rtol=1e-6, atol=1e-6)
+
+
 def test_free_axes_take_any_size_and_a_fixed_one_its_own(folder):
     path = convolutional(folder / "fixed.onnx", ("n", 3, 48, 64))
     assert network(path, None).image_size == (48, 64)
@@ -133,7 +157,7 @@ def test_tensors_are_listed_with_what_can_be_a_layer(vit):
 )
 def test_a_wrong_layer_or_pooling_is_refused(vit, layer, pooling, words):
     with pytest.raises(UsageError, match=words):
-        network(vit).features(layer, pooling)
+        network(vit).features([(layer, pooling)])
 
 
 def test_several_outputs_and_inputs(folder, vit, pixels):
@@ -141,7 +165,7 @@ def test_several_outputs_and_inputs(folder, vit, pixels):
     with pytest.raises(UsageError, match="2 outputs; choose one of last_hidden_state, masked"):
         network(both).layer("")
     with pytest.raises(UsageError, match="'masked' needs the input 'mask' beside|needs the input"):
-        network(both).features("masked", "none")
+        network(both).features([("masked", "none")])
     one = features(both, pixels, "last_hidden_state", "cls")
     assert row_distance(one, features(vit, pixels, pooling="cls")) < 1e-6
 

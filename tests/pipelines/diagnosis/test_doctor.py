@@ -64,6 +64,11 @@ FLINK = ("--runner=FlinkRunner", "--flink_master=localhost:1", "--job_endpoint=l
             ERROR,
             ("installs no extras", "openvino"),
         ),
+        (
+            (*DATAFLOW, "--setup_file=./setup.py", "--engine", "onnxruntime"),
+            ERROR,
+            ("installs no extras", "onnxruntime, openvino"),
+        ),
         ((*DATAFLOW, "--setup_file=./setup.py"), WARNING, ("OpenVINO", "is not installed there")),
         (
             (*DATAFLOW, "--setup_file=./setup.py", "--requirements_file=gone.txt"),
@@ -198,11 +203,18 @@ def test_requirements_are_compared_with_what_is_installed(requirement, version, 
 
 
 @pytest.mark.parametrize(
-    "engine, severity", [("auto", WARNING), ("openvino", ERROR), ("tensorflow", WARNING)]
+    "engine, severity",
+    [("auto", WARNING), ("openvino", ERROR), ("tensorflow", WARNING), ("onnxruntime", ERROR)],
 )
 def test_a_missing_openvino_is_found(engine, severity, monkeypatch):
     monkeypatch.setattr(packages, "has_module", lambda name: False)
     assert_found(findings("--engine", engine), severity, "OpenVINO", "hoarfrost[openvino]")
+
+
+def test_onnx_runtime_needs_two_packages(monkeypatch):
+    monkeypatch.setattr(packages, "has_module", lambda name: name != "onnx")
+    assert_found(findings("--engine", "onnxruntime"), ERROR, "onnxruntime", "hoarfrost[onnx]")
+    assert not any("onnx" in each.message for each in findings("--engine", "openvino"))
 
 
 def test_dask_is_looked_at(monkeypatch):

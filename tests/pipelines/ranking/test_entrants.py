@@ -42,6 +42,25 @@ def test_a_base_has_the_commands_of_its_extraction_and_its_training():
 
 
 @pytest.mark.parametrize(
+    "typed, model, layer, name",
+    [
+        ("vit.onnx:/blocks.0/norm1/Add_output_0", "vit.onnx", "/blocks.0/norm1/Add_output_0",
+         "vit.onnx-blocks.0-norm1-Add_output_0"),
+        ("gs://b/vit.onnx:net/relu:0:cls", "gs://b/vit.onnx", "net/relu:0:cls",
+         "vit.onnx-net-relu-0-cls"),
+        ("a/own.keras:inner/last", "a/own.keras", "inner/last", "own.keras-inner-last"),
+        ("s3://bucket/net.XML", "s3://bucket/net.XML", None, "net.XML"),
+        ("gs://bucket/saved:8", "gs://bucket/saved", "8", "saved-8"),
+    ],
+)  # fmt: skip
+def test_a_layer_of_a_file_may_hold_colons_and_slashes(typed, model, layer, name):
+    (entrant,) = entrants_of(typed, ["in"], "out", [])
+    assert entrant.name == name and entrant.steps[0].value("--model") == model
+    given = "--layer" in entrant.steps[0].arguments
+    assert (entrant.steps[0].value("--layer") if given else None) == layer
+
+
+@pytest.mark.parametrize(
     "models, changes, expected",
     [
         ("VGG16,", [], "--models: a base between commas is empty in 'VGG16,'"),
