@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from classifier.judgement.ranking import cheapest
+from classifier.reporting.diagrams import Chart
 from classifier.reporting.standings import (
     Priced,
     StandingsPage,
@@ -43,9 +44,6 @@ def page_of(rows: Sequence[Mapping[str, Any]], failed: Sequence[str]) -> str:
       ReportMissing: without Jinja2.
     """
     first = rows[0]
-    points = [
-        Priced(row["base"], row["accuracy"], row[COST], f"{row[COST]:.2f} hours") for row in rows
-    ]
     return render(
         StandingsPage(
             kind="tournament",
@@ -62,18 +60,29 @@ def page_of(rows: Sequence[Mapping[str, Any]], failed: Sequence[str]) -> str:
             ),
             verdict=verdict(rows),
             order="By accuracy, best first.",
-            charts=[
-                cost_chart(
-                    "Accuracy by hours for a million images",
-                    "Hours for a million images, on this machine",
-                    points,
-                )
-            ],
+            charts=_charts(rows),
             table=_table(rows),
             made="Made from the stores and runs of the bases.",
             notes=[f"Failed: {line}" for line in failed],
         )
     )
+
+
+def _charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    def chart(cost: str, scale: str, of: Callable[[Any], tuple[float, str]]) -> Chart:
+        points = [Priced(row["base"], row["accuracy"], *of(row)) for row in rows]
+        return cost_chart(f"Accuracy by {cost} for a million images", scale, points)
+
+    def hours(row: Mapping[str, Any]) -> tuple[float, str]:
+        return row[COST], f"{row[COST]:.2f} hours"
+
+    def size(row: Mapping[str, Any]) -> tuple[float, str]:
+        return row["bytes_per_million"] / 2**30, size_text(row["bytes_per_million"])
+
+    return [
+        chart("hours", "Hours for a million images, on this machine", hours),
+        chart("size", "GiB for a million images, as stored", size),
+    ]
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
