@@ -100,7 +100,6 @@ setup(
         "classifier.reporting": ["templates/*"],
         "classifier.auditing": ["templates/*"],
         "pipelines.finishing.page": ["templates/*"],
-        "pipelines.ranking": ["templates/*"],
     },
     install_requires=[
         "tensorflow>=2.21,<2.22",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 
 from featurestore.cli.command import Parser
+from featurestore.errors import unknown_choice
 
 HELP = {
     "epochs": "epochs of each fit",
@@ -54,3 +56,24 @@ def counted_parser(name: str, description: str | None, **defaults: int) -> Parse
         "--write", type=Path, metavar="FILE", help="also write the tables into this document"
     )
     return parser
+
+
+def add_sets(parser: Parser, known: Collection[str], default: str = "") -> None:
+    """Adds ``--sets``, whose value is a list of names.
+
+    Args:
+      parser: of a benchmark.
+      known: names of all sets.
+      default: those that are measured without the flag; "" for all.
+    """
+
+    def names(text: str) -> list[str]:
+        # Another error than those of argparse, which would not list the choices.
+        for name in text.split(","):
+            if name not in known:
+                raise unknown_choice("--sets", name, tuple(known))
+        return text.split(",")
+
+    default = default or ",".join(known)
+    text = "sets of images, separated by commas (default %(default)s)"
+    parser.add_argument("--sets", type=names, default=default, metavar="A,B", help=text)

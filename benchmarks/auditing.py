@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from benchmarks.arguments import counted_parser, positive
+from benchmarks.arguments import add_sets, counted_parser, positive
 from benchmarks.bases import BASES, write_base
 from benchmarks.manyrows import report_rows
 from benchmarks.probing import SETS
@@ -39,7 +39,6 @@ from benchmarks.tables import publish, table
 from benchmarks.views import answer
 from classifier import audit
 from featurestore.cli.command import main, quiet_libraries, say
-from featurestore.errors import unknown_choice
 from pipelines.driver import extract
 from pipelines.extract import parse_options
 
@@ -82,14 +81,16 @@ def plant(folder: Path, seed: int) -> Planted:
         kind = KINDS[number % len(KINDS)]
         path = paths[index]
         split = random.choice([p.name for p in folder.iterdir() if p.name != path.parts[-3]])
-        target = folder / split / path.parent.name / f"{path.stem}-{kind}"
+        # With its origin: images of several folders may have the same name.
+        target = folder / split / path.parent.name / f"{path.stem}-{kind}-{path.parts[-3]}"
         copy = write_copy(path, target, kind)
         copies[key_of(copy, folder)] = key_of(path, folder), kind
     wrong = {}
     for index in order[copied : copied + flipped]:
         path = paths[index]
         others = sorted(p.name for p in path.parents[1].iterdir() if p.name != path.parent.name)
-        target = path.parents[1] / random.choice(others) / f"{path.stem}-moved.png"
+        name = f"{path.stem}-moved-{path.parent.name}.png"
+        target = path.parents[1] / random.choice(others) / name
         path.rename(target)
         wrong[key_of(target, folder)] = path.parent.name
     return Planted(wrong, copies)
@@ -212,8 +213,7 @@ def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     quiet_libraries()
     parser = counted_parser("benchmarks.auditing", __doc__, seeds=3)
-    text = "sets of images, separated by commas (default %(default)s)"
-    parser.add_argument("--sets", default="digits", help=text)
+    add_sets(parser, SETS, "digits")
     text = "audit made-up stores of so many rows instead, separated by commas"
     parser.add_argument("--rows", type=counts, metavar="N,N", help=text)
     text = "with --rows: rows of noise alone, the worst case"
@@ -224,12 +224,8 @@ def run(argv: Sequence[str]) -> int:
         lines = report_rows(args.rows, args.noise)
         publish(command + " --noise" * args.noise, lines, args.write)
         return 0
-    sets = args.sets.split(",")
-    for name in sets:
-        if name not in SETS:
-            raise unknown_choice("--sets", name, tuple(SETS))
-    command = f"benchmarks.auditing --sets {args.sets} --seeds {args.seeds}"
-    publish(command, report(sets, args.seeds), args.write)
+    command = f"benchmarks.auditing --sets {','.join(args.sets)} --seeds {args.seeds}"
+    publish(command, report(args.sets, args.seeds), args.write)
     return 0
 
 

@@ -23,14 +23,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.arguments import counted_parser
+from benchmarks.arguments import add_sets, counted_parser
 from benchmarks.bases import BASES, Base, write_base
 from benchmarks.probing import SETS
 from benchmarks.tables import number, publish, table
 from benchmarks.views import answer
 from classifier import evaluate, finetune, train
 from featurestore.cli.command import main, quiet_libraries, say
-from featurestore.errors import unknown_choice
 from pipelines.driver import extract
 from pipelines.extract import parse_options
 from pipelines.finishing.verdict import Outcome
@@ -205,15 +204,11 @@ def run(argv: Sequence[str]) -> int:
     quiet_libraries()
     counts = {"per_class": 20, "epochs": 10, "image_size": 64}
     parser = counted_parser("benchmarks.finetuning", __doc__, **counts)
-    text = "sets of images, separated by commas (default %(default)s)"
-    parser.add_argument("--sets", default=",".join(SETS), help=text)
+    add_sets(parser, SETS)
     parser.add_argument("--lr", default="1e-5", help="of fine-tuning (default %(default)s)")
     parser.add_argument("--base", default="VGG16", choices=list(CUTS))
     args = parser.parse_args(argv)
-    for name in args.sets.split(","):
-        if name not in SETS:
-            raise unknown_choice("--sets", name, tuple(SETS))
-    for name in args.sets.split(","):
+    for name in args.sets:
         publish(
             f"benchmarks.finetuning --sets {name} --base {args.base} --image_size "
             f"{args.image_size} --per_class {args.per_class} --epochs {args.epochs} --lr {args.lr}",

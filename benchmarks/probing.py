@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.arguments import counted_parser
+from benchmarks.arguments import add_sets, counted_parser
 from benchmarks.bases import BASES, write_base_apart
 from benchmarks.images import photographs
 from benchmarks.processes import module, run_command
@@ -31,7 +31,6 @@ from classifier.judgement.intervals import difference_interval
 from classifier.runs.run import load_run
 from featurestore import FeatureStore, open_store
 from featurestore.cli.command import main, say
-from featurestore.errors import unknown_choice
 from pipelines.planning.digits import write_digits
 
 PATCH = 40
@@ -173,16 +172,10 @@ def report(found: dict[str, Comparison]) -> list[str]:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     parser = counted_parser("benchmarks.probing", __doc__)
-    parser.add_argument(
-        "--sets",
-        default=",".join(SETS),
-        help="sets of images, separated by commas (default %(default)s)",
-    )
+    add_sets(parser, SETS)
     args = parser.parse_args(argv)
     found = {}
-    for name in args.sets.split(","):
-        if name not in SETS:
-            raise unknown_choice("--sets", name, list(SETS))
+    for name in args.sets:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             say(f"  {name}", to_stderr=True)
             found[name] = compare(Path(folder), SETS[name])

@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.arguments import counted_parser
+from benchmarks.arguments import add_sets, counted_parser
 from benchmarks.augmenting import BestHead, read_images, stored_rows
 from benchmarks.bases import BASES, write_base
 from benchmarks.probing import SETS, copy_some
@@ -50,7 +50,7 @@ from classifier.pixels.views import BOOK, parse_augment
 from classifier.runtime import import_keras
 from featurestore import FeatureStore
 from featurestore.cli.command import main, quiet_libraries, say
-from featurestore.errors import UsageError, unknown_choice
+from featurestore.errors import UsageError
 from pipelines.driver import extract
 from pipelines.extract import parse_options
 from pipelines.finishing.verdict import Outcome
@@ -247,19 +247,12 @@ def run(argv: Sequence[str]) -> int:
     quiet_libraries()
     counts = {"per_class": 5, "epochs": 30, "seeds": 3}
     parser = counted_parser("benchmarks.views", __doc__, **counts)
-    parser.add_argument(
-        "--sets",
-        default=",".join(SETS),
-        help="sets of images, separated by commas (default %(default)s)",
-    )
+    add_sets(parser, SETS)
     parser.add_argument("--augment", help="steps of the views (default: those of the set)")
     args = parser.parse_args(argv)
-    for name in args.sets.split(","):
-        if name not in SETS:
-            raise unknown_choice("--sets", name, tuple(SETS))
     if args.augment and any(step.name == "crop" for step in parse_augment(args.augment)):
         raise UsageError("--augment: the loop to compare with takes no crop; leave it out")
-    for name in args.sets.split(","):
+    for name in args.sets:
         publish(f"benchmarks.views --sets {name}", report(name, args), args.write)
     return 0
 

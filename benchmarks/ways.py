@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.arguments import counted_parser
+from benchmarks.arguments import add_sets, counted_parser
 from benchmarks.bases import BASES, Base, write_base
 from benchmarks.finetuning import CUTS, SCRATCH
 from benchmarks.probing import SETS, copy_some
@@ -36,7 +36,6 @@ from classifier.judgement.intervals import difference_interval
 from classifier.runs.run import load_run
 from featurestore import open_store
 from featurestore.cli.command import main, quiet_libraries, say
-from featurestore.errors import unknown_choice
 from pipelines.driver import extract
 from pipelines.extract import parse_options
 
@@ -118,17 +117,13 @@ def run(argv: Sequence[str]) -> int:
     quiet_libraries()
     counts = {"seeds": 3, "image_size": 96, "epochs": 10}
     parser = counted_parser("benchmarks.ways", __doc__, **counts)
-    text = "sets of images, separated by commas (default %(default)s)"
-    parser.add_argument("--sets", default=",".join(SETS), help=text)
+    add_sets(parser, SETS)
     text = "training images per class, separated by commas (default %(default)s)"
     parser.add_argument("--per_class", default="5,20,60", help=text)
     parser.add_argument("--lr", default="1e-4", help="of fine-tuning (default %(default)s)")
     args = parser.parse_args(argv)
     base = dataclasses.replace(BASES["MobileNetV2"], size=args.image_size)
-    for name in args.sets.split(","):
-        if name not in SETS:
-            raise unknown_choice("--sets", name, tuple(SETS))
-    for name in args.sets.split(","):
+    for name in args.sets:
         publish(f"benchmarks.ways --sets {name}", report(name, base, args), args.write)
     return 0
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from classifier.judgement.ranking import Contender, cheapest, ranked
 from classifier.reporting.frame import page_or_note
 from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.cli.streams import say_unless
@@ -24,9 +25,9 @@ from featurestore.errors import RunFailed, UsageError, one_line
 from featurestore.io.storage import Storage
 from pipelines.driver import builtin_sample
 from pipelines.execution import Execute, StepFailed, in_process_of_its_own, run_steps
-from pipelines.ranking import page
 from pipelines.ranking.entrants import Entrant, entrants_of, sampled
-from pipelines.ranking.standings import Judged, advised, judged, standing_lines, standings
+from pipelines.ranking.page import page_of
+from pipelines.ranking.standings import COST, judged, standing_lines
 from pipelines.steps import add_step_flags, say_plan
 
 KEPT = "finished steps stay in --output; give the same command again"
@@ -68,8 +69,8 @@ def run(argv: Sequence[str]) -> int:
     entries, failed = play(entrants, execute, tell)
     if not entries:
         raise RunFailed("no base finished; the reason of each stands above")
-    rows, storage = standings(entries), Storage(output)
-    facts = {"standings": rows, "advised": advised(rows)["base"], "failed": failed}
+    rows, storage = ranked(entries, COST), Storage(output)
+    facts = {"standings": rows, "advised": cheapest(rows, COST)["base"], "failed": failed}
     storage.write(RECORD, json.dumps(facts, indent=2))
     tell("")
     page_or_note(partial(_write_page, storage, rows, failed), PAGE, tell)
@@ -82,13 +83,13 @@ def run(argv: Sequence[str]) -> int:
 
 def play(
     entrants: Sequence[Entrant], execute: Execute, tell: Callable[[str], None]
-) -> tuple[list[Judged], list[str]]:
+) -> tuple[list[Contender], list[str]]:
     """Extracts, trains and judges every base; one that fails does not stop the others.
 
     Returns:
       The bases that finished, and a line for each that did not.
     """
-    entries: list[Judged] = []
+    entries: list[Contender] = []
     failed: list[str] = []
     for entrant in entrants:
         try:
@@ -100,9 +101,7 @@ def play(
 
 
 def _write_page(storage: Storage, rows: Sequence[dict[str, Any]], failed: Sequence[str]) -> str:
-    title = f"{len(rows)} bases on the same images"
-    notes = [f"Failed: {line}" for line in failed]
-    storage.write(PAGE, page.render(rows, title, notes))
+    storage.write(PAGE, page_of(rows, failed))
     return f"{storage.public_url}/{PAGE}"
 
 

@@ -370,6 +370,7 @@ def test_throughput_end_to_end(command, tmp_path):
         ("benchmarks.views", "--per_class", "2", "--epochs", "1", "--seeds", "1"),
         ("benchmarks.scoring", "--images", "48", "--rounds", "1"),
         ("benchmarks.auditing", "--rows", "600,1200,1800"),
+        pytest.param(("benchmarks.tournament", "--images", "60"), marks=pytest.mark.slow),
     ],
     ids=lambda arguments: arguments[0],
 )

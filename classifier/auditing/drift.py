@@ -16,6 +16,7 @@ import numpy as np
 from classifier.auditing.directions import directions
 from classifier.auditing.outliers import distance
 from classifier.auditing.rows import AuditRows, read_rows
+from classifier.judgement.intervals import holm
 
 if TYPE_CHECKING:
     from featurestore import FeatureStore
@@ -159,22 +160,6 @@ def energy_test(
     # Sums in another order may differ in the last digits.
     p = float((energies >= energies[0] - 1e-9 * max(between, 1e-12)).mean())
     return float(max(energies[0], 0) / max(between, 1e-12)), p
-
-
-def holm(values: list[float]) -> list[float]:
-    """Returns p values of several tests, adjusted (Holm, "A simple sequentially rejective multiple
-    test procedure", 1979).
-
-    Example:
-      >>> holm([0.01, 0.5, 0.02])
-      [0.03, 0.5, 0.04]
-    """
-    order = np.argsort(values, kind="stable")
-    factors = len(values) - np.arange(len(values))
-    adjusted = np.minimum(np.maximum.accumulate(np.array(values)[order] * factors), 1)
-    result = np.empty(len(values))
-    result[order] = adjusted
-    return result.tolist()
 
 
 def describe(found: Record) -> str:

@@ -152,11 +152,16 @@ def loss_scale(axes: Axes, values: np.ndarray) -> None:
         axes.set_ylim(0, 1.08 * values.max() if len(values) and values.max() > 0 else 1)
 
 
-def decades(axis: Axis) -> None:
-    """Marks a logarithmic axis with few plain numbers."""
+def decades(axis: Axis, within: Sequence[float] = (1.0,)) -> None:
+    """Marks a logarithmic axis with few plain numbers.
+
+    Args:
+      axis: to mark.
+      within: factors of each power of ten that are marked; (1, 2, 5) suit an axis of a few decades.
+    """
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-    axis.set_major_locator(LogLocator(numticks=6))
+    axis.set_major_locator(LogLocator(subs=within, numticks=6))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
 

@@ -8,6 +8,7 @@ that only one head classifies correctly are multinomial, so 2,000 resamples cost
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,3 +123,19 @@ def sign_test(first: np.ndarray, second: np.ndarray) -> float:
 
     ahead, behind = int((first & ~second).sum()), int((second & ~first).sum())
     return min(1.0, 2 * float(bdtr(min(ahead, behind), ahead + behind, 0.5)))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Returns p values of several tests, adjusted (Holm, "A simple sequentially rejective multiple
+    test procedure", 1979).
+
+    Example:
+      >>> holm([0.01, 0.5, 0.02])
+      [0.03, 0.5, 0.04]
+    """
+    order = np.argsort(values, kind="stable")
+    factors = len(values) - np.arange(len(values))
+    adjusted = np.minimum(np.maximum.accumulate(np.array(values)[order] * factors), 1)
+    result = np.empty(len(values))
+    result[order] = adjusted
+    return result.tolist()

@@ -13,8 +13,9 @@ from typing import Any
 from classifier.features.division import SOURCES
 from classifier.reporting.facts import identity_facts
 from classifier.reporting.material import Material
-from classifier.reporting.sections import Fact, interval_text
+from classifier.reporting.sections import Fact
 from classifier.reporting.tables import count, share
+from classifier.reporting.whiskers import interval_text
 from classifier.runs.run import ADOPTED, CARD, Run
 from featurestore.spec import PixelSpec
 

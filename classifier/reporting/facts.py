@@ -7,8 +7,9 @@ from typing import Any
 
 from classifier.features.division import SOURCES
 from classifier.reporting.material import Material
-from classifier.reporting.sections import Fact, evaluation_facts, interval_text
+from classifier.reporting.sections import Fact, evaluation_facts
 from classifier.reporting.tables import count, share
+from classifier.reporting.whiskers import interval_text
 from classifier.runs.run import ADOPTED, FINETUNED
 from featurestore.spec import BaseSpec, StoreSpec
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -13,9 +14,12 @@ from featurestore.errors import HoarfrostError, UsageError, one_line
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 PACKAGE = "classifier.reporting"
 Tell = Callable[[str], None]
+# Behind characters that stand in no entity of an escaped text.
+_JOINT = re.compile(r"(?<=[_:/+])(?=\w)")
 # Errors of judging and writing: files, rows, folders, memory.
 TROUBLE = (HoarfrostError, OSError, ValueError, LookupError, TypeError, RuntimeError, MemoryError)
 
@@ -49,7 +53,15 @@ def environment(*packages: str) -> Environment:
     )
     # A chart's colour as the page's own variable.
     found.filters["variable"] = VARIABLES.__getitem__
+    found.filters["breakable"] = _breakable
     return found
+
+
+def _breakable(text: str) -> Markup:
+    """Escapes a text in which the browser may break long names of layers behind their joints."""
+    from markupsafe import Markup, escape
+
+    return Markup(_JOINT.sub("<wbr>", str(escape(text))))
 
 
 def asset(name: str, package: str = PACKAGE) -> str:

@@ -56,19 +56,21 @@ def gather(run: Run) -> Material:
     board = run.leaderboard()
     histories = {}
     for record in board[:CURVES]:
-        found = _read(run.storage, history_file(record["head_id"]))
+        found = read_record(run.storage, history_file(record["head_id"]))
         if isinstance(found, dict):
             histories[record["head_id"]] = found
     evaluations = _evaluations(run, board[0]["head_id"])
     names = [(found["split"], found["head_id"]) for found in evaluations]
-    curves = {name: _read(run.storage, learning_file(*name)) for name in names}
+    curves = {name: read_record(run.storage, learning_file(*name)) for name in names}
     learning = {name: points for name, points in curves.items() if isinstance(points, list)}
-    return Material(run, board, _read(run.storage, SUMMARY) or {}, histories, evaluations, learning)
+    return Material(
+        run, board, read_record(run.storage, SUMMARY) or {}, histories, evaluations, learning
+    )
 
 
 def _evaluations(run: Run, best: str) -> list[dict[str, Any]]:
     files = [file.name for file in run.storage.list("evaluation") if file.name.endswith(".json")]
-    found = [_read(run.storage, f"evaluation/{name}") for name in files]
+    found = [read_record(run.storage, f"evaluation/{name}") for name in files]
     known = [item for item in found if isinstance(item, dict) and "head_id" in item]
 
     def order(item: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -79,7 +81,8 @@ def _evaluations(run: Run, best: str) -> list[dict[str, Any]]:
     return sorted(known, key=order)
 
 
-def _read(storage: Storage, name: str) -> Any:
+def read_record(storage: Storage, name: str) -> Any:
+    """Returns the content of a JSON file of a run; None if it is missing or damaged."""
     try:
         return json.loads(storage.read(name))
     except (OSError, ValueError):

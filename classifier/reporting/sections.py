@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from classifier.reporting import whiskers
 from classifier.reporting.diagrams import (
     Chart,
     history_chart,
@@ -25,6 +26,7 @@ from classifier.reporting.tables import (
     matrix_of,
     share,
 )
+from classifier.reporting.whiskers import Whisker, interval_text
 
 Fact = tuple[str, str]
 
@@ -149,11 +151,6 @@ def evaluation_facts(found: Mapping[str, Any]) -> list[Fact]:
     return [*facts, ("Rows", count(found["rows"]))]
 
 
-def interval_text(interval: Mapping[str, Any]) -> str:
-    """Formats the interval of an accuracy, in percent."""
-    return f"{100 * interval['lower']:.1f} – {100 * interval['upper']:.1f}%"
-
-
 def _calibration_sentence(calibration: Mapping[str, Any]) -> str:
     fitted = calibration.get("temperature")
     if not calibration:
@@ -171,70 +168,27 @@ def _calibration_sentence(calibration: Mapping[str, Any]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Whisker:
-    """An interval on an axis that it shares with others.
-
-    Attributes:
-      name: of the head and split.
-      text: the figures.
-      note: a remark.
-      places: of the estimate, the lower and the upper end, in percent of the axis.
-      zero: place of 0 on an axis of differences, else None.
-    """
-
-    name: str
-    text: str
-    note: str
-    places: tuple[float, ...]
-    zero: float | None = None
-
-
 def accuracy_whiskers(material: Material) -> list[Whisker]:
     """Returns the accuracy and interval of every evaluation."""
-    found = [item for item in material.evaluations if item.get("interval")]
-    if not found:
-        return []
-    low = min(item["interval"]["lower"] for item in found)
-    high = max(item["interval"]["upper"] for item in found)
-    room = max(0.1 * (high - low), 0.005)
-    ends = max(0.0, low - room), min(1.0, high + room)
-    return [
-        Whisker(
-            f"{item['head_id']} on {item['split']}",
-            f"{item['accuracy']:.1%}  ({interval_text(item['interval'])})",
-            f"{item['rows']:,} rows",
-            _places(item["interval"], ends),
-        )
-        for item in found
-    ]
+    return whiskers.accuracies(
+        [
+            (f"{item['head_id']} on {item['split']}", item["interval"], f"{item['rows']:,} rows")
+            for item in material.evaluations
+            if item.get("interval")
+        ]
+    )
 
 
 def difference_whiskers(material: Material) -> list[Whisker]:
     """Returns the differences between heads on the same rows."""
-    found = [item for item in material.evaluations if item.get("comparison")]
-    differences = [item["comparison"]["difference"] for item in found]
-    reach = max((max(abs(d["lower"]), abs(d["upper"])) for d in differences), default=0.0)
-    ends = -1.1 * max(reach, 0.001), 1.1 * max(reach, 0.001)
-    return [
-        Whisker(
-            f"{item['head_id']} − {item['comparison']['head_id']} on {item['split']}",
-            _points(d),
-            "beyond chance" if item["comparison"]["beyond_chance"] else "no clear difference",
-            _places(d, ends),
-            50.0,
-        )
-        for item, d in zip(found, differences, strict=True)
-    ]
-
-
-def _points(d: Mapping[str, float]) -> str:
-    figures = (f"{100 * d[name]:+.1f}" for name in ("estimate", "lower", "upper"))
-    # The minus sign is as wide as a plus.
-    return "{} points ({} to {})".format(*figures).replace("-", "−")
-
-
-def _places(interval: Mapping[str, float], ends: tuple[float, float]) -> tuple[float, ...]:
-    low, high = ends
-    values = (interval[name] for name in ("estimate", "lower", "upper"))
-    return tuple(round(100 * (value - low) / (high - low), 2) for value in values)
+    found = [(item, item["comparison"]) for item in material.evaluations if item.get("comparison")]
+    return whiskers.differences(
+        [
+            (
+                f"{item['head_id']} − {other['head_id']} on {item['split']}",
+                other["difference"],
+                "beyond chance" if other["beyond_chance"] else "no clear difference",
+            )
+            for item, other in found
+        ]
+    )

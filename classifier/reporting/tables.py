@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +26,13 @@ class Cell:
       text: shown to the reader.
       order: sort key within its column; "" comes last.
       bar: a share from 0 to 1 drawn behind the text, or None.
+      link: where the name of a row leads, relative to the page, or "".
     """
 
     text: str
     order: str
     bar: float | None = None
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,16 @@ def cell(value: Any, write: Callable[[Any], str], bar: float | None = None) -> C
     if value is None or value != value:
         return Cell(MISSING, "")
     return Cell(write(value), str(value), bar)
+
+
+def p_cell(value: float | None) -> Cell:
+    """Returns a cell of a p value."""
+    return cell(value, lambda p: f"{p:.2g}" if p >= 0.0001 else "< 0.0001")
+
+
+def shape_cell(shape: Sequence[int]) -> Cell:
+    """Returns a cell of a feature's shape, in the order of its sizes."""
+    return Cell(" × ".join(f"{length:,}" for length in shape), str(math.prod(shape)))
 
 
 # Field of the leaderboard, heading, format (None for words), and whether the column is shown even

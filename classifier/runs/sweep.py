@@ -4,7 +4,8 @@
       taps.json                      the taps and their runs, best first; written last
       taps/<name>/                   the run of a tap, as `classifier.runs.run` describes it
       leaderboard.json, .csv         all heads of all taps by validation loss
-      summary.json
+      summary.json                   with the standings of the taps
+      report.html                    the page over all taps
 
 A command that is given ``RUN`` uses the run of the best tap. Each of the others is a run too, whose
 address is ``RUN/taps/<name>``.

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from classifier.features.division import Division
 from classifier.heads.exact import check_heads
 from classifier.heads.options import TrainOptions
 from classifier.heads.stacked.checkpoint import remove_checkpoint
-from classifier.judgement.judge import VALIDATION, compare, comparison_line, judge
+from classifier.judgement.judge import comparison_line
+from classifier.reporting.tapspage import renew_taps_page
 from classifier.runs import output
 from classifier.runs import run as run_folder
 from classifier.runs.sweep import folders_of, write_taps
 from classifier.training.run import decisive_of, leaderboard, train_run
+from classifier.training.tapstandings import compare_taps
 from featurestore import FeatureStore, UsageError
 from featurestore.io.storage import Storage
 from featurestore.numerics import digest
@@ -50,20 +52,25 @@ def train_taps(
     firsts: dict[str, Record] = {}
     for row in board:
         firsts.setdefault(row["tap"], row)
-    best = list(firsts.values())
+    best = [{**row, "folder": folders[row["tap"]]} for row in firsts.values()]
+    runs = {
+        row["tap"]: run_folder.load_run(f"{storage.url}/{row['folder']}", storage.options)
+        for row in best
+    }
     summary = {
         "run": storage.public_url,
         "store": next(iter(stores.values())).url,
         "tap": best[0]["tap"],
         "best": best[0]["head_id"],
-        "comparison": _comparison(stores, storage, folders, best, tell),
+        **compare_taps(stores, runs, best, tell),
         "leaderboard": board,
     }
     run_folder.write_leaderboard(storage, board)
     storage.write(run_folder.SUMMARY, run_folder.dump_json(summary))
-    write_taps(storage, {row["tap"]: folders[row["tap"]] for row in best})
+    write_taps(storage, {row["tap"]: row["folder"] for row in best})
     _forget(storage, folders)
     output.finish_output(storage)
+    renew_taps_page(storage, tell)
     _tell_best(best, summary["comparison"], tell)
     tell(f"best tap: {best[0]['tap']}; runs written to {storage.public_url}")
     return summary
@@ -125,24 +132,6 @@ def _done(storage: Storage, folder: str, decisive: str) -> Record | None:
     except (FileNotFoundError, ValueError):
         pass
     return None
-
-
-def _comparison(
-    stores: Mapping[str, FeatureStore],
-    storage: Storage,
-    folders: Mapping[str, str],
-    best: Sequence[Record],
-    tell: Callable[[str], None],
-) -> Record | None:
-    """Compares the heads of the two best taps on the validation rows."""
-    judged = []
-    for row in best[:2]:
-        run = run_folder.load_run(f"{storage.url}/{folders[row['tap']]}", storage.options)
-        if run.multi_label:
-            tell("note: taps are compared for one label per row only, and these have several")
-            return None
-        judged.append(judge(run, row["head_id"], stores[row["tap"]], VALIDATION))
-    return {"tap": best[1]["tap"], **compare(*judged)}
 
 
 def check_taps(

@@ -20,11 +20,9 @@ import pytest
 from support.commands import ROOT
 from support.extraction import assert_same_rows, run
 from support.images import write_images
-from support.kills import TWO_PROCESSES, alive
+from support.kills import TWO_PROCESSES, assert_nothing_left, await_end
 from support.soak import SMALL, SOAK
-from support.stores import find_orphans
 
-from featurestore.checking.verify import verify_storage
 from featurestore.cli.command import say
 from featurestore.io.storage import Storage
 
@@ -89,11 +87,7 @@ def run_and_kill(arguments: list[str], storage: Storage, kill: Kill, cwd: Path) 
     if running:
         (os.killpg if kill.whole_group else os.kill)(process.pid, signal.SIGKILL)
     process.wait()
-    # Workers whose driver died must end by themselves.
-    deadline = time.monotonic() + 120
-    while alive(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not alive(process.pid)
+    await_end(process.pid)
     return running
 
 
@@ -149,16 +143,3 @@ def test_killed_runs_lose_and_repeat_nothing(tmp_path, request, source, kind, ki
     say(
         f"{source} to {kind}: {hit} of {kills} kills hit a running command, {left} chunks were left"
     )
-
-
-def assert_nothing_left(store) -> None:
-    """A store after its last run: no data without a commit, and nothing that verify finds."""
-    storage = store.storage
-    assert find_orphans(storage, store.markers()) == set()
-    folders = {file.name.split("/")[0] for file in storage.list("")}
-    # Elsewhere than on a local disk the plans of dead runs die of age.
-    allowed = set() if storage.is_local else {"plans"}
-    known = {"manifest", "markers", "model", "parts", "runs", "store.json", "summary.json"}
-    assert folders - allowed == known
-    found = [f for f in verify_storage(storage) if not f.path.startswith("plans")]
-    assert found == [], found

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import time
 
+from featurestore.checking.verify import verify_storage
 from support.commands import ROOT
+from support.dying import Step
+from support.stores import find_orphans
 
 FLAGS = "--model MobileNetV2 --weights none --pooling avg --image_size 32 --chunk_size 20".split()
 
@@ -27,6 +30,27 @@ def alive(group: int) -> bool:
     ).stdout
     rows = (line.split() for line in listed.splitlines())
     return any(int(row[0]) == group and not row[1].startswith("Z") for row in rows)
+
+
+def await_end(group: int) -> None:
+    """Waits for workers whose driver died, which must end by themselves."""
+    deadline = time.monotonic() + 120
+    while alive(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(group)
+
+
+def run_until(step: Step, *arguments) -> None:
+    """Runs ``python -m ARGUMENTS``, which must get to the step and is killed there."""
+    done = subprocess.run(
+        [sys.executable, "-m", "support.dying", step.typed, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == -signal.SIGKILL, f"{step.typed}: {done.stdout}{done.stderr}"
 
 
 def start_and_kill(
@@ -48,8 +72,20 @@ def start_and_kill(
     if process.poll() is None:
         (os.killpg if whole_group else os.kill)(process.pid, signal.SIGKILL)
     process.wait()
-    # Workers whose driver died must end by themselves.
-    deadline = time.monotonic() + 120
-    while alive(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not alive(process.pid)
+    await_end(process.pid)
+
+
+def assert_nothing_left(store) -> None:
+    """A store after its last run: no data without a commit, and nothing that verify finds."""
+    storage = store.storage
+    assert find_orphans(storage, store.markers()) == set()
+    folders = {file.name.split("/")[0] for file in storage.list("")}
+    # Elsewhere than on a local disk the plans of dead runs die of age.
+    allowed = set() if storage.is_local else {"plans"}
+    known = {"manifest", "markers", "model", "parts", "quarantine", "runs"}
+    known |= {"store.json", "summary.json"}
+    if not storage.list("quarantine"):
+        known.remove("quarantine")
+    assert folders - allowed == known
+    found = [f for f in verify_storage(storage) if not f.path.startswith("plans")]
+    assert found == [], found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-VOID = {"meta", "img", "br", "link", "input", "line", "path", "circle", "polyline", "polygon"}
+VOID = set("meta img br wbr link input line path circle polyline polygon".split())
 
 
 class Page(HTMLParser):
@@ -12,12 +12,13 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.elements, self.texts, self._open = [], [], []
+        self.elements, self.texts, self._open, self._in_word = [], [], [], False
         self.feed(text)
         assert not self._open, self._open
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
+        self._in_word = tag == "wbr"
         if tag not in VOID:
             self._open.append(tag)
 
@@ -26,7 +27,10 @@ class Page(HTMLParser):
             assert self._open.pop() == tag, (tag, self.getpos())
 
     def handle_data(self, data):
-        if not {"script", "style"} & set(self._open):
+        if self._in_word:
+            self.texts[-1] += data
+            self._in_word = False
+        elif not {"script", "style"} & set(self._open):
             self.texts.append(data)
 
     @property

@@ -9,7 +9,7 @@ from support.features import clusters, make_store, spec_of
 
 from classifier.audit import run as audit_command
 from classifier.auditing.directions import directions
-from classifier.auditing.drift import drift, energy_test, holm
+from classifier.auditing.drift import drift, energy_test
 from classifier.auditing.rows import read_rows
 from featurestore import BaseSpec
 
@@ -90,11 +90,6 @@ def test_p_values_of_equal_samples_are_uniform():
     random = np.random.default_rng(0)
     values = [energy_test(*random.normal(size=(2, 20, 4)), random)[1] for _ in range(100)]
     assert 0.01 <= np.mean(np.array(values) <= 0.1) <= 0.2
-
-
-def test_holm_keeps_the_order():
-    assert holm([0.03, 0.01, 0.5, 0.04]) == pytest.approx([0.09, 0.04, 0.5, 0.09])
-    assert holm([]) == []
 
 
 def test_directions_are_principal_components(tmp_path):

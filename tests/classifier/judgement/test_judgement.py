@@ -13,7 +13,7 @@ from classifier.features.division import divide
 from classifier.features.sample import ContentSample
 from classifier.heads.probabilities import log_probabilities
 from classifier.judgement.confusions import confused_pairs, most_confused
-from classifier.judgement.intervals import accuracy_interval, difference_interval, sign_test
+from classifier.judgement.intervals import accuracy_interval, difference_interval, holm, sign_test
 from classifier.judgement.judge import compare, judge, load_temperature
 from classifier.judgement.outcomes import ROW_COLUMNS, Outcomes
 from classifier.judgement.temperature import COLDEST, HOTTEST, fit_temperature, reliability, scaled
@@ -327,3 +327,8 @@ def test_calibrated_predictions_want_a_temperature(trained, tmp_path):
     arguments = ["--run", trained.url, "--head_id", "linear", "--calibrated", str(image)]
     with pytest.raises(UsageError, match="--calibrated: .*linear has no temperature"):
         predict_command(arguments)
+
+
+def test_holm_keeps_the_order():
+    assert holm([0.03, 0.01, 0.5, 0.04]) == pytest.approx([0.09, 0.04, 0.5, 0.09])
+    assert holm([]) == []

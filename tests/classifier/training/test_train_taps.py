@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from support.features import make_store, spec_of
+from support.pages import Page
 from support.training import SPLITS
 
 from classifier.evaluate import run as evaluate
@@ -27,23 +28,27 @@ JOINED = "deep+in/early:avg"
 FLAGS = ["--head", "ridge", "--head", "linear", "--epochs", "3", "--lr", "0.01"]
 
 
-def rows(taps=TAPS):
+def rows():
     """120 rows of three classes; `deep` knows the second, `early` the third, and `noise` none."""
     random, classes = np.random.default_rng(0), np.arange(120) % 3
-    parts = {tap.layer: random.normal(size=(120, tap.size)) for tap in taps}
+    parts = {tap.layer: random.normal(size=(120, tap.size)) for tap in TAPS}
     parts["deep"][classes == 1] += 2.0
     parts["in/early"][classes == 2] += 2.0
-    return np.concatenate([parts[tap.layer] for tap in taps], axis=1).astype(np.float32), classes
+    return np.concatenate([parts[tap.layer] for tap in TAPS], axis=1).astype(np.float32), classes
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def tap_store(folder, splits):
     base = BaseSpec("Tiny", "random", "f" * 32, "deep+in/early:avg+noise:max", "none", "tf")
     base = BaseSpec(**{**vars(base), "taps": TAPS})
     features, classes = rows()
     spec = spec_of((18,), base=base)
     labels = [str(number) for number in classes]
-    return make_store(tmp_path_factory.mktemp("taps") / "s", features, labels, SPLITS, spec=spec)
+    return make_store(folder, features, labels, splits, spec=spec)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tap_store(tmp_path_factory.mktemp("taps") / "s", SPLITS)
 
 
 def train_on(store, folder, *taps, more=()):
@@ -170,3 +175,40 @@ def test_an_interrupted_training_goes_on_with_the_next_tap(store, tmp_path, monk
     assert sorted(path.name for path in (tmp_path / "run" / "taps").iterdir()) == [
         "deep", "noise_max"
     ]  # fmt: skip
+
+
+def test_one_page_ranks_all_taps_and_leads_to_the_page_of_each(store, folder, capsys):
+    standings = json.loads((folder / "summary.json").read_text())["standings"]
+    assert [row["tap"] for row in standings] == [
+        row["tap"] for row in sorted(standings, key=lambda row: -row["accuracy"]["estimate"])
+    ]
+    first, *rest = standings
+    assert {row["bytes_per_row"] for row in standings} == {24, 40, 8}
+    for row in standings:
+        run = load_run(str(folder / row["folder"]))
+        judged = evaluated(run, row["head_id"], store.tap(row["tap"]), _test_rows(run, store))
+        assert row["test"]["estimate"] == judged.to_record()["accuracy"]
+    for row in rest:
+        gap = first["accuracy"]["estimate"] - row["accuracy"]["estimate"]
+        assert row["difference"]["estimate"] == pytest.approx(gap)
+        assert {"p_value", "test_difference", "test_p_value"} <= row.keys()
+    written = (folder / "report.html").read_text()
+    page = Page(written)
+    links = [found["href"] for found in page.all("a")]
+    assert links == [f"{row['folder']}/report.html" for row in standings]
+    assert all((folder / link).exists() for link in links)
+    assert "2 × 2 × 3" in page.text and "p on test" in page.text
+    # The page is written again from the files, like that of any run.
+    (folder / "report.html").unlink()
+    report(["--run", str(folder), "--json"])
+    assert json.loads(capsys.readouterr().out) == {"report": f"{folder}/report.html"}
+    assert (folder / "report.html").read_text() == written
+
+
+def test_without_test_rows_the_page_has_the_validation_rows_alone(tmp_path):
+    store = tap_store(tmp_path / "store", ["train", "train", "train", "validation"] * 30)
+    train_on(store, tmp_path / "run", "deep", "noise:max")
+    standings = json.loads((tmp_path / "run" / "summary.json").read_text())["standings"]
+    assert [row["test"] for row in standings] == [None, None]
+    page = Page((tmp_path / "run" / "report.html").read_text())
+    assert "test images" not in page.text.replace("the test images chose nothing", "")
