@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from classifier.inputs import ImageRef, ShardRef
+from classifier.presets.preset import is_preset
 from classifier.recipes.recipe import Recipe, Setting
 from featurestore.errors import UsageError
 from pipelines.flags import extract_options
@@ -87,9 +88,11 @@ def entrants_of(
 
 
 def _divided(typed: str) -> tuple[str, str]:
-    """Returns the base and its layer; the colon of an address is not the one before a layer."""
+    """Returns the base and its layer; an address or a preset has a colon of its own."""
     model, colon, layer = typed.rpartition(":")
-    return (model, layer) if colon and "/" not in layer else (typed, "")
+    if not colon or "/" in layer or is_preset(typed) and not is_preset(model):
+        return typed, ""
+    return model, layer
 
 
 def sampled(entrant: Entrant, inputs: Sequence[str], sample: int) -> int:
