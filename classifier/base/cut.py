@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from classifier.base import backbone, families, graph, layers, preprocess, saved, stored, weights
 from classifier.base.signatures import signatures_of
-from classifier.presets.preset import load_backbone
+from classifier.presets.preset import load_backbone, read_backbone, written
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, cause
 
@@ -69,6 +69,9 @@ def cut_preset(request: BaseRequest) -> Cut:
     """Cuts a backbone of KerasHub, with its own weights or random ones."""
     seed = request.seed if request.weights == "none" else None
     loaded = load_backbone(request.model, request.asked_size, seed)
+    if seed is not None:
+        # Some weights are derived when a file is read: random ones must be those of the store's.
+        loaded = read_backbone(written(loaded))
     asked = [each.layer or layers.OUTPUT for each in request.singles]
     if layers.OUTPUT in asked:
         layers.require_one_output(loaded, request.model)

@@ -96,7 +96,18 @@ def _is_conv_base(layer: Any) -> bool:
 
 
 def default_names(whole: keras.Model, label: str) -> tuple[tuple[str, ...], str]:
-    """Returns the layer where a saved network is cut by default, and a note about it."""
+    """Finds the layer where a saved network is cut by default.
+
+    Args:
+      whole: the network.
+      label: the user's name for it, for the message.
+
+    Returns:
+      (its path, a note for the user).
+
+    Raises:
+      UsageError: when the network has several outputs, or no feature map.
+    """
     require_one_output(whole, label)
     found = default_layer(whole)
     if found is None:
@@ -110,10 +121,12 @@ def default_names(whole: keras.Model, label: str) -> tuple[tuple[str, ...], str]
 
 
 def means_output(layer: str, whole: keras.Model) -> bool:
+    """Returns whether a layer's name stands for the network's own output."""
     return layer == OUTPUT and all(found.name != layer for found in whole.layers)
 
 
 def require_one_output(whole: keras.Model, label: str) -> None:
+    """Refuses a network of several outputs as a base without a layer; `label` is its name."""
     if len(whole.outputs) > 1:
         names = ", ".join(dict.fromkeys(graph.output_names(whole)))
         raise UsageError(

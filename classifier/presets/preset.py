@@ -173,8 +173,7 @@ def load_backbone(
                 f"--image_size: {model!r} cannot be built for images of {image_size[0]}x"
                 f"{image_size[1]} ({cause(error)}); give --image_size {own[0]}x{own[1]}"
             ) from error
-    # Some weights are derived when a file is read: random ones must be those of the stored file.
-    return backbone if seed is None else read_backbone(written(backbone))
+    return backbone
 
 
 def _image_side(backbone: Any, model: str) -> Any:
