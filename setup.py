@@ -24,6 +24,8 @@ EXTRAS = {
     # Exports to ONNX: the converter, and the runtime that an export is checked in. With openvino,
     # which reads a graph: --engine onnxruntime.
     "onnx": ["onnx>=1.23,<2", "onnxruntime>=1.32,<2", "tf2onnx>=1.17,<2"],
+    # Backbones of KerasHub as bases. It needs tensorflow-text, whose version is TensorFlow's.
+    "kerashub": ["keras-hub>=0.32,<0.33", "tensorflow-text>=2.21,<2.22"],
     # A store as a dataset of Lance; the package is its Python binding.
     "lance": ["pylance>=14,<15"],
     # A store as a dataset of PyTorch.
@@ -52,6 +54,7 @@ EXTRAS["test"] = [
     *EXTRAS["dask"],
     *EXTRAS["openvino"],
     *EXTRAS["onnx"],
+    *EXTRAS["kerashub"],
     *EXTRAS["lance"],
     *EXTRAS["milvus"],
     *EXTRAS["docs"],

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from classifier.base import families, saved, signatures, stored, unfreezing
+from classifier.base.backbone import network
 from classifier.base.build import build_base
 from classifier.base.request import PIXELS, BaseRequest, parse_image_size
 from classifier.graphs.files import read_graph
 from classifier.graphs.network import Network
 from classifier.graphs.scaling import scaling_of
+from classifier.presets.preset import is_preset, load_backbone
 from classifier.runtime import import_keras
 from featurestore.cli.command import Parser, main, quiet_libraries, say
 from featurestore.errors import UsageError
@@ -32,8 +34,10 @@ _TUNING = "bottleneck   unfreeze      trained"
 
 
 def _open(request: BaseRequest) -> keras.Model:
-    """Builds the whole network; an application's layers are listed with random weights."""
+    """Builds the whole network; layers of a name are listed with random weights."""
     import_keras()
+    if request.is_preset:
+        return network(load_backbone(request.model, request.image_size, request.seed))
     if request.application is not None:
         return build_base(dataclasses.replace(request, weights="none")).model
     with saved.fetched(request.model, "--model") as path:
@@ -66,6 +70,8 @@ def _say_layers(name: str, record: dict) -> None:
         f"{name}: {len(rows)} layers, {record['trainable']:,} trainable and "
         f"{record['non_trainable']:,} non-trainable parameters; in a store all are frozen"
     )
+    if is_preset(name):
+        return
     necks = sum(row["bottleneck"] for row in rows)
     say(
         f"{necks} bottlenecks: a store that is cut at one serves to fine-tune what follows; "
@@ -76,7 +82,7 @@ def _say_layers(name: str, record: dict) -> None:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     parser = Parser(prog="python -m classifier.bases", description=__doc__)
-    text = "a keras.applications name, a saved model, or an ONNX or OpenVINO graph"
+    text = "a keras.applications name, a saved model, an ONNX or OpenVINO graph, or kerashub:PRESET"
     add = parser.add_argument
     add("name", nargs="?", metavar="NAME", help=text)
     text = "the only choice: layers are listed without weights"
@@ -118,12 +124,13 @@ def _show(model: str, image_size: tuple[int, int] | None, trust_model: bool, as_
         return
     application = request.application
     name = application.name if application else model
-    if application is None:
+    if application is None and not request.is_preset:
         with saved.fetched(model, "--model") as path:
             if path.is_dir():
                 _show_savedmodel(name, path, as_json)
                 return
-    record = {"model": name, **unfreezing.describe(_open(request), application is not None)}
+    named = application is not None or request.is_preset
+    record = {"model": name, **unfreezing.describe(_open(request), named)}
     if as_json:
         say(json.dumps(record, indent=2))
     else:

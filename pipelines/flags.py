@@ -78,7 +78,8 @@ _SIZE = "height x width; default 180 for VGG16"
 _LABEL = f"column of --labels if you give that, else {_COLUMN}; default label"
 _SPLITS = "divide an input without splits, by the content of its images"
 _MODEL = """a keras.applications name (python -m classifier.bases lists them), a saved model, an
-ONNX or OpenVINO graph (.onnx, .xml), or pixels to store the images themselves as uint8"""
+ONNX or OpenVINO graph (.onnx, .xml), kerashub:PRESET of KerasHub (a name or a folder), or pixels to
+store the images themselves as uint8"""
 _LAYER = """cut here (outer/inner if nested, a tensor of a graph); several layers are taken in one
 pass, each with the pooling behind its colon, else that of --pooling"""
 _FIT = """crop:256 resizes the shorter side to 256, then cuts; default squash, or what the file of

@@ -17,7 +17,7 @@ ROOMS = {
         "relabel export info checking compaction __main__"
     ).split(),
     "classifier": (
-        "runtime cachefolder figures pixels inputs graphs base engines features heads runs "
+        "runtime cachefolder figures pixels inputs graphs presets base engines features heads runs "
         "judgement reporting auditing exporting adopting training recipes"
     ).split(),
     "pipelines": (

@@ -55,6 +55,11 @@ class AdoptOptions:
     def __post_init__(self) -> None:
         if self.activation not in (AUTO, *ACTIVATIONS):
             raise unknown_choice("--activation", self.activation, (AUTO, *ACTIVATIONS))
+        if self.base.is_preset:
+            raise UsageError(
+                f"--model {self.base.model}: is a backbone without classes; give a whole "
+                "classifier, or extract features with it and train a head"
+            )
         # Checked here, before a network is built; the size is known only then.
         PixelSpec((1, 1), **self.pixels)
         for name, value in self.base.pixels.items():

@@ -31,6 +31,8 @@ _IGNORED = frozenset(
         "batch_shape", "batch_input_shape", "seed", "shared_object_id",
     }
 )  # fmt: skip
+# Of a network that is cut out of a backbone: its `classifier.base.backbone.CutBackbone`.
+HELD = "cut_backbone"
 _IGNORED_ENDS = ("_initializer", "_regularizer", "_constraint")
 
 
@@ -44,6 +46,9 @@ def identifying_lines(model: keras.Model) -> Iterator[bytes]:
       Byte strings, the same in every process, before saving and after loading.
     """
     keras = import_keras()
+    if held := getattr(model, HELD, None):
+        # Layers of KerasHub may not tell all that they compute; their backbone does.
+        yield _line("backbone", type(held.backbone).__name__, _plain(held.config))
     if isinstance(model, keras.Sequential):
         for layer in model.layers:
             yield from _operation(layer)
@@ -102,7 +107,8 @@ def _operation(operation: Any) -> Iterator[bytes]:
         return
     try:
         config = operation.get_config()
-    except NotImplementedError:
+    # A layer of KerasHub 0.32 may fail to tell its settings, and then its backbone tells them.
+    except (NotImplementedError, AttributeError, TypeError):
         config = {}
     if type(operation).__name__ == "Lambda":
         config = {**config, "function": operation.function}

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from classifier.base import cut, preprocess, saved
 from classifier.base.request import BaseRequest
 from classifier.base.weights import weights_hash
-from classifier.graphs.described import CHOICES
+from classifier.graphs.described import undescribed
 from classifier.graphs.files import GraphFiles, read_graph
 from classifier.graphs.network import Network
 from classifier.graphs.scaling import scaling_of
+from classifier.presets.preset import preset_name
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError
 from featurestore.fields import JOINED, Tap
@@ -69,6 +70,8 @@ def build_base(request: BaseRequest, *, allow_packaged: bool = False) -> FrozenB
     if request.application is not None:
         part = cut.cut_application(request, request.application, allow_packaged)
         name = request.application.name
+    elif request.is_preset:
+        part, name = cut.cut_preset(request), preset_name(request.model)
     else:
         with saved.fetched(request.model, "--model") as path:
             name = path.resolve().name
@@ -157,10 +160,10 @@ def _build_graph(request: BaseRequest) -> FrozenBase:
     files = read_graph(request.model)
     found = request.described
     if found is None:
-        raise UsageError(
-            f"--preprocess auto: nothing beside {files.name!r} says how its pixels are prepared; "
+        raise undescribed(
+            files.name,
             "copy the preprocessor_config.json (Hugging Face) or config.json (timm) of the model "
-            f"into its folder, or give --preprocess {'|'.join(CHOICES[1:])}"
+            "into its folder",
         )
     network = Network(files, request.asked_size, scaling_of(found.mode))
     notes = (found.note,) if found.source else ()
@@ -194,6 +197,8 @@ def _preprocessing(request: BaseRequest, part: cut.Cut) -> tuple[str, tuple[str,
     if request.described is not None:
         found = request.described
         return found.mode, (found.note,) if found.source else ()
+    if part.mode is None and request.is_preset:
+        raise undescribed(request.model, "save its ImageConverter by save_to_preset, too")
     if part.mode is None:
         raise UsageError(
             f"--preprocess auto: {request.model!r} does not say which preprocessing it needs; give "

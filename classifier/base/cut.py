@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classifier.base import families, graph, layers, preprocess, saved, stored, weights
+from classifier.base import backbone, families, graph, layers, preprocess, saved, stored, weights
 from classifier.base.signatures import signatures_of
-from classifier.base.taps import cut_several
+from classifier.presets.preset import load_backbone, read_backbone, written
 from classifier.runtime import import_keras
 from featurestore.errors import UsageError, cause
 
@@ -56,21 +56,42 @@ def cut_application(
     model, source, notes = _weighted(request, application, top, allow_packaged)
     if top and request.image_size is None and side != application.image_size:
         notes = (*notes, f"image size {side}x{side}: the size that {tops[0]} was made for")
-    names, mode = layers.canonical_names(model), (application.preprocess, "")
-    last = names[model.layers[-1].name]
+    last, mode = layers.canonical_names(model)[model.layers[-1].name], (application.preprocess, "")
     if not (request.layer or request.taps):
         note = f"layer {last}: the last one of {application.name} without its top"
         return Cut(model, last, source, mode, (*notes, note))
     asked = [last if each.layer == layers.OUTPUT else each.layer for each in request.singles]
-    paths = [_application_path(model, names, layer, application.name) for layer in asked]
+    whole = Cut(model, "", source, mode, notes)
+    return _cut_by_name(whole, asked, request.size, application.name)
+
+
+def cut_preset(request: BaseRequest) -> Cut:
+    """Cuts a backbone of KerasHub, with its own weights or random ones."""
+    seed = request.seed if request.weights == "none" else None
+    loaded = load_backbone(request.model, request.asked_size, seed)
+    if seed is not None:
+        # Some weights are derived when a file is read: random ones must be those of the store's.
+        loaded = read_backbone(written(loaded))
+    asked = [each.layer or layers.OUTPUT for each in request.singles]
+    if layers.OUTPUT in asked:
+        layers.require_one_output(loaded, request.model)
+    source = "preset" if seed is None else f"random, seed {seed}"
+    whole = Cut(backbone.network(loaded), "", source, None, ())
+    return _cut_by_name(whole, asked, _file_size(request, loaded), request.model)
+
+
+def _cut_by_name(whole: Cut, asked: Sequence[str], size: tuple[int, int], label: str) -> Cut:
+    """Cuts a new network at layers whose names are those that a new session gives."""
+    model, names = whole.model, layers.canonical_names(whole.model)
+    paths = [_named_path(model, names, layer, label) for layer in asked]
     cuts = [
-        Cut(_cut_at(model, [path], request.size, application.name), layer, source, mode, notes)
+        replace(whole, model=_cut_at(model, [path], size, label), layer=layer)
         for path, layer in zip(paths, asked, strict=True)
     ]
-    return _together(model, paths, cuts, request.size, application.name)
+    return _together(model, paths, cuts, size, label)
 
 
-def _application_path(
+def _named_path(
     model: keras.Model, names: Mapping[str, str], layer: str, label: str
 ) -> tuple[str, ...]:
     real = {canonical: name for name, canonical in names.items()}
@@ -149,14 +170,14 @@ def cut_file(request: BaseRequest, path: Path) -> Cut:
     paths, cuts = [], []
     for each in request.singles:
         names: tuple[str, ...] = ()
-        if _means_output(each.layer, whole):
-            _require_one_output(whole, path.name)
+        if layers.means_output(each.layer, whole):
+            layers.require_one_output(whole, path.name)
             layer = graph.output_names(whole)[0]
         elif each.layer:
             names = layers.find_layer(whole, each.layer, path.name)
             layer = each.layer
         else:
-            names, note = _default_names(whole, path.name)
+            names, note = layers.default_names(whole, path.name)
             layer = names[0]
             notes = (*notes, note)
         model = _cut_at(whole, [names], size, path.name)
@@ -181,41 +202,12 @@ def _randomised(cuts: Sequence[Cut], request: BaseRequest) -> Cut:
     return replace(cuts[0], model=model, weights=source)
 
 
-def _default_names(whole: keras.Model, label: str) -> tuple[tuple[str, ...], str]:
-    """Returns the layer where a saved network is cut by default, and a note about it."""
-    _require_one_output(whole, label)
-    found = layers.default_layer(whole)
-    if found is None:
-        raise UsageError(
-            f"--layer: {label!r} has no feature map that comes out of a convolution; give --layer "
-            f"(all of them: python -m classifier.bases {label})"
-        )
-    shape = layers.output_shape(whole, found) or ()
-    what = "the last feature map" if len(shape) == 4 else "the output of the conv base in it,"
-    return (found.name,), f"layer {found.name}: {what} of {label}; --layer cuts elsewhere"
-
-
-def _means_output(layer: str, whole: keras.Model) -> bool:
-    return layer == layers.OUTPUT and all(found.name != layer for found in whole.layers)
-
-
-def _require_one_output(whole: keras.Model, label: str) -> None:
-    if len(whole.outputs) > 1:
-        names = ", ".join(dict.fromkeys(graph.output_names(whole)))
-        raise UsageError(
-            f"--layer: {label!r} has {len(whole.outputs)} outputs ({names}), but features need "
-            "one; give --layer"
-        )
-
-
 def _cut_at(
     whole: keras.Model, paths: Sequence[tuple[str, ...]], size: tuple[int, int], label: str
 ) -> keras.Model:
     path = " and ".join("/".join(names) or layers.OUTPUT for names in paths)
     try:
-        if len(paths) > 1:
-            return cut_several(whole, paths, size)
-        return graph.cut(whole, paths[0], size)
+        return backbone.cut(whole, paths, size)
     # Keras raises these for a shape that a layer does not accept (mostly Dense after Flatten), and
     # for a graph that it cannot rebuild.
     except (*saved.UNREADABLE, AssertionError) as error:
@@ -249,8 +241,8 @@ def _file_size(request: BaseRequest, model: keras.Model) -> tuple[int, int]:
             f"--model: {label!r} takes inputs of shape {shapes[0][1:]}; a base takes images, "
             "(height, width, 3 or 1): wrap it in a model that converts them"
         )
-    if request.image_size is not None:
-        return request.image_size
+    if request.asked_size is not None:
+        return request.asked_size
     if not shapes or None in shapes[0][1:3]:
         raise UsageError(
             f"--image_size: {label!r} takes images of any size; give one, such as --image_size 224"

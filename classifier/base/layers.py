@@ -95,6 +95,46 @@ def _is_conv_base(layer: Any) -> bool:
     return graph.is_model(layer) and graph.convolves(layer)
 
 
+def default_names(whole: keras.Model, label: str) -> tuple[tuple[str, ...], str]:
+    """Finds the layer where a saved network is cut by default.
+
+    Args:
+      whole: the network.
+      label: the user's name for it, for the message.
+
+    Returns:
+      (its path, a note for the user).
+
+    Raises:
+      UsageError: when the network has several outputs, or no feature map.
+    """
+    require_one_output(whole, label)
+    found = default_layer(whole)
+    if found is None:
+        raise UsageError(
+            f"--layer: {label!r} has no feature map that comes out of a convolution; give --layer "
+            f"(all of them: python -m classifier.bases {label})"
+        )
+    shape = output_shape(whole, found) or ()
+    what = "the last feature map" if len(shape) == 4 else "the output of the conv base in it,"
+    return (found.name,), f"layer {found.name}: {what} of {label}; --layer cuts elsewhere"
+
+
+def means_output(layer: str, whole: keras.Model) -> bool:
+    """Returns whether a layer's name stands for the network's own output."""
+    return layer == OUTPUT and all(found.name != layer for found in whole.layers)
+
+
+def require_one_output(whole: keras.Model, label: str) -> None:
+    """Refuses a network of several outputs as a base without a layer; `label` is its name."""
+    if len(whole.outputs) > 1:
+        names = ", ".join(dict.fromkeys(graph.output_names(whole)))
+        raise UsageError(
+            f"--layer: {label!r} has {len(whole.outputs)} outputs ({names}), but features need "
+            "one; give --layer"
+        )
+
+
 def find_layer(model: keras.Model, path: str, where: str) -> tuple[str, ...]:
     """Finds a layer by its path ``outer/inner``.
 

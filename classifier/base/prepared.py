@@ -115,6 +115,8 @@ def _cut_entry(weights_hash: str) -> str:
 def _key(request: BaseRequest, allow_packaged: bool) -> list[Any]:
     """Returns what a prepared base depends on: the request, the releases, the weights on disk."""
     libraries = {name: version(name) for name in ("tensorflow", "keras", "numpy")}
+    if request.is_preset:
+        libraries["keras-hub"] = version("keras-hub")
     home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
     files = sorted(Path(home, "models").glob("*")) if request.weights == "imagenet" else []
     if application := request.application:

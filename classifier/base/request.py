@@ -12,6 +12,8 @@ from typing import Any
 from classifier.base import families, layers, saved
 from classifier.graphs.described import Described, described, require_preprocess
 from classifier.graphs.files import is_graph_file, read_graph
+from classifier.presets.converter import described_by_preset
+from classifier.presets.preset import is_preset, located
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.fields import PixelSpec, tap_name
 from featurestore.spec import POOLINGS
@@ -26,8 +28,8 @@ class BaseRequest:
 
     Attributes:
       model: a `keras.applications` name, a `.keras` or `.h5` file, a SavedModel folder, or an
-        ONNX or OpenVINO graph (`.onnx`, `.xml`); files and folders also as fsspec URLs. ``pixels``
-        stands for no base.
+        ONNX or OpenVINO graph (`.onnx`, `.xml`); files and folders also as fsspec URLs. A preset of
+        KerasHub is ``kerashub:NAME`` or ``kerashub:FOLDER``. ``pixels`` stands for no base.
       weights: ``imagenet`` (for a saved model: its own), ``none`` for random ones, or a file.
       layer: the layer to cut at, ``outer/inner`` in nested models, or a tensor of a graph; empty
         for the default.
@@ -70,7 +72,8 @@ class BaseRequest:
                 f"--channels {self.channels} is for --model pixels, got --model {self.model!r}; a "
                 "base that takes one channel is given grey pixels without it"
             )
-        if self.is_graph and self.weights != "imagenet":
+        own = ("imagenet", "none") if self.is_preset else ("imagenet",)
+        if (self.is_graph or self.is_preset) and self.weights not in own:
             raise UsageError(
                 f"--weights {self.weights}: {self.model!r} holds its own weights; leave it out"
             )
@@ -130,9 +133,14 @@ class BaseRequest:
         return is_graph_file(self.model)
 
     @property
+    def is_preset(self) -> bool:
+        """Whether the base is a backbone of KerasHub."""
+        return is_preset(self.model)
+
+    @property
     def application(self) -> families.Application | None:
-        """The named base of `keras.applications`, or None for a path and for pixels."""
-        if self.is_pixels or self.is_graph:
+        """The named base of `keras.applications`, or None for a path, a preset and pixels."""
+        if self.is_pixels or self.is_graph or self.is_preset:
             return None
         known = {name.casefold() for name in families.APPLICATIONS}
         if self.model.casefold() not in known and saved.looks_like_path(self.model):
@@ -156,6 +164,8 @@ class BaseRequest:
     @cached_property
     def described(self) -> Described | None:
         """The preprocessing that was asked for, or that a file beside the model describes."""
+        if self.is_preset and self.preprocess == "auto":
+            return described_by_preset(self.model)
         return None if self.is_pixels else described(self.preprocess, self.model)
 
     @property
@@ -168,7 +178,8 @@ class BaseRequest:
         found = self.described
         if found is None or not found.pixels:
             return {}
-        if self.image_size not in (None, found.image_size):
+        absolute = ":" in dict(found.pixels)["fit"]
+        if absolute and self.image_size not in (None, found.image_size):
             own = "x".join(map(str, found.image_size or ()))
             raise UsageError(
                 f"--image_size: {found.source!r} describes images of {own}; for others, give --fit "
@@ -193,13 +204,16 @@ class BaseRequest:
         application, random = self.application, self.weights == "none"
         if application is not None:
             model = application.name
+        elif self.is_preset:
+            place = located(self.model)
+            model = place.version or saved.file_digest(place.address, "--model")
         else:
             model = saved.file_digest(self.model, "--model")
         source = self.weights
         if source not in ("imagenet", "none"):
             source = saved.file_digest(source, "--weights")
         elif application is None and not random:
-            source = "file"
+            source = "preset" if self.is_preset else "file"
         seed = self.seed if random else 0
         mode = self.described.mode if self.described else self.preprocess
         return _digest(model, source, *self._cuts, self.size, mode, seed)

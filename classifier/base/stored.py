@@ -1,7 +1,7 @@
-"""The copy of the cut base in a store, and SavedModels, which are copied differently.
+"""The copy of the cut base in a store; SavedModels and backbones of KerasHub differ from others.
 
 Keras saves only the path of a SavedModel's folder, so a store keeps the zipped folder instead,
-under the same file name.
+under the same file name. So it does with a backbone, see `classifier.base.backbone`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import itertools
 import json
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from classifier.base.architecture import HELD
+from classifier.base.backbone import FOLDER, unpacked
 from classifier.base.saved import (
     UNREADABLE,
     fetched,
@@ -116,8 +119,11 @@ def save_base(base: Any, path: str | Path) -> None:
       path: a local path ending in ``.keras``.
     """
     packed = getattr(base.model, "packed_savedmodel", None)
+    held = getattr(base.model, HELD, None)
     if isinstance(base.model, GraphFiles):
         Path(path).write_bytes(base.model.packed())
+    elif held is not None:
+        Path(path).write_bytes(held.packed())
     elif packed is not None:
         # Keras would save only the folder's path.
         Path(path).write_bytes(packed)
@@ -138,33 +144,31 @@ def load_base(path: str | Path, spec: BaseSpec, trust_model: bool = False) -> ke
 
     Raises:
       CorruptStore: when the file is missing, damaged, or holds other weights.
-      UsageError: when it has Lambda layers and is not trusted.
+      UsageError: when it has Lambda layers and is not trusted, or needs KerasHub where that is not
+        installed.
     """
     with contextlib.ExitStack() as stack:
         try:
             local = stack.enter_context(fetched(str(path), "model"))
-            packed = _is_packed(local)
-            config = None if packed else saved_config(local)
-            if config is None and not packed:
+            load = _loader_of(local)
+            config = saved_config(local) if load is None else None
+            if config is None and load is None:
                 raise ValueError("it holds weights only")
         except (UsageError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise CorruptStore(
                 f"the stored base {str(path)!r} cannot be read ({cause(error)}); {RESTORE}"
             ) from error
-        if packed:
-            model = _load_packed(local)
-        elif any(lambda_names(config)) and not trust_model:
+        if load is None and any(lambda_names(config)) and not trust_model:
             raise UsageError(
                 f"the stored base {str(path)!r} contains Lambda layers, which run Python code "
                 "stored in the file; pass --trust_model if you trust its source"
             )
-        else:
-            try:
-                model = load_checked(local, trust_model)
-            except UNREADABLE as error:
-                raise CorruptStore(
-                    f"the stored base {str(path)!r} cannot be loaded ({cause(error)}); {RESTORE}"
-                ) from error
+        try:
+            model = load(local) if load else load_checked(local, trust_model)
+        except UNREADABLE as error:
+            raise CorruptStore(
+                f"the stored base {str(path)!r} cannot be loaded ({cause(error)}); {RESTORE}"
+            ) from error
     found = weights_hash(model)
     if found != spec.weights_hash:
         raise CorruptStore(
@@ -174,11 +178,27 @@ def load_base(path: str | Path, spec: BaseSpec, trust_model: bool = False) -> ke
     return model
 
 
-def _is_packed(path: Path) -> bool:
+def whole_only(model: keras.Model) -> str:
+    """Returns what a base is, in words, if its layers cannot be saved one by one; "" otherwise."""
+    if getattr(model, "packed_savedmodel", None) is not None:
+        return "a SavedModel"
+    return "a backbone of KerasHub" if getattr(model, HELD, None) is not None else ""
+
+
+def _loader_of(path: Path) -> Callable[[Path], keras.Model] | None:
+    """Returns what loads a file of a SavedModel or a backbone; None for one of Keras."""
     if not zipfile.is_zipfile(path):
-        return False
+        return None
     with zipfile.ZipFile(path) as archive:
-        return f"{_SAVEDMODEL}/saved_model.pb" in archive.namelist()
+        names = {name.partition("/")[0] for name in archive.namelist()}
+    loaders = {_SAVEDMODEL: _load_packed, FOLDER: _load_backbone}
+    return next((load for folder, load in loaders.items() if folder in names), None)
+
+
+def _load_backbone(path: Path) -> keras.Model:
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.startswith(f"{FOLDER}/")]
+        return unpacked({name.partition("/")[2]: archive.read(name) for name in names})
 
 
 def _load_packed(path: Path) -> keras.Model:

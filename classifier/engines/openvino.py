@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from classifier.engines.engine import EngineChoice, check_batch, check_batch_size
+from classifier.graphs.files import reason
 from classifier.runtime import import_openvino
+from featurestore.errors import UsageError
 from featurestore.taps import joined
 
 # OpenVINO's names for the precision of layers that are not quantised.
@@ -30,6 +32,9 @@ class OpenVINOEngine:
       batch_size: images per call.
       lanes: concurrent calls; further calls wait.
       threads: of all lanes together; 0 gives each lane one.
+
+    Raises:
+      UsageError: for a graph whose shapes do not fit a batch of this size.
     """
 
     def __init__(
@@ -44,14 +49,20 @@ class OpenVINOEngine:
         openvino = import_openvino()
         check_batch_size(batch_size)
         self._shape = (batch_size, *image_size, 3)
-        model.reshape(list(self._shape))
         settings = {
             "INFERENCE_PRECISION_HINT": _HINTS[choice.precision],
             "NUM_STREAMS": lanes,
             "INFERENCE_NUM_THREADS": threads or lanes,
             "ENABLE_CPU_PINNING": False,
         }
-        compiled = openvino.Core().compile_model(model, "CPU", settings)
+        try:
+            model.reshape(list(self._shape))
+            compiled = openvino.Core().compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            raise UsageError(
+                f"--engine openvino: it cannot run this base ({reason(error)}); use --engine "
+                "tensorflow"
+            ) from error
         self.batch_size = batch_size
         shapes = [tuple(output.shape)[1:] for output in compiled.outputs]
         self.feature_shape = shapes[0] if len(shapes) == 1 else (sum(map(math.prod, shapes)),)

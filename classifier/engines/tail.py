@@ -8,6 +8,7 @@ import numpy as np
 
 from classifier.base import graph, layers
 from classifier.base.preprocess import pool_graph
+from classifier.base.stored import whole_only
 from classifier.base.tail import bottlenecks, tail
 from classifier.base.weights import weights_hash
 from classifier.engines.tensorflow import GraphEngine
@@ -35,14 +36,14 @@ def layer_of(base: keras.Model, source: StoreSpec, where: str) -> str:
       UsageError: when no layer of the base gives the store's maps, or none that the rest of the
         base can continue from.
     """
-    if getattr(base, "packed_savedmodel", None) is not None:
-        raise UsageError(
-            "--input_store: the base is a SavedModel, which cannot be continued from a layer; give "
-            "a store of pixels, or --input"
-        )
     wanted = source.base
     if weights_hash(base) == wanted.weights_hash:
         return ""
+    if kind := whole_only(base):
+        raise UsageError(
+            f"--input_store: the base is {kind}, which cannot be continued from a layer; give a "
+            "store of its own output, one of pixels, or --input"
+        )
     # The same name comes first, as it nearly always fits.
     paths = sorted(bottlenecks(base), key=lambda path: path != wanted.layer)
     for path in paths:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from classifier.base.architecture import HELD
 from classifier.base.preprocess import pool_graph, pooled_shape, preprocess_graph
 from classifier.engines.device import prepare_devices
 from classifier.engines.engine import EngineChoice, check_batch, check_batch_size
@@ -102,6 +103,8 @@ def in_precision(model: keras.Model, precision: str) -> keras.Model:
         return keras.models.clone_model(layer, clone_function=recurse) if nested else rebuild(layer)
 
     try:
+        if held := getattr(model, HELD, None):
+            return held.in_policy(policy)
         if getattr(model, "packed_savedmodel", None) is not None:
             raise ValueError("a SavedModel is a finished graph")
         copy = keras.models.clone_model(model, clone_function=recurse)

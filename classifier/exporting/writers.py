@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from classifier.base.stored import whole_only
 from classifier.exporting import about
 from classifier.exporting.encoded import decode_graph, obstacle
 from classifier.exporting.options import ExportOptions
@@ -96,18 +97,13 @@ def write(package: Package, path: Path, options: ExportOptions) -> None:
 
 
 def _write_keras(package: Package, path: Path, options: ExportOptions) -> None:
-    if _holds_savedmodel(package.model):
+    if kind := next(filter(None, map(whole_only, package.model._flatten_layers())), ""):
         raise UsageError(
-            "--format keras: the base of this run is a SavedModel, of which Keras would save only "
-            "the path; use --format savedmodel, tflite, openvino or onnx"
+            f"--format keras: the base of this run is {kind}, which Keras cannot save as a part of "
+            "a model; use --format savedmodel, tflite, openvino or onnx"
         )
     package.model.save(path)
     about.put_into(path, package.texts)
-
-
-def _holds_savedmodel(model: keras.Model) -> bool:
-    tfsm = import_keras().layers.TFSMLayer
-    return any(isinstance(layer, tfsm) for layer in model._flatten_layers())
 
 
 def _write_savedmodel(package: Package, path: Path, options: ExportOptions) -> None:
@@ -205,10 +201,21 @@ def _write_onnx(package: Package, path: Path, options: ExportOptions) -> None:
             input_names=[frozen.inputs[0].name],
             output_names=[frozen.outputs[0].name],
             opset=OPSET,
+            custom_op_handlers={"Erfc": (_erfc, [])},
         )
     _rename(model, {frozen.inputs[0].name: "pixels", frozen.outputs[0].name: "probabilities"})
     about.put_into_onnx(model, package.texts)
     onnx.save(model, str(path))
+
+
+def _erfc(context: Any, node: Any, name: str, args: Any) -> None:
+    """Writes Erfc, of Keras's GELU, as 1 - Erf, because ONNX has no Erfc."""
+    shapes, dtypes = node.output_shapes, node.output_dtypes
+    erf = context.make_node("Erf", node.input, shapes=shapes, dtypes=dtypes)
+    one = context.make_const(f"{name}_one", np.float32(1))
+    context.remove_node(name)
+    inputs = [one.output[0], erf.output[0]]
+    context.make_node("Sub", inputs, outputs=node.output, name=name, shapes=shapes, dtypes=dtypes)
 
 
 def _rename(model: Any, names: Mapping[str, str]) -> None:

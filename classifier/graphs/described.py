@@ -44,9 +44,10 @@ class Described:
     @property
     def note(self) -> str:
         """The preprocessing in words, for the user."""
-        height, width = self.image_size or (0, 0)
-        flags = " ".join(f"--{name} {value}" for name, value in self.pixels)
-        return f"preprocessing {self.mode}, --image_size {height}x{width} {flags}: by {self.source}"
+        flags = [f"--{name} {value}" for name, value in self.pixels]
+        if self.image_size:
+            flags.insert(0, "--image_size {}x{}".format(*self.image_size))
+        return f"preprocessing {self.mode}, {' '.join(flags)}: by {self.source}"
 
 
 def require_preprocess(asked: str) -> None:
@@ -90,6 +91,14 @@ def described(asked: str, model: str) -> Described | None:
     return next((found for found in candidates if found), None)
 
 
+def undescribed(name: str, remedy: str) -> UsageError:
+    """Returns the error for a base of which nothing says how its pixels are prepared."""
+    return UsageError(
+        f"--preprocess auto: nothing beside {name!r} says how its pixels are prepared; {remedy}, "
+        f"or give --preprocess {'|'.join(CHOICES[1:])}"
+    )
+
+
 def _read(folder: str, name: str) -> Described | None:
     data = read_beside(folder, name)
     if data is None:
@@ -119,7 +128,7 @@ def _timm(record: Mapping[str, Any], name: str) -> Described:
     """Reads a ``pretrained_cfg`` of timm, as its `create_transform` does for evaluation."""
     channels, height, width = (int(side) for side in record["input_size"])
     if channels != 3:
-        raise _inexpressible(name, f"{channels} channels")
+        raise inexpressible(name, f"{channels} channels")
     share = float(record.get("crop_pct") or 0.875)
     crop = record.get("crop_mode") or "center"
     if crop == "center" and height == width:
@@ -127,7 +136,7 @@ def _timm(record: Mapping[str, Any], name: str) -> Described:
     elif crop == "squash" and share == 1.0:
         fit = "squash"
     else:
-        raise _inexpressible(name, f"crop_mode {crop!r} of {height}x{width} with crop_pct {share}")
+        raise inexpressible(name, f"crop_mode {crop!r} of {height}x{width} with crop_pct {share}")
     resize = _method(record.get("interpolation") or "bilinear", name)
     mode = mode_of(_colours(record["mean"]), _colours(record["std"]))
     return Described(mode, name, (height, width), (("fit", fit), ("resize", resize)))
@@ -136,9 +145,9 @@ def _timm(record: Mapping[str, Any], name: str) -> Described:
 def _hugging_face(record: Mapping[str, Any], name: str) -> Described:
     """Reads the configuration of an image processor of Hugging Face."""
     if record.get("do_pad"):
-        raise _inexpressible(name, "do_pad")
+        raise inexpressible(name, "do_pad")
     if not record.get("do_resize", True):
-        raise _inexpressible(name, "do_resize false")
+        raise inexpressible(name, "do_resize false")
     cut = record.get("crop_size") if record.get("do_center_crop") else None
     size, fit = _fitted(record, record["size"], cut, name)
     factor = float(record.get("rescale_factor", 1 / 255)) if record.get("do_rescale", True) else 1.0
@@ -163,10 +172,10 @@ def _fitted(
     if set(size) == {"height", "width"}:
         both = int(size["height"]), int(size["width"])
         if cut and _sides(cut) != both:
-            raise _inexpressible(name, f"size {both} and then crop_size {_sides(cut)}")
+            raise inexpressible(name, f"size {both} and then crop_size {_sides(cut)}")
         return both, "squash"
     if set(size) != {"shortest_edge"} or not (cut or share):
-        raise _inexpressible(name, f"size {dict(size)} without a crop, so of no fixed size")
+        raise inexpressible(name, f"size {dict(size)} without a crop, so of no fixed size")
     shorter = int(size["shortest_edge"])
     if cut:
         return _sides(cut), f"crop:{shorter}"
@@ -183,7 +192,7 @@ def _sides(value: Any) -> tuple[int, int]:
 
 def _method(interpolation: Any, name: str) -> str:
     if interpolation not in _FILTERS.values():
-        raise _inexpressible(name, f"the interpolation {interpolation!r}")
+        raise inexpressible(name, f"the interpolation {interpolation!r}")
     return f"pillow-{interpolation}"
 
 
@@ -197,7 +206,8 @@ def _over(values: Colours, scale: float) -> Colours:
     return red, green, blue
 
 
-def _inexpressible(name: str, what: str) -> UsageError:
+def inexpressible(name: str, what: str) -> UsageError:
+    """Returns the error for a preprocessing that our flags cannot express; `what` says which."""
     return UsageError(
         f"--preprocess: {name!r} asks for {what}, which no flag expresses exactly; give "
         "--preprocess by name, with --image_size, --fit and --resize of your choice"

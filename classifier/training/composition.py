@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from classifier.base import families, graph, layers, unfreezing
 from classifier.base.preprocess import pool_graph, preprocess_graph
+from classifier.base.stored import whole_only
 from classifier.base.tail import steps, tail
 from classifier.base.weights import weights_hash
 from classifier.engines import StoredBase
@@ -65,8 +66,8 @@ def compose(
         return _continued(run, head, store, unfreeze)
     _require_one_tap(run)
     base = StoredBase(run.storage, run.spec, trust_model).load()
-    if getattr(base, "packed_savedmodel", None) is not None or not run.spec.base.weights_hash:
-        what = "is a SavedModel" if run.spec.base.weights_hash else "has no layers"
+    if (kind := whole_only(base)) or not run.spec.base.weights_hash:
+        what = f"is {kind}" if kind else "has no layers"
         raise UsageError(
             f"--run: the base {run.spec.base.model} {what}, so none of its layers can be trained; "
             "train a head on features of a keras.applications name or a .keras file"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from classifier.inputs import ImageRef, ShardRef
+from classifier.presets.preset import is_preset
 from classifier.recipes.recipe import Recipe, Setting
 from featurestore.errors import UsageError
 from pipelines.flags import extract_options
@@ -90,7 +91,7 @@ def entrants_of(
 
 
 def _divided(typed: str) -> tuple[str, str]:
-    """Returns the base and its layer; colons may also be part of an address or of a layer's name.
+    """Returns the base and its layer; a colon may be part of an address, a preset or a layer's name.
 
     Example:
       >>> _divided("gs://nets/vit.onnx:/blocks.0/Add:mean"), _divided("gs://nets/own.keras")
@@ -99,7 +100,9 @@ def _divided(typed: str) -> tuple[str, str]:
     if end := _FILE.search(typed):
         return typed[: end.end() - 1], typed[end.end() :]
     model, colon, layer = typed.rpartition(":")
-    return (model, layer) if colon and "/" not in layer else (typed, "")
+    if not colon or "/" in layer or is_preset(typed) and not is_preset(model):
+        return typed, ""
+    return model, layer
 
 
 def sampled(entrant: Entrant, inputs: Sequence[str], sample: int) -> int:

@@ -231,7 +231,7 @@ def test_maps_a_temperature_and_a_savedmodel_base(maps, pixels, tmp_path, format
 
 
 def test_keras_cannot_hold_a_savedmodel_base(maps, tmp_path):
-    with pytest.raises(UsageError, match="Keras would save only the path"):
+    with pytest.raises(UsageError, match="is a SavedModel, which Keras cannot save"):
         export(maps, "keras", tmp_path / "model.keras")
 
 
