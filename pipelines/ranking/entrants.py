@@ -91,7 +91,7 @@ def entrants_of(
 
 
 def _divided(typed: str) -> tuple[str, str]:
-    """Returns the base and its layer; a colon may be part of an address, a preset or a layer's name.
+    """Returns the base and its layer; addresses, presets and layers may have colons themselves.
 
     Example:
       >>> _divided("gs://nets/vit.onnx:/blocks.0/Add:mean"), _divided("gs://nets/own.keras")
