@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -45,6 +46,21 @@ def test_lists_are_what_arrow_decodes(tmp_path, count, length, changes):
             got = split_lists(path, metadata, group, "features", length)
             assert got.dtype == np.float32 and not got.flags.writeable
             np.testing.assert_array_equal(got.ravel(), column.flatten().to_numpy())
+
+
+def test_a_dot_in_the_name_of_another_column_is_no_nesting(tmp_path):
+    path = str(tmp_path / "lists.parquet")
+    written(path, 7)
+    with pq.ParquetFile(path) as file:
+        table = file.read()
+    other = pc.negate(table["features"].combine_chunks().flatten())
+    other = pa.FixedSizeListArray.from_arrays(other, type=table["features"].type)
+    both = pa.table({"features.k": other, "features": table["features"]})
+    usual = USUAL | {"use_byte_stream_split": True}
+    pq.write_table(both, path, **usual)
+    metadata = pq.read_metadata(path)
+    got = split_lists(path, metadata, 0, "features", LENGTH)
+    np.testing.assert_array_equal(got.ravel(), table["features"].combine_chunks().flatten())
 
 
 @pytest.mark.parametrize(
