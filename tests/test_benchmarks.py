@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from support.commands import assert_one_line_error
 
-from benchmarks import auditing, contenders, exports, stacked, throughput, views
+from benchmarks import auditing, contenders, exports, stacked, throughput, tournament, views
 from benchmarks.bases import BASES, chosen
 from benchmarks.contenders import DECODE, OURS, TEXTBOOK, TWO, Bench, engine_flags
 from benchmarks.distributed import commit_curves
@@ -370,7 +370,6 @@ def test_throughput_end_to_end(command, tmp_path):
         ("benchmarks.views", "--per_class", "2", "--epochs", "1", "--seeds", "1"),
         ("benchmarks.scoring", "--images", "48", "--rounds", "1"),
         ("benchmarks.auditing", "--rows", "600,1200,1800"),
-        pytest.param(("benchmarks.tournament", "--images", "60"), marks=pytest.mark.slow),
     ],
     ids=lambda arguments: arguments[0],
 )
@@ -442,6 +441,17 @@ def test_other_ways_to_train_heads_together_give_the_same_heads(tmp_path):
         # One of the 60 validation rows may fall the other way.
         assert theirs.shape == ours.shape == (16,)
         assert np.abs(theirs - ours).max() < 0.02
+
+
+def test_a_tournament_is_a_table_of_its_standings():
+    interval = {"estimate": 0.5, "lower": 0.25, "upper": 0.75}
+    cost = {"images_per_second": 9.0, "hours_per_million": 30.0, "bytes_per_million": 2**30}
+    facts = {"base": "VGG16.keras:a", "accuracy": interval, "images": 360, "split": "test", **cost}
+    other = {**facts, "base": "VGG16.keras", "difference": interval, "p_value": 0.25}
+    lines = tournament.report({"standings": [facts, other], "advised": "VGG16.keras"})
+    assert lines[2].startswith("| VGG16:a | 50.0% (25.0 to 75.0) |  |  | 9.0 | 30.0 | ")
+    assert lines[3].startswith("| VGG16 | 50.0% (25.0 to 75.0) | 50.0% (25.0 to 75.0) | 0.25 | ")
+    assert lines[-1] == "360 images of the test split judge. Advised: VGG16."
 
 
 def test_hits_count_the_first_findings_and_all():
