@@ -19,6 +19,8 @@ EXTRAS = {
     "openvino": ["openvino>=2026.4,<2027", "nncf>=3.4,<4"],
     # classifier.audit --map umap.
     "umap": ["umap-learn>=0.5.12,<1"],
+    # An index for searches of many millions of images: classifier.search --index.
+    "search": ["usearch>=2.26,<3"],
     # A scheduler and workers of your own: --runner=DaskRunner. Both need this extra, too.
     "dask": ["dask[distributed]>=2026.1,<2027"],
     # Exports to ONNX: the converter, and the runtime that an export is checked in. With openvino,
@@ -55,6 +57,7 @@ EXTRAS["test"] = [
     *EXTRAS["openvino"],
     *EXTRAS["onnx"],
     *EXTRAS["kerashub"],
+    *EXTRAS["search"],
     *EXTRAS["lance"],
     *EXTRAS["milvus"],
     *EXTRAS["docs"],

@@ -26,8 +26,8 @@ def parser() -> Parser:
     """Returns the command's arguments."""
     result = Parser(
         prog="python -m classifier.search",
-        description="Prints the stored images that are nearest to an image, by exact cosine of the "
-        "standardised features. The store's own base computes the features of the image.",
+        description="Prints the stored images that are nearest to an image, by the cosine of "
+        "the standardised features. The store's own base computes the features of the image.",
     )
     add = result.add_argument
     add("image", metavar="IMAGE", help="image file, or its URL")
@@ -36,6 +36,13 @@ def parser() -> Parser:
     add("--top", type=int, default=12, metavar="N", help="images to find (default %(default)s)")
     add("--label", help="only images with this label")
     add("--split", help="only images of this split")
+    add(
+        "--index",
+        metavar="FOLDER",
+        help="search an index in this folder instead of all features; it is made by the first "
+        "search and whenever the store has changed, may miss a few of the nearest images, and "
+        "needs hoarfrost[search]",
+    )
     add("--plot", metavar="FILE.png", help="picture to write: the image and those found")
     add("--trust_model", action="store_true", help="allow Lambda layers in the store's base")
     add("--storage_options", nargs="+", default=[], metavar="K=V", help="file system options")
@@ -57,11 +64,7 @@ def run(argv: Sequence[str]) -> int:
         plots.new_figure(1, 1)  # Reports a missing Matplotlib before anything is computed.
     pixels = _pixels(arguments.image, store, file_system)
 
-    from classifier.auditing.search import search
-
-    features = _features(store, pixels, arguments.trust_model)
-    labels, splits = ([value] if value else None for value in (arguments.label, arguments.split))
-    found = search(store, features, arguments.top, labels, splits)
+    found = _found(arguments, store, _features(store, pixels, arguments.trust_model))
     if not found:
         raise _nothing(store, arguments)
     if arguments.json:
@@ -76,6 +79,24 @@ def run(argv: Sequence[str]) -> int:
         if missing:
             say(f"note: {missing} images could not be read and are grey", to_stderr=True)
     return 0
+
+
+def _found(arguments: Namespace, store: FeatureStore, features: np.ndarray) -> list[Match]:
+    """Searches all features, or the index that the user named."""
+    labels, splits = ([value] if value else None for value in (arguments.label, arguments.split))
+    if not arguments.index:
+        from classifier.auditing.search import search
+
+        return search(store, features, arguments.top, labels, splits)
+    from classifier.auditing.index import StoreIndex
+    from classifier.auditing.rows import reduced
+
+    index = StoreIndex.open(store, arguments.index)
+    if index is None:
+        say(f"making the index of {store.url} in {arguments.index}", to_stderr=True)
+        index = StoreIndex.make(store, arguments.index)
+    vector = reduced(features[None], store.spec.is_pixels)
+    return index.search(vector, arguments.top, labels, splits)
 
 
 def _nothing(store: FeatureStore, arguments: Namespace) -> UsageError:

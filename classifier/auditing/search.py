@@ -16,6 +16,9 @@ from featurestore.errors import UsageError
 if TYPE_CHECKING:
     from featurestore import FeatureStore
 
+# What a match tells, and what leads to its image.
+COLUMNS = (*ROW_COLUMNS, "labels", "split")
+
 
 @dataclass(frozen=True)
 class Match:
@@ -69,9 +72,8 @@ def search(
     """
     standard, is_pixels = store_standard(store), store.spec.is_pixels
     wanted = unit(scaled(reduced(features[None], is_pixels), standard))[0]
-    columns = (*ROW_COLUMNS, "labels", "split", "features")
     found: list[Match] = []
-    for batch in store.scan(columns, splits=splits, labels=labels, views=[0]):
+    for batch in store.scan((*COLUMNS, "features"), splits=splits, labels=labels, views=[0]):
         units = unit(scaled(reduced(batch.pop("features"), is_pixels), standard))
         cosines = units @ wanted
         for row in np.argsort(-cosines, kind="stable")[:most].tolist():
