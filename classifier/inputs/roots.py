@@ -31,6 +31,8 @@ Entry = tuple[str, Info]  # (path relative to the root, the file system's entry)
 _SPEC_FILES = {store_layout.SPEC, "parts"}
 # Detecting the layout keeps up to so many entries for the listing itself.
 _KEPT = 200_000
+# What is read besides images, for messages.
+SHARDS_AND_LISTS = "shards (*.tar, *.zip, *.tfrecord, *.parquet) or a list (*.csv)"
 
 
 class Root:
@@ -92,8 +94,7 @@ class Root:
         elif kind != "directory":
             raise UsageError(
                 f"--input: {public_url(self.uri)!r} does not exist; give a folder of images, a "
-                "pattern such as 'photos/**/*.jpg', shards (*.tar, *.zip, *.tfrecord, *.parquet) "
-                "or a list (*.csv)"
+                f"pattern such as 'photos/**/*.jpg', {SHARDS_AND_LISTS}"
             )
 
     def take_files(self, others: Sequence[Root], layout: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from classifier.inputs import Ignored, ImageRef, ShardRef, list_inputs
 from classifier.inputs.found import Found
 from classifier.inputs.labels import Labeller
+from classifier.inputs.roots import SHARDS_AND_LISTS
 from featurestore.errors import UsageError
 from featurestore.ignored import note_lines
 from featurestore.io.storage import public_url
@@ -100,5 +101,6 @@ def no_images(inputs: Sequence[str], ignored: Ignored) -> UsageError:
     found = note_lines(ignored.notes.values())
     if ignored.count:
         found.insert(0, f"{ignored.count} other files are there, such as {ignored.names[0]!r}")
+        found.append(f"give images, {SHARDS_AND_LISTS}")
     reason = "; ".join(found) or "it is empty; give a folder of images, or shards"
     return UsageError(f"--input: no images in {where}; {reason}")

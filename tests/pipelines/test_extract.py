@@ -304,7 +304,7 @@ def test_finite_values_beyond_float16_fail_the_run_in_one_line(scaling_model, tm
         (["--limit", "1", "photos"], "unknown argument 'photos'"),
         (["--input", "missing"], "'missing' does not exist"),
         (["--input", "empty"], "no images in 'empty'; it is empty"),
-        (["--input", "texts"], "no images in 'texts'; 1 other files are there, such as 'a.txt'"),
+        (["--input", "texts"], "1 other files are there, such as 'a.txt'; give images, shards ("),
         (["--model", "VGG61"], "did you mean VGG16"),
         (["--model", "gone.keras"], "gone.keras"),
         (["--dtype", "float64"], "float64"),
