@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -83,6 +84,11 @@ class Found:
                     f"note: no image has a label; {tables[0]!r} lies beside them: if it holds the "
                     "labels, name it with --labels"
                 )
+        if alike := _alike(self.classes):
+            lines.append(
+                f"note: classes whose names differ only in case or separators: {alike}; if they "
+                "are one class, give it one name"
+            )
         if self.beside:
             lines.append(
                 f"note: images beside the other folders got no label and no split: "
@@ -105,6 +111,15 @@ class Found:
 def _add(counts: Counter[str], name: str) -> None:
     if name in counts or len(counts) < MAX_CLASSES:
         counts[name] += 1
+
+
+def _alike(names: Iterable[str]) -> str:
+    """Returns the first few names of classes that are spelt alike, or ""."""
+    spelt: dict[str, list[str]] = {}
+    for name in names:
+        spelt.setdefault(re.sub(r"[ _-]+", " ", name.casefold()), []).append(name)
+    groups = [", ".join(sorted(group)) for group in spelt.values() if len(group) > 1]
+    return "; ".join(sorted(groups)[:_SHOWN])
 
 
 def _shown(counts: Mapping[str, int]) -> str:

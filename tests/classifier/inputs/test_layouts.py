@@ -376,6 +376,14 @@ def test_a_table_beside_images_without_labels_is_said(tmp_path):
     )
 
 
+def test_classes_that_are_spelt_alike_are_said(tmp_path):
+    names = ["Cat/1.png", "cat/2.png", "big dog/3.png", "big_dog/4.png", "cow/5.png"]
+    assert said(write_folder(tmp_path / "in", labelled(names)))[2] == (
+        "note: classes whose names differ only in case or separators: Cat, cat; big dog, big_dog; "
+        "if they are one class, give it one name"
+    )
+
+
 def test_doubtful_names_are_said(tmp_path):
     root = write_folder(tmp_path / "in", labelled(["cat/1.png", "test/2.png", "dog/val/3.png"]))
     assert said(root)[2].startswith(
