@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from featurestore.errors import UsageError, unknown_choice
 from featurestore.labels.cells import text_of
 
-LABEL_COLUMNS = ("labels", "label", "class", "class_name")
+LABEL_COLUMNS = ("labels", "label", "class", "class_name", "target", "category")
 SPLIT_COLUMNS = ("split",)
 # Usual names of key columns, for tables whose first column is not the key.
 KEY_COLUMNS = (

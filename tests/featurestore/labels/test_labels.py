@@ -194,6 +194,7 @@ def write_parquet(path, **columns):
         "id , label\n1.0, cat\n2.0,dog\u00a0\n",
         "id,label,\n1,cat,\n2,dog,\n",
         "id;label\n1;cat\n2;dog\n",
+        "image,patient_id,age,target\n1,17,50,cat\n2,18,60,dog\n",
         "id\tlabel\n1\tcat\n2\tdog\n",
         "0,1\n1.jpg,cat\n2.jpg,dog\n",
     ],
