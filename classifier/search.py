@@ -89,14 +89,12 @@ def _found(arguments: Namespace, store: FeatureStore, features: np.ndarray) -> l
 
         return search(store, features, arguments.top, labels, splits)
     from classifier.auditing.index import StoreIndex
-    from classifier.auditing.rows import reduced
 
     index = StoreIndex.open(store, arguments.index)
     if index is None:
         say(f"making the index of {store.url} in {arguments.index}", to_stderr=True)
         index = StoreIndex.make(store, arguments.index)
-    vector = reduced(features[None], store.spec.is_pixels)
-    return index.search(vector, arguments.top, labels, splits)
+    return index.search(features[None], arguments.top, labels, splits)
 
 
 def _nothing(store: FeatureStore, arguments: Namespace) -> UsageError:

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from classifier.auditing.rows import reduced, scaled, unit
+from classifier.auditing.rows import directions_of
 from classifier.auditing.search import COLUMNS, Match, store_standard
 from classifier.heads.head import Standard
 from featurestore.errors import UsageError, cause
@@ -57,11 +57,13 @@ class StoreIndex:
       rows: their columns but features.
       graph: the `usearch.index.Index` of their vectors, by row number.
       standard: mean and deviation of the features.
+      is_pixels: whether the store holds pixels.
     """
 
     rows: pq.ParquetFile
     graph: Any
     standard: Standard
+    is_pixels: bool
 
     @classmethod
     def open(cls, store: FeatureStore, folder: str) -> StoreIndex | None:
@@ -83,7 +85,8 @@ class StoreIndex:
                 return None
             standard = Standard(*(np.array(record[n], np.float32) for n in ("mean", "deviation")))
             graph = kind.restore(str(at / f"{digest}.usearch"), view=True)
-            return cls(pq.ParquetFile(at / f"{digest}.parquet"), graph, standard)
+            rows = pq.ParquetFile(at / f"{digest}.parquet")
+            return cls(rows, graph, standard, store.spec.is_pixels)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, pa.ArrowException) as error:
             raise UsageError(
                 f"--index: the index in {folder!r} is damaged ({cause(error)}); delete the folder, "
@@ -134,12 +137,12 @@ class StoreIndex:
         """Returns rows that are nearest, nearest first; see `classifier.auditing.search.search`.
 
         Args:
-          features: float32 (1, d), as `classifier.auditing.rows.reduced` gives them.
+          features: (1, \\*feature_shape) of an image, as the store would hold them.
           most: how many are wanted.
           labels: only images with one of these; None for all.
           splits: only images of these splits; None for all.
         """
-        wanted = unit(scaled(features, self.standard))[0]
+        wanted = directions_of(features, self.standard, self.is_pixels)[0]
         count = most
         while True:
             count = min(count, len(self.graph))
@@ -174,9 +177,8 @@ def _write_rows(
     graph = kind(ndim=len(standard.mean), metric="cos", dtype=_DTYPE)
     with pq.ParquetWriter(paths[0], _SCHEMA) as writer:
         for batch in store.scan((*COLUMNS, "features"), views=[0]):
-            vectors = reduced(batch.pop("features"), store.spec.is_pixels)
-            numbers = np.arange(len(graph), len(graph) + len(vectors))
-            graph.add(numbers, unit(scaled(vectors, standard)))
+            vectors = directions_of(batch.pop("features"), standard, store.spec.is_pixels)
+            graph.add(np.arange(len(graph), len(graph) + len(vectors)), vectors)
             writer.write_table(pa.table({f.name: batch[f.name].tolist() for f in _SCHEMA}, _SCHEMA))
     graph.save(str(paths[1]))
 

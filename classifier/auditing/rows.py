@@ -144,6 +144,17 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
 
 
+def directions_of(features: np.ndarray, standard: Standard, is_pixels: bool) -> np.ndarray:
+    """Returns float32 (n, d): the standardised vectors of rows, scaled to length 1.
+
+    Args:
+      features: of the rows, as for `reduced`.
+      standard: of the vectors.
+      is_pixels: as for `reduced`.
+    """
+    return unit(scaled(reduced(features, is_pixels), standard))
+
+
 @contextmanager
 def read_rows(store: FeatureStore) -> Iterator[AuditRows]:
     """Reads a store's rows; their file is deleted at the end.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classifier.auditing.rows import reduced, scaled, unit
+from classifier.auditing.rows import directions_of, reduced
 from classifier.heads.head import Moments, Standard
 from classifier.judgement.outcomes import ROW_COLUMNS
 from featurestore.errors import UsageError
@@ -71,10 +71,10 @@ def search(
       splits: only images of these splits; None for all.
     """
     standard, is_pixels = store_standard(store), store.spec.is_pixels
-    wanted = unit(scaled(reduced(features[None], is_pixels), standard))[0]
+    wanted = directions_of(features[None], standard, is_pixels)[0]
     found: list[Match] = []
     for batch in store.scan((*COLUMNS, "features"), splits=splits, labels=labels, views=[0]):
-        units = unit(scaled(reduced(batch.pop("features"), is_pixels), standard))
+        units = directions_of(batch.pop("features"), standard, is_pixels)
         cosines = units @ wanted
         for row in np.argsort(-cosines, kind="stable")[:most].tolist():
             values = {name: column[row] for name, column in batch.items()}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from classifier.inputs.layouts import Layout
 from featurestore.ignored import Ignored
+from featurestore.labels.tables import TEXT_SUFFIXES
 
 # With a folder per image there would be millions of classes.
 MAX_CLASSES = 100_000
@@ -79,9 +80,9 @@ class Found:
             if self.unlabelled:
                 text += f"; {self.unlabelled:,} of {self.images:,} images have no label"
             lines.append(f"found: {text}")
-            if self.unlabelled == self.images and (tables := self._tables()):
+            if self.unlabelled == self.images and (beside := self._table()):
                 lines.append(
-                    f"note: no image has a label; {tables[0]!r} lies beside them: if it holds the "
+                    f"note: no image has a label; {beside!r} lies beside them: if it holds the "
                     "labels, name it with --labels"
                 )
         if alike := _alike(self.classes):
@@ -103,9 +104,10 @@ class Found:
             )
         return lines
 
-    def _tables(self) -> list[str]:
-        """Returns the ignored files that may be tables of labels."""
-        return [name for name in self.ignored.names if name.lower().endswith((".csv", ".tsv"))]
+    def _table(self) -> str:
+        """Returns the first ignored file that may be a table of labels, or ""."""
+        ends = tuple(TEXT_SUFFIXES)
+        return next((name for name in self.ignored.names if name.lower().endswith(ends)), "")
 
 
 def _add(counts: Counter[str], name: str) -> None:

@@ -246,5 +246,4 @@ def eigen(scatter: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
         values, vectors = np.linalg.eigh(basis.T @ (scatter @ basis))
         if np.trace(scatter) - values.sum() <= _LEFT_OUT * np.trace(scatter):
             return values, basis @ vectors
-    values, vectors = np.linalg.eigh(scatter)
-    return values, vectors
+    return np.linalg.eigh(scatter)
