@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # A file of tests stays in one process: its tests share what they extracted. The order of files is
-# that of tests/support/longest.py, the longest first.
-PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
+# that of tests/support/longest.py, the longest first. A test that hangs ends the tests after 15
+# minutes, and a minute before that it says where it stands.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
+	--timeout 900 --timeout-method thread -o faulthandler_timeout=840
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help

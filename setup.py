@@ -82,6 +82,7 @@ EXTRAS["test"] = [
     "moto[server]>=5.1,<6",
     "mypy>=1.13",
     "pytest>=8.3",
+    "pytest-timeout>=2.4,<3",
     "pytest-xdist>=3.6",
     "ruff>=0.9",
     "types-protobuf",

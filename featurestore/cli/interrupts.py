@@ -199,15 +199,21 @@ def _kill_children() -> None:
 
     On other systems children end themselves when they notice that their parent has ended.
     """
-    for child in _below(os.getpid()):
+    for child in _held_below(os.getpid()):
         with suppress(OSError):
             os.kill(child, signal.SIGKILL)
 
 
-def _below(process: int) -> list[int]:
-    """Lists the descendants of a process, because a shell may start the others."""
+def _held_below(process: int) -> list[int]:
+    """Stops the descendants of a process, of which a shell may have some, and lists them.
+
+    A stopped process starts no further ones, so none is missed between its listing and its end.
+    """
     found = []
     with suppress(OSError):
         for listed in Path(f"/proc/{process}/task").glob("*/children"):
             found += [int(child) for child in listed.read_text().split()]
-    return [*found, *(lower for child in found for lower in _below(child))]
+    for child in found:
+        with suppress(OSError):
+            os.kill(child, signal.SIGSTOP)
+    return [*found, *(lower for child in found for lower in _held_below(child))]

@@ -152,8 +152,9 @@ def test_every_way_out_is_one_line(tmp_path, body):
 
 @pytest.mark.parametrize("how", ["abrupt()", "at_interrupt(lambda: None)"])
 def test_no_process_is_left_even_behind_a_shell(tmp_path, how):
-    child = "subprocess.Popen('sleep 600; true', shell=True)"
-    body = f"    {child}\n    with interrupts.{how}: {WAITING}"
+    # The shell is still starting processes when the signal comes.
+    shell = "for i in `seq 300`; do sleep 600 & done; wait"
+    body = f"    subprocess.Popen({shell!r}, shell=True)\n    with interrupts.{how}: {WAITING}"
     process, ready = run_script(tmp_path, body)
     _, err = signalled_when(process, ready, signal.SIGTERM, False)
     assert_interrupted(process, err, 143)
