@@ -60,11 +60,11 @@ def connect(
 def _connect(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     if not isinstance(url, str) or "\0" in url:
         raise ValueError("an address is text, without a NUL character")
+    if path := path_on_disk(url):
+        return fsspec.core.url_to_fs("file:///", **options)[0], path
     if is_chain(url):
         return fsspec.core.url_to_fs(url, **options)
     protocol = protocol_of(url)
-    if is_on_disk(url):
-        return fsspec.core.url_to_fs("file:///", **options)[0], _local_path(_bare(url))
     url = f"{protocol}://{_bare(url)}"
     # fsspec would split an object's name at ::, too.
     fs, path = fsspec.core.url_to_fs(url.split("::")[0], **options)
@@ -96,6 +96,16 @@ def is_on_disk(url: str) -> bool:
       [True, True, False]
     """
     return protocol_of(url) in _LOCAL
+
+
+def path_on_disk(url: str) -> str | None:
+    """Returns the absolute path of a file of this machine; None for any other address.
+
+    Example:
+      >>> path_on_disk("file:///photos/./a.jpg"), path_on_disk("simplecache::s3://b/a.jpg")
+      ('/photos/a.jpg', None)
+    """
+    return _local_path(_bare(url)) if is_on_disk(url) and not is_chain(url) else None
 
 
 def is_web(url: str) -> bool:
