@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib
 import os
 import sys
@@ -73,6 +74,20 @@ def import_openvino() -> Any:
             "'hoarfrost[openvino]', or use --engine tensorflow"
         ) from error
     return openvino
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """Returns the only `openvino.Core` of this process.
+
+    Each core gives its thread a signal stack and puts back the one before it when it ends. If two
+    do not end in the reverse of their order, the thread is left with a stack that is gone, and
+    Ctrl-C crashes the process (OpenVINO 2026.4).
+
+    Raises:
+      UsageError: when OpenVINO is not installed.
+    """
+    return import_openvino().Core()
 
 
 def import_onnx() -> Any:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from classifier.base.stored import RESTORE
 from classifier.cachefolder import CacheFolder, zipped
 from classifier.engines.tensorflow import feature_graph
-from classifier.runtime import import_keras, import_openvino
+from classifier.runtime import import_keras, import_openvino, openvino_core
 from featurestore.errors import CorruptStore, UsageError, one_line
 from featurestore.spec import BaseSpec
 from featurestore.taps import taps_of
@@ -127,7 +127,7 @@ def unpack(data: bytes, where: str) -> Any:
         import numpy as np
 
         tensor = openvino.Tensor(np.frombuffer(weights, np.uint8))
-        return openvino.Core().read_model(xml, tensor)
+        return openvino_core().read_model(xml, tensor)
     except (zipfile.BadZipFile, KeyError, RuntimeError) as error:
         raise CorruptStore(f"{where} cannot be read ({one_line(error, 200)}); {RESTORE}") from error
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from classifier.engines.device import CPU, asked, sees_cuda, sees_gpu
-from classifier.runtime import import_openvino
+from classifier.runtime import openvino_core
 from featurestore.errors import UsageError
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -63,7 +63,7 @@ def this_machine() -> Hardware:
         native["tensorflow"] = ("bfloat16",)
     if "openvino" in installed:
         try:
-            found = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            found = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             native["openvino"] = tuple(name for name, key in _CAPABILITIES.items() if key in found)
         except UsageError:
             # An OpenVINO that cannot be loaded counts as absent.

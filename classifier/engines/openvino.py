@@ -10,7 +10,7 @@ import numpy as np
 
 from classifier.engines.engine import EngineChoice, check_batch, check_batch_size
 from classifier.graphs.files import reason
-from classifier.runtime import import_openvino
+from classifier.runtime import import_openvino, openvino_core
 from featurestore.errors import UsageError
 from featurestore.taps import joined
 
@@ -57,7 +57,7 @@ class OpenVINOEngine:
         }
         try:
             model.reshape(list(self._shape))
-            compiled = openvino.Core().compile_model(model, "CPU", settings)
+            compiled = openvino_core().compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise UsageError(
                 f"--engine openvino: it cannot run this base ({reason(error)}); use --engine "

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from classifier.cachefolder import zipped
-from classifier.runtime import import_openvino, standard_error_held
+from classifier.runtime import openvino_core, standard_error_held
 from featurestore.errors import CorruptStore, UsageError, cause, did_you_mean, one_line
 
 # Files that OpenVINO reads, and TensorFlow does not.
@@ -75,12 +75,12 @@ class GraphFiles:
         Raises:
           UsageError: when it cannot be read.
         """
-        openvino = import_openvino()
+        core = openvino_core()
         with self.written() as path:
             # Its frontends print their guesses at a damaged file.
             with standard_error_held():
                 try:
-                    return openvino.Core().read_model(path)
+                    return core.read_model(path)
                 # They have no exception class of their own.
                 except Exception as error:
                     raise UsageError(

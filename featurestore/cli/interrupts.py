@@ -27,6 +27,8 @@ KEPT = "what was stored stays; give the same command again"
 # Ctrl-C reaches a child process twice, directly and through its parent, but counts once.
 REPEAT_SECONDS = 1.0
 GRACE_SECONDS = 10.0
+# The most that a process may take to stop; one that waits for a disk stops only after that.
+STOP_SECONDS = 0.5
 
 
 @dataclass
@@ -215,5 +217,17 @@ def _held_below(process: int) -> list[int]:
             found += [int(child) for child in listed.read_text().split()]
     for child in found:
         with suppress(OSError):
-            os.kill(child, signal.SIGSTOP)
+            _stop(child)
     return [*found, *(lower for child in found for lower in _held_below(child))]
+
+
+def _stop(process: int) -> None:
+    """Stops a process, and waits until it has left a call that may still start another one."""
+    os.kill(process, signal.SIGSTOP)
+    deadline = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        # Stopped, or dead.
+        if state in "TtZX":
+            return
+        time.sleep(0.001)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from support.commands import run_command
+from support.commands import ROOT, run_command
 from support.engines import built, decoded, engine_of, row_distance
 from support.extraction import run
 from support.images import write_images
@@ -22,6 +22,7 @@ from classifier.engines.conversion import convert, converted, pack, unpack
 from classifier.engines.hardware import Hardware
 from classifier.engines.openvino import OpenVINOEngine
 from classifier.engines.tensorflow import TensorFlowEngine
+from classifier.runtime import openvino_core
 from featurestore.errors import CorruptStore, SpecMismatch, UsageError
 from featurestore.spec import BaseSpec
 from featurestore.taps import divided
@@ -227,3 +228,11 @@ def test_a_layer_that_does_nothing_is_a_tap_of_its_own(tmp_path):
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     rows = dict(zip(["first", "last:avg", "same"], divided(base.spec.taps, ours), strict=True))
     assert (rows["first"] == rows["same"]).all() and rows["last:avg"].shape == (2, 2)
+
+
+def test_a_process_makes_one_core():
+    """Of two, the one that ends first takes the signal stack of the other away."""
+    makers = [path for path in (ROOT / "classifier").rglob("*.py") if ".Core()" in path.read_text()]
+    # A file that was exported is run in a process of its own.
+    assert {path.name for path in makers} == {"runtime.py", "runner.py"}
+    assert openvino_core() is openvino_core()
