@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from featurestore.errors import CorruptStore, RunFailed, UsageError, cannot_write, unknown_choice
 from featurestore.io.places import relation
 from featurestore.io.storage import Storage
-from featurestore.reading.scan import Columns
+from featurestore.reading.rows import Columns
 from featurestore.schema import FEATURES
 from featurestore.store import FeatureStore
 

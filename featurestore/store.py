@@ -24,7 +24,8 @@ from featurestore.ledger import Ledger
 from featurestore.reading.cache import DecodedCache
 from featurestore.reading.counts import count_ledger, live_quarantined
 from featurestore.reading.moment import Moment
-from featurestore.reading.scan import Columns, Scanner, ScanOptions
+from featurestore.reading.rows import Columns
+from featurestore.reading.scan import Scanner, ScanOptions
 from featurestore.reading.visibility import Visibility
 from featurestore.schema import FEATURES
 from featurestore.spec import BaseSpec, StoreSpec

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from featurestore.reading.scan import Columns
+from featurestore.reading.rows import Columns
 from featurestore.schema import FEATURES, META_FIELDS, ROW_COLUMNS, encode_columns, row_schema
 from featurestore.spec import StoreSpec
 from featurestore.store import FeatureStore

@@ -21,7 +21,8 @@ from featurestore.errors import UsageError
 from featurestore.io.readahead import interleaved
 from featurestore.labels.numbers import class_numbers, several_labels
 from featurestore.reading.pool import cut
-from featurestore.reading.scan import Columns, ScanOptions
+from featurestore.reading.rows import Columns
+from featurestore.reading.scan import ScanOptions
 from featurestore.schema import FEATURES
 from featurestore.store import FeatureStore
 

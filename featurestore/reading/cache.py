@@ -248,6 +248,9 @@ class CachedPart:
         """Returns a row group's features, read-only."""
         return decode_columns(self._batches[group], self._spec)
 
+    def expect(self, group: int) -> None:
+        """Does nothing: the system reads a mapped file ahead by itself."""
+
 
 def _facts(marker: Marker) -> dict[str, str]:
     """Returns the metadata of a part's file in the cache."""

@@ -8,6 +8,7 @@ form (another writer, several pages, compression).
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -47,13 +48,20 @@ def plain_block(
     with open(path, "rb", buffering=0) as file:
         file.seek(column.data_page_offset)
         header = file.read(_HEADER_BYTES)
-        if _first_numbers(header) != (_DATA_PAGE, size, size):
-            return None
-        if hasattr(os, "posix_fadvise"):
-            # The whole block at once, instead of as much as the system reads ahead by itself.
-            os.posix_fadvise(file.fileno(), file.tell(), size, os.POSIX_FADV_WILLNEED)
+    if _first_numbers(header) != (_DATA_PAGE, size, size):
+        return None
     # The first page holds all values, so the rest of the chunk is its header.
     return column.data_page_offset + column.total_compressed_size - size, size
+
+
+def expect(path: str, offset: int, size: int) -> None:
+    """Asks the system to read a range of a local file ahead, and does not wait for it.
+
+    By itself it reads ahead too little to keep a disk busy.
+    """
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError), open(path, "rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), offset, size, os.POSIX_FADV_WILLNEED)
 
 
 def _first_numbers(header: bytes) -> tuple[int, ...] | None:

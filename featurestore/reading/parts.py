@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.io.storage import Storage
-from featurestore.reading.pages import map_block, plain_block
+from featurestore.reading.pages import expect, map_block, plain_block
 from featurestore.reading.splits import split_lists
 from featurestore.schema import decode_columns, feature_field
 from featurestore.spec import StoreSpec
@@ -31,6 +31,9 @@ class Part(Protocol):
 
     def features(self, group: int) -> np.ndarray:
         """Returns a row group's features, read-only; see `schema.decode_features` for the type."""
+
+    def expect(self, group: int) -> None:
+        """Says that a row group's features are read soon."""
 
 
 class ParquetPart:
@@ -86,6 +89,17 @@ class ParquetPart:
         if found is None:
             return decode_columns(self.table(group, [c.column for c in columns]), self._spec)
         return found.reshape(-1, *self._spec.feature_shape)
+
+    def expect(self, group: int) -> None:
+        """Asks the system to read a row group's features ahead, if the file is local."""
+        if self._remote is not None:
+            return
+        path, footer = self._storage.path(self._name), self._metadata.row_group(group)
+        names = {each.column for each in columns_of(self._spec)}
+        for chunk in map(footer.column, range(self._metadata.num_columns)):
+            # Of a column of lists, the path goes on below its name.
+            if chunk.path_in_schema.partition(".")[0] in names:
+                expect(path, chunk.data_page_offset, chunk.total_compressed_size)
 
     def _maps(self, group: int) -> np.ndarray | None:
         path, width = self._storage.path(self._name), self._spec.feature_bytes

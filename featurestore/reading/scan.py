@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from featurestore.commit import Marker
 from featurestore.errors import UsageError, unknown_choice
-from featurestore.io.readahead import OPEN_AT_ONCE, in_order, interleaved
+from featurestore.io.readahead import OPEN_AT_ONCE, in_order, interleaved, ordered_map
 from featurestore.io.storage import Storage
 from featurestore.labels.overlay import Overlay
 from featurestore.reading.cache import DecodedCache
 from featurestore.reading.parts import ParquetPart, Part
+from featurestore.reading.rows import Columns, Rows, to_numpy
 from featurestore.reading.visibility import Visibility
 from featurestore.schema import FEATURES, ROW_COLUMNS
 from featurestore.spec import StoreSpec
 from featurestore.taps import require_one
 
-Columns = dict[str, np.ndarray]
+# Row groups, of about 8 MB, that the system reads ahead of those that are decoded.
+GROUPS_AHEAD = 8
 _OVERLAID = ("labels", "split")
 
 
@@ -102,7 +106,7 @@ class Scanner:
             require_one(self.spec, self.storage.public_url)
         for rows in in_order(self._tasks(markers, options)):
             if rows is not None:
-                yield from rows.batches(options)
+                yield from rows.batches(options.columns, options.batch_size)
 
     def scan_groups(
         self, markers: Iterable[Marker], options: ScanOptions
@@ -151,16 +155,18 @@ class Scanner:
     def _block(
         self, marker: Marker, number: int, part: Part, options: ScanOptions
     ) -> tuple[Marker, int, Columns | None]:
+        if FEATURES in options.columns:
+            part.expect(number)
         rows = self._read(part, number, options, self._hide_before(marker))
-        whole = replace(options, batch_size=sys.maxsize)
-        return marker, number, None if rows is None else next(rows.batches(whole), None)
+        whole = None if rows is None else rows.batches(options.columns, sys.maxsize)
+        return marker, number, None if whole is None else next(whole, None)
 
     def _hide_before(self, marker: Marker) -> str:
         return marker.run_id if self.visibility.concerns(marker) else ""
 
     def _tasks(
         self, markers: Iterable[Marker], options: ScanOptions
-    ) -> Iterator[Callable[[], _Rows | None]]:
+    ) -> Iterator[Callable[[], Rows | None]]:
         """Yields one task per row group, while the next parts are opened."""
         marked = [marker for marker in markers if marker.part]
         rng = None if options.order is None else np.random.default_rng(options.order)
@@ -169,24 +175,27 @@ class Scanner:
         make = FEATURES in options.columns
         parts = in_order(partial(self._open, marker, make) for marker in marked)
         groups = (
-            self._groups(marker, part, options, rng)
-            for marker, part in zip(marked, parts, strict=True)
+            self._groups(marker, part, rng) for marker, part in zip(marked, parts, strict=True)
         )
-        return chain.from_iterable(groups) if rng is None else interleaved(groups, rng)
+        places = chain.from_iterable(groups) if rng is None else interleaved(groups, rng)
+        if make and not options.filter_columns:
+            places = _expected(places)
+        for part, number, hide_before in places:
+            yield partial(self._read, part, number, options, hide_before)
 
     def _groups(
-        self, marker: Marker, part: Part, options: ScanOptions, rng: np.random.Generator | None
-    ) -> Iterator[Callable[[], _Rows | None]]:
+        self, marker: Marker, part: Part, rng: np.random.Generator | None
+    ) -> Iterator[_Place]:
         hide_before = self._hide_before(marker)
         numbers = range(part.groups) if rng is None else rng.permutation(part.groups).tolist()
         for number in numbers:
-            yield partial(self._read, part, number, options, hide_before)
+            yield _Place(part, number, hide_before)
 
     def _open(self, marker: Marker, make: bool) -> Part:
         cached = self.cache.open(marker, make) if self.cache else None
         return cached or ParquetPart(self.storage, marker.part, self.spec)
 
-    def _read(self, part: Part, group: int, options: ScanOptions, hide_before: str) -> _Rows | None:
+    def _read(self, part: Part, group: int, options: ScanOptions, hide_before: str) -> Rows | None:
         """Reads the wanted rows of a row group; returns None when there are none."""
         deciding = options.filter_columns | ({"key"} if hide_before else set())
         overlaid = self.overlay.changes and (deciding | {*options.columns}) & {*_OVERLAID}
@@ -208,43 +217,33 @@ class Scanner:
             if not keep.any():
                 return None
         features = part.features(group) if FEATURES in options.columns else None
-        rows = _Rows(table, features, patched)
+        rows = Rows(table, features, patched)
         return rows if keep is None or keep.all() else rows.only(keep)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows of one row group.
+class _Place(NamedTuple):
+    """A row group that is read.
 
     Attributes:
-      table: all wanted columns but features; it may have no columns.
-      features: (n, *feature_shape), or None when they are not wanted.
-      patched: labels and split, if an overlay may have changed them.
+      part: that holds it.
+      number: of the group in its part.
+      hide_before: id of the run before which rows may be superseded; "" if none is.
     """
 
-    table: pa.Table
-    features: np.ndarray | None
-    patched: Columns
+    part: Part
+    number: int
+    hide_before: str
 
-    def only(self, keep: np.ndarray) -> _Rows:
-        """Returns the rows that bool (n,) marks."""
-        return _Rows(
-            self.table.filter(pa.array(keep)) if self.table.num_columns else self.table,
-            None if self.features is None else self.features[keep],
-            {name: values[keep] for name, values in self.patched.items()},
-        )
 
-    def batches(self, options: ScanOptions) -> Iterator[Columns]:
-        """Yields the wanted columns, at most `options.batch_size` rows at a time."""
-        count = self.table.num_rows if self.features is None else len(self.features)
-        names = [name for name in options.columns if name not in (FEATURES, *self.patched)]
-        for start in range(0, count, options.batch_size):
-            rows = slice(start, start + options.batch_size)
-            batch = to_numpy(self.table.slice(start, options.batch_size), names)
-            batch |= {name: values[rows] for name, values in self.patched.items()}
-            if self.features is not None:
-                batch[FEATURES] = self.features[rows]
-            yield {name: batch[name] for name in options.columns}
+def _expected(places: Iterable[_Place]) -> Iterator[_Place]:
+    """Yields the places, and lets the system read those that follow meanwhile."""
+
+    def expect(place: _Place) -> _Place:
+        place.part.expect(place.number)
+        return place
+
+    with ThreadPoolExecutor(1, "hoarfrost-expect") as pool:
+        yield from ordered_map(pool, expect, places, GROUPS_AHEAD)
 
 
 def _matches(small: Columns, options: ScanOptions, count: int) -> np.ndarray:
@@ -258,18 +257,3 @@ def _matches(small: Columns, options: ScanOptions, count: int) -> np.ndarray:
     if options.views is not None:
         mask &= np.isin(small["view"], options.views)
     return mask
-
-
-def to_numpy(table: pa.Table, columns: Iterable[str]) -> Columns:
-    """Converts columns other than features to NumPy; see `Scanner.scan` for the types."""
-    return {
-        name: _object_array(table[name].to_pylist()) if name == "labels" else table[name].to_numpy()
-        for name in columns
-    }
-
-
-def _object_array(values: list) -> np.ndarray:
-    # np.array would turn lists of equal length into a second axis.
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
