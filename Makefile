@@ -52,7 +52,7 @@ prism-test: $(STAMP) ## run on Prism, with workers in other processes (needs Go;
 
 soak: $(STAMP) ## fuzzing, kills and injected faults in full (half an hour)
 	HOARFROST_SOAK=1 $(BIN)/python -m pytest -s tests/pipelines/test_fuzz.py tests/pipelines/test_kills.py tests/featurestore/io/test_faults.py \
-		tests/featurestore/io/test_file_faults.py
+		tests/featurestore/io/test_file_faults.py tests/classifier/base/test_bases.py
 
 dask-test: $(STAMP) ## run the pipelines on a Dask cluster of this machine, and kill its parts
 	$(BIN)/python -m pytest -m cluster tests/clusters/test_dask.py tests/clusters/test_dask_faults.py

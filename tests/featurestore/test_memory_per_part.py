@@ -11,7 +11,7 @@ from benchmarks.scalestore import Scale, make_store
 # Of so many parts that blocks of markers, which are in memory at a time, have their full size.
 FEW, MANY = 12_000, 36_000
 # Of 2 GB for a million parts, with room for what does not depend on their number.
-BYTES_PER_PART = 1_500
+BYTES_PER_PART = 1_800
 # Compaction last, because it changes the store.
 STEPS = ("open_it", "verify_quick", "finishing", "compaction")
 SCRIPT = """
