@@ -155,8 +155,6 @@ class Scanner:
     def _block(
         self, marker: Marker, number: int, part: Part, options: ScanOptions
     ) -> tuple[Marker, int, Columns | None]:
-        if FEATURES in options.columns:
-            part.expect(number)
         rows = self._read(part, number, options, self._hide_before(marker))
         whole = None if rows is None else rows.batches(options.columns, sys.maxsize)
         return marker, number, None if whole is None else next(whole, None)
@@ -216,7 +214,10 @@ class Scanner:
                 keep &= self.visibility.shows(small["key"], hide_before)
             if not keep.any():
                 return None
-        features = part.features(group) if FEATURES in options.columns else None
+        features = None
+        if FEATURES in options.columns:
+            part.expect(group)
+            features = part.features(group)
         rows = Rows(table, features, patched)
         return rows if keep is None or keep.all() else rows.only(keep)
 
