@@ -9,7 +9,9 @@ import pytest
 from support.stores import add_chunk, make_rows, make_spec, make_store
 
 from featurestore.errors import CorruptStore
+from featurestore.reading import parts
 from featurestore.reading.pages import map_block, plain_block
+from featurestore.reading.scan import Scanner, ScanOptions
 
 SHAPE, WIDTH = (2, 2, 3), 24
 
@@ -108,3 +110,29 @@ def test_a_store_of_maps_reads_what_arrow_decodes(tmp_path, count, dtype):
     np.testing.assert_array_equal(got, expected.reshape(count, *SHAPE))
     some = store.load(["key", "features"], labels=["1"])
     np.testing.assert_array_equal(some["features"], values.astype(dtype)[1::3])
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (6,)], ids=["maps", "embeddings"])
+@pytest.mark.parametrize("order", [None, (1,)], ids=["stored", "shuffled"])
+def test_the_system_is_asked_for_the_blocks_of_features_before_they_are_read(
+    tmp_path, monkeypatch, shape, order
+):
+    store = make_store(tmp_path / "s", make_spec(feature_shape=shape))
+    for start in range(0, 900, 300):
+        add_chunk(store, make_rows(300, start), np.full((300, *shape), start, np.float32))
+    asked, read, ahead = [], [], []
+
+    def expect(path, offset, size):
+        asked.append(offset)
+        assert 0 < offset < offset + size < os.path.getsize(path)
+        real(path, offset, size)
+
+    real = parts.expect
+    monkeypatch.setattr(parts, "expect", expect)
+    options = ScanOptions(("key", "features"), batch_size=300, order=order)
+    for batch in Scanner(store.storage, store.spec).scan(store.markers().values(), options):
+        read.extend(batch["key"])
+        ahead.append(len(asked))
+    assert len(read) == 900 and sorted(read) == sorted(store.load(["key"])["key"])
+    # Once ahead, and once where it is read.
+    assert len(asked) == 2 * 3 and ahead[0] > 1
