@@ -50,7 +50,7 @@ prism-test: $(STAMP) ## run on Prism, with workers in other processes (needs Go;
 		HOARFROST_GO_PROGRAMS=$(CURDIR)/$(GO_PROGRAMS) $(BIN)/python -m pytest -m cluster tests/clusters/test_prism.py; \
 	fi
 
-soak: $(STAMP) ## fuzzing, kills and injected faults in full (half an hour)
+soak: $(STAMP) ## fuzzing, kills, injected faults and all bases in full (about an hour)
 	HOARFROST_SOAK=1 $(BIN)/python -m pytest -s tests/pipelines/test_fuzz.py tests/pipelines/test_kills.py tests/featurestore/io/test_faults.py \
 		tests/featurestore/io/test_file_faults.py tests/classifier/base/test_bases.py
 

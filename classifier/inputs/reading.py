@@ -31,7 +31,7 @@ def read_bytes(ref: ImageRef, storage_options: Mapping[str, Any] | None = None) 
 
 
 def _read_from_disk(path: str) -> bytes:
-    # fsspec would take four times as long for a small file, most of it in Python, which lanes that
+    # For a small file fsspec takes several times as long, most of it in Python, which lanes that
     # decode wait for.
     with open(path, "rb", buffering=0) as file:
         return file.readall()
